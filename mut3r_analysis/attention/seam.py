@@ -1,0 +1,64 @@
+"""The seam: the one function through which every attention of every backbone passes."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mut3r_analysis.attention.sites import Site
+
+
+class Probe(Protocol):
+    """Something that looks at a site and changes nothing."""
+
+    def __call__(self, site: Site, q: Tensor, k: Tensor) -> None:
+        """Look at rotated queries ``(batch, head, query, channel)`` and keys of one site."""
+
+
+class Gate(Protocol):
+    """Something that changes what a site computes."""
+
+    def __call__(self, site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+        """Return the gated output ``(batch, head, query, channel)``, or None to leave the site be."""
+
+
+def attend(
+    site: Site,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    gate: Gate | None = None,
+    probe: Probe | None = None,
+) -> Tensor:
+    """Scaled dot-product attention at a named site.
+
+    Parameters
+    ----------
+    site : Site
+        Which attention operation this is.
+    q, k, v : Tensor
+        ``(batch, head, query | key, channel)``; queries and keys after rotary embedding, not yet
+        scaled.
+    gate : Gate, optional
+        Asked first; where it returns None the plain fused kernel runs, so a gate that is off
+        leaves every bit as it was.
+    probe : Probe, optional
+        Shown q and k before any gate acts: statistics are of the raw logits.
+
+    Returns
+    -------
+    Tensor
+        ``(batch, head, query, channel)``.
+    """
+    if probe is not None:
+        probe(site, q, k)
+    gated = gate(site, q, k, v) if gate is not None else None
+    return F.scaled_dot_product_attention(q, k, v) if gated is None else gated
+
+
+def logits(q: Tensor, k: Tensor) -> Tensor:
+    """Whole map of scaled logits ``(batch, head, query, key)`` in float32 at least."""
+    precise = torch.promote_types(q.dtype, torch.float32)
+    return (q.to(precise) * q.shape[-1] ** -0.5) @ k.to(precise).mT

@@ -1,0 +1,149 @@
+"""Transformer blocks of the CUT3R family. Parameter names are the official ones."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mut3r_analysis.attention.sites import Site
+from mut3r_analysis.backbones.rotation import Rotation, rotate
+
+Attend = Callable[[Site, Tensor, Tensor, Tensor], Tensor]
+"""The seam with its gate and probe already bound: site, q, k, v -> output."""
+
+
+def layer_norm(width: int) -> nn.LayerNorm:
+    """Layer normalisation with the epsilon used everywhere in this family."""
+    return nn.LayerNorm(width, eps=1e-6)
+
+
+class Mlp(nn.Module):
+    """Two linear layers around an exact (erf) GELU."""
+
+    def __init__(self, width: int, hidden: int, out: int | None = None) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width if out is None else out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(nn.functional.gelu(self.fc1(x)))
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _merge(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention at one site.
+
+    Attributes
+    ----------
+    rotation_dtype : torch.dtype or None
+        Storage dtype of queries and keys before and after their rotation. The official image
+        encoder rounds both to float16; None keeps them as they are.
+    """
+
+    def __init__(self, width: int, heads: int, site: Site) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.heads = heads
+        self.site = site
+        self.rotation_dtype: torch.dtype | None = None
+
+    def forward(self, x: Tensor, turn: Rotation | None, attend: Attend) -> Tensor:
+        q, k, v = (_split(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        if turn is not None:
+            stored = self.rotation_dtype or q.dtype
+            q, k = (rotate(part.to(stored), turn).to(v.dtype) for part in (q, k))
+        return self.proj(_merge(attend(self.site, q, k, v)))
+
+
+class CrossAttention(nn.Module):
+    """Queries of one stream read keys and values of another."""
+
+    def __init__(self, width: int, heads: int, site: Site) -> None:
+        super().__init__()
+        self.projq = nn.Linear(width, width)
+        self.projk = nn.Linear(width, width)
+        self.projv = nn.Linear(width, width)
+        self.proj = nn.Linear(width, width)
+        self.heads = heads
+        self.site = site
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        turn_x: Rotation | None,
+        turn_y: Rotation | None,
+        attend: Attend,
+    ) -> Tensor:
+        q, k, v = (
+            _split(layer(tokens), self.heads)
+            for layer, tokens in ((self.projq, x), (self.projk, y), (self.projv, y))
+        )
+        if turn_x is not None and turn_y is not None:
+            q, k = rotate(q, turn_x), rotate(k, turn_y)
+        return self.proj(_merge(attend(self.site, q, k, v)))
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention, then MLP, each on normalised tokens and added to the residual stream."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, site: Site) -> None:
+        super().__init__()
+        self.norm1 = layer_norm(width)
+        self.attn = SelfAttention(width, heads, site)
+        self.norm2 = layer_norm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor, turn: Rotation | None, attend: Attend) -> Tensor:
+        x = x + self.attn(self.norm1(x), turn, attend)
+        return x + self.mlp(self.norm2(x))
+
+
+class DecoderBlock(nn.Module):
+    """Self-attention, cross-attention to another stream, MLP.
+
+    The other stream ``y`` is normalised for reading and never modified.
+    """
+
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float, self_site: Site, cross_site: Site
+    ) -> None:
+        super().__init__()
+        self.norm1 = layer_norm(width)
+        self.attn = SelfAttention(width, heads, self_site)
+        self.cross_attn = CrossAttention(width, heads, cross_site)
+        self.norm2 = layer_norm(width)
+        self.norm3 = layer_norm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.norm_y = layer_norm(width)
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        turn_x: Rotation | None,
+        turn_y: Rotation | None,
+        attend: Attend,
+    ) -> Tensor:
+        x = x + self.attn(self.norm1(x), turn_x, attend)
+        x = x + self.cross_attn(self.norm2(x), self.norm_y(y), turn_x, turn_y, attend)
+        return x + self.mlp(self.norm3(x))
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches, projected linearly: ``(batch, in, y, x) -> (batch, patch, width)``."""
+
+    def __init__(self, channels: int, patch: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch, stride=patch)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.proj(image).flatten(2).transpose(1, 2)

@@ -1,0 +1,184 @@
+"""The tensors of a checkpoint: official renamings undone, duplicates, and the fit to a model."""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.errors import CheckpointError
+
+_SHOWN = 20
+_WRAPPER = "module."
+_DPT = "downstream_head.dpt_self."
+
+# The DPT heads register each of their four input convolutions under two names.
+_DUPLICATE = re.compile(r"(?P<head>.*\.scratch\.)layer_rn\.(?P<level>[0-3])\.weight")
+_ORIGINAL = re.compile(r"(?P<head>.*\.scratch\.)layer(?P<level>[1-4])_rn\.weight")
+
+
+def expected_shapes(config: CUT3RConfig) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape of every tensor of the model, without allocating it."""
+    from mut3r_analysis.backbones.cut3r import CUT3R
+
+    with torch.device("meta"):
+        model = CUT3R(config)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse weights whose names and shapes are not exactly the expected ones.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+        What a checkpoint holds.
+    expected : mapping of str to tuple of int
+        What the model has, for example from :func:`expected_shapes`.
+
+    Raises
+    ------
+    CheckpointError
+        Counts all missing, unexpected and mis-shaped tensors, and names the first of each kind.
+    """
+    shared = sorted(weights.keys() & expected.keys())
+    problems = {
+        "missing": sorted(expected.keys() - weights.keys()),
+        "unexpected": sorted(weights.keys() - expected.keys()),
+        "mis-shaped": [
+            f"{name} (expected {tuple(expected[name])}, found {tuple(weights[name].shape)})"
+            for name in shared
+            if tuple(weights[name].shape) != tuple(expected[name])
+        ],
+    }
+    if not any(problems.values()):
+        return
+    counts = ", ".join(f"{len(names)} {kind}" for kind, names in problems.items())
+    lists = "".join(f"\n  {kind}: {_listed(names)}" for kind, names in problems.items() if names)
+    raise CheckpointError(
+        f"the weights do not fit the model their configuration describes: {counts} of "
+        f"{len(expected)} tensors.{lists}\nNothing was loaded. Use the configuration the weights "
+        f"were trained with, or the complete checkpoint file"
+    )
+
+
+def float32_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return the weights as dense float32 tensors, and what had to be converted.
+
+    Raises
+    ------
+    CheckpointError
+        When an entry is not a dense tensor of floating-point numbers.
+    """
+    converted: dict[str, int] = {}
+    result = {}
+    for name, tensor in weights.items():
+        if (
+            not isinstance(name, str)
+            or not isinstance(tensor, Tensor)
+            or not tensor.is_floating_point()
+            or tensor.layout != torch.strided
+            or tensor.is_meta
+        ):
+            kind = getattr(tensor, "dtype", type(tensor).__name__)
+            raise CheckpointError(
+                f"the entry {name!r} of the weights is {kind}, not a dense floating-point tensor; "
+                f"save the plain state_dict of the model"
+            )
+        if tensor.dtype != torch.float32:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            converted[kind] = converted.get(kind, 0) + 1
+        result[name] = tensor.detach().to(torch.float32).contiguous()
+    report = tuple(f"{count} tensors stored as {kind}" for kind, count in converted.items())
+    return result, tuple(f"{line}, converted to float32" for line in report)
+
+
+def official_rewrites(
+    weights: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Apply the renamings that the official loader accepts, and say which.
+
+    The wrapper prefix ``module.`` is stripped where every name has it; weights without a state
+    decoder (a DUSt3R initialisation) get a copy of the image decoder.
+    """
+    renamed = dict(weights)
+    report = []
+    if renamed and all(name.startswith(_WRAPPER) for name in renamed):
+        renamed = {name.removeprefix(_WRAPPER): tensor for name, tensor in renamed.items()}
+        report.append(f"prefix '{_WRAPPER}' stripped from all {len(renamed)} names")
+    blocks = [name for name in renamed if name.startswith("dec_blocks.")]
+    if blocks and not any(name.startswith("dec_blocks_state.") for name in renamed):
+        for name in blocks:
+            copied = name.replace("dec_blocks.", "dec_blocks_state.", 1)
+            renamed[copied] = renamed[name].clone()
+        report.append(
+            f"no dec_blocks_state.*: {len(blocks)} tensors of dec_blocks.* copied to it; "
+            f"the state decoder is untrained"
+        )
+    return renamed, tuple(report)
+
+
+def with_duplicates(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights with both official names of every tensor that has two.
+
+    ``scratch.layer_rn.{i}.weight`` and ``scratch.layer{i+1}_rn.weight`` are one tensor.
+
+    Raises
+    ------
+    CheckpointError
+        When both are there and differ.
+    """
+    complete = dict(weights)
+    differing = []
+    for name, tensor in weights.items():
+        other = _other_name(name)
+        if other is None:
+            continue
+        if not torch.equal(complete.setdefault(other, tensor), tensor):
+            differing.append(name)
+    if differing:
+        raise CheckpointError(
+            f"tensors that official models store twice, as scratch.layer_rn.{{i}} and "
+            f"scratch.layer{{i+1}}_rn, differ from their copies: {_listed(sorted(differing))}. "
+            f"It cannot be known which is meant; save the state_dict of the trained model again"
+        )
+    return complete
+
+
+def without_duplicates(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights with every tensor once, under ``scratch.layer{i+1}_rn``."""
+    return {name: tensor for name, tensor in weights.items() if not _DUPLICATE.fullmatch(name)}
+
+
+def head_widths(weights: Mapping[str, Tensor]) -> dict[str, int | tuple[int, ...]]:
+    """Return the DPT widths as the tensors have them, or nothing where they cannot be told.
+
+    The official constructor fixes these widths and has no keyword for them, so in a smaller model
+    only the tensors say what they are.
+    """
+    levels = [weights.get(f"{_DPT}scratch.layer{level}_rn.weight") for level in (1, 2, 3, 4)]
+    last = weights.get(f"{_DPT}head.2.weight")
+    if last is None or last.ndim != 4:
+        return {}
+    found = [level for level in levels if level is not None and level.ndim == 4]
+    if len(found) != len(levels):
+        return {}
+    return {
+        "feature_dim": found[0].shape[0],
+        "last_dim": last.shape[0],
+        "layer_dims": tuple(level.shape[1] for level in found),
+    }
+
+
+def _other_name(name: str) -> str | None:
+    if match := _DUPLICATE.fullmatch(name):
+        return f"{match['head']}layer{int(match['level']) + 1}_rn.weight"
+    if match := _ORIGINAL.fullmatch(name):
+        return f"{match['head']}layer_rn.{int(match['level']) - 1}.weight"
+    return None
+
+
+def _listed(names: list[str]) -> str:
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
