@@ -32,3 +32,7 @@ class CheckpointError(Mut3rError, ValueError):
 
 class BudgetExceeded(Mut3rError, ValueError):
     """A capture that would store more bytes than its declared budget; nothing was run."""
+
+
+class StoreError(Mut3rError, OSError):
+    """A run's store that could not be created, written or understood."""

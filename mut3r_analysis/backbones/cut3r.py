@@ -7,6 +7,7 @@ those of official checkpoints, so these load unchanged.
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from mut3r_analysis.backbones.blocks import (
 from mut3r_analysis.backbones.config import RAY_ENCODER_HEADS, CUT3RConfig
 from mut3r_analysis.backbones.heads import Heads, Prediction, check_outputs
 from mut3r_analysis.backbones.memory import PoseMemory
+from mut3r_analysis.backbones.precision import PRECISIONS, Precision, arithmetic
+from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.rotation import (
     Rotation,
     positions,
@@ -38,6 +41,32 @@ from mut3r_analysis.backbones.write_rules import (
     ttt3r_rate,
 )
 from mut3r_analysis.errors import InvalidArgument
+
+
+class SiteSize(NamedTuple):
+    """How many layers and heads a site kind has, and how many channels a head."""
+
+    layers: int
+    heads: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a backbone's weights come from.
+
+    Attributes
+    ----------
+    name : str
+    sha256 : str
+        Of the checkpoint file (or of the recipe of random weights), hexadecimal.
+    report : tuple of str
+        What was rewritten on loading, and warnings a reader of results should see.
+    """
+
+    name: str
+    sha256: str
+    report: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +169,13 @@ class CUT3R(nn.Module):
     update : {"cut3r", "ttt3r", "ttsa3r"}
         Write rule of the state. The weights are the same for all.
 
+    Attributes
+    ----------
+    origin : Origin
+    precision : Precision
+    preparation : Preparation
+        How frames of any size become this model's input.
+
     Notes
     -----
     :meth:`step` does a whole frame. Its parts (:meth:`encode`, :meth:`recall`, :meth:`decode`,
@@ -154,6 +190,9 @@ class CUT3R(nn.Module):
             )
         self.config = config
         self.update = update
+        self.origin = Origin("untrained", sha256="", report=("weights were never loaded",))
+        self.precision: Precision = PRECISIONS["float32"]
+        self.preparation = Preparation(max(config.img_size), patch=config.patch_size)
         enc, dec, ratio = config.enc_embed_dim, config.dec_embed_dim, config.mlp_ratio
         self.patch_embed = PatchEmbed(3, config.patch_size, enc)
         self.patch_embed_ray_map = PatchEmbed(6, config.patch_size, enc)
@@ -197,7 +236,7 @@ class CUT3R(nn.Module):
         self.dec_norm_state = layer_norm(dec)
         self.pose_retriever = PoseMemory(config)
         self.downstream_head = Heads(config)
-        self.rotate_encoder_in(torch.float16)
+        self.rotate_encoder_in(self.precision.rotation)
 
     def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
         """Set the storage dtype of the image encoder's queries and keys around their rotation.
@@ -216,6 +255,29 @@ class CUT3R(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the parameters."""
         return self.pose_token.dtype
+
+    def site_sizes(self) -> dict[str, SiteSize]:
+        """Layers, heads and head width of every site kind that may be captured."""
+        config = self.config
+        image = SiteSize(
+            config.dec_depth, config.dec_num_heads, config.dec_embed_dim // config.dec_num_heads
+        )
+        state = SiteSize(
+            config.dec_depth,
+            config.state_dec_num_heads,
+            config.dec_embed_dim // config.state_dec_num_heads,
+        )
+        encoder = SiteSize(
+            config.enc_depth, config.enc_num_heads, config.enc_embed_dim // config.enc_num_heads
+        )
+        return {
+            "image_self": image,
+            "image_to_state": image,
+            "state_self": state,
+            "state_to_image": state,
+            "encoder_self": encoder,
+            "head_self": image._replace(layers=len(self.downstream_head.final_transform)),
+        }
 
     def initial_state(self, batch: int = 1) -> State:
         """Return the state before the first frame: learned registers, projected, not normalised."""
@@ -374,13 +436,14 @@ class CUT3R(nn.Module):
         -------
         Step
         """
-        encoded = self.encode(frame, gate=gate, probe=probe)
-        if state is None:
-            state = self.initial_state(len(encoded.features))
-        query = self.recall(encoded, state, probe=probe)
-        decoded = self.decode(encoded, state, query, gate=gate, probe=probe)
-        prediction = self.predict(decoded, encoded.grid, outputs, gate=gate, probe=probe)
-        committed, rate = self.write(frame, encoded, decoded, state, probe=probe)
+        with arithmetic(self.precision, self.device):
+            encoded = self.encode(frame, gate=gate, probe=probe)
+            if state is None:
+                state = self.initial_state(len(encoded.features))
+            query = self.recall(encoded, state, probe=probe)
+            decoded = self.decode(encoded, state, query, gate=gate, probe=probe)
+            prediction = self.predict(decoded, encoded.grid, outputs, gate=gate, probe=probe)
+            committed, rate = self.write(frame, encoded, decoded, state, probe=probe)
         return Step(prediction, committed, rate, decoded)
 
     def _encode_rays(self, ray_map: Tensor, grid: tuple[int, int], seam: Attend) -> Tensor:

@@ -10,6 +10,7 @@ from mut3r_analysis.backbones.config import CUT3RConfig
 from mut3r_analysis.errors import CheckpointError
 
 _SHOWN = 20
+_READABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _WRAPPER = "module."
 _DPT = "downstream_head.dpt_self."
 
@@ -69,7 +70,7 @@ def float32_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], t
     Raises
     ------
     CheckpointError
-        When an entry is not a dense tensor of floating-point numbers.
+        When an entry is not a dense tensor of floating-point numbers of 16 bits or more.
     """
     converted: dict[str, int] = {}
     result = {}
@@ -77,14 +78,14 @@ def float32_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], t
         if (
             not isinstance(name, str)
             or not isinstance(tensor, Tensor)
-            or not tensor.is_floating_point()
+            or tensor.dtype not in _READABLE
             or tensor.layout != torch.strided
             or tensor.is_meta
         ):
             kind = getattr(tensor, "dtype", type(tensor).__name__)
             raise CheckpointError(
-                f"the entry {name!r} of the weights is {kind}, not a dense floating-point tensor; "
-                f"save the plain state_dict of the model"
+                f"the entry {name!r} of the weights is {kind}, not a dense tensor of floating-point "
+                f"numbers of 16 bits or more; save the plain state_dict of the model"
             )
         if tensor.dtype != torch.float32:
             kind = str(tensor.dtype).removeprefix("torch.")

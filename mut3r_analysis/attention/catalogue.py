@@ -1,0 +1,60 @@
+"""The statistics of attention that can be asked for by name."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from mut3r_analysis.errors import InvalidArgument
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """What one statistic is.
+
+    Attributes
+    ----------
+    name : str
+    side : {"query", "key"}
+        Which token dimension it keeps; the other is reduced.
+    long_name : str
+    units : str
+        "nat" for logarithms, "1" for probabilities and pure numbers.
+    closed_form : bool
+        Whether it follows from means and covariances alone.
+    """
+
+    name: str
+    side: str
+    long_name: str
+    units: str
+    closed_form: bool
+
+
+STATISTICS = {
+    item.name: item
+    for item in (
+        Statistic("logit_mean", "query", "mean logit over keys", "nat", True),
+        Statistic("logit_variance", "query", "variance of the logits over keys", "nat2", True),
+        Statistic("logsumexp", "query", "log of the sum of exponentiated logits", "nat", False),
+        Statistic("entropy", "query", "entropy of the attention weights", "nat", False),
+        Statistic("max_weight", "query", "largest attention weight", "1", False),
+        Statistic("pose_weight", "query", "attention weight on the pose token", "1", False),
+        Statistic("received", "key", "mean attention weight received over queries", "1", False),
+        Statistic("received_logit", "key", "mean logit over queries", "nat", True),
+    )
+}
+
+
+def check_statistics(names: Collection[str]) -> tuple[str, ...]:
+    """Return known statistic names in canonical order.
+
+    Raises
+    ------
+    InvalidArgument
+        For an unknown name; the message lists the known ones.
+    """
+    unknown = sorted(set(names) - set(STATISTICS))
+    if unknown:
+        raise InvalidArgument(
+            f"unknown statistic(s) {unknown}; known: {', '.join(STATISTICS)} (or 'all')"
+        )
+    return tuple(name for name in STATISTICS if name in names)

@@ -1,0 +1,166 @@
+"""The two layouts of a checkpoint file, each read into a configuration and float32 tensors."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from reprlib import repr as shortened
+from typing import Literal
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.constructor_string import (
+    config_from_arguments,
+    constructor_arguments,
+)
+from mut3r_analysis.backbones.unpickling import contents, load_unexecuted
+from mut3r_analysis.backbones.weights import (
+    float32_weights,
+    head_widths,
+    official_rewrites,
+    with_duplicates,
+)
+from mut3r_analysis.errors import CheckpointError
+
+FORMAT = "mut3r_analysis/1"
+"""Value of the metadata key ``format`` in the safetensors this package writes."""
+
+SOURCES = (
+    "Expected is an official CUT3R .pth file or a .safetensors file written by "
+    "convert_checkpoint (on the command line: mut3r convert)"
+)
+
+Layout = Literal["official", "safetensors"]
+
+Contents = tuple[CUT3RConfig, dict[str, Tensor], tuple[str, ...], str | None]
+"""Configuration, weights, report of rewrites, card."""
+
+_LONGEST_HEADER = 100_000_000
+
+
+def layout_of(path: Path) -> Layout:
+    """Tell the layout from the first bytes; raise CheckpointError where they are of neither."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if not start:
+        raise CheckpointError(f"{path} is empty: the download or copy failed; fetch it again")
+    if start.startswith(b"PK\x03\x04"):
+        return "official"
+    if start.endswith(b"{") and int.from_bytes(start[:8], "little") < _LONGEST_HEADER:
+        return "safetensors"
+    if start.startswith(b"\x80"):
+        return "official"
+    raise CheckpointError(
+        f"{path} is not a checkpoint (it begins with {start!r}; a failed download often leaves a "
+        f"web page or a pointer). {SOURCES}"
+    )
+
+
+def read_official(path: Path, given: CUT3RConfig | None) -> Contents:
+    """Read a file in the official layout; ``given`` is the caller's configuration."""
+    entries = load_unexecuted(path)
+    if not isinstance(entries, dict) or not isinstance(entries.get("model"), dict):
+        held = (
+            f"a dict with {', '.join(shortened(name) for name in list(entries)[:10]) or 'nothing'}"
+            if isinstance(entries, dict)
+            else f"a {type(entries).__name__}"
+        )
+        raise CheckpointError(
+            f"{path} has no weights under 'model' (it holds {held}). An official checkpoint is a "
+            f"dict with 'args' and 'model'; save a bare state_dict as "
+            f"write_checkpoint(path, state_dict, config)"
+        )
+    weights, converted = float32_weights(entries["model"])
+    weights, rewrites = official_rewrites(weights)
+    weights = with_duplicates(weights)
+
+    def described() -> tuple[CUT3RConfig, tuple[str, ...]]:
+        arguments, report = constructor_arguments(_constructor_of(entries.get("args"), path))
+        widths = head_widths(weights) if arguments.get("head_type") == "dpt" else {}
+        inferred = {name: width for name, width in widths.items() if name not in arguments}
+        usual = CUT3RConfig()
+        report += tuple(
+            f"{name}: {width}, as the tensors have it"
+            for name, width in inferred.items()
+            if width != getattr(usual, name)
+        )
+        return config_from_arguments(arguments | inferred), report
+
+    config, report = _settled(described, given, path)
+    return config, weights, (*report, *rewrites, *converted), None
+
+
+def _constructor_of(args: object, path: Path) -> str:
+    settings = contents(args)
+    text = contents(settings.get("model")) if isinstance(settings, dict) else None
+    if isinstance(text, str):
+        return text
+    held = "has no 'args'" if args is None else "has 'args' without a 'model' string"
+    raise CheckpointError(
+        f"{path} {held}, so it does not say what model it holds. Official checkpoints keep the "
+        f"constructor in args.model; pass config=CUT3RConfig(...) to say it yourself"
+    )
+
+
+def read_safetensors(path: Path, given: CUT3RConfig | None) -> Contents:
+    """Read a safetensors file; ``given`` is the caller's configuration."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors: it is truncated or damaged ({error}). "
+            f"Compare its size and sha256 with the source and fetch it again"
+        ) from error
+
+    def described() -> tuple[CUT3RConfig, tuple[str, ...]]:
+        if "config" not in metadata:
+            raise CheckpointError(
+                f"{path} holds {len(tensors)} tensors but no configuration in its metadata; pass "
+                f"config=CUT3RConfig(...), or convert the official checkpoint "
+                f"(on the command line: mut3r convert)"
+            )
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{path} is of format {shortened(metadata.get('format'))}; this version of the "
+                f"package reads {FORMAT!r}. Update the package, or convert the checkpoint again"
+            )
+        try:
+            return CUT3RConfig.from_json(metadata["config"]), ()
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(
+                f"the configuration in the metadata of {path} cannot be used: {error}; convert "
+                f"the checkpoint again"
+            ) from error
+
+    config, report = _settled(described, given, path)
+    weights, converted = float32_weights(tensors)
+    return config, with_duplicates(weights), (*report, *converted), metadata.get("card")
+
+
+def _settled(
+    described: Callable[[], tuple[CUT3RConfig, tuple[str, ...]]],
+    given: CUT3RConfig | None,
+    path: Path,
+) -> tuple[CUT3RConfig, tuple[str, ...]]:
+    """Return the file's own configuration, or the given one where the file has none to read."""
+    try:
+        found, report = described()
+    except CheckpointError as error:
+        if given is None:
+            raise
+        return given, (f"configuration given by the caller, because {error}",)
+    if given is not None and given != found:
+        differing = [
+            f"{entry.name} (file: {getattr(found, entry.name)!r}, "
+            f"given: {getattr(given, entry.name)!r})"
+            for entry in fields(CUT3RConfig)
+            if getattr(found, entry.name) != getattr(given, entry.name)
+        ]
+        raise CheckpointError(
+            f"the configuration given for {path} contradicts the one inside: "
+            f"{', '.join(differing)}. Leave out config= to use the file's"
+        )
+    return found, report

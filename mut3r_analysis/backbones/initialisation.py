@@ -1,0 +1,49 @@
+"""Random weights for configurations without a checkpoint: for tests, plans and controls."""
+
+import torch
+from torch import nn
+
+from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r import CUT3R
+
+NAMED_CONFIGS = {
+    "small": CUT3RConfig(
+        img_size=(64, 64),
+        patch_size=8,
+        enc_embed_dim=64,
+        enc_depth=2,
+        enc_num_heads=4,
+        dec_embed_dim=48,
+        dec_depth=4,
+        dec_num_heads=4,
+        state_dec_num_heads=3,
+        state_size=48,
+        local_mem_size=8,
+        head_type="linear",
+    ),
+    "512-dpt": CUT3RConfig(),
+    "224-linear": CUT3RConfig(img_size=(224, 224), head_type="linear"),
+}
+"""Configurations that ``load_backbone("random:<name>")`` knows; the last two are the released sizes."""
+
+
+def random_backbone(config: CUT3RConfig, *, seed: int = 0, update: str = "cut3r") -> CUT3R:
+    """Build a model with reproducible random weights.
+
+    Linear and convolution weights keep torch's default initialisation; learned tokens are standard
+    normal times 0.02, except the state registers, which are standard normal so that state tokens
+    differ from each other from the start.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CUT3R(config, update=update)
+        tokens = (
+            model.pose_token,
+            model.masked_img_token,
+            model.masked_ray_map_token,
+            model.pose_retriever.masked_token,
+            model.pose_retriever.mem,
+        )
+        for token in tokens:
+            nn.init.normal_(token, std=0.02)
+    return model

@@ -1,0 +1,143 @@
+"""From a name, a file or a configuration to a backbone that is ready to run."""
+
+import hashlib
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+
+from mut3r_analysis.backbones.checkpoint import check_weights, expected_shapes, read_checkpoint
+from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r import CUT3R, Origin
+from mut3r_analysis.backbones.initialisation import NAMED_CONFIGS, random_backbone
+from mut3r_analysis.backbones.precision import find_precision
+from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.data import data_path
+from mut3r_analysis.errors import InvalidArgument, MissingFile
+
+_SUFFIX = ".safetensors"
+
+
+def load_backbone(
+    spec: str | Path | CUT3RConfig,
+    *,
+    update: str = "cut3r",
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    precision: str | None = None,
+    preparation: Preparation | None = None,
+    seed: int = 0,
+) -> CUT3R:
+    """Load a streaming backbone.
+
+    Parameters
+    ----------
+    spec : str, Path or CUT3RConfig
+        The name of a bundled checkpoint (``"tiny"``), a path to an official CUT3R ``.pth`` or to a
+        ``.safetensors`` file of this package, ``"random:<name>"`` (``small``, ``512-dpt``,
+        ``224-linear``) or a configuration; the last two get random weights.
+    update : {"cut3r", "ttt3r", "ttsa3r"}
+        Write rule of the state; the weights are the same for all.
+    device : str or torch.device, optional
+        By default CUDA where there is one, otherwise the CPU.
+    dtype : torch.dtype, optional
+        Of the parameters: float32 or bfloat16. Follows from `precision`.
+    precision : {"float32", "float32-throughout", "tf32", "bfloat16"}, optional
+        Arithmetic, recorded with every run. The default is float32 with the official float16
+        rounding of the encoder's queries and keys.
+    preparation : Preparation, optional
+        How frames are resized and cropped; by default the official demo's rule for the size the
+        model was trained at.
+    seed : int
+        For random weights.
+
+    Returns
+    -------
+    CUT3R
+        In evaluation mode, without gradients. ``origin`` says where the weights come from.
+
+    Raises
+    ------
+    MissingFile
+        When there is no such checkpoint; the message says what is bundled.
+    CheckpointError
+        When the file is unsafe, damaged, or its tensors do not fit the model it describes.
+    InvalidArgument
+        For an unknown write rule, precision or device.
+    """
+    place = _device(device)
+    chosen = find_precision(precision, dtype, place)
+    random_config = _random_config(spec)
+    if random_config is not None:
+        model = random_backbone(random_config, seed=seed, update=update)
+        name = spec if isinstance(spec, str) else "random:configuration"
+        identity = f"random weights, seed {seed}, {random_config.to_json()}"
+        model.origin = Origin(
+            name=name,
+            sha256=hashlib.sha256(identity.encode()).hexdigest(),
+            report=(f"random weights, seed {seed}: numbers mean nothing beyond shapes and cost",),
+        )
+    else:
+        path = _checkpoint_path(str(spec))
+        checkpoint = read_checkpoint(path)
+        check_weights(checkpoint.weights, expected_shapes(checkpoint.config))
+        with torch.device("meta"):
+            model = CUT3R(checkpoint.config, update=update)
+        model.load_state_dict(checkpoint.weights, assign=True)
+        model.origin = Origin(
+            name=path.stem if path.parent == _bundled_folder() else str(path),
+            sha256=checkpoint.sha256,
+            report=checkpoint.report,
+        )
+    model.precision = chosen
+    model.rotate_encoder_in(chosen.rotation)
+    size = max(model.config.img_size)
+    model.preparation = preparation or Preparation(size, patch=model.config.patch_size)
+    return model.to(place, chosen.dtype).eval().requires_grad_(False)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidArgument(
+            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); "
+            "use 'cpu', or leave device out to take what there is"
+        ) from error
+    return place
+
+
+def _random_config(spec: str | Path | CUT3RConfig) -> CUT3RConfig | None:
+    if isinstance(spec, CUT3RConfig):
+        return spec
+    if not str(spec).startswith("random:"):
+        return None
+    name = str(spec).removeprefix("random:")
+    if name not in NAMED_CONFIGS:
+        raise InvalidArgument(
+            f"unknown random configuration {name!r}; known: {', '.join(NAMED_CONFIGS)}"
+        )
+    return NAMED_CONFIGS[name]
+
+
+def _bundled_folder() -> Path:
+    return data_path("checkpoints")
+
+
+def _checkpoint_path(spec: str) -> Path:
+    path = Path(spec).expanduser()
+    if path.exists():
+        return path
+    bundled = sorted(file.stem for file in _bundled_folder().glob(f"*{_SUFFIX}"))
+    if spec in bundled:
+        return data_path("checkpoints", spec + _SUFFIX)
+    near = get_close_matches(spec, bundled, n=1)
+    raise MissingFile(
+        f"no checkpoint {spec!r}: there is no such file, and bundled are {bundled or 'none'}"
+        + (f"; did you mean {near[0]!r}?" if near else "")
+        + ". Official checkpoints are linked from the CUT3R repository; give the path of the "
+        "downloaded .pth file"
+    )

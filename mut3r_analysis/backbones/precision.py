@@ -1,0 +1,94 @@
+"""Arithmetic of a backbone, by name."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from mut3r_analysis.errors import InvalidArgument
+
+
+@dataclass(frozen=True)
+class Precision:
+    """One way to compute.
+
+    Attributes
+    ----------
+    name, description : str
+    dtype : torch.dtype
+        Of parameters and tokens.
+    rotation : torch.dtype or None
+        Storage of the image encoder's queries and keys around their rotation; None is `dtype`.
+    tf32 : bool
+        Whether CUDA matrix products and convolutions may round their inputs to TF32.
+    """
+
+    name: str
+    description: str
+    dtype: torch.dtype
+    rotation: torch.dtype | None
+    tf32: bool = False
+
+
+PRECISIONS = {
+    item.name: item
+    for item in (
+        Precision(
+            "float32",
+            "float32, with the official float16 rounding of the encoder's queries and keys",
+            torch.float32,
+            torch.float16,
+        ),
+        Precision("float32-throughout", "float32 everywhere", torch.float32, None),
+        Precision(
+            "tf32",
+            "as float32, with TF32 products and convolutions: what upstream computes on GPUs",
+            torch.float32,
+            torch.float16,
+            tf32=True,
+        ),
+        Precision("bfloat16", "bfloat16 parameters and tokens", torch.bfloat16, None),
+    )
+}
+
+
+def find_precision(name: str | None, dtype: torch.dtype | None, device: torch.device) -> Precision:
+    """Return the precision that a name, a parameter dtype, or neither asks for.
+
+    Raises
+    ------
+    InvalidArgument
+        For an unknown name, a dtype that contradicts it, or TF32 without CUDA.
+    """
+    if name is None:
+        name = "bfloat16" if dtype is torch.bfloat16 else "float32"
+    if name not in PRECISIONS:
+        choices = "; ".join(f"{item.name!r}: {item.description}" for item in PRECISIONS.values())
+        raise InvalidArgument(f"unknown precision {name!r}; choose {choices}")
+    precision = PRECISIONS[name]
+    if dtype is not None and dtype is not precision.dtype:
+        raise InvalidArgument(
+            f"dtype {dtype} contradicts precision {name!r}, whose parameters are {precision.dtype}; "
+            f"give one of the two. Parameters may be float32 or bfloat16"
+        )
+    if precision.tf32 and device.type != "cuda":
+        raise InvalidArgument(
+            f"precision 'tf32' exists on CUDA devices only, this backbone is on {device}; "
+            "use 'float32', whose results are the exact ones"
+        )
+    return precision
+
+
+@contextmanager
+def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Hold CUDA's global TF32 switches at what a precision says; elsewhere do nothing."""
+    if device.type != "cuda":
+        yield
+        return
+    wanted = "tf32" if precision.tf32 else "ieee"
+    with ExitStack() as restore:
+        for switch in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):
+            restore.callback(setattr, switch, "fp32_precision", switch.fp32_precision)
+            switch.fp32_precision = wanted
+        yield

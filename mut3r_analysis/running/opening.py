@@ -1,0 +1,122 @@
+"""Opening a run: the labelled tree that a store holds, read lazily."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.indexes import PandasMultiIndex
+from zarr.abc.store import Store
+from zarr.storage import LocalStore
+
+from mut3r_analysis.errors import MissingFile, StoreError
+from mut3r_analysis.running.derived import derived_variables
+from mut3r_analysis.running.provenance import FORMAT_VERSION
+
+
+def open_run(path: str | Path | Store) -> xr.DataTree:
+    """Open the store of a run.
+
+    Parameters
+    ----------
+    path : str or Path
+        What was given to ``run(out=...)``.
+
+    Returns
+    -------
+    xarray.DataTree
+        Arrays are read from the store when they are used. Where whole maps or archived queries and
+        keys were captured, ``logits``, ``weights`` and every statistic that was not stored are there
+        as well, computed for just the part that is selected. Tokens are selected by meaning:
+        ``.sel(token="patch", patch_row=3, patch_col=4)``, and on the key side ``key_token``,
+        ``key_patch_row``, ``key_patch_col``.
+
+    Raises
+    ------
+    MissingFile
+        When there is nothing at the path.
+    StoreError
+        When it is not a run, or was written by an incompatible version.
+
+    Warns
+    -----
+    UserWarning
+        When the run was interrupted: the tree then holds the frames that are whole, and
+        ``attrs["frames_complete"]`` says how many.
+    """
+    if isinstance(path, str | Path):
+        location = Path(path)
+        if not location.exists():
+            raise MissingFile(f"no run at {location}")
+        store: Store = LocalStore(location, read_only=True)
+    else:
+        location, store = Path("memory"), path
+    try:
+        tree = xr.open_datatree(store, engine="zarr", consolidated=False, chunks=None)  # type: ignore[arg-type]
+    except Exception as error:
+        raise StoreError(f"{location} is not the Zarr store of a run: {error}") from error
+    version = tree.attrs.get("format_version")
+    if version != FORMAT_VERSION:
+        found = "has no format version" if version is None else f"has format version {version}"
+        raise StoreError(
+            f"{location} {found}, this package reads version {FORMAT_VERSION}; "
+            "run the sequence again, or use the package version named in its attributes"
+        )
+    frames, complete = tree.attrs["frames"], tree.attrs["frames_complete"]
+    if complete < frames:
+        warnings.warn(
+            f"the run at {location} was interrupted: {complete} of {frames} frames are whole "
+            "and are shown",
+            stacklevel=2,
+        )
+    # The first group that every run has tells which source frames are whole.
+    whole = set(tree["prediction"]["frame"].values[:complete].tolist())
+    nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=tree.attrs)}
+    for node in tree.subtree:
+        dataset = node.to_dataset(inherit=False)
+        if node.path == "/" or not dataset.variables:
+            continue
+        if complete < frames:
+            kept = [i for i, frame in enumerate(dataset["frame"].values) if int(frame) in whole]
+            dataset = dataset.isel(frame=slice(0, len(kept)))
+        nodes[node.path] = label(dataset.assign(derived_variables(dataset, node.name)))
+    opened = xr.DataTree.from_dict(nodes, name=str(tree.attrs["sequence"]["name"]))
+    opened.set_close(tree.close)
+    return opened
+
+
+def label(dataset: xr.Dataset) -> xr.Dataset:
+    """Turn coded coordinates into their labels and index tokens by what they are."""
+    dataset = dataset.copy()
+    coded = {
+        str(name): coordinate
+        for name, coordinate in dataset.coords.items()
+        if "labels" in coordinate.attrs
+    }
+    for name, coordinate in coded.items():
+        attrs = {key: value for key, value in coordinate.attrs.items() if key != "labels"}
+        labels = np.array(coordinate.attrs["labels"])
+        dataset = dataset.assign_coords(
+            {name: (coordinate.dims, labels[coordinate.values], attrs)}
+        )
+    for prefix in ("", "key_"):
+        names = [f"{prefix}{part}" for part in ("token", "patch_row", "patch_col")]
+        if all(name in dataset.coords for name in names):
+            attrs = {name: dict(dataset[name].attrs) for name in names}
+            dataset = dataset.set_xindex(names, PandasMultiIndex)
+            for name in names:
+                dataset[name].attrs.update(attrs[name])
+    return dataset
+
+
+def describe(tree: xr.DataTree) -> dict[str, Any]:
+    """Return a run's provenance with its JSON parts decoded."""
+    decoded = {}
+    for name, value in tree.attrs.items():
+        try:
+            decoded[name] = json.loads(value) if name in ("capture", "cue", "gate") else value
+        except (TypeError, ValueError):
+            decoded[name] = value
+    return decoded

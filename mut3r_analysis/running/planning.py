@@ -1,0 +1,210 @@
+"""What a run will cost, before it runs."""
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from html import escape
+
+import torch
+import xarray as xr
+from torch.utils.flop_counter import FlopCounterMode
+from zarr.storage import MemoryStore
+
+from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.backbones.cut3r import CUT3R, Frame
+from mut3r_analysis.backbones.heads import check_outputs
+from mut3r_analysis.running.provenance import provenance
+from mut3r_analysis.running.schema import run_schema
+from mut3r_analysis.running.store import block_length, create_store, stored_bytes
+
+
+@dataclass(frozen=True)
+class PlannedVariable:
+    """One array of the store: where, how large."""
+
+    path: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    stored_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The price of a run.
+
+    Attributes
+    ----------
+    variables : tuple of PlannedVariable
+    stored_bytes : int
+        All the store will hold: arrays, their indices and metadata.
+    frames : int
+    flops : dict of str to int
+        Floating-point operations of one frame, by part of the backbone: a multiply-add is two.
+        Statistics are not counted; ``benchmarks/`` measures them.
+    seconds : float
+        Rough estimate of the whole run from the speed of a matrix product on this device now.
+    """
+
+    variables: tuple[PlannedVariable, ...]
+    stored_bytes: int
+    frames: int
+    flops: dict[str, int]
+    seconds: float
+
+    def __str__(self) -> str:
+        rows = [
+            (item.path, f"({', '.join(item.dims)})", "x".join(map(str, item.shape)), item.dtype,
+             human_bytes(item.stored_bytes))
+            for item in self.variables
+        ]  # fmt: skip
+        widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        return "\n".join([*lines, self.summary])
+
+    @property
+    def summary(self) -> str:
+        """One paragraph: frames, bytes, operations, time."""
+        parts = ", ".join(f"{name} {value / 1e9:.1f}" for name, value in self.flops.items())
+        total = sum(self.flops.values()) / 1e9
+        return (
+            f"{self.frames} frames, {human_bytes(self.stored_bytes)} stored; "
+            f"{total:.1f} GFLOP per frame ({parts}); "
+            f"roughly {human_seconds(self.seconds)} on this device"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(item.path)}</td><td>{escape(', '.join(item.dims))}</td>"
+            f"<td>{item.shape}</td><td>{item.dtype}</td>"
+            f"<td>{human_bytes(item.stored_bytes)}</td></tr>"
+            for item in self.variables
+        )
+        head = "".join(f"<th>{name}</th>" for name in ("array", "dims", "shape", "dtype", "stored"))
+        return f"<p>{escape(self.summary)}</p><table><tr>{head}</tr>{rows}</table>"
+
+
+def plan(
+    backbone: CUT3R,
+    sequence: xr.Dataset,
+    *,
+    capture: Capture | None = None,
+    outputs: Collection[str] | None = None,
+) -> Plan:
+    """Price a run without running it.
+
+    Parameters
+    ----------
+    backbone, sequence, capture, outputs
+        As for :func:`~mut3r_analysis.run`.
+
+    Returns
+    -------
+    Plan
+        Prints as a table of shapes and bytes, with operations and time below.
+
+    Raises
+    ------
+    InvalidArgument
+        For anything that `run` would refuse.
+    """
+    names = check_outputs(outputs, backbone.config.rgb_head)
+    schema = run_schema(backbone, sequence, capture, names)
+    block = block_length(schema)
+    frames = sequence.sizes["frame"]
+    variables = [
+        PlannedVariable(
+            f"/{path}/{variable.name}",
+            variable.dims,
+            variable.shape,
+            str(variable.dtype),
+            stored_bytes(variable, block, len(group.frames) == frames),
+        )
+        for path, group in schema.items()
+        for variable in group.variables.values()
+        if variable.values is None
+    ]
+    flops = frame_flops(backbone, sequence, names)
+    return Plan(
+        tuple(variables),
+        sum(item.stored_bytes for item in variables)
+        + _skeleton_bytes(backbone, sequence, capture, names),
+        frames,
+        flops,
+        frames * sum(flops.values()) / _matmul_speed(backbone.device, backbone.dtype),
+    )
+
+
+def frame_flops(
+    backbone: CUT3R, sequence: xr.Dataset, outputs: Collection[str]
+) -> dict[str, int]:
+    """Operations of one frame by part, counted on a copy without memory."""
+    height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
+    with torch.device("meta"), torch.no_grad():
+        shadow = CUT3R(backbone.config, update=backbone.update).requires_grad_(False)
+        frame = Frame(torch.empty(1, 3, height, width))
+        state = shadow.initial_state()
+        counts: dict[str, int] = {}
+
+        def count(part: str, before: int) -> int:
+            total = counter.get_total_flops()
+            counts[part] = total - before
+            return total
+
+        with FlopCounterMode(display=False) as counter:
+            encoded = shadow.encode(frame)
+            total = count("encoder", 0)
+            query = shadow.pose_retriever.read(encoded.features, state.memory, _plain)
+            decoded = shadow.decode(encoded, state, query)
+            shadow.write(frame, encoded, decoded, state)
+            total = count("decoder and memory", total)
+            shadow.predict(decoded, encoded.grid, outputs)
+            count("heads", total)
+    return counts
+
+
+def _plain(site: object, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+def _skeleton_bytes(
+    backbone: CUT3R, sequence: xr.Dataset, capture: Capture | None, outputs: Collection[str]
+) -> int:
+    """Bytes of metadata and coordinates, found by creating the store empty in memory."""
+    schema = run_schema(backbone, sequence, capture, outputs)
+    attrs = provenance(backbone, sequence, capture, "rw.gg", outputs)
+    root, _ = create_store(schema, attrs, None)
+    store = root.store
+    assert isinstance(store, MemoryStore)
+    return sum(len(value) for value in store._store_dict.values())
+
+
+def _matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a matrix product, measured for some milliseconds."""
+    size = 1024
+    a = torch.ones(size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(3):
+        began = time.perf_counter()
+        (a @ a)[0, 0].item()
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def human_bytes(count: float) -> str:
+    """Return bytes in the unit a person would choose."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def human_seconds(seconds: float) -> str:
+    """Return a duration in the unit a person would choose."""
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,65 @@
+"""What a run says of itself, so that a number can be traced and a run repeated."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+import xarray as xr
+
+import mut3r_analysis
+from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.backbones.cut3r import CUT3R
+
+FORMAT_VERSION = 1
+
+
+def timestamp() -> str:
+    """Return the time now, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def provenance(
+    backbone: CUT3R,
+    sequence: xr.Dataset,
+    capture: Capture | None,
+    commit: str,
+    outputs: Collection[str],
+) -> dict[str, Any]:
+    """Root attributes of a run's store."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "package_version": mut3r_analysis.__version__,
+        "torch_version": torch.__version__,
+        "backbone": {
+            "name": backbone.origin.name,
+            "sha256": backbone.origin.sha256,
+            "report": list(backbone.origin.report),
+            "update": backbone.update,
+            "config": backbone.config.to_dict(),
+            "preparation": backbone.preparation.to_dict(),
+        },
+        "sequence": {
+            name: str(sequence.attrs.get(name, "")) for name in ("name", "kind", "source", "sha256")
+        },
+        "frames": sequence.sizes["frame"],
+        "frames_complete": 0,
+        "complete": False,
+        "cue": None,
+        "gate": None,
+        "capture": None if capture is None else capture.to_json(),
+        "commit": commit,
+        "outputs": list(outputs),
+        "device": _device_name(backbone.device),
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "precision": backbone.precision.name,
+        "threads": torch.get_num_threads(),
+        "started": timestamp(),
+        "finished": None,
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)

@@ -1,0 +1,280 @@
+"""What a run holds: every group and variable with its dimensions, known before anything runs."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.attention.catalogue import STATISTICS
+from mut3r_analysis.attention.sites import SITE_KINDS
+from mut3r_analysis.attention.tokens import ROLES, token_layout
+from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.rotation import state_lattice_width
+from mut3r_analysis.errors import InvalidArgument
+
+PASSES = ("plain",)
+"""Passes over a frame of a run without gates."""
+
+
+@dataclass(frozen=True, eq=False)
+class Variable:
+    """One array of the store.
+
+    ``values`` are given for coordinates, which are written once; a variable without them has
+    ``frame`` as its first dimension and is filled frame by frame. ``labels`` name the values of an
+    integer coordinate.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    long_name: str
+    units: str
+    source: str
+    values: np.ndarray | None = None
+    labels: tuple[str, ...] | None = None
+
+
+@dataclass(eq=False)
+class Group:
+    """One group of the store: which frames of the sequence it holds, and its variables by name."""
+
+    frames: np.ndarray
+    variables: dict[str, Variable] = field(default_factory=dict)
+
+    def add(
+        self,
+        name: str,
+        sizes: dict[str, int],
+        dtype: Any,
+        long_name: str,
+        units: str,
+        source: str,
+    ) -> None:
+        """Add a variable that has one value (or array of ``sizes``) per frame."""
+        dims = ("frame", *sizes)
+        shape = (len(self.frames), *sizes.values())
+        self.variables[name] = Variable(
+            name, dims, shape, np.dtype(dtype), long_name, units, source
+        )
+
+    def coordinate(
+        self,
+        name: str,
+        dim: str,
+        values: Any,
+        long_name: str,
+        units: str = "1",
+        labels: tuple[str, ...] | None = None,
+    ) -> None:
+        """Add a coordinate along one dimension."""
+        values = np.asarray(values)
+        self.variables[name] = Variable(
+            name, (dim,), values.shape, values.dtype, long_name, units, "layout", values, labels
+        )
+
+
+Schema = dict[str, Group]
+
+
+def run_schema(
+    backbone: CUT3R, sequence: xr.Dataset, capture: Capture | None, outputs: Collection[str]
+) -> Schema:
+    """Describe the store that a run will write.
+
+    Parameters
+    ----------
+    backbone : CUT3R
+    sequence : xarray.Dataset
+    capture : Capture, optional
+    outputs : collection of str
+        Checked output names.
+
+    Returns
+    -------
+    dict of str to Group
+        By group path.
+
+    Raises
+    ------
+    InvalidArgument
+        When the capture names layers, heads or frames that do not exist.
+    """
+    height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
+    frames = sequence["frame"].values
+    schema: Schema = {}
+
+    def group(path: str, positions: np.ndarray | None = None) -> Group:
+        positions = np.arange(len(frames)) if positions is None else positions
+        made = schema[path] = Group(positions)
+        made.coordinate("frame", "frame", frames[positions], "index of the frame in the source")
+        return made
+
+    _prediction(group("prediction"), backbone, outputs, height, width)
+    if capture is not None and capture.records_attention:
+        _attention(group, backbone, capture, len(frames), backbone.config.patch_grid(height, width))
+    _state(group("state"), backbone, keep=capture is not None and capture.state)
+    timing = group("timing")
+    timing.coordinate("pass", "pass", np.arange(len(PASSES)), "pass over the frame", labels=PASSES)
+    one_pass = {"pass": len(PASSES)}
+    timing.add("seconds", one_pass, "float64", "wall time of the frame", "s", "clock")
+    timing.add(
+        "peak_memory", one_pass, "int64", "peak memory of the device so far", "byte", "system"
+    )
+    if any(name in sequence for name in TRUTH_DIMS):
+        _truth(group("truth"), sequence, height, width)
+    return schema
+
+
+TRUTH_DIMS = {
+    "depth": ("y", "x"),
+    "pose": ("row", "col"),
+    "intrinsics": ("row", "col"),
+    "motion_mask": ("y", "x"),
+    "instance": ("y", "x"),
+}
+"""What of a sequence's ground truth a run keeps, on the prediction grid."""
+
+
+def _pixels(group: Group, height: int, width: int) -> dict[str, int]:
+    group.coordinate("y", "y", np.arange(height), "row of the prediction grid", "px")
+    group.coordinate("x", "x", np.arange(width), "column of the prediction grid", "px")
+    return {"y": height, "x": width}
+
+
+def _prediction(
+    group: Group, backbone: CUT3R, outputs: Collection[str], height: int, width: int
+) -> None:
+    source = f"{backbone.origin.name}, {backbone.update}"
+    matrix = {"row": 4, "col": 4}
+    if "pose" in outputs:
+        group.add("pose", matrix, "float32", "camera-to-world transform", "m", source)
+    if not {"depth", "points_self", "points_world", "color"} & set(outputs):
+        return
+    pixels = _pixels(group, height, width)
+    if {"points_self", "points_world"} & set(outputs):
+        group.coordinate("xyz", "xyz", np.arange(3), "axis", labels=("x", "y", "z"))
+    if {"points_self", "depth"} & set(outputs):
+        group.add("depth", pixels, "float32", "depth along the optical axis", "m", source)
+        group.add("confidence_self", pixels, "float32", "confidence of points_self", "1", source)
+        group.add("focal", {}, "float32", "focal length implied by points_self", "px", source)
+    if "points_self" in outputs:
+        xyz = pixels | {"xyz": 3}
+        group.add("points_self", xyz, "float32", "points in the frame's own camera", "m", source)
+    if "points_world" in outputs:
+        xyz = pixels | {"xyz": 3}
+        group.add("points_world", xyz, "float32", "points in the world", "m", source)
+        group.add("confidence_world", pixels, "float32", "confidence of points_world", "1", source)
+    if "color" in outputs:
+        group.coordinate("rgb", "rgb", np.arange(3), "channel", labels=("red", "green", "blue"))
+        rgb = pixels | {"rgb": 3}
+        group.add("color", rgb, "float32", "predicted colour, -1 to 1", "1", source)
+
+
+def _attention(
+    group: Any, backbone: CUT3R, capture: Capture, frames: int, grid: tuple[int, int]
+) -> None:
+    positions = np.arange(frames)
+    if capture.frames is not None:
+        positions = np.array(capture.frames)
+        _check_indices("frames", positions, frames, "the sequence has {} frames")
+    for kind in capture.sites:
+        size = backbone.site_sizes()[kind]
+        layers = np.arange(size.layers) if capture.layers is None else np.array(capture.layers)
+        if kind in ("encoder_self", "head_self"):
+            layers = layers[layers < size.layers]
+            if not len(layers):
+                continue
+        heads = np.arange(size.heads) if capture.heads is None else np.array(capture.heads)
+        _check_indices("layers", layers, size.layers, kind + " has {} layers")
+        _check_indices("heads", heads, size.heads, kind + " has {} heads")
+        made = group(f"attention/{kind}", positions)
+        made.coordinate("layer", "layer", layers, "layer, 0-based")
+        made.coordinate("head", "head", heads, "attention head, 0-based")
+        lengths = {
+            dim: _token_coordinates(made, dim, stream, backbone, grid)
+            for dim, stream in (
+                ("query", SITE_KINDS[kind].queries),
+                ("key", SITE_KINDS[kind].keys),
+            )
+        }
+        base = {"layer": len(layers), "head": len(heads)}
+        for name in capture.statistics:
+            if name == "pose_weight" and SITE_KINDS[kind].keys != "image":
+                continue
+            item = STATISTICS[name]
+            sizes = base | {item.side: lengths[item.side]}
+            made.add(name, sizes, capture.dtype, item.long_name, item.units, kind)
+        if kind in capture.maps:
+            sizes = base | lengths
+            made.add("logits", sizes, capture.dtype, "scaled logit before softmax", "nat", kind)
+        if capture.archive:
+            for side, length in lengths.items():
+                sizes = base | {side: length, "channel": size.channels}
+                text = f"{side} after rotary embedding"
+                made.add(f"rotated_{side}", sizes, capture.archive, text, "1", kind)
+
+
+def _token_coordinates(
+    group: Group, dim: str, stream: str, backbone: CUT3R, grid: tuple[int, int]
+) -> int:
+    """Add role, row and column of the tokens along a dimension; return their number.
+
+    Queries own the plain names; keys have them with the prefix ``key_``, since one dataset can
+    have a coordinate of a name only once.
+    """
+    state_size = backbone.config.state_size
+    tokens = token_layout(stream, grid, state_size, state_lattice_width(state_size))
+    prefix = "key_" if dim == "key" else ""
+    place = "state lattice" if stream == "state" else "patch grid"
+    group.coordinate(f"{prefix}token", dim, tokens.role, f"role of the {dim}", labels=ROLES)
+    for axis, values in (("row", tokens.row), ("col", tokens.column)):
+        text = f"{axis} of the {dim} on the {place}, -1 for the pose token"
+        group.coordinate(f"{prefix}patch_{axis}", dim, values, text)
+    return len(tokens.role)
+
+
+def _state(group: Group, backbone: CUT3R, *, keep: bool) -> None:
+    config = backbone.config
+    _token_coordinates(group, "state_token", "state", backbone, (1, 1))
+    tokens, slots = {"state_token": config.state_size}, {"slot": config.local_mem_size}
+    source = f"state after the frame, {backbone.update}"
+    group.add("norm", tokens, "float32", "norm of the state token", "1", source)
+    group.add(
+        "update_size", tokens, "float32", "norm of the change of the state token", "1", source
+    )
+    group.add("write_rate", tokens, "float32", "share of the token replaced", "1", source)
+    group.add("memory_norm", slots, "float32", "norm of the pose-memory slot", "1", source)
+    if keep:
+        width = config.dec_embed_dim
+        group.add("tokens", tokens | {"channel": width}, "float32", "state tokens", "1", source)
+        memory = slots | {"memory_channel": 2 * width}
+        group.add("memory", memory, "float32", "pose memory", "1", source)
+
+
+def _truth(group: Group, sequence: xr.Dataset, height: int, width: int) -> None:
+    pixels = _pixels(group, height, width)
+    for name, dims in TRUTH_DIMS.items():
+        if name in sequence:
+            known = sequence[name]
+            sizes = pixels if dims == ("y", "x") else {dim: known.sizes[dim] for dim in dims}
+            group.add(
+                name,
+                sizes,
+                known.dtype,
+                known.attrs.get("long_name", name),
+                known.attrs.get("units", "1"),
+                known.attrs.get("source", "sequence"),
+            )
+
+
+def _check_indices(field: str, indices: np.ndarray, count: int, what: str) -> None:
+    outside = [int(index) for index in indices if index >= count]
+    if outside:
+        raise InvalidArgument(
+            f"capture asks for {field} {outside}, but {what.format(count)} (0 to {count - 1})"
+        )

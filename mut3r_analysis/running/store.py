@@ -1,0 +1,228 @@
+"""A run's Zarr v3 store: created from a schema, filled in blocks of whole frames.
+
+A block is the unit of writing: one file per variable and block. A frame is the unit of reading.
+The root attribute ``frames_complete`` is raised after every array of a block is on disk, so a store
+whose writer was killed says truthfully how many frames are whole.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.abc.store import Store
+from zarr.storage import LocalStore, MemoryStore
+
+from mut3r_analysis.errors import AlreadyExists, StoreError
+from mut3r_analysis.running.schema import Schema, Variable
+
+BLOCK_BYTES = 32 * 2**20
+"""A block holds as many frames as fit here (at least one), so that buffers stay small."""
+
+MOST_FRAMES = 32
+_WHOLE_BLOCK_CHUNK = 32 * 2**10
+_MAP_BYTES = 16 * 2**20
+
+
+def block_length(schema: Schema) -> int:
+    """Frames per block; the blocks of a run are nearly equal in length."""
+    per_frame = sum(
+        frame_bytes(variable)
+        for group in schema.values()
+        for variable in group.variables.values()
+        if variable.values is None
+    )
+    frames = max(len(group.frames) for group in schema.values())
+    longest = min(MOST_FRAMES, max(1, BLOCK_BYTES // max(per_frame, 1)))
+    return math.ceil(frames / math.ceil(frames / longest))
+
+
+def frame_bytes(variable: Variable) -> int:
+    """Bytes of one frame of a variable."""
+    return math.prod(variable.shape[1:]) * variable.dtype.itemsize
+
+
+def chunking(
+    variable: Variable, block: int, dense: bool
+) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Chunk and shard shapes of a variable.
+
+    Small variables are chunked by block, larger ones by frame within a shard per block, and whole
+    maps by head within a shard per layer. A group that holds only some frames is not sharded,
+    since its rows do not arrive in whole blocks.
+    """
+    if variable.values is not None:
+        return variable.shape, None
+    size = frame_bytes(variable)
+    if size > _MAP_BYTES and variable.dims[1:3] == ("layer", "head"):
+        heads, *rest = variable.shape[2:]
+        return (1, 1, 1, *rest), (1, 1, heads, *rest)
+    rest = variable.shape[1:]
+    if not dense or size > _MAP_BYTES:
+        return (1, *rest), None
+    block = min(block, variable.shape[0])
+    if size <= _WHOLE_BLOCK_CHUNK:
+        return (block, *rest), None
+    return (1, *rest), (block, *rest)
+
+
+def stored_bytes(variable: Variable, block: int, dense: bool) -> int:
+    """Bytes that the chunks of a variable take on disk (nothing is compressed)."""
+    chunks, shards = chunking(variable, block, dense)
+    per_axis = [math.ceil(n / c) for n, c in zip(variable.shape, chunks, strict=True)]
+    stored = math.prod(per_axis) * math.prod(chunks) * variable.dtype.itemsize
+    if shards is not None:
+        count = math.prod(math.ceil(n / s) for n, s in zip(variable.shape, shards, strict=True))
+        inner = math.prod(s // c for s, c in zip(shards, chunks, strict=True))
+        stored += count * (16 * inner + 4)
+    return stored
+
+
+def create_store(
+    schema: Schema, attrs: Mapping[str, Any], out: str | Path | None
+) -> tuple[zarr.Group, int]:
+    """Create every group, array and coordinate of a run, empty of frames.
+
+    Parameters
+    ----------
+    schema : Schema
+    attrs : mapping
+        Root attributes.
+    out : path, optional
+        Where; None keeps the store in memory.
+
+    Returns
+    -------
+    root : zarr.Group
+    block : int
+        Frames per block.
+
+    Raises
+    ------
+    AlreadyExists
+        When `out` exists; it is left as it is.
+    StoreError
+        When it cannot be created.
+    """
+    store: Store
+    if out is None:
+        store = MemoryStore()
+    else:
+        path = Path(out)
+        if path.exists():
+            raise AlreadyExists(
+                f"{path} exists and was left as it is; read it with open_run, give another name, "
+                "or remove it first"
+            )
+        store = LocalStore(path)
+    block = block_length(schema)
+    try:
+        root = zarr.create_group(store, zarr_format=3, attributes=dict(attrs))
+        for path_in_store, group in schema.items():
+            _create_group(root, path_in_store, group.variables, block, _is_dense(schema, group))
+    except OSError as error:
+        raise StoreError(f"cannot create the store {out}: {error}") from error
+    return root, block
+
+
+def _is_dense(schema: Schema, group: Any) -> bool:
+    return len(group.frames) == len(schema["prediction"].frames)
+
+
+def _create_group(
+    root: zarr.Group, path: str, variables: Mapping[str, Variable], block: int, dense: bool
+) -> None:
+    group = root.require_group(path)
+    for variable in variables.values():
+        chunks, shards = chunking(variable, block, dense)
+        attributes: dict[str, Any] = {
+            "long_name": variable.long_name,
+            "units": variable.units,
+            "source": variable.source,
+        }
+        if variable.labels is not None:
+            attributes["labels"] = list(variable.labels)
+        array = group.create_array(
+            variable.name,
+            shape=variable.shape,
+            dtype=variable.dtype,
+            chunks=chunks,
+            shards=shards,
+            dimension_names=variable.dims,
+            attributes=attributes,
+            compressors=None,
+            fill_value=np.nan if variable.dtype.kind == "f" else None,
+            # An array of zeros is data too: what is written is what was planned.
+            config={"write_empty_chunks": True},
+        )
+        if variable.values is not None:
+            array[...] = variable.values
+    extra = [v.name for v in variables.values() if v.values is not None and v.name not in v.dims]
+    if extra:
+        group.attrs["coordinates"] = " ".join(extra)
+
+
+class BlockWriter:
+    """Collects frames and writes them to a store block by block.
+
+    Parameters
+    ----------
+    root : zarr.Group
+    schema : Schema
+    block : int
+        Frames per block.
+    """
+
+    def __init__(self, root: zarr.Group, schema: Schema, block: int) -> None:
+        self._root = root
+        self._block = block
+        self._row = {
+            path: {int(frame): row for row, frame in enumerate(group.frames)}
+            for path, group in schema.items()
+        }
+        self._rows: dict[tuple[str, str], list[np.ndarray]] = {}
+        self._first: dict[str, int] = {}
+        self._buffered = 0
+        self.complete = 0
+
+    def add(self, position: int, found: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """Add everything known of the frame at a position of the sequence: group -> name -> array."""
+        for path, values in found.items():
+            row = self._row[path].get(position)
+            if row is None:
+                continue
+            self._first.setdefault(path, row)
+            for name, value in values.items():
+                self._rows.setdefault((path, name), []).append(value)
+        self._buffered += 1
+        if self._buffered == self._block:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is buffered and say how many frames are whole.
+
+        Raises
+        ------
+        StoreError
+            When the file system refuses; frames before this block remain readable.
+        """
+        if not self._buffered:
+            return
+        try:
+            for (path, name), rows in self._rows.items():
+                first = self._first[path]
+                self._root[f"{path}/{name}"][first : first + len(rows)] = np.stack(rows)  # type: ignore[index]
+            done = self.complete + self._buffered
+            self._root.attrs["frames_complete"] = done
+        except OSError as error:
+            raise StoreError(
+                f"could not write frames {self.complete} to {self.complete + self._buffered - 1} "
+                f"to {self._root.store_path}: {error}. The first {self.complete} frames are whole "
+                "and can be read with open_run"
+            ) from error
+        self._rows.clear()
+        self._first.clear()
+        self._buffered = 0
+        self.complete = done
