@@ -1,8 +1,16 @@
 """Fixtures that every area of the tests may use."""
 
+import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
+
+from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r import CUT3R
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -13,3 +21,34 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"reference data not found at {SHARED}")
     return SHARED
+
+
+class Golden:
+    """Arrays, configurations and weights made with the official implementation."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        with np.load(self._folder / f"{name}.npz") as file:
+            return dict(file)
+
+    def config(self, head: str) -> CUT3RConfig:
+        values = json.loads((self._folder / "config.json").read_text())["tiny"][head]
+        values |= values.pop("dpt_adapter_dims_overridden_for_size", {})
+        values |= {mode: ("exp", -math.inf, math.inf) for mode in ("depth_mode", "pose_mode")}
+        return CUT3RConfig.from_dict(values | {"conf_mode": ("exp", 1, math.inf)})
+
+    def weights(self, head: str) -> dict[str, torch.Tensor]:
+        stored = load_file(self._folder / f"weights_{head}.safetensors")
+        return {name: tensor.float() for name, tensor in stored.items()}
+
+    def backbone(self, head: str = "dpt", update: str = "cut3r") -> CUT3R:
+        model = CUT3R(self.config(head), update=update)
+        model.load_state_dict(self.weights(head))
+        return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Golden:
+    return Golden(shared / "golden")

@@ -226,14 +226,14 @@ class Preparation:
         Parameters
         ----------
         intrinsics
-            (..., row, col), 3 x 3, in pixels of the source.
+            (..., camera_row, camera_col), 3 x 3, in pixels of the source.
         height, width
             Source size in pixels.
 
         Returns
         -------
         numpy.ndarray
-            float64 (..., row, col), in pixels of the prepared frame.
+            float64 (..., camera_row, camera_col), in pixels of the prepared frame.
 
         Raises
         ------
@@ -243,7 +243,7 @@ class Preparation:
         intrinsics = np.asarray(intrinsics, dtype=np.float64)
         if intrinsics.shape[-2:] != (3, 3):
             raise InvalidArgument(
-                f"intrinsics must end in dimensions (row, col) of 3 x 3; got {intrinsics.shape}"
+                f"intrinsics must end in (camera_row, camera_col) of 3 x 3; got {intrinsics.shape}"
             )
         geometry = self._geometry(height, width)
         move = np.eye(3)

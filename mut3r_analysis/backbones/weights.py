@@ -84,8 +84,8 @@ def float32_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], t
         ):
             kind = getattr(tensor, "dtype", type(tensor).__name__)
             raise CheckpointError(
-                f"the entry {name!r} of the weights is {kind}, not a dense tensor of floating-point "
-                f"numbers of 16 bits or more; save the plain state_dict of the model"
+                f"the entry {name!r} of the weights is {kind}, not a dense tensor of "
+                f"floating-point numbers of 16 bits or more; save the model's plain state_dict"
             )
         if tensor.dtype != torch.float32:
             kind = str(tensor.dtype).removeprefix("torch.")

@@ -133,7 +133,7 @@ def run_schema(
 TRUTH_DIMS = {
     "depth": ("y", "x"),
     "pose": ("row", "col"),
-    "intrinsics": ("row", "col"),
+    "intrinsics": ("camera_row", "camera_col"),
     "motion_mask": ("y", "x"),
     "instance": ("y", "x"),
 }

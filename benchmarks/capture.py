@@ -1,0 +1,132 @@
+"""What capturing attention costs: statistics, outputs, and the eager full maps of other code.
+
+    python benchmarks/capture.py --size full --repetitions 2
+
+All alternatives run on the same frames and weights in one process, in turn.
+"""
+
+import argparse
+import json
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import machine, measure
+from torch import Tensor
+
+from mut3r_analysis.attention import DECODER_KINDS, Capture, Recorder, Site, logits
+from mut3r_analysis.attention.catalogue import STATISTICS
+from mut3r_analysis.backbones import CUT3R, load_backbone
+from mut3r_analysis.backbones.cut3r import Frame
+
+SIZES = {"full": ("random:512-dpt", (384, 512)), "small": ("random:small", (48, 64))}
+CLOSED = [name for name, item in STATISTICS.items() if item.closed_form]
+
+
+class EagerMaps:
+    """A gate that changes nothing: explicit softmax attention that keeps every logit map.
+
+    This is how TTT3R's own code reads attention: the fused kernel is given up at every decoder
+    site, and a copy of each map of all layers is held until the frame is over.
+    """
+
+    def __init__(self) -> None:
+        self.maps: list[Tensor] = []
+
+    def __call__(self, site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+        if site.kind not in DECODER_KINDS:
+            return None
+        z = logits(q, k)
+        self.maps.append(z.clone())
+        return z.softmax(-1) @ v
+
+
+def step(
+    backbone: CUT3R,
+    image: Tensor,
+    capture: Capture | None = None,
+    outputs: tuple[str, ...] | None = None,
+    eager: bool = False,
+) -> None:
+    with torch.no_grad():
+        recorder = None if capture is None else Recorder(capture)
+        gate = EagerMaps() if eager else None
+        backbone.step(Frame(image), probe=recorder, gate=gate, outputs=outputs)
+        if recorder is not None:
+            recorder.take()
+
+
+def parts(backbone: CUT3R, image: Tensor, repetitions: int) -> dict[str, float]:
+    """Processor seconds of encoder, decoder with memory, and heads."""
+    with torch.no_grad():
+        state = backbone.initial_state()
+        encoded = backbone.encode(Frame(image))
+        query = backbone.recall(encoded, state)
+        decoded = backbone.decode(encoded, state, query)
+        timed = measure(
+            {
+                "encoder": lambda: backbone.encode(Frame(image)),
+                "decoder": lambda: backbone.decode(encoded, state, query),
+                "memory": lambda: backbone.write(Frame(image), encoded, decoded, state),
+                "heads": lambda: backbone.predict(decoded, encoded.grid),
+            },
+            repetitions,
+        )
+    return {name: found.cpu for name, found in timed.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=SIZES, default="full")
+    parser.add_argument("--repetitions", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/capture.json"))
+    args = parser.parse_args()
+    spec, (height, width) = SIZES[args.size]
+    backbone = load_backbone(spec)
+    pixels = np.random.default_rng(0).uniform(-1, 1, (1, 3, height, width))
+    image = torch.from_numpy(pixels.astype(np.float32)).to(backbone.device)
+    call = partial(step, backbone, image)
+    call()
+    found = measure(
+        {
+            "plain": call,
+            "closed-form statistics": partial(call, Capture(statistics=CLOSED)),
+            "all statistics": partial(call, Capture()),
+            "eager full maps": partial(call, eager=True),
+            "pose only": partial(call, outputs=("pose",)),
+        },
+        args.repetitions,
+    )
+    plain, everything, eager = (
+        found[name] for name in ("plain", "all statistics", "eager full maps")
+    )
+    result: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "backbone": spec,
+        "image": [height, width],
+        "repetitions": args.repetitions,
+        "seconds_per_frame": {name: vars(item) for name, item in found.items()},
+        "parts_cpu_seconds": parts(backbone, image, args.repetitions),
+        "ratios": {
+            "closed-form statistics / plain, cpu": found["closed-form statistics"].cpu / plain.cpu,
+            "all statistics / plain, cpu": everything.cpu / plain.cpu,
+            "pose only / plain, cpu": found["pose only"].cpu / plain.cpu,
+            "eager full maps / all statistics, cpu": eager.cpu / everything.cpu,
+            "eager full maps / all statistics, peak memory": eager.peak_bytes
+            / everything.peak_bytes,
+        },
+        "extra_peak_megabytes": {
+            name: (item.peak_bytes - plain.peak_bytes) / 1e6 for name, item in found.items()
+        },
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=2))
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

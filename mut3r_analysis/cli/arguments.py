@@ -1,0 +1,117 @@
+"""Arguments that several verbs share, and how they become a backbone, a sequence and a capture."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.attention.catalogue import STATISTICS
+from mut3r_analysis.attention.sites import CAPTURED_KINDS, DECODER_KINDS
+from mut3r_analysis.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from mut3r_analysis.backbones.cut3r import CUT3R
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add what `run` and `plan` have in common."""
+    parser.add_argument(
+        "sequence", help="folder of images, video file, or a name such as scenes/orbit-03"
+    )
+    inputs = parser.add_argument_group("backbone and frames")
+    inputs.add_argument(
+        "--backbone",
+        default="tiny",
+        help="bundled name, path to a checkpoint, or random:small | random:512-dpt | "
+        "random:224-linear (default: %(default)s)",
+    )
+    inputs.add_argument(
+        "--update", default="cut3r", help="write rule: cut3r, ttt3r or ttsa3r (%(default)s)"
+    )
+    inputs.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: CUDA where present)")
+    inputs.add_argument(
+        "--precision", help="float32 (default), float32-throughout, tf32 or bfloat16"
+    )
+    inputs.add_argument(
+        "--frames", default="::", metavar="START:STOP:STRIDE", help="frames to take (default: all)"
+    )
+    inputs.add_argument(
+        "--outputs",
+        nargs="*",
+        metavar="NAME",
+        help="predictions to compute: pose depth points_self points_world color (default: all)",
+    )
+    capture = parser.add_argument_group("capture")
+    capture.add_argument(
+        "--statistics",
+        nargs="*",
+        default=["all"],
+        metavar="NAME",
+        help=f"all (default), or any of: {' '.join(STATISTICS)}; none given captures none",
+    )
+    capture.add_argument(
+        "--sites",
+        nargs="+",
+        default=list(DECODER_KINDS),
+        metavar="KIND",
+        help=f"site kinds among: {' '.join(CAPTURED_KINDS)} (default: the decoder's four)",
+    )
+    capture.add_argument(
+        "--layers", metavar="A:B", help="half-open range of layers, for example 0:6 (default: all)"
+    )
+    capture.add_argument(
+        "--maps", nargs="+", default=[], metavar="KIND", help="site kinds whose maps are kept whole"
+    )
+    capture.add_argument(
+        "--archive", action="store_true", help="keep rotated queries and keys (float16)"
+    )
+    capture.add_argument("--state", action="store_true", help="keep state tokens and pose memory")
+    capture.add_argument("--budget", metavar="BYTES", help="refuse to store more, e.g. '2 GiB'")
+
+
+def read_inputs(args: argparse.Namespace) -> "tuple[CUT3R, xr.Dataset, Capture]":
+    """Return the backbone, sequence and capture that the arguments name."""
+    from mut3r_analysis.backbones import load_backbone
+    from mut3r_analysis.sequences import open_sequence
+
+    statistics = "all" if args.statistics == ["all"] else args.statistics
+    layers = None if args.layers is None else range(*_bounds("--layers", args.layers, 2))
+    capture = Capture(
+        statistics=statistics,
+        sites=args.sites,
+        layers=layers,
+        maps=args.maps,
+        archive=args.archive,
+        state=args.state,
+        budget=args.budget,
+    )
+    start, stop, stride = slice_parts(args.frames)
+    sequence = open_sequence(args.sequence, start=start, stop=stop, stride=stride)
+    backbone = load_backbone(
+        args.backbone, update=args.update, device=args.device, precision=args.precision
+    )
+    return backbone, sequence, capture
+
+
+def slice_parts(text: str) -> tuple[int, int | None, int]:
+    """Return start, stop and stride of ``START:STOP:STRIDE``, each of which may be left out."""
+    parts = text.split(":")
+    try:
+        numbers = [int(part) if part else None for part in parts]
+    except ValueError:
+        numbers = []
+    if not 2 <= len(numbers) <= 3:
+        raise InvalidArgument(f"--frames takes START:STOP:STRIDE, for example 0:100:2, got {text!r}")
+    start, stop, stride = (*numbers, None)[:3]
+    return start or 0, stop, 1 if stride is None else stride
+
+
+def _bounds(flag: str, text: str, count: int) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(":")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise InvalidArgument(f"{flag} takes a half-open range such as 0:6, got {text!r}")
+    return numbers

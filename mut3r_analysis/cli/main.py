@@ -1,0 +1,46 @@
+"""Entry point: one verb per module, errors in one line, exit status that scripts can use."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from mut3r_analysis import __version__
+from mut3r_analysis.errors import Mut3rError
+
+_COMMANDS = (
+    "mut3r_analysis.cli.demo",
+    "mut3r_analysis.cli.run",
+    "mut3r_analysis.cli.plan",
+    "mut3r_analysis.cli.convert",
+    "mut3r_analysis.cli.doctor",
+    "mut3r_analysis.metrics.command",
+)
+"""Modules that add a verb: ``add_parser(subparsers)``, whose parser sets ``run=`` for its args."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command."""
+    parser = argparse.ArgumentParser(
+        prog="mut3r",
+        description="A microscope for streaming 3D transformers: capture what every attention "
+        "layer of a CUT3R-family model does on a video, without a notebook.",
+    )
+    parser.add_argument("--version", action="version", version=f"mut3r {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for module in _COMMANDS:
+        import_module(module).add_parser(verbs)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0 done, 1 failed, 130 interrupted."""
+    args = build_parser().parse_args(arguments)
+    try:
+        return args.run(args)
+    except Mut3rError as error:
+        print(f"mut3r: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("mut3r: interrupted; frames that were done are kept", file=sys.stderr)
+        return 130

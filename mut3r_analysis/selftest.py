@@ -1,0 +1,126 @@
+"""Parity with the official implementation on numbers that ship with the package."""
+
+import json
+import math
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r import CUT3R, Frame
+from mut3r_analysis.data import data_path
+
+TOLERANCES = {
+    "pose": 2e-5,
+    "state": 2e-5,
+    "memory": 2e-4,
+    "depth": 5e-4,
+    "confidence_self": 2e-4,
+    "world": 5e-4,
+    "color": 2e-5,
+    "ttt3r_state": 2e-5,
+    "ttt3r_rate": 2e-5,
+}
+"""Largest absolute difference that another kernel's rounding explains.
+
+A last-bit difference can flip a float16 rounding of the encoder's queries and keys; leaving that
+rounding out would move the state by 1e-4, five times its tolerance.
+"""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Largest absolute difference of one quantity, and what is allowed."""
+
+    name: str
+    difference: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the difference is within the tolerance (NaN is not)."""
+        return self.difference <= self.tolerance
+
+
+def named_random_weights(model: CUT3R) -> dict[str, torch.Tensor]:
+    """Weights drawn from the names of the parameters, as the reference numbers were made with.
+
+    Every value is rounded to float16, so that files of them lose nothing.
+    """
+    return {
+        name: torch.from_numpy(_draw(name, tuple(tensor.shape)))
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    for level in range(4):
+        # The official head registers these four layers under two names.
+        name = name.replace(f"scratch.layer_rn.{level}.", f"scratch.layer{level + 1}_rn.")
+    z = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+    *_, parent, leaf = f"..{name}".split(".")
+    if "norm" in parent:
+        z = 0.1 * z + (1.0 if leaf == "weight" else 0.0)
+    elif leaf == "bias":
+        z = 0.2 * z
+    elif name == "register_tokens.weight":
+        pass
+    elif leaf == "weight":
+        z = z * _gain(name, parent) / math.sqrt(math.prod(shape[1:]))
+    else:
+        z = 0.5 * z
+    return z.astype(np.float16).astype(np.float32)
+
+
+def _gain(name: str, parent: str) -> float:
+    if ".dpt_" in name:
+        return 0.6 if name.endswith("head.4.weight") else 0.95
+    return 0.5 if parent in ("proj", "fc2") else 1.2
+
+
+def parity() -> list[Agreement]:
+    """Run the bundled frames through this package and compare with the official numbers."""
+    config = CUT3RConfig.from_dict(
+        json.loads(data_path("selftest", "cut3r-tiny.json").read_text())
+    )
+    with np.load(data_path("selftest", "cut3r-tiny.npz")) as file:
+        expected = dict(file)
+    found: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        plain = CUT3R(config)
+        weights = named_random_weights(plain)
+        plain.load_state_dict(weights)
+        steps = _steps(plain, expected["images"])
+        coarse = (slice(None), slice(None, None, 8), slice(None, None, 8))
+        for name, source in (
+            ("confidence_self", "confidence_self"),
+            ("world", "points_world"),
+            ("color", "color"),
+            ("depth", "points_self"),
+        ):
+            values = torch.cat([getattr(step.prediction, source) for step in steps])[coarse]
+            found[name] = values[..., 2] if name == "depth" else values
+        found["pose"] = torch.cat(
+            [step.prediction.pose for step in steps if step.prediction.pose is not None]
+        )
+        found["state"], found["memory"] = steps[-1].state.tokens[0], steps[-1].state.memory[0]
+        gated = CUT3R(config, update="ttt3r")
+        gated.load_state_dict(weights)
+        steps = _steps(gated, expected["images"])
+        found["ttt3r_state"] = steps[-1].state.tokens[0]
+        found["ttt3r_rate"] = torch.cat([step.rate for step in steps])
+    return [
+        Agreement(name, float(np.abs(found[name].numpy() - expected[name]).max()), tolerance)
+        for name, tolerance in TOLERANCES.items()
+    ]
+
+
+def _steps(model: CUT3R, images: np.ndarray) -> list:
+    steps, state = [], None
+    for image in images:
+        pixels = (torch.from_numpy(image).float() / 255 - 0.5) / 0.5
+        steps.append(model.step(Frame(pixels.permute(2, 0, 1)[None]), state))
+        state = steps[-1].state
+    return steps

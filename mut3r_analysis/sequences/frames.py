@@ -1,0 +1,117 @@
+"""Frames that are decoded when they are asked for, as an array xarray can index lazily."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from mut3r_analysis.errors import InvalidArgument
+
+
+class FrameSource(Protocol):
+    """Anything that can produce its frames one at a time."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(frame, y, x, rgb)."""
+
+    def read(self, position: int) -> np.ndarray:
+        """Decode the frame at `position`, uint8 (y, x, rgb)."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames of a source are wanted: indices ``start, start + stride, ...`` below `stop`.
+
+    A `stop` beyond the end means the end, as in Python's slices.
+
+    Raises
+    ------
+    InvalidArgument
+        If the range can hold no frame.
+    """
+
+    start: int = 0
+    stop: int | None = None
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("start", "stop", "stride"):
+            value = getattr(self, name)
+            if name == "stop" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise InvalidArgument(f"{name}={value!r} is not a whole number of frames")
+        if self.start < 0:
+            raise InvalidArgument(
+                f"start={self.start} is negative; frames are counted from 0, the first one"
+            )
+        if self.stride < 1:
+            raise InvalidArgument(
+                f"stride={self.stride} does not move forward; give 1 for every frame, 2 for every "
+                "second one, and so on"
+            )
+        if self.stop is not None and self.stop <= self.start:
+            raise InvalidArgument(
+                f"start={self.start}, stop={self.stop} holds no frame; stop is the first index "
+                "left out and must be larger than start"
+            )
+
+    def indices(self, total: int, source: str) -> np.ndarray:
+        """Give the indices of the wanted frames in a `source` of `total` frames.
+
+        Raises
+        ------
+        InvalidArgument
+            If `start` lies behind the last frame.
+        """
+        if self.start >= total:
+            raise InvalidArgument(
+                f"start={self.start} lies behind the last frame: {source} has {total} frames, "
+                f"0 to {total - 1}"
+            )
+        return np.arange(total)[self.start : self.stop : self.stride]
+
+
+class LazyFrames(BackendArray):
+    """The pixels of a :class:`FrameSource`, (frame, y, x, rgb) uint8.
+
+    Indexing decodes each frame it needs once, in the order of the source, and keeps none.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, source: FrameSource) -> None:
+        self.source = source
+        self.shape = source.shape
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        positions = np.arange(self.shape[0])[key[0]]
+        within = key[1:]
+        if positions.ndim == 0:
+            return _outer(self.source.read(int(positions)), within)
+        wanted, places = np.unique(positions, return_inverse=True)
+        empty = _outer(np.empty(self.shape[1:], self.dtype), within)
+        pixels = np.empty((len(positions), *empty.shape), self.dtype)
+        for order, position in enumerate(wanted):
+            pixels[places == order] = _outer(self.source.read(int(position)), within)
+        return pixels
+
+
+def lazy_frames(source: FrameSource) -> indexing.LazilyIndexedArray:
+    """Wrap `source` for an xarray Variable that loads nothing until it is read."""
+    return indexing.LazilyIndexedArray(LazyFrames(source))
+
+
+def _outer(frame: np.ndarray, key: tuple[Any, ...]) -> np.ndarray:
+    """Index every axis on its own; from the last, so that dropped axes shift no other."""
+    for axis in reversed(range(len(key))):
+        frame = frame[(slice(None),) * axis + (key[axis],)]
+    return frame
