@@ -14,6 +14,7 @@ from mut3r_analysis.errors import InvalidArgument
 _FLOATS = ("float16", "float32", "float64")
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
+
 @dataclass(frozen=True, kw_only=True)
 class Capture:
     """What to record at attention sites; what is not asked for is neither computed nor stored.

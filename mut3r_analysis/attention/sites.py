@@ -57,7 +57,9 @@ class Site:
 
     def __post_init__(self) -> None:
         if self.kind not in SITE_KINDS:
-            raise InvalidArgument(f"unknown site kind {self.kind!r}; known: {', '.join(SITE_KINDS)}")
+            raise InvalidArgument(
+                f"unknown site kind {self.kind!r}; known: {', '.join(SITE_KINDS)}"
+            )
 
     def __str__(self) -> str:
         return f"{self.kind}.{self.layer}"

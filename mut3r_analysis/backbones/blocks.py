@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.backbones.rotation import Rotation, rotate
@@ -26,7 +27,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width if out is None else out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(nn.functional.gelu(self.fc1(x)))
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
@@ -139,11 +140,16 @@ class DecoderBlock(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping patches, projected linearly: ``(batch, in, y, x) -> (batch, patch, width)``."""
+    """Non-overlapping patches, projected linearly: ``(batch, in, y, x) -> (batch, patch, width)``.
+
+    A matrix product rather than a convolution: convolution kernels differ between processors by
+    enough to flip float16 roundings in the encoder.
+    """
 
     def __init__(self, channels: int, patch: int, width: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, width, patch, stride=patch)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.proj(image).flatten(2).transpose(1, 2)
+        patches = F.pixel_unshuffle(image, self.proj.kernel_size[0]).flatten(2).mT
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)

@@ -288,7 +288,9 @@ class CUT3R(nn.Module):
             fresh=torch.ones(batch, dtype=torch.bool, device=self.device),
         )
 
-    def encode(self, frame: Frame, *, gate: Gate | None = None, probe: Probe | None = None) -> Encoded:
+    def encode(
+        self, frame: Frame, *, gate: Gate | None = None, probe: Probe | None = None
+    ) -> Encoded:
         """Encoder tokens of a frame, normalised."""
         seam = partial(attend, gate=gate, probe=probe)
         features: Tensor | None = None
@@ -520,5 +522,3 @@ def _both(first: MeanLogitMap | None, second: Probe | None) -> Probe | None:
 def _blend(old: Tensor, new: Tensor, rate: Tensor) -> Tensor:
     """Move from old to new by a float32 rate; exact where the rate is 0 or 1."""
     return (rate * new + (1 - rate) * old).to(new.dtype)
-
-

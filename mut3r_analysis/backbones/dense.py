@@ -122,5 +122,3 @@ class LinearHead(nn.Module):
 def dense_head(config: CUT3RConfig, channels: int) -> DPTHead | LinearHead:
     """Return the dense head that the configuration names."""
     return DPTHead(config, channels) if config.head_type == "dpt" else LinearHead(config, channels)
-
-

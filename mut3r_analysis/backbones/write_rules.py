@@ -80,9 +80,7 @@ def ttt3r_rate(mean_logit: Tensor) -> Tensor:
     return mean_logit.sigmoid()
 
 
-def ttsa3r_rate(
-    mean_map: Tensor, features: Tensor, proposal: Tensor, history: History
-) -> Tensor:
+def ttsa3r_rate(mean_map: Tensor, features: Tensor, proposal: Tensor, history: History) -> Tensor:
     """TTSA3R: temporal change of the state times spatial change where the state looks.
 
     Parameters

@@ -102,7 +102,9 @@ def slice_parts(text: str) -> tuple[int, int | None, int]:
     except ValueError:
         numbers = []
     if not 2 <= len(numbers) <= 3:
-        raise InvalidArgument(f"--frames takes START:STOP:STRIDE, for example 0:100:2, got {text!r}")
+        raise InvalidArgument(
+            f"--frames takes START:STOP:STRIDE, for example 0:100:2, got {text!r}"
+        )
     start, stop, stride = (*numbers, None)[:3]
     return start or 0, stop, 1 if stride is None else stride
 

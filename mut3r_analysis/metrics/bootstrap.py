@@ -1,0 +1,303 @@
+"""How far a benchmark mean can be trusted: bootstrap over frames and over sequences.
+
+Frames of one video are not independent, so within a sequence blocks of consecutive frames are drawn
+(the moving-block bootstrap of Künsch, 1989); a mean over a benchmark varies mostly with the choice
+of sequences, so those are drawn first. Everything is seeded and repeats exactly.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.errors import UndefinedMetric
+
+STATISTICS = ("mean", "rmse", "median")
+TOO_FEW = "too few sequences to tell"
+CHUNK = 1 << 22
+"""Values drawn at a time, a bound on memory."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with a percentile bootstrap interval.
+
+    Attributes
+    ----------
+    value, low, high : float
+        The statistic on the data as they are, and the ends of the interval.
+    level : float
+        Nominal coverage.
+    n_sequences, n_frames : int
+        What was resampled.
+    block : int or None
+        Consecutive frames drawn together; None where it follows each sequence's own length.
+    resamples, seed : int
+        Number of draws and their seed.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    n_sequences: int
+    n_frames: int
+    block: int | None
+    resamples: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """What two runs on the same sequences say about each other.
+
+    Attributes
+    ----------
+    difference : Interval
+        Second minus first.
+    verdict : str
+        ``"first is better"``, ``"second is better"`` or `TOO_FEW`.
+    reason : str
+        Why, in one sentence.
+    """
+
+    difference: Interval
+    verdict: str
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return asdict(self)
+
+
+def block_length(frames: int) -> int:
+    """Return the usual number of consecutive frames to draw together: the cube root, at least 1."""
+    return max(1, round(frames ** (1 / 3)))
+
+
+def bootstrap_frames(
+    values: ArrayLike,
+    statistic: str = "mean",
+    block: int | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap a statistic of one sequence's per-frame values (frame) by moving blocks.
+
+    Parameters
+    ----------
+    values : array_like
+        (frame), finite.
+    statistic : {"mean", "rmse", "median"}
+        Taken over frames.
+    block : int, optional
+        Consecutive frames drawn together; by default `block_length`.
+    level, resamples, seed
+        As in `Interval`.
+    """
+    series = _check({"the sequence": values}, statistic, level, resamples)["the sequence"]
+    length = _check_block(block, len(series))
+    draws = _frame_draws(series, statistic, length, resamples, np.random.default_rng(seed))
+    value = float(_statistic(series[None], statistic)[0])
+    return _interval(value, draws, level, 1, len(series), length, seed)
+
+
+def bootstrap_sequences(
+    values: Mapping[str, ArrayLike],
+    statistic: str = "mean",
+    block: int | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap the mean over sequences of a per-sequence statistic: sequences first, then frames.
+
+    Parameters
+    ----------
+    values : mapping
+        Sequence name to its per-frame values (frame), finite; a single value per sequence is drawn
+        as it is.
+    statistic, block, level, resamples, seed
+        As in `bootstrap_frames`.
+    """
+    series = _check(values, statistic, level, resamples)
+    draws = _sequence_draws(series, statistic, block, resamples, seed)
+    value = float(np.mean([_statistic(v[None], statistic)[0] for v in series.values()]))
+    frames = sum(len(v) for v in series.values())
+    return _interval(value, draws, level, len(series), frames, block, seed)
+
+
+def compare_paired(
+    first: Mapping[str, ArrayLike],
+    second: Mapping[str, ArrayLike],
+    statistic: str = "mean",
+    lower_is_better: bool = True,
+    block: int | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> PairedComparison:
+    """Compare two runs on the same sequences and frames; both are resampled with the same draws.
+
+    A verdict needs two things: an interval of the difference that leaves out zero, and enough
+    sequences that all of them agreeing in sign could not be chance at this level,
+    ``2 ** (1 - n) <= 1 - level`` (6 at 95 %): below that the percentile interval is too narrow.
+
+    Parameters
+    ----------
+    first, second : mapping
+        Sequence name to per-frame values (frame), the same names and lengths in both.
+    statistic : {"mean", "rmse", "median"}
+        Taken over the frames of each sequence, then averaged over sequences.
+    lower_is_better : bool
+        True for errors.
+    block, level, resamples, seed
+        As in `bootstrap_sequences`.
+
+    Raises
+    ------
+    InvalidArgument
+        The runs differ in sequences or in frames.
+    """
+    ours = _check(first, statistic, level, resamples)
+    theirs = _check(second, statistic, level, resamples)
+    if set(ours) != set(theirs):
+        only = sorted(set(ours) ^ set(theirs))
+        raise InvalidArgument(
+            f"only one of the runs has {', '.join(only)}; compare the sequences both have"
+        )
+    theirs = {name: theirs[name] for name in ours}
+    uneven = [name for name in ours if len(ours[name]) != len(theirs[name])]
+    if uneven:
+        raise InvalidArgument(f"the runs have different numbers of frames in {', '.join(uneven)}")
+    draws = _sequence_draws(theirs, statistic, block, resamples, seed) - _sequence_draws(
+        ours, statistic, block, resamples, seed
+    )
+    value = float(
+        np.mean(
+            [
+                _statistic(theirs[name][None], statistic)[0]
+                - _statistic(ours[name][None], statistic)[0]
+                for name in ours
+            ]
+        )
+    )
+    frames = sum(len(v) for v in ours.values())
+    difference = _interval(value, draws, level, len(ours), frames, block, seed)
+    verdict, reason = _verdict(difference, lower_is_better)
+    return PairedComparison(difference, verdict, reason)
+
+
+def _verdict(difference: Interval, lower_is_better: bool) -> tuple[str, str]:
+    n, level = difference.n_sequences, difference.level
+    needed = int(np.ceil(1 - np.log2(1 - level)))
+    span = f"[{difference.low:.4g}, {difference.high:.4g}]"
+    if difference.low <= 0 <= difference.high:
+        return TOO_FEW, f"the {level:.0%} interval {span} of the difference holds zero"
+    if n < needed:
+        return TOO_FEW, (
+            f"{n} sequence(s) could all lean one way by chance; {needed} are needed at {level:.0%}"
+        )
+    second = (difference.high < 0) == lower_is_better
+    winner = "second is better" if second else "first is better"
+    return winner, f"the {level:.0%} interval {span} of the difference leaves out zero"
+
+
+def _sequence_draws(
+    series: Mapping[str, NDArray[np.float64]],
+    statistic: str,
+    block: int | None,
+    resamples: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Draw (resample) means over sequences; the draws depend on lengths and seed alone.
+
+    A sequence that is drawn twice into one mean enters with two different draws of its frames.
+    """
+    chooser, *streams = np.random.default_rng(seed).spawn(len(series) + 1)
+    chosen = chooser.integers(0, len(series), size=(resamples, len(series)))
+    drawn = np.empty(chosen.shape)
+    for index, (values, stream) in enumerate(zip(series.values(), streams, strict=True)):
+        places = chosen == index
+        length = _check_block(block, len(values))
+        drawn[places] = _frame_draws(values, statistic, length, int(places.sum()), stream)
+    return drawn.mean(axis=1)
+
+
+def _frame_draws(
+    values: NDArray[np.float64],
+    statistic: str,
+    block: int,
+    resamples: int,
+    generator: np.random.Generator,
+) -> NDArray[np.float64]:
+    frames = len(values)
+    blocks = -(-frames // block)
+    rows = max(1, CHUNK // (blocks * block))
+    draws = []
+    for start in range(0, resamples, rows):
+        count = min(rows, resamples - start)
+        starts = generator.integers(0, frames - block + 1, size=(count, blocks, 1))
+        picked = (starts + np.arange(block)).reshape(count, -1)[:, :frames]
+        draws.append(_statistic(values[picked], statistic))
+    return np.concatenate(draws) if draws else np.empty(0)
+
+
+def _statistic(values: NDArray[np.float64], statistic: str) -> NDArray[np.float64]:
+    """Reduce (resample, frame) to (resample)."""
+    if statistic == "rmse":
+        return np.sqrt((values**2).mean(axis=1))
+    return np.median(values, axis=1) if statistic == "median" else values.mean(axis=1)
+
+
+def _interval(
+    value: float,
+    draws: NDArray[np.float64],
+    level: float,
+    n_sequences: int,
+    n_frames: int,
+    block: int | None,
+    seed: int,
+) -> Interval:
+    tail = 0.5 * (1 - level)
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Interval(
+        value, float(low), float(high), level, n_sequences, n_frames, block, len(draws), seed
+    )
+
+
+def _check(
+    values: Mapping[str, ArrayLike], statistic: str, level: float, resamples: int
+) -> dict[str, NDArray[np.float64]]:
+    if statistic not in STATISTICS:
+        raise InvalidArgument(f"statistic={statistic!r} is not one of {', '.join(STATISTICS)}")
+    if not 0 < level < 1:
+        raise InvalidArgument(f"level={level}; give a coverage between 0 and 1, such as 0.95")
+    if resamples < 1:
+        raise InvalidArgument(f"resamples={resamples}; give one or more")
+    if not values:
+        raise UndefinedMetric("no sequences to resample")
+    series = {name: np.atleast_1d(np.asarray(v, dtype=np.float64)) for name, v in values.items()}
+    for name, array in series.items():
+        if array.ndim != 1 or not array.size or not np.isfinite(array).all():
+            raise UndefinedMetric(
+                f"{name}: expected finite values (frame), got shape {array.shape}; "
+                "leave out frames and sequences without a value, and say so"
+            )
+    return series
+
+
+def _check_block(block: int | None, frames: int) -> int:
+    if block is None:
+        return block_length(frames)
+    if block < 1:
+        raise InvalidArgument(f"block={block}; give one frame or more")
+    return min(block, frames)

@@ -1,0 +1,243 @@
+"""The catalogue of protocols that the literature on streaming reconstruction runs."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.alignment import ALIGNMENTS
+from mut3r_analysis.metrics.depth import DEPTH_METRICS
+from mut3r_analysis.metrics.protocols import (
+    POSE_METRICS,
+    RECONSTRUCTION_METRICS,
+    FrameSelection,
+    Protocol,
+)
+
+SINTEL_23 = (
+    "alley_1", "alley_2", "ambush_2", "ambush_4", "ambush_5", "ambush_6", "ambush_7", "bamboo_1",
+    "bamboo_2", "bandage_1", "bandage_2", "cave_2", "cave_4", "market_2", "market_5", "market_6",
+    "mountain_1", "shaman_2", "shaman_3", "sleeping_1", "sleeping_2", "temple_2", "temple_3",
+)  # fmt: skip
+SINTEL_14 = (
+    "alley_2", "ambush_4", "ambush_5", "ambush_6", "cave_2", "cave_4", "market_2", "market_5",
+    "market_6", "shaman_3", "sleeping_1", "sleeping_2", "temple_2", "temple_3",
+)  # fmt: skip
+BONN_5 = ("balloon2", "crowd2", "crowd3", "person_tracking2", "synchronous")
+KITTI_13 = (
+    *(f"2011_09_26_drive_{n:04d}" for n in (2, 5, 13, 20, 23, 36, 79, 95, 113)),
+    "2011_09_28_drive_0037", "2011_09_29_drive_0026", "2011_09_30_drive_0016",
+    "2011_10_03_drive_0047",
+)  # fmt: skip
+TUM_8 = tuple(
+    f"freiburg3_{who}_{motion}"
+    for who in ("sitting", "walking")
+    for motion in ("static", "xyz", "halfsphere", "rpy")
+)
+SCANNET_100 = tuple(f"scene{n:04d}_00" for n in range(707, 807))
+DAVIS_16 = (
+    "blackswan", "bmx-trees", "breakdance", "camel", "car-roundabout", "car-shadow", "cows",
+    "dance-twirl", "dog", "drift-chicane", "drift-straight", "goat", "horsejump-high", "kite-surf",
+    "libby", "motocross-jump", "paragliding-launch", "parkour", "scooter-black", "soapbox",
+)  # fmt: skip
+DAVIS_17 = tuple(
+    sorted(
+        (
+            *DAVIS_16, "bike-packing", "dogs-jump", "gold-fish", "india", "judo", "lab-coat",
+            "loading", "mbike-trick", "pigs", "shooting",
+        )
+    )
+)  # fmt: skip
+
+RELEASED_ALIGNMENTS = ("metric", "scale_irls", "scale_shift_adam")
+LONG_DEPTH = tuple(range(50, 501, 50))
+LONG_POSE = (50, 90, *range(100, 1001, 100))
+
+_CUT3R = "CUT3R released evaluation (commit 8bc15dc, 2025-08-27)"
+_MONST3R = "MonST3R released evaluation (commit 574cc77, 2025-06-16)"
+_TTT3R = "TTT3R released preparation and evaluation (commit cc6142b, 2025-10-01)"
+_EASI3R = "Easi3R released evaluation (commit 146a77d, 2025-04-01)"
+_ASSOCIATED = "rgb frames with a ground-truth pose within 0.02 s"
+
+
+def _video_depth() -> Iterator[Protocol]:
+    sintel = Protocol(
+        id="video-depth:sintel23", task="video-depth", dataset="sintel", sequences=SINTEL_23,
+        frames=FrameSelection(), preparation="resize", align="metric", reduction="valid-pixels",
+        metrics=DEPTH_METRICS, source=_CUT3R, maximum=70.0, clip=70.0, expected_sequences=23,
+        expected_frames=1064,
+        note="Final pass. Predictions are resized to the truth's size, bicubic.",
+    )  # fmt: skip
+    bases = [
+        sintel,
+        replace(
+            sintel, id="video-depth:sintel14", sequences=SINTEL_14, expected_sequences=14,
+            expected_frames=643, note="The list of the pose protocol; not the one behind published "
+            "depth tables, which use all 23 sequences.",
+        ),
+        replace(
+            sintel, id="video-depth:bonn5", dataset="bonn", sequences=BONN_5, clip=None,
+            frames=FrameSelection("sorted files", start=30, limit=110), expected_sequences=5,
+            expected_frames=550, note="Depth and rgb files are paired by their sorted order.",
+        ),
+        replace(
+            sintel, id="video-depth:kitti13", dataset="kitti", sequences=KITTI_13, clip=None,
+            maximum=None, frames=FrameSelection("frames with depth ground truth", limit=110),
+            expected_sequences=13, expected_frames=None,
+            note="110 is a cap; several drives are shorter.",
+        ),
+    ]  # fmt: skip
+    for base in bases:
+        for align in ALIGNMENTS:
+            yield replace(base, id=f"{base.id}:{align}", align=align)
+    for base in bases[2:]:
+        for limit in LONG_DEPTH:
+            frames = replace(base.frames, limit=limit)
+            for align in RELEASED_ALIGNMENTS:
+                yield replace(
+                    base, id=f"{base.id}-{limit}:{align}", align=align, frames=frames,
+                    expected_frames=None, source=_TTT3R,
+                )  # fmt: skip
+
+
+def _pose() -> Iterator[Protocol]:
+    sintel = Protocol(
+        id="pose:sintel14:sim3", task="pose", dataset="sintel", sequences=SINTEL_14,
+        frames=FrameSelection(), preparation="crop", align="sim3", reduction="sequence-mean",
+        metrics=POSE_METRICS, source=_CUT3R, rpe_delta=1, expected_sequences=14,
+        expected_frames=643,
+        note="Final pass. A few sequences (cave_2, temple_3) dominate the mean.",
+    )  # fmt: skip
+    tum = replace(
+        sintel, id="pose:tum8-stride3-90:sim3", dataset="tum", sequences=TUM_8,
+        frames=FrameSelection(_ASSOCIATED, step=3, limit=90), expected_sequences=8,
+        expected_frames=720, note="",
+    )  # fmt: skip
+    scannet = replace(
+        tum, id="pose:scannet100-stride3-90:sim3", dataset="scannet", sequences=SCANNET_100,
+        frames=FrameSelection(step=3, limit=90), expected_sequences=100, expected_frames=9000,
+        note="Scenes whose true poses hold infinity are skipped by the released code.",
+    )  # fmt: skip
+    yield from (sintel, tum, scannet)
+    for limit in LONG_POSE:
+        for base, step, name in ((tum, 1, "tum8-stride1"), (scannet, 3, "scannet100-stride3")):
+            if (step, limit) != (3, 90):
+                yield replace(
+                    base, id=f"pose:{name}-{limit}:sim3", expected_frames=None, source=_TTT3R,
+                    frames=replace(base.frames, step=step, limit=limit),
+                )  # fmt: skip
+    for dataset, step, sequences, among in (
+        ("dycheck", 10, (), "train frames"),
+        ("adt", 5, (), "all frames"),
+        ("tum", 30, TUM_8, _ASSOCIATED),
+    ):
+        yield replace(
+            tum, id=f"pose:{dataset}{len(sequences) or ''}-stride{step}:sim3", dataset=dataset,
+            sequences=sequences, frames=FrameSelection(among, step=step), source=_EASI3R,
+            expected_sequences=len(sequences) or None, expected_frames=None,
+            note="Whole sequences at this stride; not comparable with 90-frame numbers.",
+        )  # fmt: skip
+
+
+def _reconstruction() -> Iterator[Protocol]:
+    yield Protocol(
+        id="reconstruction:dycheck-stride10:sim3", task="reconstruction", dataset="dycheck",
+        sequences=(), frames=FrameSelection("train frames", step=10), preparation="crop",
+        align="sim3", reduction="sequence-mean", metrics=RECONSTRUCTION_METRICS, source=_EASI3R,
+        note="The truth is Depth Anything aligned to COLMAP with refined cameras, not LiDAR, and "
+        "its units are not stated to be metres. Distance is between points of the same pixel; "
+        "accuracy and completion cannot exceed it, which published tables violate. A median is a "
+        "mean over scenes of medians.",
+    )  # fmt: skip
+
+
+def _motion() -> Iterator[Protocol]:
+    davis = Protocol(
+        id="motion:davis", task="motion", dataset="davis", sequences=(), frames=FrameSelection(),
+        preparation="crop", align="none", reduction="frame-pooled", source=_EASI3R,
+        metrics=("region_mean", "region_recall", "boundary_mean", "boundary_recall"),
+        note="Masks at network resolution, all labels merged; a missing prediction counts as an "
+        "empty mask. Without refinement by a segmentation model.",
+    )  # fmt: skip
+    sintel = replace(
+        davis, id="motion:sintel", dataset="sintel", source=_MONST3R,
+        frames=FrameSelection("frames with optical flow"),
+        note="Truth: the flow of the camera's motion over true depth differs from the true flow by "
+        "more than 0.1 px. The last frame of a sequence has none.",
+    )  # fmt: skip
+    for base, name, sequences, count in (
+        (davis, "davis16", DAVIS_16, 20),
+        (davis, "davis17", DAVIS_17, 30),
+        (davis, "davis-all", (), 90),
+        (sintel, "sintel23", SINTEL_23, 23),
+        (sintel, "sintel14", SINTEL_14, 14),
+    ):
+        for reduction in ("frame-pooled", "sequence-mean"):
+            yield replace(
+                base, id=f"motion:{name}:{reduction}", sequences=sequences, reduction=reduction,
+                expected_sequences=count,
+            )  # fmt: skip
+
+
+def _default() -> Iterator[Protocol]:
+    ours = "this package; for procedural scenes and one's own sequences"
+    depth = Protocol(
+        id="default:depth", task="video-depth", dataset="any", sequences=(),
+        frames=FrameSelection(), preparation="given", align="metric", reduction="sequence-mean",
+        metrics=DEPTH_METRICS, source=ours,
+    )  # fmt: skip
+    for align in ("scale_median", "metric"):
+        yield replace(depth, id=f"default:depth:{align}", align=align)
+    for align in ("sim3", "se3"):
+        yield replace(
+            depth, id=f"default:pose:{align}", task="pose", align=align, metrics=POSE_METRICS,
+            rpe_delta=1, note="Rigid alignment leaves relative errors as they are."
+            if align == "se3" else "",
+        )  # fmt: skip
+    yield replace(
+        depth, id="default:motion:roc", task="motion", align="none", metrics=("roc_auc",),
+        note="The motion score against the true mask, without a threshold.",
+    )  # fmt: skip
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    p.id: p for group in (_default, _video_depth, _pose, _reconstruction, _motion) for p in group()
+}
+
+
+def protocol(id: str) -> Protocol:
+    """Return the protocol of this id.
+
+    Raises
+    ------
+    InvalidArgument
+        No such id; the message lists near ones.
+    """
+    if id in PROTOCOLS:
+        return PROTOCOLS[id]
+    inside = [known for known in PROTOCOLS if id and (id in known)][:5]
+    near = difflib.get_close_matches(id, PROTOCOLS, n=5, cutoff=0.4)
+    listed = ", ".join(dict.fromkeys([*inside, *near])) or ", ".join(list(PROTOCOLS)[:5])
+    raise InvalidArgument(
+        f"no protocol {id!r}; near ones: {listed}; protocols('*') lists all {len(PROTOCOLS)}"
+    )
+
+
+def protocols(pattern: str = "*") -> tuple[Protocol, ...]:
+    """Return the protocols whose id matches a pattern or stands under it.
+
+    ``"pose:*"`` and ``"pose"`` give all pose protocols, ``"default"`` those that are used when
+    nothing is asked for, a full id that one.
+
+    Raises
+    ------
+    InvalidArgument
+        Nothing matches.
+    """
+    found = tuple(
+        p
+        for p in PROTOCOLS.values()
+        if fnmatchcase(p.id, pattern) or p.id.startswith(pattern.rstrip(":") + ":")
+    )
+    return found or (protocol(pattern),)

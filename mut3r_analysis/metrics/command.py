@@ -1,0 +1,89 @@
+"""``mut3r trajectory``: score one TUM file against another."""
+
+import argparse
+import json
+from typing import Any
+
+import xarray as xr
+
+from mut3r_analysis.metrics.similarity import KINDS
+from mut3r_analysis.metrics.trajectory import compare_trajectories
+from mut3r_analysis.metrics.trajectory_files import ORDERS
+
+
+def add_parser(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> argparse.ArgumentParser:
+    """Add the ``trajectory`` command; ``args.run(args)`` executes it."""
+    parser = subparsers.add_parser(
+        "trajectory",
+        help="ATE and RPE of one TUM trajectory file against another",
+        description="Absolute trajectory error and relative pose error (delta 1 frame, all pairs), "
+        "root mean square, of one TUM trajectory file against another.",
+    )
+    parser.add_argument("truth", metavar="TRUTH", help="TUM file of the true camera path")
+    parser.add_argument("estimate", metavar="ESTIMATE", help="TUM file of the estimated path")
+    parser.add_argument("--align", choices=KINDS, default="sim3", help="default: %(default)s")
+    parser.add_argument(
+        "--max-difference",
+        type=float,
+        default=0.01,
+        metavar="SECONDS",
+        help="largest difference of associated stamps (default: %(default)s)",
+    )
+    order = (
+        "order of the quaternion columns in {}; default: TUM order, refused on contrary evidence"
+    )
+    parser.add_argument("--quaternion", choices=ORDERS, help=order.format("ESTIMATE"))
+    parser.add_argument("--truth-quaternion", choices=ORDERS, help=order.format("TRUTH"))
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the scores and return 0; anything wrong with the files raises a `Mut3rError`."""
+    scores = compare_trajectories(
+        args.truth,
+        args.estimate,
+        align=args.align,
+        max_difference=args.max_difference,
+        quaternion=args.quaternion,
+        truth_quaternion=args.truth_quaternion,
+    )
+    found = summary(scores)
+    print(json.dumps(found, indent=2) if args.json else _text(found))
+    return 0
+
+
+def summary(scores: xr.Dataset) -> dict[str, Any]:
+    """Reduce the result of `compare_trajectories` to plain numbers, ready for JSON."""
+    return {
+        "n": int(scores["n"]),
+        "ate": float(scores["ate"]),
+        "rpe_translation": float(scores["rpe_translation"]),
+        "rpe_rotation": float(scores["rpe_rotation"]),
+        "alignment": {
+            "kind": scores.attrs["align"],
+            "rotation": scores["alignment_rotation"].values.tolist(),
+            "translation": scores["alignment_translation"].values.tolist(),
+            "scale": float(scores["alignment_scale"]),
+        },
+        **{name: value for name, value in scores.attrs.items() if name != "align"},
+    }
+
+
+def _text(found: dict[str, Any]) -> str:
+    alignment = found["alignment"]
+    lines = [
+        f"poses            {found['n']} associated within {found['max_difference']:g} s "
+        f"(truth {found['n_truth']}, estimate {found['n_estimate']})",
+        f"ATE              {found['ate']:.6f} m",
+        f"RPE translation  {found['rpe_translation']:.6f} m",
+        f"RPE rotation     {found['rpe_rotation']:.6f} degrees",
+        f"alignment        {alignment['kind']}, scale {alignment['scale']:.6f}",
+        f"quaternions      {found['quaternion']} ({found['quaternion_evidence']})",
+    ]
+    if found["n_reused"]:
+        lines.insert(1, f"                 {found['n_reused']} poses serve in more than one pair")
+    return "\n".join(lines)

@@ -1,0 +1,178 @@
+"""Video-depth errors under a named alignment.
+
+Definitions and their order of operations follow the scorer that CUT3R, MonST3R and TTT3R share:
+all valid pixels of a sequence form one pair of vectors, one alignment is fitted to them, the
+prediction may be clipped above, then the errors are taken.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.alignment import align_depth
+from mut3r_analysis.metrics.errors import UndefinedMetric
+from mut3r_analysis.metrics.resampling import resize_bicubic
+
+DEPTH_METRICS = ("abs_rel", "sq_rel", "rmse", "log_rmse", "delta_1", "delta_2", "delta_3")
+FLOOR = 1e-5
+"""Depth, metres, below which a prediction is raised before logarithms and ratios are taken."""
+
+_LONG_NAMES = {
+    "abs_rel": ("mean of |p - g| / g", "1"),
+    "sq_rel": ("mean of (p - g)^2 / g", "m"),
+    "rmse": ("root mean square of p - g", "m"),
+    "log_rmse": ("root mean square of ln p - ln g", "1"),
+    "delta_1": ("fraction with max(p/g, g/p) < 1.25", "1"),
+    "delta_2": ("fraction with max(p/g, g/p) < 1.25^2", "1"),
+    "delta_3": ("fraction with max(p/g, g/p) < 1.25^3", "1"),
+}
+
+
+def valid_depth(
+    truth: ArrayLike, minimum: float = 0.0, maximum: float | None = None
+) -> NDArray[np.bool_]:
+    """Mark true depths that are finite, above `minimum` and, where given, below `maximum`."""
+    depth = np.asarray(truth)
+    valid = np.isfinite(depth) & (depth > minimum)
+    return valid if maximum is None else valid & (depth < maximum)
+
+
+def depth_metrics(truth: ArrayLike, prediction: ArrayLike) -> dict[str, float]:
+    """Compute the errors of corresponding valid depths (pixel), metres, as they are.
+
+    Returns
+    -------
+    dict
+        `DEPTH_METRICS` to value; fractions, not percent. The first three use the prediction as it
+        is, the others the prediction raised to at least `FLOOR`.
+
+    Raises
+    ------
+    InvalidArgument
+        Vectors that do not correspond.
+    UndefinedMetric
+        No pixels, a truth that is not positive, or values that are not finite.
+    """
+    g = np.ravel(np.asarray(truth, dtype=np.float64))
+    p = np.ravel(np.asarray(prediction, dtype=np.float64))
+    if g.shape != p.shape:
+        raise InvalidArgument(f"{g.size} true depths and {p.size} predicted ones do not correspond")
+    if not g.size:
+        raise UndefinedMetric("no valid pixels to score")
+    if not (np.isfinite(g).all() and np.isfinite(p).all() and (g > 0).all()):
+        raise UndefinedMetric("depths hold NaN, infinity or a truth <= 0; mask those pixels out")
+    error = p - g
+    raised = np.maximum(p, FLOOR)
+    ratio = np.maximum(raised / g, g / raised)
+    return {
+        "abs_rel": float((np.abs(error) / g).mean()),
+        "sq_rel": float((error**2 / g).mean()),
+        "rmse": float(np.sqrt((error**2).mean())),
+        "log_rmse": float(np.sqrt(((np.log(raised) - np.log(g)) ** 2).mean())),
+        "delta_1": float((ratio < 1.25).mean()),
+        "delta_2": float((ratio < 1.25**2).mean()),
+        "delta_3": float((ratio < 1.25**3).mean()),
+    }
+
+
+def pool_depth_metrics(per_frame: Mapping[str, ArrayLike], pixels: ArrayLike) -> dict[str, float]:
+    """Combine errors of frames (frame) into those of all their pixels taken together.
+
+    Root mean squares are pooled as mean squares. Frames without valid pixels do not count.
+    """
+    count = np.asarray(pixels, dtype=np.float64)
+    seen = count > 0
+    if not seen.any():
+        raise UndefinedMetric("no frame has a valid pixel to score")
+    pooled = {}
+    for name, values in per_frame.items():
+        frames = np.asarray(values, dtype=np.float64)[seen]
+        root = name in ("rmse", "log_rmse")
+        mean = float(np.average(frames**2 if root else frames, weights=count[seen]))
+        pooled[name] = float(np.sqrt(mean)) if root else mean
+    return pooled
+
+
+def score_depth(
+    truth: xr.DataArray,
+    prediction: xr.DataArray,
+    alignment: str = "scale_irls",
+    maximum: float | None = None,
+    clip: float | None = None,
+) -> xr.Dataset:
+    """Score a sequence of depth maps under one alignment fitted to all its valid pixels.
+
+    Parameters
+    ----------
+    truth, prediction : DataArray
+        (frame, y, x), metres. A prediction of another height or width is resized to the truth's,
+        bicubic. True depths that are not finite or not positive are not scored.
+    alignment : str
+        One of `mut3r_analysis.metrics.alignment.ALIGNMENTS`.
+    maximum : float, optional
+        True depths from here on are not scored, metres.
+    clip : float, optional
+        Aligned predictions are cut to at most this, metres.
+
+    Returns
+    -------
+    Dataset
+        Every metric of the sequence (no dims) and per frame (``frame_<metric>``; NaN in a frame
+        without valid pixels), ``pixels`` per frame, ``alignment_scale`` and ``alignment_shift``.
+
+    Raises
+    ------
+    InvalidArgument
+        Frames do not correspond, or an unknown alignment.
+    UndefinedMetric
+        No valid pixel in the sequence, or a prediction that is not finite where the truth is valid.
+    """
+    dims = ("frame", "y", "x")
+    for name, depth in (("truth", truth), ("prediction", prediction)):
+        if set(depth.dims) != set(dims):
+            raise InvalidArgument(f"{name} has dims {depth.dims}, expected {dims}")
+    if truth.sizes["frame"] != prediction.sizes["frame"]:
+        raise InvalidArgument(
+            f"truth has {truth.sizes['frame']} frames and prediction {prediction.sizes['frame']}; "
+            "select the same frames of both"
+        )
+    pairs = []
+    size = (truth.sizes["y"], truth.sizes["x"])
+    for index in range(truth.sizes["frame"]):
+        wanted = truth.isel(frame=index).transpose("y", "x").values
+        given = resize_bicubic(prediction.isel(frame=index).transpose("y", "x").values, size)
+        valid = valid_depth(wanted, maximum=maximum)
+        if not np.isfinite(given[valid]).all():
+            bad = np.count_nonzero(~np.isfinite(given[valid]))
+            raise UndefinedMetric(
+                f"the prediction of frame {index} has NaN or infinity on {bad} pixels where the "
+                "truth is valid; a score over the rest would hide them"
+            )
+        pairs.append((wanted[valid].astype(np.float64), given[valid]))
+    fitted = align_depth(
+        np.concatenate([g for g, _ in pairs]), np.concatenate([p for _, p in pairs]), alignment
+    )
+    pixels = np.array([g.size for g, _ in pairs])
+    per_frame = {name: np.full(len(pairs), np.nan) for name in DEPTH_METRICS}
+    for index, (g, p) in enumerate(pairs):
+        if g.size:
+            aligned = fitted.apply(p)
+            found = depth_metrics(g, aligned if clip is None else np.minimum(aligned, clip))
+            for name, value in found.items():
+                per_frame[name][index] = value
+    scores = xr.Dataset(
+        {
+            name: ((), value, {"long_name": _LONG_NAMES[name][0], "units": _LONG_NAMES[name][1]})
+            for name, value in pool_depth_metrics(per_frame, pixels).items()
+        },
+        attrs={"alignment": alignment, "maximum": maximum, "clip": clip, "steps": fitted.steps},
+    )
+    for name, values in per_frame.items():
+        scores[f"frame_{name}"] = ("frame", values, scores[name].attrs)
+    scores["pixels"] = ("frame", pixels, {"long_name": "valid pixels"})
+    scores["alignment_scale"] = ((), fitted.scale, {"units": "1"})
+    scores["alignment_shift"] = ((), fitted.shift, {"units": "m"})
+    return scores.assign_coords(frame=truth["frame"]) if "frame" in truth.coords else scores

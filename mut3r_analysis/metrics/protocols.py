@@ -1,0 +1,277 @@
+"""Protocols: everything that has to be the same for two numbers to be comparable.
+
+A `Protocol` is data. It names sequences, frames, preparation, alignment, validity, clipping,
+metrics and reduction, and says where each of them was read; scoring code takes its parameters from
+it, and every stored score carries its `id`.
+"""
+
+import hashlib
+import json
+import textwrap
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.alignment import ALIGNMENTS
+from mut3r_analysis.metrics.depth import DEPTH_METRICS
+from mut3r_analysis.metrics.reconstruction import MEASURES
+from mut3r_analysis.metrics.reductions import REDUCTIONS
+from mut3r_analysis.metrics.similarity import KINDS
+
+MASK_METRICS = (
+    "region_mean", "region_recall", "boundary_mean", "boundary_recall", "roc_auc",
+)  # fmt: skip
+POSE_METRICS = ("ate", "rpe_translation", "rpe_rotation")
+RECONSTRUCTION_METRICS = tuple(f"{m}_{s}" for m in MEASURES for s in ("mean", "median"))
+
+TASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "video-depth": (ALIGNMENTS, DEPTH_METRICS),
+    "pose": (KINDS, POSE_METRICS),
+    "reconstruction": (KINDS, RECONSTRUCTION_METRICS),
+    "motion": (("none",), MASK_METRICS),
+}
+"""Task to the alignments it allows and the metrics it has."""
+
+PREPARATIONS = {
+    "resize": "long edge to 512, then both sides resized to multiples of 16",
+    "crop": "long edge to 512, then both sides cropped at the centre to multiples of 16",
+    "given": "as the run was made",
+}
+ON_FAILURE = {
+    "report": "skipped, named, and left out of the average",
+    "raise": "an error",
+}
+
+
+@dataclass(frozen=True)
+class FrameSelection:
+    """Which frames of a sequence are used.
+
+    Attributes
+    ----------
+    among : str
+        The list that is counted, in words: all frames, or those with ground truth.
+    start : int
+        First one, 0-based.
+    step : int
+        Every how many.
+    limit : int or None
+        At most this many after stepping; None for no bound.
+    """
+
+    among: str = "all frames"
+    start: int = 0
+    step: int = 1
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or self.step < 1 or (self.limit is not None and self.limit < 1):
+            raise InvalidArgument(
+                f"start={self.start}, step={self.step}, limit={self.limit}; "
+                "start counts from 0, step and limit from 1"
+            )
+
+    def indices(self, available: int) -> range:
+        """Return the positions used when `available` frames are on disk."""
+        stop = available
+        if self.limit is not None:
+            stop = min(available, self.start + self.step * (self.limit - 1) + 1)
+        return range(self.start, max(stop, self.start), self.step)
+
+    def describe(self) -> str:
+        """Say it in words."""
+        words = [self.among]
+        if self.start:
+            words.append(f"from number {self.start} (0-based)")
+        if self.step > 1:
+            words.append(f"every {self.step}")
+        if self.limit is not None:
+            words.append(f"at most {self.limit}")
+        return ", ".join(words)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to compute numbers, complete and comparable.
+
+    Attributes
+    ----------
+    id : str
+        Name in the catalogue, ``task:sequences:alignment or reduction``.
+    task : str
+        ``"video-depth"``, ``"pose"``, ``"reconstruction"`` or ``"motion"``.
+    dataset : str
+        Prefix of the sequences' names, as in ``open_sequence("sintel:...")``; ``"any"`` for those
+        that are given.
+    sequences : tuple of str
+        Names in their short form (`canonical_sequence`); empty for every sequence found.
+    frames : FrameSelection
+        Frames of each sequence.
+    preparation : str
+        ``"resize"``, ``"crop"`` or ``"given"``: how images become the network's input.
+    align : str
+        Alignment of the prediction, one fit per sequence.
+    reduction : str
+        How sequences are averaged: ``"valid-pixels"``, ``"sequence-mean"`` or ``"frame-pooled"``.
+    metrics : tuple of str
+        What is computed.
+    source : str
+        Where the rules were read.
+    maximum : float or None
+        True depths from here on do not count, metres.
+    clip : float or None
+        Aligned depth predictions are cut to at most this, metres.
+    rpe_delta : int or None
+        Frames between the poses of a relative error.
+    expected_sequences, expected_frames : int or None
+        How many a complete data set has.
+    on_failure : str
+        ``"report"`` or ``"raise"``: what happens to a sequence without a defined value.
+    note : str
+        What a reader of the number should know.
+    """
+
+    id: str
+    task: str
+    dataset: str
+    sequences: tuple[str, ...]
+    frames: FrameSelection
+    preparation: str
+    align: str
+    reduction: str
+    metrics: tuple[str, ...]
+    source: str
+    maximum: float | None = None
+    clip: float | None = None
+    rpe_delta: int | None = None
+    expected_sequences: int | None = None
+    expected_frames: int | None = None
+    on_failure: str = "report"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise InvalidArgument(f"task={self.task!r} is not one of {', '.join(TASKS)}")
+        alignments, metrics = TASKS[self.task]
+        for name, allowed in (
+            ("align", alignments),
+            ("preparation", tuple(PREPARATIONS)),
+            ("reduction", REDUCTIONS),
+            ("on_failure", tuple(ON_FAILURE)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InvalidArgument(
+                    f"{self.id}: {name}={getattr(self, name)!r} is not one of {', '.join(allowed)}"
+                )
+        unknown = [m for m in self.metrics if m not in metrics]
+        if unknown or not self.metrics:
+            raise InvalidArgument(
+                f"{self.id}: metrics {unknown or self.metrics} are not among {', '.join(metrics)}"
+            )
+        if len(set(self.sequences)) != len(self.sequences):
+            raise InvalidArgument(f"{self.id}: a sequence is listed twice")
+        if self.task != "video-depth" and (self.maximum, self.clip) != (None, None):
+            raise InvalidArgument(f"{self.id}: maximum and clip belong to video depth")
+        if (self.task == "pose") != (self.rpe_delta is not None):
+            raise InvalidArgument(f"{self.id}: rpe_delta belongs to pose, and pose needs it")
+        for name in ("maximum", "clip", "rpe_delta"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InvalidArgument(f"{self.id}: {name}={value}; give a positive number")
+
+    def select(self, names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Split into the given names this protocol scores, in its order, and those it misses.
+
+        Names may be in the long form of the data set's folders or in the short one.
+        """
+        short = {canonical_sequence(self.dataset, name): name for name in names}
+        if not self.sequences:
+            return tuple(short.values()), ()
+        found = tuple(short[name] for name in self.sequences if name in short)
+        return found, tuple(name for name in self.sequences if name not in short)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return asdict(self) | {"sequences": list(self.sequences), "metrics": list(self.metrics)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Protocol":
+        """Rebuild what `to_dict` gave."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise InvalidArgument(f"a protocol has no field {', '.join(unknown)}")
+        try:
+            return cls(
+                **values
+                | {
+                    "sequences": tuple(values["sequences"]),
+                    "metrics": tuple(values["metrics"]),
+                    "frames": FrameSelection(**values["frames"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise InvalidArgument(f"not a protocol: {error}") from error
+
+    @property
+    def digest(self) -> str:
+        """Short hash of what can change a number: all fields but id, source and note."""
+        content = {k: v for k, v in self.to_dict().items() if k not in ("id", "source", "note")}
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def describe(self) -> str:
+        """Return a card, in words, of how a number under this protocol was computed."""
+        sequences = ", ".join(self.sequences) or "every sequence that is given or found"
+        count = f" ({self.expected_sequences})" if self.expected_sequences else ""
+        frames = self.frames.describe()
+        if self.expected_frames:
+            frames += f"; {self.expected_frames} in all"
+        rows = {
+            "task": f"{self.task} on {self.dataset}",
+            "sequences": sequences + count,
+            "frames": frames,
+            "input": f"{self.preparation}: {PREPARATIONS[self.preparation]}",
+            "alignment": f"{self.align}, one fit per sequence" if self.align != "none" else "none",
+            "counted": self._counted(),
+            "metrics": ", ".join(self.metrics),
+            "average": _REDUCTION_WORDS[self.reduction],
+            "failures": f"a sequence without a defined value is {ON_FAILURE[self.on_failure]}",
+            "source": self.source,
+            "note": self.note,
+            "digest": self.digest,
+        }
+        wrapped = [
+            textwrap.fill(f"{name:<11}{text}", width=96, subsequent_indent=" " * 11)
+            for name, text in rows.items()
+            if text
+        ]
+        return "\n".join([self.id, *wrapped])
+
+    def _counted(self) -> str:
+        if self.task == "video-depth":
+            upper = "" if self.maximum is None else f" and below {self.maximum:g} m"
+            clip = "" if self.clip is None else f"; aligned prediction cut at {self.clip:g} m"
+            return f"pixels with true depth above 0{upper}{clip}"
+        if self.task == "pose":
+            return f"all poses; relative errors over all pairs {self.rpe_delta} frame(s) apart"
+        if self.task == "reconstruction":
+            return "pixels with true depth above 0, all frames of a scene together"
+        return "all pixels, all moving objects merged into one foreground"
+
+
+_REDUCTION_WORDS = {
+    "valid-pixels": "mean over sequences, weighted by valid pixels",
+    "sequence-mean": "plain mean over sequences",
+    "frame-pooled": "mean over the frames of all sequences together",
+}
+_PREFIXES = {"bonn": "rgbd_bonn_", "tum": "rgbd_dataset_"}
+_SUFFIXES = {"kitti": ("_sync_02", "_sync")}
+
+
+def canonical_sequence(dataset: str, name: str) -> str:
+    """Strip what the data set's folder names carry around a sequence's short name."""
+    name = name.removeprefix(_PREFIXES.get(dataset, ""))
+    for suffix in _SUFFIXES.get(dataset, ()):
+        name = name.removesuffix(suffix)
+    return name

@@ -1,0 +1,83 @@
+"""From one number per sequence to one number per benchmark, with the skipped ones named."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.errors import UndefinedMetric
+
+REDUCTIONS = ("valid-pixels", "sequence-mean", "frame-pooled")
+
+
+@dataclass(frozen=True)
+class Average:
+    """A mean over sequences and what went into it.
+
+    Attributes
+    ----------
+    value : float
+        The mean.
+    reduction : str
+        How it was weighted.
+    n_sequences, n_valid : int
+        Sequences asked for, and those with a value.
+    skipped : tuple of str
+        The sequences without a value, in order.
+    """
+
+    value: float
+    reduction: str
+    n_sequences: int
+    n_valid: int
+    skipped: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return asdict(self) | {"skipped": list(self.skipped)}
+
+
+def average_sequences(
+    values: Mapping[str, float | None],
+    reduction: str = "sequence-mean",
+    weights: Mapping[str, float] | None = None,
+) -> Average:
+    """Average a metric over sequences; a value of None or NaN marks a sequence that was skipped.
+
+    Parameters
+    ----------
+    values : mapping
+        Sequence name to value.
+    reduction : {"valid-pixels", "sequence-mean", "frame-pooled"}
+        Weighted by valid pixels, not weighted, or weighted by frames.
+    weights : mapping, optional
+        Sequence name to its number of valid pixels or frames; needed unless ``"sequence-mean"``.
+
+    Raises
+    ------
+    InvalidArgument
+        An unknown reduction, or weights that are missing, superfluous or not positive.
+    UndefinedMetric
+        No sequence has a value.
+    """
+    if reduction not in REDUCTIONS:
+        raise InvalidArgument(f"reduction={reduction!r} is not one of {', '.join(REDUCTIONS)}")
+    if (weights is None) != (reduction == "sequence-mean"):
+        raise InvalidArgument(
+            f"reduction={reduction!r} {'needs' if weights is None else 'takes no'} weights "
+            "per sequence"
+        )
+    valid = {name: float(v) for name, v in values.items() if v is not None and not np.isnan(v)}
+    skipped = tuple(name for name in values if name not in valid)
+    if not valid:
+        raise UndefinedMetric(f"none of {len(values)} sequences has a value to average")
+    share = np.ones(len(valid))
+    if weights is not None:
+        share = np.array([float(weights.get(name, 0)) for name in valid])
+        lacking = [name for name, w in zip(valid, share, strict=True) if not w > 0]
+        if lacking:
+            raise InvalidArgument(f"no positive weight for {', '.join(lacking)}")
+    mean = float(np.average(list(valid.values()), weights=share))
+    return Average(mean, reduction, len(values), len(valid), skipped)

@@ -1,0 +1,262 @@
+"""Camera-path errors: absolute trajectory error and relative pose error.
+
+Definitions of Sturm et al., "A Benchmark for the Evaluation of RGB-D SLAM Systems" (2012), with the
+alignment of Umeyama before either; the numbers equal those of evo's ``ape`` (translation part) and
+``rpe`` (frame delta, all pairs).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.errors import UndefinedMetric
+from mut3r_analysis.metrics.similarity import fit_similarity
+from mut3r_analysis.metrics.trajectory_files import associate, order_that_agrees, read_trajectory
+
+STATISTICS = ("rmse", "mean", "median", "std", "min", "max", "sse")
+
+
+def absolute_errors(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
+    """Distance between corresponding camera centres, per frame, without any alignment.
+
+    Parameters
+    ----------
+    truth, estimate : array_like
+        (frame, row, col), 4x4 camera-to-world.
+    """
+    wanted, given = _pose_pair(truth, estimate)
+    return np.linalg.norm(given[:, :3, 3] - wanted[:, :3, 3], axis=1)
+
+
+def relative_errors(
+    truth: ArrayLike, estimate: ArrayLike, delta: int = 1
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Error of the motion between frames `delta` apart, over all such pairs, without any alignment.
+
+    With truth Q and estimate P the error of a pair is
+    ``E = (Q[i]^-1 Q[i+delta])^-1 (P[i]^-1 P[i+delta])``.
+
+    Parameters
+    ----------
+    truth, estimate : array_like
+        (frame, row, col), 4x4 camera-to-world.
+    delta : int
+        Frames between the two poses of a pair.
+
+    Returns
+    -------
+    tuple of ndarray
+        (pair) length of the translation of E, in the truth's units; (pair) rotation angle of E,
+        degrees.
+
+    Raises
+    ------
+    InvalidArgument
+        Shapes do not correspond, or `delta` is below one.
+    UndefinedMetric
+        Too few frames for a single pair, or poses that are not finite.
+    """
+    wanted, given = _pose_pair(truth, estimate)
+    if delta < 1:
+        raise InvalidArgument(f"delta={delta}; give one frame or more")
+    if len(wanted) <= delta:
+        raise UndefinedMetric(f"{len(wanted)} poses make no pair {delta} frame(s) apart")
+    error = _relative(
+        _relative(wanted[:-delta], wanted[delta:]), _relative(given[:-delta], given[delta:])
+    )
+    angles = np.degrees(Rotation.from_matrix(error[:, :3, :3]).magnitude())
+    return np.linalg.norm(error[:, :3, 3], axis=1), angles
+
+
+def error_statistics(errors: ArrayLike) -> NDArray[np.float64]:
+    """Summarise errors (frame) as (statistic), in the order of `STATISTICS`."""
+    values = np.asarray(errors, dtype=np.float64)
+    squares = float(np.sum(values**2))
+    return np.array(
+        [
+            np.sqrt(squares / len(values)),
+            values.mean(),
+            np.median(values),
+            values.std(),
+            values.min(),
+            values.max(),
+            squares,
+        ]
+    )
+
+
+def score_trajectory(
+    truth: xr.DataArray, estimate: xr.DataArray, align: str = "sim3", delta: int = 1
+) -> xr.Dataset:
+    """Score a camera path under one alignment, fitted on all camera centres.
+
+    Parameters
+    ----------
+    truth, estimate : DataArray
+        (frame, row, col), 4x4 camera-to-world, corresponding frame by frame.
+    align : {"sim3", "se3", "none"}
+        Applied to the estimate before both errors. A rigid alignment leaves relative errors as they
+        are, so ``"se3"`` gives the unaligned relative error.
+    delta : int
+        Frames between the poses of a relative error.
+
+    Returns
+    -------
+    Dataset
+        ``ate``, ``rpe_translation`` and ``rpe_rotation`` (degrees), each the root mean square;
+        ``statistics`` (error, statistic); errors per frame and per pair; the alignment.
+
+    Raises
+    ------
+    InvalidArgument
+        Shapes do not correspond.
+    UndefinedMetric
+        The alignment is not determined, for instance because the camera stands still.
+    """
+    dims = ("frame", "row", "col")
+    for name, poses in (("truth", truth), ("estimate", estimate)):
+        if set(poses.dims) != set(dims):
+            raise InvalidArgument(f"{name} has dims {poses.dims}, expected {dims}")
+    wanted, given = _pose_pair(truth.transpose(*dims).values, estimate.transpose(*dims).values)
+    similarity = fit_similarity(given[:, :3, 3], wanted[:, :3, 3], align)
+    aligned = similarity.apply_to_poses(given)
+    absolute = absolute_errors(wanted, aligned)
+    translation, rotation = relative_errors(wanted, aligned, delta)
+    statistics = np.stack([error_statistics(e) for e in (absolute, translation, rotation)])
+    metres, degrees = {"units": "m"}, {"units": "degree"}
+    scores = xr.Dataset(
+        {
+            "ate": ((), statistics[0, 0], {"long_name": "absolute trajectory error", **metres}),
+            "rpe_translation": (
+                (), statistics[1, 0], {"long_name": "relative translation error", **metres},
+            ),
+            "rpe_rotation": (
+                (), statistics[2, 0], {"long_name": "relative rotation error", **degrees},
+            ),
+            "n": ((), len(wanted), {"long_name": "poses scored"}),
+            "statistics": (("error", "statistic"), statistics),
+            "absolute_error": (("frame",), absolute, metres),
+            "relative_translation_error": (("pair",), translation, metres),
+            "relative_rotation_error": (("pair",), rotation, degrees),
+            "alignment_rotation": (("row", "col"), similarity.rotation),
+            "alignment_translation": (("axis",), similarity.translation, metres),
+            "alignment_scale": ((), similarity.scale, {"units": "1"}),
+        },
+        coords={
+            "error": ["ate", "rpe_translation", "rpe_rotation"],
+            "statistic": list(STATISTICS),
+            "axis": ["x", "y", "z"],
+        },
+        attrs={"align": align, "delta": delta},
+    )  # fmt: skip
+    if "frame" in truth.coords:
+        scores = scores.assign_coords(frame=truth["frame"])
+    return scores
+
+
+def compare_trajectories(
+    truth_path: str | Path,
+    estimate_path: str | Path,
+    align: str = "sim3",
+    max_difference: float = 0.01,
+    quaternion: str | None = None,
+    truth_quaternion: str | None = None,
+) -> xr.Dataset:
+    """Score one trajectory file against another.
+
+    Parameters
+    ----------
+    truth_path, estimate_path : str or Path
+        TUM files.
+    align : {"sim3", "se3", "none"}
+        Alignment of the estimate.
+    max_difference : float
+        Largest difference of associated stamps, seconds.
+    quaternion, truth_quaternion : {"xyzw", "wxyz"}, optional
+        Declared order of either file. By default the TUM order, refused when evidence in the files,
+        or between them, speaks for the other one.
+
+    Returns
+    -------
+    Dataset
+        As `score_trajectory`, with stamps as coordinates and the association and the quaternion
+        order of both files, with the evidence for it, in the attributes.
+
+    Raises
+    ------
+    MissingFile, UnreadableFile, InvalidArgument, UndefinedMetric
+        As `read_trajectory`, `associate` and `score_trajectory`.
+    """
+    truth = read_trajectory(truth_path, truth_quaternion)
+    estimate = read_trajectory(estimate_path, quaternion)
+    kept_truth, kept_estimate = associate(truth.stamps, estimate.stamps, max_difference)
+    wanted, given = truth.poses[kept_truth], estimate.poses[kept_estimate]
+    evidence = estimate.evidence
+    if quaternion is None:
+        agreeing = order_that_agrees(wanted, given)
+        if agreeing == "wxyz":
+            raise InvalidArgument(
+                f"the rotations in {estimate.name} agree with {truth.name} when its quaternions "
+                "are read wxyz, not in TUM order (xyzw); declare quaternion='wxyz' for the "
+                "estimate, or quaternion='xyzw' to insist"
+            )
+        if agreeing == "xyzw":
+            evidence = f"{evidence}; rotations agree with the truth"
+    scores = score_trajectory(
+        xr.DataArray(wanted, dims=("frame", "row", "col")),
+        xr.DataArray(given, dims=("frame", "row", "col")),
+        align,
+    )
+    reused = len(wanted) - min(len(np.unique(kept_truth)), len(np.unique(kept_estimate)))
+    return scores.assign_coords(
+        stamp=("frame", truth.stamps[kept_truth], {"units": "s"}),
+        estimate_stamp=("frame", estimate.stamps[kept_estimate], {"units": "s"}),
+    ).assign_attrs(
+        truth=truth.name,
+        estimate=estimate.name,
+        n_truth=len(truth),
+        n_estimate=len(estimate),
+        n_reused=reused,
+        max_difference=max_difference,
+        quaternion=estimate.quaternion,
+        quaternion_evidence=evidence,
+        truth_quaternion=truth.quaternion,
+        truth_quaternion_evidence=truth.evidence,
+    )
+
+
+def _relative(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Motion (pair, row, col) from poses `start` to poses `end`, by the rigid inverse."""
+    back = start[:, :3, :3].transpose(0, 2, 1)
+    moved = np.zeros_like(start)
+    moved[:, :3, :3] = back @ end[:, :3, :3]
+    moved[:, :3, 3] = (back @ (end[:, :3, 3] - start[:, :3, 3])[:, :, None])[:, :, 0]
+    moved[:, 3, 3] = 1.0
+    return moved
+
+
+def _pose_pair(
+    truth: ArrayLike, estimate: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    pair = []
+    for name, poses in (("truth", truth), ("estimate", estimate)):
+        array = np.asarray(poses, dtype=np.float64)
+        if array.ndim != 3 or array.shape[1:] != (4, 4):
+            raise InvalidArgument(f"{name} has shape {array.shape}, expected (frame, 4, 4)")
+        if not np.isfinite(array).all():
+            bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
+            raise UndefinedMetric(
+                f"{name} has NaN or infinity in {len(bad)} of {len(array)} poses, first at frame "
+                f"{bad[0]}; leave those frames or the sequence out"
+            )
+        pair.append(array)
+    if len(pair[0]) != len(pair[1]):
+        raise InvalidArgument(
+            f"truth has {len(pair[0])} poses and estimate {len(pair[1])}; they must correspond "
+            "frame by frame: associate them by stamp, or cut both to the same frames"
+        )
+    return pair[0], pair[1]

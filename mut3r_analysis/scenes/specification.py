@@ -1,0 +1,323 @@
+"""What a scene is: validated values that a person can write in a small YAML file."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.scenes.arrays import (
+    ABSENT,
+    AMBIENT,
+    FOG_COLOR,
+    FOG_LENGTH,
+    LIGHT,
+    ROOM_SURFACES,
+    SHAPES,
+    SceneArrays,
+)
+from mut3r_analysis.scenes.distribution import SceneDistribution, draw
+from mut3r_analysis.scenes.parts import (
+    Camera,
+    Light,
+    Path,
+    Room,
+    SceneObject,
+    Texture,
+    read_mapping,
+    require_type,
+    to_integer,
+    to_number,
+)
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A procedural scene; everything about its rendering follows from these values.
+
+    Objects are named ``object-1``, ``object-2``, ... in their order, which is also their instance
+    id. Textures that a YAML file leaves out, wholly or in part, are drawn from `seed`.
+
+    Attributes
+    ----------
+    name, description : str
+        What it is called and what it shows.
+    frames : int
+        How many frames.
+    size : (int, int)
+        Image width and height unless the rendering asks for another, px.
+    fov : float
+        Horizontal field of view, degrees.
+    room, objects, camera, light
+        What there is.
+    seed : int
+        Where undescribed textures come from.
+
+    Raises
+    ------
+    InvalidArgument
+        If a value cannot mean anything, or the camera leaves the room or enters an object.
+
+    Examples
+    --------
+    >>> scene = Scene.random(seed=7, frames=8, movers=1)
+    >>> dict(scene.render().sizes)["frame"]
+    8
+    """
+
+    name: str = "scene"
+    description: str = ""
+    frames: int = 16
+    size: tuple[int, int] = (64, 48)
+    fov: float = 58.1
+    room: Room = field(default_factory=Room)
+    objects: tuple[SceneObject, ...] = ()
+    camera: Camera = field(default_factory=Camera)
+    light: Light = field(default_factory=Light)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InvalidArgument(f"name={self.name!r}; give a scene's name as text.")
+        object.__setattr__(self, "frames", to_integer("frames", self.frames, 1, 100_000))
+        object.__setattr__(self, "fov", to_number("fov", self.fov, 5, 150))
+        object.__setattr__(self, "seed", to_integer("seed", self.seed, 0, 2**53))
+        if isinstance(self.size, str) or not hasattr(self.size, "__len__") or len(self.size) != 2:
+            raise InvalidArgument(f"size={self.size!r}; give (width, height) in px.")
+        size = tuple(to_integer("size", each, 2, 8192) for each in self.size)
+        object.__setattr__(self, "size", size)
+        require_type("description", self.description, str)
+        require_type("room", self.room, Room)
+        require_type("camera", self.camera, Camera)
+        require_type("light", self.light, Light)
+        object.__setattr__(self, "objects", tuple(self.objects))
+        for each in self.objects:
+            require_type("object", each, SceneObject)
+        self._check_camera()
+
+    def _check_camera(self) -> None:
+        arrays = self.arrays()
+        camera = arrays.camera_poses(self.frames)[0]
+        if np.isnan(camera).any():
+            frame = int(np.isnan(camera).any(axis=(1, 2)).argmax())
+            raise InvalidArgument(
+                f"scene {self.name!r}: at frame {frame} the camera is straight above or below "
+                "look_at, where its orientation is undefined; move either, or give angles instead."
+            )
+        outside = (np.abs(camera[..., 3]) > arrays.room[0] - 0.02).any(axis=1)
+        if outside.any():
+            raise InvalidArgument(
+                f"scene {self.name!r}: at frame {int(outside.argmax())} the camera leaves the room "
+                f"of size {self.room.size}; enlarge the room or shorten the camera's path."
+            )
+        poses = arrays.object_poses(self.frames)[0]
+        offset = camera[:, None, :, 3] - poses[..., 3]
+        local = np.einsum("fkij,fki->fkj", poses[..., :3], offset) / arrays.half_size[0]
+        reach = np.where(
+            arrays.shape[0] == 0, np.linalg.norm(local, axis=-1), np.abs(local).max(axis=-1)
+        )
+        if (reach <= 1).any():
+            frame, index = np.argwhere(reach <= 1)[0]
+            raise InvalidArgument(
+                f"scene {self.name!r}: at frame {frame} the camera is inside object-{index + 1}; "
+                "move either."
+            )
+
+    def arrays(self) -> SceneArrays:
+        """Return the scene as a batch of one."""
+        count = len(self.objects)
+        textures = [getattr(self.room, surface) for surface in ROOM_SURFACES]
+        textures += [each.texture for each in self.objects]
+        fog = math.inf if self.light.fog is None else self.light.fog
+        light = [self.light.ambient, *self.light.position, fog, *self.light.fog_color]
+        paths = np.array(
+            [[each.position.array(), each.angles.array()] for each in self.objects]
+        ).reshape(count, 2, 5, 3)
+        return SceneArrays(
+            room=np.array([self.room.size]) / 2,
+            tangent=np.array([math.tan(math.radians(self.fov) / 2)]),
+            camera_position=self.camera.position.array()[None],
+            camera_angles=self.camera.angles.array()[None],
+            camera_target=np.array([self.camera.look_at or (math.nan,) * 3]),
+            shape=np.array([[SHAPES.index(o.shape) for o in self.objects]], dtype=np.int64),
+            half_size=np.array([o.size for o in self.objects]).reshape(1, count, 3) / 2,
+            object_position=paths[None, :, 0],
+            object_angles=paths[None, :, 1],
+            texture=np.stack([texture.row() for texture in textures])[None],
+            texture_seed=np.array([[texture.seed for texture in textures]], dtype=np.int64),
+            light=np.array([light]),
+        )
+
+    @classmethod
+    def from_arrays(cls, arrays: SceneArrays, clip: int, **values: Any) -> "Scene":
+        """One scene of a batch; `values` are the fields the arrays do not hold."""
+
+        def path(parameters: np.ndarray) -> Path:
+            return Path(*map(tuple, parameters.tolist()))
+
+        textures = [
+            Texture.from_row(row, int(seed))
+            for row, seed in zip(arrays.texture[clip], arrays.texture_seed[clip], strict=True)
+        ]
+        target, light = arrays.camera_target[clip], arrays.light[clip].tolist()
+        return cls(
+            fov=math.degrees(2 * math.atan(arrays.tangent[clip])),
+            room=Room(tuple((2 * arrays.room[clip]).tolist()), *textures[:3]),
+            objects=tuple(
+                SceneObject(
+                    SHAPES[shape],
+                    tuple((2 * arrays.half_size[clip, index]).tolist()),
+                    path(arrays.object_position[clip, index]),
+                    path(arrays.object_angles[clip, index]),
+                    textures[3 + index],
+                )
+                for index, shape in enumerate(arrays.shape[clip])
+                if shape != ABSENT
+            ),
+            camera=Camera(
+                path(arrays.camera_position[clip]),
+                path(arrays.camera_angles[clip]),
+                None if np.isnan(target).any() else tuple(target.tolist()),
+            ),
+            light=Light(
+                tuple(light[LIGHT]),
+                light[AMBIENT],
+                None if math.isinf(light[FOG_LENGTH]) else light[FOG_LENGTH],
+                tuple(light[FOG_COLOR]),
+            ),
+            **values,
+        )
+
+    @classmethod
+    def random(
+        cls, seed: int, frames: int = 16, size: tuple[int, int] = (64, 48), **options: Any
+    ) -> "Scene":
+        """Draw a scene; `options` are those of `SceneDistribution`."""
+        distribution = SceneDistribution.from_dict(options)
+        drawn = draw(seed, 1, frames, distribution)
+        return cls.from_arrays(
+            drawn, 0, name=f"seed-{seed}", frames=frames, size=size, seed=seed,
+            description=f"drawn at random with {distribution}",
+        )  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that :meth:`from_dict` reads back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Scene":
+        """Make a scene from plain values; unknown names are refused."""
+        if not isinstance(values, Mapping):
+            raise InvalidArgument(f"a scene is a mapping of names to values, not {values!r}.")
+        values = dict(values)
+        seed = to_integer("seed", values.get("seed", 0), 0, 2**53)
+
+        def texture(where: str, given: Any, surface: int) -> Texture:
+            changes = {} if given is None else given
+            if not isinstance(changes, Mapping):
+                raise InvalidArgument(f"{where}={given!r}; give a mapping, see Texture.")
+            drawn = dataclasses.asdict(Texture.random(seed, surface=surface))
+            return read_mapping(Texture, where, {**drawn, **changes})
+
+        room = values.get("room") or {}
+        if isinstance(room, Mapping):
+            surfaces = {
+                name: texture(f"room {name}", room.get(name), index)
+                for index, name in enumerate(ROOM_SURFACES)
+            }
+            room = {**room, **surfaces}
+        values["room"] = read_mapping(Room, "room", room)
+        objects = values.get("objects") or []
+        if not isinstance(objects, list | tuple):
+            raise InvalidArgument(f"objects={objects!r}; give a list of objects.")
+        made = []
+        for index, each in enumerate(objects):
+            where = f"object-{index + 1}"
+            if isinstance(each, Mapping):
+                each = {**each, "texture": texture(where, each.get("texture"), 3 + index)}
+            made.append(read_mapping(SceneObject, where, each))
+        values["objects"] = tuple(made)
+        values["camera"] = read_mapping(Camera, "camera", values.get("camera") or {})
+        values["light"] = read_mapping(Light, "light", values.get("light") or {})
+        return read_mapping(cls, "scene", values)
+
+    def to_yaml(self) -> str:
+        """Write the scene as YAML, complete and exact."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=100)
+
+    @classmethod
+    def from_yaml(cls, source: str | pathlib.Path) -> "Scene":
+        """Read a scene from a file (a `pathlib.Path`) or from YAML text (a `str`)."""
+        where = str(source) if isinstance(source, pathlib.Path) else "YAML text"
+        if isinstance(source, pathlib.Path) and not source.is_file():
+            raise MissingFile(f"no scene file {source}; give the path of an existing YAML file.")
+        try:
+            text = source.read_text("utf-8") if isinstance(source, pathlib.Path) else source
+            values = yaml.safe_load(text)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UnreadableFile(f"{where} is no valid YAML: {error}") from None
+        try:
+            return cls.from_dict(values)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{where}: {error}") from None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the scene's values."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    def object_index(self, name: str) -> int:
+        """Position in `objects` of the object called `name`."""
+        names = [f"object-{index + 1}" for index in range(len(self.objects))]
+        if name not in names:
+            known = f"its objects are {', '.join(names)}" if names else "it has no objects"
+            raise InvalidArgument(f"scene {self.name!r} has no {name!r}; {known}.")
+        return names.index(name)
+
+    def render(self, size: tuple[int, int] | None = None, *, supersample: int = 1) -> "xr.Dataset":
+        """Render the scene as a sequence; see `mut3r_analysis.scenes.dataset.render_scene`."""
+        from mut3r_analysis.scenes.dataset import render_scene
+
+        return render_scene(self, size, supersample=supersample)
+
+    def twin(
+        self,
+        *,
+        freeze: str | None = None,
+        at: int | None = None,
+        texture: Mapping[str, Any] | None = None,
+        camera: str | None = None,
+    ) -> "Scene":
+        """Change one thing and leave everything else alike, pixel for pixel.
+
+        Parameters
+        ----------
+        freeze : str, optional
+            An object's name: it rests throughout where it is at frame `at`. That frame is
+            identical in both twins; only its history differs.
+        at : int, optional
+            The frame that `freeze` and `camera` keep; 0 by default.
+        texture : mapping, optional
+            Changed fields of textures by surface, such as
+            ``{"object-1": {"contrast": 0}, "walls": {"seed": 5}}``.
+        camera : str, optional
+            ``"static"``: it stays where it is at frame `at`.
+
+        Raises
+        ------
+        InvalidArgument
+            If nothing or more than one thing changes, or a name or frame does not exist.
+        """
+        from mut3r_analysis.scenes.twins import make_twin
+
+        return make_twin(self, freeze=freeze, at=at, texture=texture, camera=camera)

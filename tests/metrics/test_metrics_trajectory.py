@@ -1,0 +1,420 @@
+"""Camera-path errors equal evo's, do not depend on what they should not, and refuse bad input."""
+
+import itertools
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.metrics import (
+    UndefinedMetric,
+    absolute_errors,
+    associate,
+    compare_trajectories,
+    fit_similarity,
+    read_trajectory,
+    relative_errors,
+    score_trajectory,
+)
+from mut3r_analysis.metrics.trajectory import error_statistics
+
+FILES = (
+    "freiburg1_xyz-groundtruth.txt",
+    "freiburg1_xyz-rgbdslam_drift.txt",
+    "freiburg1_xyz-rgbdslam_drift_short.txt",
+    "freiburg1_xyz-ORB_kf_mono.txt",
+)
+
+
+def path_of(frames: int, seed: int) -> NDArray[np.float64]:
+    """A smooth random camera path (frame, row, col)."""
+    rng = np.random.default_rng(seed)
+    poses = np.tile(np.eye(4), (frames, 1, 1))
+    poses[:, :3, :3] = Rotation.from_rotvec(
+        np.cumsum(rng.normal(0, 0.1, (frames, 3)), axis=0)
+    ).as_matrix()
+    poses[:, :3, 3] = np.cumsum(rng.normal(0, 0.2, (frames, 3)), axis=0)
+    return poses
+
+
+def moved(poses: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """The same path under a random similarity."""
+    rng = np.random.default_rng(seed)
+    rotation = Rotation.random(rng=rng).as_matrix()
+    result = poses.copy()
+    result[:, :3, :3] = rotation @ poses[:, :3, :3]
+    scale = np.exp(rng.uniform(-2, 2))
+    result[:, :3, 3] = scale * poses[:, :3, 3] @ rotation.T + rng.normal(0, 10, 3)
+    return result
+
+
+def labelled(poses: NDArray[np.float64]) -> xr.DataArray:
+    return xr.DataArray(poses, dims=("frame", "row", "col"))
+
+
+def write_tum(
+    file: Path, poses: NDArray[np.float64], order: str = "xyzw", header: str = ""
+) -> Path:
+    quaternions = Rotation.from_matrix(poses[:, :3, :3]).as_quat()
+    if order == "wxyz":
+        quaternions = np.roll(quaternions, 1, axis=1)
+    rows = np.column_stack([np.arange(len(poses)) / 30, poses[:, :3, 3], quaternions])
+    lines = [" ".join(repr(float(v)) for v in row) for row in rows]
+    file.write_text(header + "\n".join(lines) + "\n")
+    return file
+
+
+def evo_scores(truth: Path, estimate: Path, align: str, max_difference: float) -> list[float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from evo.core import metrics, sync
+        from evo.tools import file_interface
+    wanted, found = sync.associate_trajectories(
+        file_interface.read_tum_trajectory_file(truth),
+        file_interface.read_tum_trajectory_file(estimate),
+        max_diff=max_difference,
+    )
+    if align != "none":
+        found.align(wanted, correct_scale=align == "sim3")
+    translation = metrics.PoseRelation.translation_part
+    rotation = metrics.PoseRelation.rotation_angle_deg
+    processors = [
+        metrics.APE(translation),
+        *(
+            metrics.RPE(relation, 1, metrics.Unit.frames, all_pairs=True)
+            for relation in (translation, rotation)
+        ),
+    ]
+    for processor in processors:
+        processor.process_data((wanted, found))
+    every = [list(p.get_all_statistics().items()) for p in processors]
+    names = {"rmse", "mean", "median", "std", "min", "max", "sse"}
+    return [wanted.num_poses, *(dict(s)[n] for s in every for n in sorted(names))]
+
+
+def own_scores(truth: Path, estimate: Path, align: str, max_difference: float) -> list[float]:
+    scores = compare_trajectories(truth, estimate, align, max_difference)
+    table = scores["statistics"].sortby("statistic")
+    return [int(scores["n"]), *table.values.ravel()]
+
+
+@pytest.mark.parametrize("align", ["sim3", "se3", "none"])
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(FILES, FILES)))
+def test_scores_equal_evo_on_real_files(shared: Path, first: str, second: str, align: str) -> None:
+    truth, estimate = shared / "trajectories" / first, shared / "trajectories" / second
+    if {first, second} == {FILES[2], FILES[3]}:
+        with pytest.raises(InvalidArgument, match="no stamps within"):
+            compare_trajectories(truth, estimate, align)
+        return
+    expected = evo_scores(truth, estimate, align, 0.01)
+    found = own_scores(truth, estimate, align, 0.01)
+    # The short file is a prefix of the long one: their errors are rounding noise around zero.
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("align", ["sim3", "se3", "none"])
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_equal_evo_on_perturbed_copies(
+    shared: Path, tmp_path: Path, seed: int, align: str
+) -> None:
+    truth = shared / "trajectories" / FILES[seed % 2]
+    original = read_trajectory(truth)
+    rng = np.random.default_rng(seed)
+    poses = moved(original.poses[:700], seed)
+    poses[:, :3, 3] += rng.normal(0, 0.05, (len(poses), 3))
+    poses[:, :3, :3] = (
+        poses[:, :3, :3] @ Rotation.from_rotvec(rng.normal(0, 0.02, (len(poses), 3))).as_matrix()
+    )
+    estimate = write_tum(tmp_path / "estimate.txt", poses)
+    shifted = np.loadtxt(estimate)
+    shifted[:, 0] = original.stamps[:700] + rng.uniform(-0.004, 0.004)
+    np.savetxt(estimate, shifted, fmt="%.18g")
+    expected = evo_scores(truth, estimate, align, 0.02)
+    np.testing.assert_allclose(own_scores(truth, estimate, align, 0.02), expected, rtol=1e-9)
+
+
+@given(st.integers(3, 30), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_errors_do_not_see_a_similarity_of_the_estimate(frames: int, seed: int) -> None:
+    truth, estimate = path_of(frames, seed), path_of(frames, seed + 1)
+    plain = score_trajectory(labelled(truth), labelled(estimate))
+    changed = score_trajectory(labelled(truth), labelled(moved(estimate, seed)))
+    for name in ("ate", "rpe_translation", "rpe_rotation"):
+        np.testing.assert_allclose(changed[name], plain[name], rtol=1e-6)
+
+
+@given(st.integers(3, 30), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_alignment_recovers_a_similarity(frames: int, seed: int) -> None:
+    truth = path_of(frames, seed)
+    estimate = moved(truth, seed)
+    found = fit_similarity(estimate[:, :3, 3], truth[:, :3, 3])
+    np.testing.assert_allclose(found.apply_to_poses(estimate), truth, atol=1e-6)
+    assert np.linalg.det(found.rotation) == pytest.approx(1)
+
+
+def test_rigid_alignment_leaves_relative_errors_unaligned() -> None:
+    truth, estimate = path_of(12, 0), path_of(12, 1)
+    rigid = score_trajectory(labelled(truth), labelled(estimate), "se3")
+    free = score_trajectory(labelled(truth), labelled(estimate), "none")
+    for name in ("rpe_translation", "rpe_rotation"):
+        np.testing.assert_allclose(rigid[name], free[name], rtol=1e-12)
+    assert rigid["ate"] < free["ate"]
+
+
+def test_a_mirrored_path_is_met_by_a_rotation_not_a_reflection() -> None:
+    points = path_of(20, 3)[:, :3, 3]
+    found = fit_similarity(points * [1, 1, -1], points)
+    assert np.linalg.det(found.rotation) == pytest.approx(1)
+
+
+def test_relative_errors_follow_their_definition_at_any_delta() -> None:
+    truth, estimate = path_of(9, 5), path_of(9, 6)
+    translation, rotation = relative_errors(truth, estimate, delta=3)
+    inverse = np.linalg.inv
+    for i in range(6):
+        error = inverse(inverse(truth[i]) @ truth[i + 3]) @ inverse(estimate[i]) @ estimate[i + 3]
+        assert translation[i] == pytest.approx(np.linalg.norm(error[:3, 3]))
+        cosine = (np.trace(error[:3, :3]) - 1) / 2
+        assert rotation[i] == pytest.approx(np.degrees(np.arccos(cosine)))
+
+
+def test_statistics_of_known_errors() -> None:
+    found = error_statistics([3.0, 4.0, 0.0, 5.0])
+    np.testing.assert_allclose(
+        found, [np.sqrt(12.5), 3, 3.5, np.sqrt(12.5 - 9), 0, 5, 50], rtol=1e-15
+    )
+
+
+@given(
+    st.lists(st.integers(0, 200), min_size=1, max_size=30, unique=True),
+    st.lists(st.integers(0, 200), min_size=1, max_size=30, unique=True),
+    st.integers(0, 5),
+)
+@settings(max_examples=100, deadline=None)
+def test_association_equals_a_search_over_all_stamps(
+    first: list[int], second: list[int], reach: int
+) -> None:
+    truth, estimate = np.sort(first) / 4, np.sort(second) / 4
+    swap = len(estimate) > len(truth)
+    short, long = (truth, estimate) if swap else (estimate, truth)
+    pairs = [(i, int(np.argmin(np.abs(long - s)))) for i, s in enumerate(short)]
+    pairs = [(i, j) for i, j in pairs if abs(long[j] - short[i]) <= reach / 4]
+    if not pairs:
+        with pytest.raises(InvalidArgument, match="no stamps within"):
+            associate(truth, estimate, reach / 4)
+        return
+    found = associate(truth, estimate, reach / 4)
+    of_short, of_long = found if swap else found[::-1]
+    assert list(zip(of_short, of_long, strict=True)) == pairs
+
+
+@pytest.mark.parametrize(
+    ("stamps", "words"),
+    [([0.0, 1.0, 1.0], "appears twice"), ([0.0, 2.0, 1.0], "not sorted"), ([], "non-empty")],
+)
+def test_stamps_that_cannot_be_paired_are_refused(stamps: list[float], words: str) -> None:
+    with pytest.raises(InvalidArgument, match=words):
+        associate(stamps, [0.0, 1.0])
+
+
+def test_frame_numbers_do_not_meet_wall_clock_stamps() -> None:
+    with pytest.raises(InvalidArgument, match="counts frames"):
+        associate(1305031102.1 + np.arange(5), np.arange(5))
+
+
+class TestDegeneratePaths:
+    def test_a_static_truth_is_named(self) -> None:
+        still = np.tile(np.eye(4), (6, 1, 1))
+        with pytest.raises(UndefinedMetric, match=r"target \(ground truth\) camera stands still"):
+            score_trajectory(labelled(still), labelled(path_of(6, 0)))
+
+    def test_a_static_estimate_is_named(self) -> None:
+        still = np.tile(np.eye(4), (6, 1, 1))
+        with pytest.raises(UndefinedMetric, match=r"source \(estimate\) camera stands still"):
+            score_trajectory(labelled(path_of(6, 0)), labelled(still))
+
+    @pytest.mark.parametrize("scale", [1.0, 1e4])
+    def test_a_straight_line_is_named(self, scale: float) -> None:
+        line = np.tile(np.eye(4), (6, 1, 1))
+        line[:, :3, 3] = scale * np.arange(6)[:, None] * [0.3, 0.2, -0.7]
+        with pytest.raises(UndefinedMetric, match="straight line"):
+            score_trajectory(labelled(line), labelled(path_of(6, 0)))
+
+    def test_a_static_truth_has_errors_without_alignment(self) -> None:
+        still = np.tile(np.eye(4), (6, 1, 1))
+        assert score_trajectory(labelled(still), labelled(still), "none")["ate"] == 0
+
+    def test_two_poses_are_too_few(self) -> None:
+        with pytest.raises(UndefinedMetric, match="at least 3"):
+            score_trajectory(labelled(path_of(2, 0)), labelled(path_of(2, 1)))
+
+    def test_infinite_truth_names_its_frame(self) -> None:
+        truth = path_of(5, 0)
+        truth[3] = -np.inf
+        with pytest.raises(UndefinedMetric, match="1 of 5 poses, first at frame 3"):
+            score_trajectory(labelled(truth), labelled(path_of(5, 1)))
+
+    def test_lengths_must_agree(self) -> None:
+        with pytest.raises(InvalidArgument, match="truth has 5 poses and estimate 4"):
+            absolute_errors(path_of(5, 0), path_of(4, 0))
+
+    def test_unknown_alignment_is_refused(self) -> None:
+        with pytest.raises(InvalidArgument, match="'sim3', 'se3', 'none'"):
+            score_trajectory(labelled(path_of(5, 0)), labelled(path_of(5, 1)), "scale")
+
+
+class TestQuaternionOrder:
+    """A file is read in the declared order or in TUM order, and never against the evidence."""
+
+    def test_declared_orders_read_the_same_poses(self, tmp_path: Path) -> None:
+        poses = path_of(8, 0)
+        tum = read_trajectory(write_tum(tmp_path / "a.txt", poses), "xyzw")
+        other = read_trajectory(write_tum(tmp_path / "b.txt", poses, "wxyz"), "wxyz")
+        np.testing.assert_allclose(tum.poses, poses, atol=1e-14)
+        np.testing.assert_allclose(other.poses, poses, atol=1e-14)
+        assert tum.evidence == other.evidence == "declared"
+
+    def test_column_names_settle_the_order(self, tmp_path: Path) -> None:
+        header = "# timestamp tx ty tz qw qx qy qz\n"
+        file = write_tum(tmp_path / "a.txt", path_of(8, 0), "wxyz", header)
+        with pytest.raises(InvalidArgument, match="a comment names qw first"):
+            read_trajectory(file)
+        with pytest.raises(InvalidArgument, match="names the columns in the order wxyz"):
+            read_trajectory(file, "xyzw")
+        np.testing.assert_allclose(read_trajectory(file, "wxyz").poses, path_of(8, 0), atol=1e-14)
+
+    def test_a_first_pose_at_the_identity_settles_the_order(self, tmp_path: Path) -> None:
+        poses = np.linalg.inv(path_of(8, 0)[0]) @ path_of(8, 0)
+        assert read_trajectory(write_tum(tmp_path / "a.txt", poses)).evidence == (
+            "first pose is the identity"
+        )
+        with pytest.raises(InvalidArgument, match="identity only as wxyz"):
+            read_trajectory(write_tum(tmp_path / "b.txt", poses, "wxyz"))
+
+    def test_a_bare_file_says_that_nothing_confirms_it(self, tmp_path: Path) -> None:
+        poses = path_of(8, 0)
+        poses[0, :3, 3] = 1.0
+        assert "unconfirmed" in read_trajectory(write_tum(tmp_path / "a.txt", poses)).evidence
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_agreement_with_the_truth_settles_the_order(self, tmp_path: Path, seed: int) -> None:
+        truth = path_of(30, seed)
+        truth[0, :3, 3] = 1.0
+        file = write_tum(tmp_path / "truth.txt", truth)
+        right = write_tum(tmp_path / "xyzw.txt", moved(truth, seed))
+        wrong = write_tum(tmp_path / "wxyz.txt", moved(truth, seed), "wxyz")
+        found = compare_trajectories(file, right)
+        assert found.attrs["quaternion_evidence"].endswith("rotations agree with the truth")
+        with pytest.raises(InvalidArgument, match="declare quaternion='wxyz'"):
+            compare_trajectories(file, wrong)
+        declared = compare_trajectories(file, wrong, quaternion="wxyz")
+        np.testing.assert_allclose(declared["rpe_rotation"], 0, atol=1e-6)
+
+    def test_real_files_in_the_other_order_are_refused(self, shared: Path, tmp_path: Path) -> None:
+        truth = shared / "trajectories" / FILES[0]
+        for name in FILES[1:]:
+            rows = np.loadtxt(shared / "trajectories" / name)
+            rows[:, 4:] = np.roll(rows[:, 4:], 1, axis=1)
+            np.savetxt(tmp_path / name, rows, fmt="%.9f")
+            with pytest.raises(InvalidArgument, match="wxyz"):
+                compare_trajectories(truth, tmp_path / name)
+
+    def test_reading_in_the_wrong_order_keeps_all_relative_angles(self) -> None:
+        right = Rotation.random(50, rng=np.random.default_rng(0))
+        wrong = Rotation.from_quat(np.roll(right.as_quat(), 1, axis=1))
+        np.testing.assert_allclose(
+            (right[:-1].inv() * right[1:]).magnitude(),
+            (wrong[:-1].inv() * wrong[1:]).magnitude(),
+            atol=1e-7,
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0 0 0 0 0 0 0\n", "line 1: 7 numbers"),
+        ("# only a comment\n\n", "holds no poses"),
+        ("0 0 0 0 0 0 0 1\n1 0 0 x 0 0 0 1\n", "line 2: could not convert"),
+        ("0 0 nan 0 0 0 0 1\n", "line 1: NaN or infinity"),
+        ("0 0 0 0 0 0 0 2\n", "line 1: the last four numbers have norm 2"),
+        ("1 0 0 0 0 0 0 1\n1 0 0 0 0 0 0 1\n", "appears twice"),
+        ("1 0 0 0 0 0 0 1\n0 0 0 0 0 0 0 1\n", "not sorted"),
+    ],
+)
+def test_files_that_are_not_trajectories_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "path.txt"
+    file.write_text(text)
+    with pytest.raises(UnreadableFile, match=words):
+        read_trajectory(file)
+
+
+def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="no trajectory file"):
+        read_trajectory(tmp_path / "absent.txt")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(UnreadableFile, match="cannot be read as text"):
+        read_trajectory(tmp_path / "binary.txt")
+    with pytest.raises(InvalidArgument, match="declare 'xyzw' or 'wxyz'"):
+        read_trajectory(tmp_path / "absent.txt", "zyxw")
+
+
+def test_reused_poses_are_counted(tmp_path: Path) -> None:
+    truth = write_tum(tmp_path / "truth.txt", path_of(10, 0))
+    sparse = np.loadtxt(truth)
+    sparse = np.insert(sparse, 4, sparse[3], axis=0)[:9]
+    sparse[4, 0] += 0.001
+    np.savetxt(tmp_path / "estimate.txt", sparse, fmt="%.12f")
+    scores = compare_trajectories(truth, tmp_path / "estimate.txt", quaternion="xyzw")
+    assert scores.attrs["n_reused"] == 1
+
+
+class TestCommand:
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> tuple[str, str]:
+        truth = path_of(20, 0)
+        return (
+            str(write_tum(tmp_path / "truth.txt", truth, header="# t tx ty tz qx qy qz qw\n")),
+            str(write_tum(tmp_path / "estimate.txt", moved(truth, 1))),
+        )
+
+    @staticmethod
+    def execute(*arguments: str) -> int:
+        import argparse
+
+        from mut3r_analysis.metrics.command import add_parser
+
+        parser = argparse.ArgumentParser()
+        add_parser(parser.add_subparsers())
+        args = parser.parse_args(["trajectory", *arguments])
+        return int(args.run(args))
+
+    def test_json_holds_scores_and_alignment(
+        self, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.execute(*files, "--align", "sim3", "--max-difference", "0.01", "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        expected = compare_trajectories(*files)
+        assert found["n"] == 20
+        for name in ("ate", "rpe_translation", "rpe_rotation"):
+            assert found[name] == float(expected[name])
+        assert found["alignment"]["kind"] == "sim3"
+        assert found["alignment"]["scale"] == float(expected["alignment_scale"])
+        assert np.shape(found["alignment"]["rotation"]) == (3, 3)
+
+    def test_text_is_for_people(
+        self, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.execute(*files) == 0
+        printed = capsys.readouterr().out
+        assert "20 associated within 0.01 s" in printed
+        assert "RPE rotation" in printed
+        assert "sim3" in printed
