@@ -1,4 +1,4 @@
-"""Time and memory of alternatives, measured in turn in one process so that ratios mean something."""
+"""Time and memory of alternatives, measured in turn in one process."""
 
 import ctypes
 import gc
@@ -23,9 +23,7 @@ class Measurement:
     peak_bytes: int
 
 
-def measure(
-    alternatives: dict[str, Callable[[], Any]], repetitions: int
-) -> dict[str, Measurement]:
+def measure(alternatives: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, Measurement]:
     """Run every alternative in turn, A B C A B C ..., so that a drifting machine favours none.
 
     Memory is the peak resident size during the call minus the size before it.
@@ -59,7 +57,7 @@ def machine() -> dict[str, Any]:
 
 
 def _settle() -> int:
-    """Return freed memory to the system, reset its high-water mark, and return the resident size."""
+    """Return freed memory to the system and the resident size; reset the high-water mark."""
     gc.collect()
     if platform.system() == "Linux":
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,40 +1,78 @@
 """A microscope for streaming 3D transformers.
 
 Names are loaded on first use, so that importing the package costs milliseconds: torch and
-matplotlib are imported by the functions that need them.
+matplotlib are imported by what needs them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
-
-_HOME = {
-    "load_backbone": "mut3r_analysis.backbones",
-    "open_sequence": "mut3r_analysis.sequences",
-    "Capture": "mut3r_analysis.attention",
-    "run": "mut3r_analysis.running",
-    "plan": "mut3r_analysis.running",
-    "open_run": "mut3r_analysis.running",
-}
-_SUBPACKAGES = ("attention", "backbones", "errors", "figures", "running", "sequences")
-
-__all__ = [*_HOME, *_SUBPACKAGES, "__version__"]  # noqa: PLE0604
+from mut3r_analysis.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from mut3r_analysis import (
+        attention,
+        backbones,
+        errors,
+        figures,
+        metrics,
+        running,
+        scenes,
+        sequences,
+    )
     from mut3r_analysis.attention import Capture
     from mut3r_analysis.backbones import load_backbone
+    from mut3r_analysis.literature import compare, conflicts, headlines, published
     from mut3r_analysis.running import open_run, plan, run
     from mut3r_analysis.sequences import open_sequence
 
+__version__ = "0.1.0"
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    if name in _SUBPACKAGES:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [
+    "Capture",
+    "__version__",
+    "attention",
+    "backbones",
+    "compare",
+    "conflicts",
+    "errors",
+    "figures",
+    "headlines",
+    "load_backbone",
+    "metrics",
+    "open_run",
+    "open_sequence",
+    "plan",
+    "published",
+    "run",
+    "running",
+    "scenes",
+    "sequences",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Capture": "mut3r_analysis.attention",
+        "attention": "mut3r_analysis.attention",
+        "backbones": "mut3r_analysis.backbones",
+        "compare": "mut3r_analysis.literature",
+        "conflicts": "mut3r_analysis.literature",
+        "errors": "mut3r_analysis.errors",
+        "figures": "mut3r_analysis.figures",
+        "headlines": "mut3r_analysis.literature",
+        "load_backbone": "mut3r_analysis.backbones",
+        "metrics": "mut3r_analysis.metrics",
+        "open_run": "mut3r_analysis.running",
+        "open_sequence": "mut3r_analysis.sequences",
+        "plan": "mut3r_analysis.running",
+        "published": "mut3r_analysis.literature",
+        "run": "mut3r_analysis.running",
+        "running": "mut3r_analysis.running",
+        "scenes": "mut3r_analysis.scenes",
+        "sequences": "mut3r_analysis.sequences",
+    },
+)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -30,7 +30,9 @@ def data_path(*parts: str) -> Path:
         if path.exists():
             return path
     folders = [root.joinpath(*parts[:-1]) for root in _ROOTS]
-    present = sorted({entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir()})
+    present = sorted(
+        {entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir()}
+    )
     raise MissingFile(
         f"no bundled file {'/'.join(parts)!r}; {'/'.join(('data', *parts[:-1]))} holds: "
         f"{', '.join(present) or 'nothing'}"

@@ -82,9 +82,7 @@ def _gain(name: str, parent: str) -> float:
 
 def parity() -> list[Agreement]:
     """Run the bundled frames through this package and compare with the official numbers."""
-    config = CUT3RConfig.from_dict(
-        json.loads(data_path("selftest", "cut3r-tiny.json").read_text())
-    )
+    config = CUT3RConfig.from_dict(json.loads(data_path("selftest", "cut3r-tiny.json").read_text()))
     with np.load(data_path("selftest", "cut3r-tiny.npz")) as file:
         expected = dict(file)
     found: dict[str, torch.Tensor] = {}

@@ -20,7 +20,7 @@ class Gate(Protocol):
     """Something that changes what a site computes."""
 
     def __call__(self, site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
-        """Return the gated output ``(batch, head, query, channel)``, or None to leave the site be."""
+        """Return the output ``(batch, head, query, channel)``, or None to leave the site be."""
 
 
 def attend(

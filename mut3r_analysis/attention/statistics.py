@@ -27,8 +27,8 @@ def site_statistics(
     names : collection of str
         Keys of :data:`~mut3r_analysis.attention.catalogue.STATISTICS`.
     q, k : Tensor
-        ``(..., head, query, channel)`` and ``(..., head, key, channel)``, after rotary embedding and
-        before scaling; logits are ``q k^T / sqrt(channel)``.
+        ``(..., head, query | key, channel)``, after rotary embedding and before scaling: logits
+        are ``q k^T / sqrt(channel)``.
     pose_key : int, optional
         Index of the pose token among the keys; without one, ``pose_weight`` is left out.
 
@@ -68,7 +68,7 @@ def _closed_forms(names: Collection[str], q: Tensor, k: Tensor) -> dict[str, Ten
 
 
 def tile_rows(heads: int, queries: int, keys: int) -> int:
-    """Query rows of one tile: bounded in numbers, and never the whole map (unless it has one row)."""
+    """Query rows of one tile: bounded in numbers, and less than the whole map."""
     fitting = _TILE_ELEMENTS // (heads * keys)
     return max(1, min(fitting, (queries + 1) // 2))
 

@@ -8,7 +8,7 @@ ROLES = ("pose", "patch", "state")
 
 
 class Tokens(NamedTuple):
-    """Roles (indices into :data:`ROLES`), rows and columns, each ``(token,)``; the pose token is at -1."""
+    """Index into :data:`ROLES`, row and column ``(token,)`` each; the pose token is at -1."""
 
     role: np.ndarray
     row: np.ndarray

@@ -1,28 +1,45 @@
 """Streaming backbones: a frame and a state in, a prediction and a new state out."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOME = {
-    "CUT3R": "mut3r_analysis.backbones.cut3r",
-    "CUT3RConfig": "mut3r_analysis.backbones.config",
-    "Preparation": "mut3r_analysis.backbones.preparation",
-    "convert_checkpoint": "mut3r_analysis.backbones.checkpoint",
-    "load_backbone": "mut3r_analysis.backbones.loading",
-    "read_checkpoint": "mut3r_analysis.backbones.checkpoint",
-}
-
-__all__ = list(_HOME)  # noqa: PLE0605
+from mut3r_analysis.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mut3r_analysis.backbones.checkpoint import convert_checkpoint, read_checkpoint
+    from mut3r_analysis.backbones.checkpoint import (
+        convert_checkpoint,
+        read_checkpoint,
+        write_checkpoint,
+    )
     from mut3r_analysis.backbones.config import CUT3RConfig
-    from mut3r_analysis.backbones.cut3r import CUT3R
+    from mut3r_analysis.backbones.cut3r import CUT3R, Frame, State, Step
     from mut3r_analysis.backbones.loading import load_backbone
     from mut3r_analysis.backbones.preparation import Preparation
 
+__all__ = [
+    "CUT3R",
+    "CUT3RConfig",
+    "Frame",
+    "Preparation",
+    "State",
+    "Step",
+    "convert_checkpoint",
+    "load_backbone",
+    "read_checkpoint",
+    "write_checkpoint",
+]
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "CUT3R": "mut3r_analysis.backbones.cut3r",
+        "CUT3RConfig": "mut3r_analysis.backbones.config",
+        "Frame": "mut3r_analysis.backbones.cut3r",
+        "Preparation": "mut3r_analysis.backbones.preparation",
+        "State": "mut3r_analysis.backbones.cut3r",
+        "Step": "mut3r_analysis.backbones.cut3r",
+        "convert_checkpoint": "mut3r_analysis.backbones.checkpoint",
+        "load_backbone": "mut3r_analysis.backbones.loading",
+        "read_checkpoint": "mut3r_analysis.backbones.checkpoint",
+        "write_checkpoint": "mut3r_analysis.backbones.checkpoint",
+    },
+)

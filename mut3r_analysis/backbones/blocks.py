@@ -27,6 +27,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width if out is None else out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., width)`` to ``(..., out)``."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -57,6 +58,7 @@ class SelfAttention(nn.Module):
         self.rotation_dtype: torch.dtype | None = None
 
     def forward(self, x: Tensor, turn: Rotation | None, attend: Attend) -> Tensor:
+        """Attend within ``(batch, token, width)``; without a rotation tokens have no position."""
         q, k, v = (_split(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
         if turn is not None:
             stored = self.rotation_dtype or q.dtype
@@ -84,6 +86,7 @@ class CrossAttention(nn.Module):
         turn_y: Rotation | None,
         attend: Attend,
     ) -> Tensor:
+        """Let ``x`` read ``y``, both ``(batch, token, width)``."""
         q, k, v = (
             _split(layer(tokens), self.heads)
             for layer, tokens in ((self.projq, x), (self.projk, y), (self.projv, y))
@@ -104,6 +107,7 @@ class EncoderBlock(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, x: Tensor, turn: Rotation | None, attend: Attend) -> Tensor:
+        """Update ``(batch, token, width)``."""
         x = x + self.attn(self.norm1(x), turn, attend)
         return x + self.mlp(self.norm2(x))
 
@@ -134,13 +138,14 @@ class DecoderBlock(nn.Module):
         turn_y: Rotation | None,
         attend: Attend,
     ) -> Tensor:
+        """Update ``x`` from itself and from ``y``, both ``(batch, token, width)``."""
         x = x + self.attn(self.norm1(x), turn_x, attend)
         x = x + self.cross_attn(self.norm2(x), self.norm_y(y), turn_x, turn_y, attend)
         return x + self.mlp(self.norm3(x))
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping patches, projected linearly: ``(batch, in, y, x) -> (batch, patch, width)``.
+    """Non-overlapping patches, projected linearly.
 
     A matrix product rather than a convolution: convolution kernels differ between processors by
     enough to flip float16 roundings in the encoder.
@@ -151,5 +156,6 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(channels, width, patch, stride=patch)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Embed ``(batch, in, y, x)`` as ``(batch, patch, width)``."""
         patches = F.pixel_unshuffle(image, self.proj.kernel_size[0]).flatten(2).mT
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)

@@ -167,6 +167,11 @@ def _check_sizes(config: CUT3RConfig) -> None:
             )
     if config.dec_depth < 2:
         raise InvalidArgument(f"dec_depth must be at least 2, got {config.dec_depth}")
+    if config.head_type == "dpt" and config.patch_size != 16:
+        raise InvalidArgument(
+            f"a DPT head needs patch size 16 (its levels end at full resolution), "
+            f"got {config.patch_size}; use head_type='linear'"
+        )
     for side in config.img_size:
         if side % config.patch_size:
             raise InvalidArgument(

@@ -19,6 +19,7 @@ from mut3r_analysis.backbones.blocks import (
     DecoderBlock,
     EncoderBlock,
     PatchEmbed,
+    SelfAttention,
     layer_norm,
 )
 from mut3r_analysis.backbones.config import RAY_ENCODER_HEADS, CUT3RConfig
@@ -179,7 +180,7 @@ class CUT3R(nn.Module):
     Notes
     -----
     :meth:`step` does a whole frame. Its parts (:meth:`encode`, :meth:`recall`, :meth:`decode`,
-    :meth:`predict`, :meth:`write`) are public, so that several passes over one frame can share work.
+    :meth:`predict`, :meth:`write`) are public, so that passes over one frame can share work.
     """
 
     def __init__(self, config: CUT3RConfig, *, update: str = "cut3r") -> None:
@@ -243,8 +244,9 @@ class CUT3R(nn.Module):
 
         Released models were trained and are run with float16 there; None keeps the model's dtype.
         """
-        for block in self.enc_blocks:
-            block.attn.rotation_dtype = dtype
+        for module in self.enc_blocks.modules():
+            if isinstance(module, SelfAttention):
+                module.rotation_dtype = dtype
 
     @property
     def device(self) -> torch.device:
@@ -291,7 +293,7 @@ class CUT3R(nn.Module):
     def encode(
         self, frame: Frame, *, gate: Gate | None = None, probe: Probe | None = None
     ) -> Encoded:
-        """Encoder tokens of a frame, normalised."""
+        """Encode a frame into normalised tokens."""
         seam = partial(attend, gate=gate, probe=probe)
         features: Tensor | None = None
         grid = (0, 0)
@@ -317,7 +319,7 @@ class CUT3R(nn.Module):
         return Encoded(features, grid)
 
     def recall(self, encoded: Encoded, state: State, *, probe: Probe | None = None) -> Tensor:
-        """Pose token ``(batch, 1, channel)`` with which a frame enters the decoder."""
+        """Return the pose token ``(batch, 1, channel)`` with which a frame enters the decoder."""
         learned = self.pose_token.expand(len(encoded.features), -1, -1)
         if bool(state.fresh.all()):
             return learned
@@ -459,7 +461,7 @@ class CUT3R(nn.Module):
         return rotation(positions(*grid, False, self.device), channels, self.config.rope_base)
 
     def _decoder_turns(self, grid: tuple[int, int]) -> dict[str, tuple[Rotation, Rotation]]:
-        """Per decoder side: rotation of its own tokens and of the other side's, in its head width."""
+        """Rotations of a side's own and of the other side's tokens, in its own head width."""
         places = {
             "image": positions(*grid, True, self.device),
             "state": state_positions(self.config.state_size, self.device),

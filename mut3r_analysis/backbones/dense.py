@@ -19,6 +19,7 @@ class ResidualUnit(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Refine ``(batch, width, y, x)``."""
         return x + self.conv2(F.relu(self.conv1(F.relu(x))))
 
 
@@ -32,6 +33,7 @@ class FusionBlock(nn.Module):
         self.resConfUnit2 = ResidualUnit(width)
 
     def forward(self, x: Tensor, finer: Tensor | None = None) -> Tensor:
+        """Fuse ``(batch, width, y, x)`` with a level of the same size and double it."""
         if finer is not None:
             x = x + self.resConfUnit1(finer)
         return self.out_conv(_upsample(self.resConfUnit2(x)))

@@ -83,6 +83,7 @@ class ModulatedNorm(nn.Module):
         self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Normalise ``(batch, token, width)`` under a condition ``(batch, 1, width)``."""
         shift, scale = self.mlp(condition).chunk(2, dim=-1)
         return self.norm(x) * (1 + scale) + shift
 
@@ -98,6 +99,7 @@ class ModulatedBlock(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, x: Tensor, pose: Tensor, turn: Rotation, attend: Attend) -> Tensor:
+        """Update patches ``(batch, patch, width)`` given the pose token ``(batch, 1, width)``."""
         x = x + self.attn(self.norm1(x, pose), turn, attend)
         return x + self.mlp(self.norm2(x, pose))
 
@@ -110,6 +112,7 @@ class PoseHead(nn.Module):
         self.mlp = Mlp(width, 4 * width, 7)
 
     def forward(self, token: Tensor) -> Tensor:
+        """Map pose tokens ``(batch, width)`` to raw poses ``(batch, 7)``."""
         return self.mlp(token)
 
 

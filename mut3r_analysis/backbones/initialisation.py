@@ -24,7 +24,7 @@ NAMED_CONFIGS = {
     "512-dpt": CUT3RConfig(),
     "224-linear": CUT3RConfig(img_size=(224, 224), head_type="linear"),
 }
-"""Configurations that ``load_backbone("random:<name>")`` knows; the last two are the released sizes."""
+"""What ``load_backbone("random:<name>")`` knows; the last two are the released sizes."""
 
 
 def random_backbone(config: CUT3RConfig, *, seed: int = 0, update: str = "cut3r") -> CUT3R:

@@ -36,7 +36,7 @@ class PoseMemory(nn.Module):
         )
 
     def read(self, features: Tensor, memory: Tensor, attend: Attend) -> Tensor:
-        """Pose token ``(batch, 1, D)`` recalled for a frame with encoder tokens ``features``."""
+        """Recall a pose token ``(batch, 1, D)`` for a frame with encoder tokens ``features``."""
         summary = self.proj_q(features.mean(dim=1, keepdim=True))
         x = torch.cat([summary, self.masked_token.expand_as(summary)], dim=-1)
         for block in self.read_blocks:
@@ -44,7 +44,7 @@ class PoseMemory(nn.Module):
         return x[..., summary.shape[-1] :]
 
     def write(self, features: Tensor, pose: Tensor, memory: Tensor, attend: Attend) -> Tensor:
-        """New memory ``(batch, slot, 2D)`` after a frame whose final pose token is ``pose``."""
+        """Return the memory ``(batch, slot, 2D)`` after a frame with final pose token ``pose``."""
         summary = self.proj_q(features.mean(dim=1, keepdim=True))
         entry = torch.cat([summary, pose], dim=-1)
         for block in self.write_blocks:

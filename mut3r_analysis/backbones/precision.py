@@ -69,7 +69,7 @@ def find_precision(name: str | None, dtype: torch.dtype | None, device: torch.de
     precision = PRECISIONS[name]
     if dtype is not None and dtype is not precision.dtype:
         raise InvalidArgument(
-            f"dtype {dtype} contradicts precision {name!r}, whose parameters are {precision.dtype}; "
+            f"dtype {dtype} contradicts precision {name!r}, whose dtype is {precision.dtype}; "
             f"give one of the two. Parameters may be float32 or bfloat16"
         )
     if precision.tf32 and device.type != "cuda":
@@ -88,7 +88,7 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
         return
     wanted = "tf32" if precision.tf32 else "ieee"
     with ExitStack() as restore:
-        for switch in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):
+        for switch in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
             restore.callback(setattr, switch, "fp32_precision", switch.fp32_precision)
             switch.fp32_precision = wanted
         yield

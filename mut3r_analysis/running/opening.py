@@ -1,9 +1,7 @@
 """Opening a run: the labelled tree that a store holds, read lazily."""
 
-import json
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -27,9 +25,9 @@ def open_run(path: str | Path | Store) -> xr.DataTree:
     Returns
     -------
     xarray.DataTree
-        Arrays are read from the store when they are used. Where whole maps or archived queries and
-        keys were captured, ``logits``, ``weights`` and every statistic that was not stored are there
-        as well, computed for just the part that is selected. Tokens are selected by meaning:
+        Arrays are read from the store when they are used. Where whole maps or archived queries
+        and keys were captured, ``logits``, ``weights`` and every statistic that was not stored
+        are there as well, computed for the part that is selected. Select tokens by meaning:
         ``.sel(token="patch", patch_row=3, patch_col=4)``, and on the key side ``key_token``,
         ``key_patch_row``, ``key_patch_col``.
 
@@ -71,8 +69,8 @@ def open_run(path: str | Path | Store) -> xr.DataTree:
             "and are shown",
             stacklevel=2,
         )
-    # The first group that every run has tells which source frames are whole.
-    whole = set(tree["prediction"]["frame"].values[:complete].tolist())
+    # Every run has a prediction of every frame; it tells which source frames are whole.
+    whole = set(tree["prediction"].to_dataset()["frame"].values[:complete].tolist())
     nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=tree.attrs)}
     for node in tree.subtree:
         dataset = node.to_dataset(inherit=False)
@@ -81,7 +79,7 @@ def open_run(path: str | Path | Store) -> xr.DataTree:
         if complete < frames:
             kept = [i for i, frame in enumerate(dataset["frame"].values) if int(frame) in whole]
             dataset = dataset.isel(frame=slice(0, len(kept)))
-        nodes[node.path] = label(dataset.assign(derived_variables(dataset, node.name)))
+        nodes[node.path] = label(dataset.assign(derived_variables(dataset, str(node.name))))
     opened = xr.DataTree.from_dict(nodes, name=str(tree.attrs["sequence"]["name"]))
     opened.set_close(tree.close)
     return opened
@@ -98,9 +96,7 @@ def label(dataset: xr.Dataset) -> xr.Dataset:
     for name, coordinate in coded.items():
         attrs = {key: value for key, value in coordinate.attrs.items() if key != "labels"}
         labels = np.array(coordinate.attrs["labels"])
-        dataset = dataset.assign_coords(
-            {name: (coordinate.dims, labels[coordinate.values], attrs)}
-        )
+        dataset = dataset.assign_coords({name: (coordinate.dims, labels[coordinate.values], attrs)})
     for prefix in ("", "key_"):
         names = [f"{prefix}{part}" for part in ("token", "patch_row", "patch_col")]
         if all(name in dataset.coords for name in names):
@@ -109,14 +105,3 @@ def label(dataset: xr.Dataset) -> xr.Dataset:
             for name in names:
                 dataset[name].attrs.update(attrs[name])
     return dataset
-
-
-def describe(tree: xr.DataTree) -> dict[str, Any]:
-    """Return a run's provenance with its JSON parts decoded."""
-    decoded = {}
-    for name, value in tree.attrs.items():
-        try:
-            decoded[name] = json.loads(value) if name in ("capture", "cue", "gate") else value
-        except (TypeError, ValueError):
-            decoded[name] = value
-    return decoded

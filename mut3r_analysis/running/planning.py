@@ -138,9 +138,7 @@ def plan(
     )
 
 
-def frame_flops(
-    backbone: CUT3R, sequence: xr.Dataset, outputs: Collection[str]
-) -> dict[str, int]:
+def frame_flops(backbone: CUT3R, sequence: xr.Dataset, outputs: Collection[str]) -> dict[str, int]:
     """Operations of one frame by part, counted on a copy without memory."""
     height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
     with torch.device("meta"), torch.no_grad():

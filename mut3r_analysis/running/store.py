@@ -59,13 +59,13 @@ def chunking(
     if size > _MAP_BYTES and variable.dims[1:3] == ("layer", "head"):
         heads, *rest = variable.shape[2:]
         return (1, 1, 1, *rest), (1, 1, heads, *rest)
-    rest = variable.shape[1:]
+    shape = variable.shape[1:]
     if not dense or size > _MAP_BYTES:
-        return (1, *rest), None
+        return (1, *shape), None
     block = min(block, variable.shape[0])
     if size <= _WHOLE_BLOCK_CHUNK:
-        return (block, *rest), None
-    return (1, *rest), (block, *rest)
+        return (block, *shape), None
+    return (1, *shape), (block, *shape)
 
 
 def stored_bytes(variable: Variable, block: int, dense: bool) -> int:
@@ -188,7 +188,7 @@ class BlockWriter:
         self.complete = 0
 
     def add(self, position: int, found: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-        """Add everything known of the frame at a position of the sequence: group -> name -> array."""
+        """Add what is known of the frame at a position: group -> name -> array."""
         for path, values in found.items():
             row = self._row[path].get(position)
             if row is None:

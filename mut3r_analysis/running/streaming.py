@@ -1,11 +1,11 @@
 """The loop over frames: one step of the backbone, everything asked for, nothing kept."""
 
+import signal
+import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-import signal
-import threading
 from types import FrameType
 from typing import Any
 
@@ -137,7 +137,9 @@ def _frames(
         for position in range(sequence.sizes["frame"]):
             recorder = None
             if capture is not None and any(
-                position in group.frames for path, group in recorded.items() if path in capture.sites
+                position in group.frames
+                for path, group in recorded.items()
+                if path in capture.sites
             ):
                 recorder = Recorder(capture)
             frame = sequence.isel(frame=position)

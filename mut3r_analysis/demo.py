@@ -1,0 +1,102 @@
+"""The quickstart, executed: a store, figures and a page to read."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from mut3r_analysis.data import data_path
+from mut3r_analysis.errors import AlreadyExists, MissingFile
+from mut3r_analysis.notebook import execute_notebook, find_notebook
+
+NOTEBOOK = "00_quickstart"
+
+
+def demo(
+    out: str | Path,
+    *,
+    backbone: str | None = None,
+    sequence: str = "scenes/orbit-03",
+    frames: int = 12,
+    progress: bool = True,
+) -> Path:
+    """Execute the quickstart notebook and keep everything it makes.
+
+    Parameters
+    ----------
+    out : str or Path
+        Folder, made where needed. What an earlier demo left there is replaced, nothing else.
+    backbone : str, optional
+        What `load_backbone` takes; by default the bundled ``"tiny"``, or random weights where no
+        checkpoint is bundled.
+    sequence : str
+        What `open_sequence` takes.
+    frames : int
+        At most this many frames are run.
+    progress : bool
+        Print what happens, and where the results are.
+
+    Returns
+    -------
+    Path
+        The HTML page. Beside it are ``quickstart.zarr`` and ``figures/``.
+
+    Raises
+    ------
+    AlreadyExists
+        When ``quickstart.zarr`` is there and is not the store of a run.
+    MissingFile
+        When the notebook, the checkpoint or the sequence does not exist.
+    """
+    out = Path(out).resolve()
+    notebook = find_notebook(NOTEBOOK)
+    store, page = out / "quickstart.zarr", out / "quickstart.html"
+    _remove_earlier(store)
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = backbone or _default_backbone()
+    # The kernel starts in another folder than the caller.
+    places = {
+        name: str(Path(given).resolve()) if Path(given).exists() else given
+        for name, given in (("backbone", chosen), ("sequence", sequence))
+    }
+    if progress:
+        print(f"executing {notebook.name}: backbone {chosen}, sequence {sequence}")
+    execute_notebook(
+        notebook,
+        {**places, "frames": frames, "out": out, "progress": False},
+        out_html=page,
+        on_cell=_counter if progress and sys.stderr.isatty() else None,
+    )
+    if progress:
+        print(f"page     {page}")
+        print(f"store    {store}")
+        print(f"figures  {out / 'figures'}")
+    return page
+
+
+def _default_backbone() -> str:
+    try:
+        data_path("checkpoints", "tiny.safetensors")
+    except MissingFile:
+        return "random:small"
+    return "tiny"
+
+
+def _remove_earlier(store: Path) -> None:
+    """Remove what an earlier demo wrote; refuse to touch anything else."""
+    if not store.exists():
+        return
+    try:
+        root = json.loads((store / "zarr.json").read_text())
+    except (OSError, ValueError):
+        root = {}
+    if "format_version" not in root.get("attributes", {}):
+        raise AlreadyExists(
+            f"{store} exists and is not the store of a run; move it away or choose another folder"
+        )
+    shutil.rmtree(store)
+
+
+def _counter(done: int, count: int) -> None:
+    end = "\n" if done == count - 1 else ""
+    print(f"\rcell {done + 1} of {count}", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,148 @@
+"""Executing the project's notebooks with parameters."""
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mut3r_analysis.errors import InvalidArgument, MissingFile
+
+_PACKAGE = Path(__file__).resolve().parent
+_ROOTS = (_PACKAGE / "notebooks", _PACKAGE.parent / "notebooks")
+"""Where notebooks are: in an installed package, and in a checkout."""
+
+
+def find_notebook(name: str) -> Path:
+    """Return the path of one of the project's notebooks.
+
+    Parameters
+    ----------
+    name : str
+        File name, with or without its suffix.
+
+    Raises
+    ------
+    MissingFile
+        When there is none of that name; the message lists those there are.
+    """
+    file = Path(name).with_suffix(".ipynb").name
+    for root in _ROOTS:
+        if (root / file).is_file():
+            return root / file
+    present = sorted({path.stem for root in _ROOTS for path in root.glob("*.ipynb")})
+    raise MissingFile(
+        f"no notebook {file!r}; there are: {', '.join(present) or 'none'}. Notebooks come with a "
+        "checkout of the repository and with its wheel; install again from either"
+    )
+
+
+def execute_notebook(
+    path: str | Path,
+    parameters: dict[str, Any],
+    out_html: str | Path | None = None,
+    timeout: float = 600,
+    on_cell: Callable[[int, int], None] | None = None,
+) -> Any:
+    """Execute a notebook with parameters, in a fresh kernel.
+
+    The notebook must have one cell tagged ``parameters`` that assigns plain names; the values given
+    are assigned in a new cell right after it. The file itself is not changed.
+
+    Parameters
+    ----------
+    path : str or Path
+    parameters : dict
+        Values by name; anything whose ``repr`` is a Python literal, and paths.
+    out_html : str or Path, optional
+        Also write the executed notebook as a page.
+    timeout : float
+        Seconds that one cell may take.
+    on_cell : callable, optional
+        Called with the number of cells done and of all cells, before each.
+
+    Returns
+    -------
+    nbformat.NotebookNode
+        The executed notebook.
+
+    Raises
+    ------
+    MissingFile
+        When there is no such file.
+    InvalidArgument
+        When the notebook has no parameters cell, does not know a name, or a value is no literal.
+    nbclient.exceptions.CellExecutionError
+        When a cell fails; it shows the cell and its traceback.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFile(f"no notebook at {path}")
+    notebook = nbformat.read(path, as_version=4)
+    place = _parameters_cell(notebook, path)
+    known = _assigned_names(notebook.cells[place].source)
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise InvalidArgument(
+            f"{path.name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+    source = "\n".join(f"{name} = {_literal(name, value)}" for name, value in parameters.items())
+    injected = nbformat.v4.new_code_cell(
+        source, id="injected-parameters", metadata={"tags": ["injected-parameters"]}
+    )
+    notebook.cells.insert(place + 1, injected)
+    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3")
+    if on_cell is not None:
+        count = len(notebook.cells)
+        client.on_cell_start = lambda cell, cell_index: on_cell(cell_index, count)
+    client.execute()
+    if out_html is not None:
+        _write_page(notebook, Path(out_html))
+    return notebook
+
+
+def _parameters_cell(notebook: Any, path: Path) -> int:
+    places = [
+        index
+        for index, cell in enumerate(notebook.cells)
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])
+    ]
+    if len(places) != 1:
+        raise InvalidArgument(
+            f"{path.name} has {len(places)} code cells tagged 'parameters'; tag exactly one"
+        )
+    return places[0]
+
+
+def _assigned_names(source: str) -> list[str]:
+    """Names that a cell assigns at its top level."""
+    return [
+        target.id
+        for statement in ast.parse(source).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    ]
+
+
+def _literal(name: str, value: Any) -> str:
+    text = repr(str(value) if isinstance(value, Path) else value)
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise InvalidArgument(
+            f"parameter {name} = {text} cannot be written into a notebook; "
+            "give numbers, texts, None, True, False, or lists and dicts of them"
+        ) from None
+    return text
+
+
+def _write_page(notebook: Any, out: Path) -> None:
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": out.stem}})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")

@@ -1,0 +1,189 @@
+"""Statistics equal their dense float64 definitions, and nobody forms the map to get them."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mut3r_analysis.attention import STATISTICS, Capture, Recorder, attend, site_statistics
+from mut3r_analysis.attention.sites import CAPTURED_KINDS, Site
+from mut3r_analysis.attention.statistics import tile_rows
+from mut3r_analysis.backbones import CUT3RConfig, Frame, load_backbone
+from mut3r_analysis.errors import InvalidArgument
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-3, torch.float16: 1e-3}
+
+
+def dense(q, k):
+    q, k = q.double(), k.double()
+    z = q @ k.mT / q.shape[-1] ** 0.5
+    p = z.softmax(-1)
+    return {
+        "logit_mean": z.mean(-1),
+        "logit_variance": z.var(-1, unbiased=False),
+        "logsumexp": z.logsumexp(-1),
+        "entropy": -torch.special.xlogy(p, p).sum(-1),
+        "max_weight": p.amax(-1),
+        "pose_weight": p[..., 0],
+        "received": p.mean(-2),
+        "received_logit": z.mean(-2),
+    }
+
+
+def tokens(generator, heads, count, channels, dtype, offset=1.0, sink=0.0):
+    x = torch.randn(1, heads, count, channels, generator=generator, dtype=torch.float64)
+    x = x + offset * torch.randn(1, heads, 1, channels, generator=generator, dtype=torch.float64)
+    x[:, :, 0] += sink
+    return x.to(dtype)
+
+
+def largest_relative_error(found, expected):
+    return ((found.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@settings(max_examples=40, deadline=None)
+@given(
+    queries=st.integers(2, 90),
+    keys=st.integers(2, 90),
+    heads=st.integers(1, 5),
+    quarter=st.integers(1, 16),
+    offset=st.sampled_from([0.0, 1.0, 4.0]),
+    sink=st.sampled_from([0.0, 2.0]),
+    seed=st.integers(0, 2**16),
+)
+def test_every_statistic_equals_its_definition(
+    dtype, queries, keys, heads, quarter, offset, sink, seed
+):
+    generator = torch.Generator().manual_seed(seed)
+    q = tokens(generator, heads, queries, 4 * quarter, dtype, offset)
+    k = tokens(generator, heads, keys, 4 * quarter, dtype, offset, sink)
+    found = site_statistics(STATISTICS, q, k, pose_key=0)
+    assert set(found) == set(STATISTICS)
+    for name, expected in dense(q, k).items():
+        assert found[name].dtype == torch.promote_types(dtype, torch.float32)
+        if name == "entropy":
+            # A row that is all on one key has entropy 0: compare on the scale of log(keys).
+            expected, values = expected + 1, found[name].double() + 1
+        else:
+            values = found[name]
+        assert largest_relative_error(values, expected) < TOLERANCE[dtype], name
+
+
+def test_full_size_site():
+    generator = torch.Generator().manual_seed(0)
+    q = tokens(generator, 12, 769, 64, torch.float32)
+    k = tokens(generator, 12, 768, 64, torch.float32, sink=1.0)
+    found = site_statistics(STATISTICS, q, k, pose_key=0)
+    for name, expected in dense(q, k).items():
+        assert largest_relative_error(found[name], expected) < 2e-6, name
+
+
+def test_statistics_can_be_differentiated():
+    q, k = (
+        torch.randn(1, 2, 6, 8, dtype=torch.float64, requires_grad=True) for _ in range(2)
+    )
+    torch.autograd.gradcheck(
+        lambda q, k: tuple(site_statistics(STATISTICS, q, k, pose_key=0).values()), (q, k)
+    )
+
+
+def test_extreme_logits_stay_finite():
+    q = torch.full((1, 1, 4, 8), 60.0)
+    k = torch.cat([torch.full((1, 1, 1, 8), 60.0), torch.full((1, 1, 5, 8), -60.0)], dim=2)
+    found = site_statistics(STATISTICS, q, k, pose_key=0)
+    assert all(values.isfinite().all() for values in found.values())
+    assert torch.allclose(found["max_weight"], torch.ones(1, 1, 4))
+    assert found["entropy"].abs().max() < 1e-6
+
+
+def test_one_query_and_one_key():
+    q, k = torch.randn(1, 2, 1, 8), torch.randn(1, 2, 1, 8)
+    found = site_statistics(STATISTICS, q, k, pose_key=0)
+    assert torch.equal(found["received"], torch.ones(1, 2, 1))
+    assert torch.equal(found["logit_variance"], torch.zeros(1, 2, 1))
+
+
+def test_pose_weight_needs_a_pose_key():
+    q, k = torch.randn(1, 2, 5, 8), torch.randn(1, 2, 6, 8)
+    assert "pose_weight" not in site_statistics(STATISTICS, q, k)
+
+
+def test_unknown_statistics_are_refused():
+    with pytest.raises(InvalidArgument, match=r"unknown statistic.*mean_logit.*known: logit_mean"):
+        site_statistics(["mean_logit"], torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4))
+
+
+class LargestMap(TorchDispatchMode):
+    """Notes every tensor that an operation makes whose last two sizes span queries x keys."""
+
+    def __init__(self, extents: set[tuple[int, int]]) -> None:
+        super().__init__()
+        self._extents = extents
+        self.exact: set[tuple[int, int]] = set()
+        self.seen: list[tuple[str, tuple[int, ...]]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, list | tuple) else [result]:
+            if isinstance(value, torch.Tensor) and self._is_map(value.shape):
+                self.seen.append((str(func), tuple(value.shape)))
+        return result
+
+    def _is_map(self, shape) -> bool:
+        sizes = list(shape)
+        return tuple(sizes[-2:]) in self.exact or any(
+            sizes[i] >= queries and sizes[i + 1] >= keys
+            for queries, keys in self._extents
+            for i in range(len(sizes) - 1)
+        ) or any(
+            size == queries * keys * factor
+            for queries, keys in self._extents
+            for size in sizes
+            for factor in (1, 2, 3, 4)
+        )
+
+
+def test_the_watcher_sees_a_map():
+    q, k = torch.randn(1, 2, 70, 8), torch.randn(1, 2, 50, 8)
+    with LargestMap({(70, 50)}) as watch:
+        _ = q @ k.mT
+    assert watch.seen
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(769, 768), (13, 28), (70, 50), (9, 10)])
+def test_no_statistic_allocates_a_map(queries, keys):
+    q, k = torch.randn(1, 3, queries, 4), torch.randn(1, 3, keys, 4)
+    with LargestMap({(queries, keys)}) as watch:
+        site_statistics(STATISTICS, q, k, pose_key=0)
+        attend(Site("image_self", 0), q, k, k, probe=lambda site, q, k: None)
+    assert not watch.seen
+    assert tile_rows(3, queries, keys) < queries
+
+
+def test_no_map_in_a_whole_captured_frame():
+    config = CUT3RConfig(
+        img_size=(64, 64),
+        patch_size=8,
+        enc_embed_dim=64,
+        enc_depth=1,
+        enc_num_heads=4,
+        dec_embed_dim=24,
+        dec_depth=2,
+        dec_num_heads=2,
+        state_dec_num_heads=3,
+        state_size=30,
+        local_mem_size=7,
+        head_type="linear",
+    )
+    backbone = load_backbone(config)
+    recorder = Recorder(Capture(sites=CAPTURED_KINDS))
+    # 65 image tokens, 64 patches and 30 state tokens; no layer has a width of 65 or 30.
+    with LargestMap(set()) as watch, torch.no_grad():
+        watch.exact = {(65, 65), (65, 30), (30, 65), (30, 30)}
+        backbone.step(Frame(torch.rand(1, 3, 64, 64)), probe=recorder)
+    assert not watch.seen
+    found = recorder.take()
+    assert set(found) == set(CAPTURED_KINDS)
+    assert found["image_self"]["entropy"].shape == (1, 2, 2, 65)
