@@ -23,6 +23,18 @@ class Measurement:
     peak_bytes: int
 
 
+_M_MMAP_THRESHOLD = -3
+
+
+def pin_allocator() -> None:
+    """Give every large block its own mapping, so that resident size follows what is alive.
+
+    Otherwise the C library adapts: it keeps freed blocks, and the peak depends on what ran before.
+    """
+    if platform.system() == "Linux":
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 64 * 1024)
+
+
 def measure(alternatives: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, Measurement]:
     """Run every alternative in turn, A B C A B C ..., so that a drifting machine favours none.
 

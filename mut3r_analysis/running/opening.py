@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from xarray.indexes import PandasMultiIndex
 from zarr.abc.store import Store
+from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
 from mut3r_analysis.errors import MissingFile, StoreError
@@ -52,7 +53,10 @@ def open_run(path: str | Path | Store) -> xr.DataTree:
     else:
         location, store = Path("memory"), path
     try:
-        tree = xr.open_datatree(store, engine="zarr", consolidated=False, chunks=None)  # type: ignore[arg-type]
+        with warnings.catch_warnings():
+            # A writer that was killed may leave a temporary file, which is not part of the store.
+            warnings.filterwarnings("ignore", r"Object at .*\.partial", ZarrUserWarning)
+            tree = xr.open_datatree(store, engine="zarr", consolidated=False, chunks=None)  # type: ignore[arg-type]
     except Exception as error:
         raise StoreError(f"{location} is not the Zarr store of a run: {error}") from error
     version = tree.attrs.get("format_version")

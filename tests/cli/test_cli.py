@@ -1,0 +1,124 @@
+"""The command line does what the package does, and fails in one clear line."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mut3r_analysis as m3
+from mut3r_analysis.cli import main
+from mut3r_analysis.cli.arguments import slice_parts
+from mut3r_analysis.errors import InvalidArgument
+
+
+@pytest.fixture
+def frames(tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for t in range(4):
+        noise = np.random.default_rng(t).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{t}.png")
+    return str(folder)
+
+
+def test_run_and_open(frames, tmp_path, capsys):
+    out = str(tmp_path / "run.zarr")
+    arguments = ["--backbone", "random:small", "--statistics", "entropy", "--layers", "0:2"]
+    assert main(["run", frames, *arguments, "--frames", "0:4:2", "--out", out, "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 frames in" in printed
+    assert "random weights" in printed
+    run = m3.open_run(out)
+    assert run["attention/image_self/entropy"].sizes["layer"] == 2
+    assert list(run["prediction"].frame.values) == [0, 2]
+
+
+def test_run_without_capture(frames, tmp_path):
+    out = str(tmp_path / "run.zarr")
+    arguments = ["--backbone", "random:small", "--statistics", "--outputs", "pose"]
+    assert main(["run", frames, *arguments, "--out", out, "--quiet"]) == 0
+    assert "attention" not in m3.open_run(out).children
+
+
+def test_plan_writes_nothing(frames, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["plan", frames, "--backbone", "random:small"]) == 0
+    assert "GFLOP per frame" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_doctor_checks_parity(capsys):
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert "matches the official implementation" in printed
+    assert "torch" in printed
+
+
+def test_doctor_fails_when_numbers_differ(capsys, monkeypatch):
+    from mut3r_analysis import selftest
+
+    monkeypatch.setattr(
+        selftest, "parity", lambda: [selftest.Agreement("pose", float("nan"), 1e-5)]
+    )
+    assert main(["doctor"]) == 1
+    assert "does NOT match" in capsys.readouterr().out
+
+
+def test_convert(tmp_path, capsys):
+    from mut3r_analysis.backbones import write_checkpoint
+
+    backbone = m3.load_backbone("random:small")
+    source, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    write_checkpoint(source, backbone.state_dict(), backbone.config)
+    assert main(["convert", str(source), str(target), "--dtype", "float16"]) == 0
+    assert "wrote" in capsys.readouterr().out
+    assert target.stat().st_size < 0.6 * source.stat().st_size
+    assert m3.load_backbone(target).config == backbone.config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nowhere", "--out", "x.zarr"], "does not exist"),
+        (["plan", "{frames}", "--backbone", "tinny"], "no checkpoint 'tinny'"),
+        (["plan", "{frames}", "--backbone", "random:small", "--frames", "a:b"], "START:STOP"),
+        (["plan", "{frames}", "--backbone", "random:small", "--layers", "3"], "half-open range"),
+        (["plan", "{frames}", "--backbone", "random:small", "--sites", "self"], "image_self"),
+        (["convert", "no.pth", "b.safetensors"], "no checkpoint at no.pth"),
+    ],
+)
+def test_errors_are_one_line_and_exit_with_1(frames, capsys, arguments, message):
+    assert main([argument.format(frames=frames) for argument in arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("mut3r: error: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_help_names_every_verb(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    for verb in ("run", "plan", "convert", "doctor", "demo"):
+        assert verb in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"), [("::", (0, None, 1)), ("3:", (3, None, 1)), ("2:9:3", (2, 9, 3))]
+)
+def test_frame_ranges(text, parts):
+    assert slice_parts(text) == parts
+    with pytest.raises(InvalidArgument):
+        slice_parts("5")
+
+
+def test_the_command_is_installed():
+    done = subprocess.run(
+        [sys.executable, "-m", "mut3r_analysis", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("mut3r ")
