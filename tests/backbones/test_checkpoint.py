@@ -32,7 +32,8 @@ from mut3r_analysis.backbones.checkpoint import (
     write_checkpoint,
 )
 from mut3r_analysis.backbones.config import CUT3RConfig
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.cut3r import CUT3R, Frame
+from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.backbones.unpickling import load_unexecuted
 from mut3r_analysis.errors import (
     AlreadyExists,
@@ -667,7 +668,7 @@ def test_a_checkpoint_prints_without_its_tensors(tmp_path, weights):
 
 @pytest.mark.parametrize("head", ["dpt", "linear"])
 @pytest.mark.parametrize("args", ["namespace", "omegaconf"])
-def test_the_golden_weights_in_the_official_layout_load_to_identical_tensors(
+def test_the_golden_weights_in_the_official_layout_give_the_golden_numbers(
     shared, tmp_path, head, args
 ):
     golden = load_file(shared / "golden" / f"weights_{head}.safetensors")
@@ -689,6 +690,28 @@ def test_the_golden_weights_in_the_official_layout_load_to_identical_tensors(
     check_weights(read.weights, expected_shapes(read.config))
     target = convert_checkpoint(path, tmp_path / "cut3r.safetensors", dtype="float16")
     assert_same(read_checkpoint(target).weights, golden)
+    with np.load(shared / "golden" / "inputs.npz") as inputs:
+        images = torch.from_numpy(inputs["img"])
+    with np.load(shared / "golden" / f"outputs_cut3r_{head}.npz") as file:
+        expected = {name: torch.from_numpy(file[name]) for name in file.files}
+    for source in (path, target):
+        backbone, state, steps = load_backbone(source, device="cpu"), None, []
+        for image in images:
+            steps.append(backbone.step(Frame(image[None]), state))
+            state = steps[-1].state
+        found = {
+            "camera_pose": (torch.cat([step.prediction.pose for step in steps]), 0, 2e-5),
+            "state": (torch.cat([step.state.tokens for step in steps]), 0, 2e-5),
+            "conf": (torch.cat([step.prediction.confidence_world for step in steps]), 1e-4, 1e-4),
+            "pts3d_in_self_view": (
+                torch.cat([step.prediction.points_self for step in steps]),
+                1e-4,
+                5e-4,
+            ),
+        }
+        for name, (values, rtol, atol) in found.items():
+            wanted = expected[name][1:] if name == "state" else expected[name]
+            torch.testing.assert_close(values, wanted, rtol=rtol, atol=atol, msg=name)
 
 
 def test_the_golden_files_themselves_have_no_configuration(shared):

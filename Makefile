@@ -1,0 +1,38 @@
+PYTHON ?= python3
+VENV ?= .venv
+# Installed first and by exact version: a looser request may bring several GB of CUDA packages.
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Tests run in parallel, one thread each; more threads would only wait for each other.
+WORKERS ?= auto
+
+.PHONY: demo test lab bench lint clean
+
+demo: $(READY)
+	$(BIN)/mut3r demo --out outputs
+
+test: $(READY) lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+bench: $(READY)
+	$(BIN)/python benchmarks/capture.py
+
+clean:
+	rm -rf outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; set PYTHON="'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet -e '.[cluster,test]'
+	touch $(READY)

@@ -1,0 +1,100 @@
+"""The package as a whole: light to import, declared once, documented, committed without outputs."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import mut3r_analysis as m3
+from mut3r_analysis.data import data_path
+from mut3r_analysis.errors import MissingFile
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def modules_after(statement: str) -> set[str]:
+    script = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_importing_the_package_is_light():
+    heavy = {"torch", "matplotlib", "xarray", "numpy", "scipy", "zarr", "pandas"}
+    assert not heavy & modules_after("import mut3r_analysis")
+
+
+def test_help_is_light():
+    statement = "from mut3r_analysis.cli.main import build_parser; build_parser()"
+    assert not {"torch", "matplotlib", "xarray"} & modules_after(statement)
+
+
+def test_figures_are_imported_only_when_used():
+    assert "matplotlib" not in modules_after("import mut3r_analysis as m3; m3.run; m3.open_sequence")
+
+
+def test_public_names_exist():
+    for name in m3.__all__:
+        assert getattr(m3, name) is not None, name
+    assert set(m3.__all__) <= set(dir(m3))
+    with pytest.raises(AttributeError, match="no attribute 'runs'"):
+        m3.runs  # noqa: B018
+
+
+def test_names_do_not_change_when_submodules_are_imported():
+    first = m3.published
+    assert callable(first)
+    assert m3.published is first
+    assert callable(m3.run)
+
+
+def test_environment_equals_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, packages = environment["dependencies"]
+    assert python == f"python{PYPROJECT['project']['requires-python']}"
+    assert pip == "pip"
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    declared = [*PYPROJECT["project"]["dependencies"], *extras["cluster"], *extras["test"]]
+    assert packages["pip"] == [*declared, "-e ."]
+
+
+def test_data_ships_in_the_wheel():
+    build = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert build["force-include"]["data"] == "mut3r_analysis/data"
+    assert data_path("selftest", "cut3r-tiny.npz").is_file()
+
+
+def test_missing_data_lists_what_is_there():
+    with pytest.raises(MissingFile, match=r"data/selftest holds: .*cut3r-tiny\.npz"):
+        data_path("selftest", "nothing.npz")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebooks_are_committed_without_outputs(path):
+    notebook = json.loads(path.read_text())
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"], cell["source"]
+            assert cell["execution_count"] is None
+
+
+def test_readme_names_every_make_target_that_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = makefile.split(".PHONY:")[1].splitlines()[0].split()
+    readme = (ROOT / "README.md").read_text()
+    for target in targets:
+        assert f"make {target}" in readme, target
+
+
+def test_the_whole_command_line_is_in_the_readme():
+    from mut3r_analysis.cli.main import build_parser
+
+    readme = (ROOT / "README.md").read_text()
+    for verb in build_parser()._subparsers._group_actions[0].choices:
+        assert f"mut3r {verb}" in readme, verb
