@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mut3r_analysis.backbones import load_backbone
     from mut3r_analysis.literature import compare, conflicts, headlines, published
     from mut3r_analysis.running import open_run, plan, run
-    from mut3r_analysis.sequences import open_sequence
+    from mut3r_analysis.sequences import check_dataset, export_sequence, open_sequence
 
 __version__ = "0.1.0"
 
@@ -32,9 +32,11 @@ __all__ = [
     "__version__",
     "attention",
     "backbones",
+    "check_dataset",
     "compare",
     "conflicts",
     "errors",
+    "export_sequence",
     "figures",
     "headlines",
     "load_backbone",
@@ -55,9 +57,11 @@ __getattr__ = lazy_names(
         "Capture": "mut3r_analysis.attention",
         "attention": "mut3r_analysis.attention",
         "backbones": "mut3r_analysis.backbones",
+        "check_dataset": "mut3r_analysis.sequences",
         "compare": "mut3r_analysis.literature",
         "conflicts": "mut3r_analysis.literature",
         "errors": "mut3r_analysis.errors",
+        "export_sequence": "mut3r_analysis.sequences",
         "figures": "mut3r_analysis.figures",
         "headlines": "mut3r_analysis.literature",
         "load_backbone": "mut3r_analysis.backbones",

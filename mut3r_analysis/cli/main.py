@@ -15,6 +15,7 @@ _COMMANDS = (
     "mut3r_analysis.cli.convert",
     "mut3r_analysis.cli.doctor",
     "mut3r_analysis.metrics.command",
+    "mut3r_analysis.sequences.layouts.command",
 )
 """Modules that add a verb: ``add_parser(subparsers)``, whose parser sets ``run=`` for its args."""
 

@@ -9,7 +9,16 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 
-OPENERS: dict[str, str] = {"scenes": "mut3r_analysis.scenes:open_scene"}
+OPENERS: dict[str, str] = {
+    "scenes": "mut3r_analysis.scenes:open_scene",
+    "sintel": "mut3r_analysis.sequences.layouts.sintel:open_sintel",
+    "bonn": "mut3r_analysis.sequences.layouts.bonn:open_bonn",
+    "tum": "mut3r_analysis.sequences.layouts.tum:open_tum",
+    "kitti": "mut3r_analysis.sequences.layouts.kitti:open_kitti",
+    "scannet": "mut3r_analysis.sequences.layouts.scannet:open_scannet",
+    "dycheck": "mut3r_analysis.sequences.layouts.dycheck:open_dycheck",
+    "davis": "mut3r_analysis.sequences.layouts.davis:open_davis",
+}
 """Prefix -> ``"module:function"``. The function takes what follows the prefix and returns a
 sequence; its module is imported when first asked for."""
 

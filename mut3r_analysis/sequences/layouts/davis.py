@@ -1,0 +1,130 @@
+"""DAVIS: videos with hand-made masks of the moving objects.
+
+``ROOT`` is ``DAVIS`` (or the folder around it)::
+
+    JPEGImages/480p/<sequence>/00000.jpg  Annotations/480p/<sequence>/00000.png
+"""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.sequences.layouts.files import (
+    GRID,
+    PlaneFiles,
+    SequenceFiles,
+    assemble,
+    existing,
+    lazy_planes,
+    open_frames,
+)
+from mut3r_analysis.sequences.layouts.formats import read_labels, read_mask, write_image
+from mut3r_analysis.sequences.layouts.layout import Layout, no_poses, subfolders
+from mut3r_analysis.sequences.layouts.location import parse_location
+
+RESOLUTIONS = ("480p", "Full-Resolution")
+OPTIONS = {"resolution": RESOLUTIONS}
+
+_LARGEST_LABEL = 255
+
+
+def open_davis(rest: str) -> xr.Dataset:
+    """Open ``ROOT#camel``, all frames. Option: ``resolution=480p|Full-Resolution``.
+
+    Returns
+    -------
+    Dataset
+        `image`; `instance`, the label of each annotated object, and `motion_mask`, true for any.
+        The coordinate ``motion_known`` is there, false, where a frame is not annotated.
+
+    Raises
+    ------
+    MissingFile, UnreadableFile, InvalidArgument
+        Unknown sequence or option, or damaged files.
+    """
+    location = parse_location("davis", rest)
+    resolution = location.choices(OPTIONS)["resolution"]
+    found = find(location.root)
+    name = location.choose(found)
+    files = list_files(found[name], name, resolution)
+    files.require_complete()
+    images = open_frames(files.images)
+    size = (images.height, images.width)
+    variables: dict = {}
+    if "instance" in files.truth:
+        labels = files.truth["instance"]
+        masks = PlaneFiles(labels, read_mask, size, np.dtype(bool), absent=False)
+        instances = PlaneFiles(labels, read_labels, size, np.dtype(np.uint8), absent=0)
+        variables["motion_mask"] = (GRID, lazy_planes(masks))
+        variables["instance"] = (GRID, lazy_planes(instances))
+    return assemble(files, images, variables, attrs={"resolution": resolution})
+
+
+def find(root: Path) -> dict[str, Path]:
+    """Find sequences: name to the folder that holds JPEGImages."""
+    return {
+        folder.name: base
+        for base in (root / "DAVIS", root)
+        for resolution in RESOLUTIONS
+        for folder in subfolders(base / "JPEGImages" / resolution)
+    }
+
+
+def list_files(base: Path, name: str, resolution: str = "480p") -> SequenceFiles:
+    """List the files of a sequence."""
+    folder = base / "JPEGImages" / resolution / name
+    images = sorted(folder.glob("*.jpg"))
+    labels = existing(
+        base / "Annotations" / resolution / name / f"{image.stem}.png" for image in images
+    )
+    lacking = labels.count(None)
+    notes = (f"{lacking} of {len(images)} frames are not annotated",) if lacking else ()
+    truth = {"motion_mask": labels, "instance": labels}
+    return SequenceFiles("davis", name, folder, tuple(images), truth, notes)
+
+
+def write(sequence: xr.Dataset, root: Path, name: str) -> None:
+    """Write JPEG images, which are lossy, and annotations.
+
+    What moves is annotated: with its instance where the sequence knows it, else as object 1; a
+    sequence without motion masks has all its instances annotated.
+    """
+    images, labels = (root / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
+    for folder in (images, labels):
+        folder.mkdir(parents=True)
+    for index in range(sequence.sizes["frame"]):
+        frame = sequence.isel(frame=index)
+        write_image(images / f"{index:05d}.jpg", frame["image"].values)
+        write_image(labels / f"{index:05d}.png", _annotation(frame))
+
+
+def _annotation(frame: xr.Dataset) -> np.ndarray:
+    """Labels (y, x), uint8."""
+    labels = frame["instance"].values if "instance" in frame else np.zeros(())
+    if labels.min() < 0 or labels.max() > _LARGEST_LABEL:
+        raise InvalidArgument(
+            f"instances run from {labels.min()} to {labels.max()}; an annotation holds 0 to "
+            f"{_LARGEST_LABEL}: renumber them"
+        )
+    if "motion_mask" in frame:
+        labels = np.where(frame["motion_mask"].values, np.maximum(labels, 1), 0)
+    return labels.astype(np.uint8)
+
+
+_SITE = "DAVIS, https://davischallenge.org"
+LAYOUT = Layout(
+    name="davis",
+    find=find,
+    list_files=list_files,
+    poses=no_poses,
+    open=open_davis,
+    write=write,
+    needs=("image", "motion_mask|instance"),
+    looks_like="JPEGImages/480p/<sequence>/00000.jpg",
+    obtain={
+        "image": f"{_SITE}: DAVIS 2017, TrainVal, 480p",
+        "motion_mask": f"{_SITE}: the Annotations of DAVIS 2017, TrainVal, 480p",
+    },
+)

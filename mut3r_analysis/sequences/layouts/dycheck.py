@@ -1,0 +1,335 @@
+"""DyCheck's iPhone recordings, with what Shape of Motion added to them.
+
+``ROOT`` holds one folder per scene::
+
+    rgb/1x/0_00000.png  depth/1x/0_00000.npy  camera/0_00000.json
+    splits/{train,val}.json
+    flow3d_preprocessed/colmap/sparse/{cameras,images}.bin
+    flow3d_preprocessed/aligned_depth_anything_colmap/1x/0_00000.npy   inverse depth
+    flow3d_preprocessed/track_anything/1x/0_00000.png                  masks of what moves
+
+Both kinds of camera measure pixels from the corner of the image; a sequence has its first pixel's
+centre at (0, 0), so principal points are shifted by half a pixel. Units are those of the files:
+metres for LiDAR, those of the COLMAP reconstruction otherwise.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from mut3r_analysis.errors import MissingFile, UnreadableFile
+from mut3r_analysis.sequences.layouts.colmap import (
+    HALF_PIXEL,
+    Registered,
+    read_sparse,
+    write_sparse,
+)
+from mut3r_analysis.sequences.layouts.files import (
+    GRID,
+    INTRINSICS,
+    POSE,
+    PlaneFiles,
+    SequenceFiles,
+    assemble,
+    existing,
+    lazy_planes,
+    open_frames,
+)
+from mut3r_analysis.sequences.layouts.formats import (
+    read_bytes,
+    read_mask,
+    valid_or_nan,
+    write_image,
+    write_mask,
+)
+from mut3r_analysis.sequences.layouts.layout import Layout, subfolders
+from mut3r_analysis.sequences.layouts.location import parse_location
+
+OPTIONS = {
+    "split": ("train", "val", "all"),
+    "cameras": ("auto", "refined", "original"),
+    "depth": ("auto", "aligned", "lidar"),
+}
+SMALLEST_INVERSE = 1e-3
+"""Inverse depths are raised to this before their reciprocal is taken."""
+LARGEST_RATIO = 2.5
+"""Depth is cut at this multiple of the median over frames of the largest depth of a frame."""
+
+_ADDED = Path("flow3d_preprocessed")
+_SPARSE = _ADDED / "colmap" / "sparse"
+_ALIGNED = _ADDED / "aligned_depth_anything_colmap" / "1x"
+_MASKS = _ADDED / "track_anything" / "1x"
+
+
+def open_dycheck(rest: str) -> xr.Dataset:
+    """Open ``ROOT#apple``: the frames of a split.
+
+    Options: ``split=train|val|all``; ``cameras=refined`` (COLMAP, by Shape of Motion) or
+    ``original`` (camera/*.json); ``depth=aligned`` (Depth Anything, aligned to COLMAP) or ``lidar``
+    (depth/1x). The released scorer uses refined and aligned, which are the default where they
+    exist. Attributes say which were taken.
+
+    Aligned depth is the reciprocal of inverse depth of at least 0.001, cut at 2.5 times the median
+    over the frames of a split of their largest depth; the first read of a depth map reads all of
+    them once to find that bound, one at a time.
+
+    Returns
+    -------
+    Dataset
+        `image`; `depth`, `pose`, `intrinsics`, `motion_mask` as far as their files exist.
+
+    Raises
+    ------
+    MissingFile, UnreadableFile, InvalidArgument
+        Unknown scene or option, frames without their truth, or damaged files.
+    """
+    location = parse_location("dycheck", rest)
+    chosen = location.choices(OPTIONS)
+    found = find(location.root)
+    name = location.choose(found)
+    files = list_files(found[name], name, **chosen)
+    files.require_complete()
+    images = open_frames(files.images)
+    size = (images.height, images.width)
+    variables: dict = {}
+    attrs = {"split": chosen["split"]}
+    if "depth" in files.truth:
+        depth = tuple(file for file in files.truth["depth"] if file)
+        aligned = _is_aligned(depth[0])
+        attrs["depth"] = "aligned" if aligned else "lidar"
+        planes = PlaneFiles(depth, AlignedDepth(depth) if aligned else read_lidar, size)
+        variables["depth"] = (GRID, lazy_planes(planes))
+    if "pose" in files.truth:
+        cameras = _read_cameras(files)
+        attrs["cameras"] = "original" if _is_original(files) else "refined"
+        variables["pose"] = (POSE, np.stack([camera.pose for camera in cameras]))
+        variables["intrinsics"] = (INTRINSICS, np.stack([each.intrinsics for each in cameras]))
+    if "motion_mask" in files.truth:
+        masks = PlaneFiles(
+            files.truth["motion_mask"], read_mask, size, np.dtype(bool), absent=False
+        )
+        variables["motion_mask"] = (GRID, lazy_planes(masks))
+    return assemble(files, images, variables, attrs=attrs)
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedDepth:
+    """Reads inverse depth as depth, by the rule of Shape of Motion's loader."""
+
+    files: tuple[Path, ...]
+
+    def __call__(self, path: Path) -> NDArray[np.float32]:
+        """Read (y, x); NaN where the file holds NaN."""
+        return valid_or_nan(np.minimum(self._reciprocal(path), self.bound))
+
+    @cached_property
+    def bound(self) -> np.float32:
+        """Largest depth that is kept."""
+        largest = sorted(self._reciprocal(path).max(initial=0) for path in self.files)
+        # The lower of two middle values, as torch.median takes it.
+        return np.float32(LARGEST_RATIO * largest[(len(largest) - 1) // 2])
+
+    @staticmethod
+    def _reciprocal(path: Path) -> NDArray[np.float32]:
+        inverse = _read_array(path)
+        depth = np.float32(1) / np.maximum(np.nan_to_num(inverse, nan=1), SMALLEST_INVERSE)
+        return np.where(np.isnan(inverse), np.float32(0), depth)
+
+
+def read_lidar(path: Path) -> NDArray[np.float32]:
+    """Read LiDAR depth (y, x), metres; NaN where it holds 0."""
+    return valid_or_nan(_read_array(path))
+
+
+def find(root: Path) -> dict[str, Path]:
+    """Find scenes: name to folder."""
+    return {
+        folder.name: folder
+        for folder in (root, *subfolders(root))
+        if (folder / "rgb" / "1x").is_dir() and (folder / "camera").is_dir()
+    }
+
+
+def list_files(
+    folder: Path, name: str, split: str = "train", cameras: str = "auto", depth: str = "auto"
+) -> SequenceFiles:
+    """List the files of a scene."""
+    stems = _frame_names(folder, split)
+    if cameras == "auto":
+        cameras = "refined" if (folder / _SPARSE / "images.bin").is_file() else "original"
+    if depth == "auto":
+        depth = "aligned" if (folder / _ALIGNED).is_dir() else "lidar"
+    posed: tuple[Path | None, ...]
+    if cameras == "refined":
+        images_file = folder / _SPARSE / "images.bin"
+        registered = read_sparse(folder / _SPARSE)
+        posed = tuple(images_file if f"{stem}.png" in registered else None for stem in stems)
+    else:
+        posed = existing(folder / "camera" / f"{stem}.json" for stem in stems)
+    planes = folder / _ALIGNED if depth == "aligned" else folder / "depth" / "1x"
+    truth = {
+        "depth": existing(planes / f"{stem}.npy" for stem in stems),
+        "pose": posed,
+        "intrinsics": posed,
+        "motion_mask": existing(folder / _MASKS / f"{stem}.png" for stem in stems),
+    }
+    images = tuple(folder / "rgb" / "1x" / f"{stem}.png" for stem in stems)
+    complete = dict.fromkeys(("depth", "pose", "motion_mask"), len(stems))
+    return SequenceFiles("dycheck", name, folder, images, truth, complete=complete)
+
+
+def write(sequence: xr.Dataset, root: Path, name: str) -> None:
+    """Write a scene: the same cameras and depth as original and LiDAR, and as refined and aligned.
+
+    All frames form the split train; masks are written where the sequence has motion masks.
+    """
+    folder = root / name
+    places = {
+        "rgb": folder / "rgb" / "1x", "lidar": folder / "depth" / "1x",
+        "camera": folder / "camera", "splits": folder / "splits", "aligned": folder / _ALIGNED,
+    }  # fmt: skip
+    if "motion_mask" in sequence:
+        places["masks"] = folder / _MASKS
+    for place in places.values():
+        place.mkdir(parents=True)
+    stems = [f"0_{index:05d}" for index in range(sequence.sizes["frame"])]
+    height, width = sequence.sizes["y"], sequence.sizes["x"]
+    cameras = {}
+    for index, stem in enumerate(stems):
+        frame = sequence.isel(frame=index)
+        depth = valid_or_nan(frame["depth"].values)
+        write_image(places["rgb"] / f"{stem}.png", frame["image"].values)
+        np.save(places["lidar"] / f"{stem}.npy", np.nan_to_num(depth)[..., None])
+        np.save(places["aligned"] / f"{stem}.npy", np.float32(1) / depth)
+        camera = Registered(frame["pose"].values, frame["intrinsics"].values)
+        cameras[f"{stem}.png"] = camera
+        _write_json(places["camera"] / f"{stem}.json", _camera_json(camera, width, height))
+        if "motion_mask" in sequence:
+            write_mask(places["masks"] / f"{stem}.png", frame["motion_mask"].values)
+    write_sparse(folder / _SPARSE, cameras, width, height)
+    split = {
+        "frame_names": stems,
+        "camera_ids": [0] * len(stems),
+        "time_ids": list(range(len(stems))),
+    }
+    _write_json(places["splits"] / "train.json", split)
+
+
+def _frame_names(folder: Path, split: str) -> list[str]:
+    if split == "all":
+        return sorted(file.stem for file in (folder / "rgb" / "1x").glob("*.png"))
+    path = folder / "splits" / f"{split}.json"
+    if not path.is_file():
+        raise MissingFile(f"{path} does not exist; ?split=all takes every image of the scene")
+    names = _read_json(path).get("frame_names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UnreadableFile(f"{path} has no list of frame_names; copy it again")
+    return names
+
+
+def _is_aligned(file: Path) -> bool:
+    return file.parent.parts[-len(_ALIGNED.parts) :] == _ALIGNED.parts
+
+
+def _is_original(files: SequenceFiles) -> bool:
+    return any(file is not None and file.suffix == ".json" for file in files.truth["pose"])
+
+
+def _read_cameras(files: SequenceFiles) -> list[Registered]:
+    if _is_original(files):
+        return [_read_camera(file) for file in files.truth["pose"] if file]
+    registered = read_sparse(files.folder / _SPARSE)
+    return [registered[image.name] for image in files.images if image.name in registered]
+
+
+def _read_camera(path: Path) -> Registered:
+    """Read an original camera; distortion is left aside."""
+    fields = _read_json(path)
+    try:
+        rotation = np.array(fields["orientation"], np.float64).reshape(3, 3)
+        pose = np.eye(4)
+        pose[:3, :3] = rotation.T
+        pose[:3, 3] = fields["position"]
+        focal = float(fields["focal_length"])
+        matrix = np.eye(3)
+        matrix[0, :2] = focal, float(fields.get("skew", 0))
+        matrix[1, 1] = focal * float(fields.get("pixel_aspect_ratio", 1))
+        matrix[:2, 2] = np.array(fields["principal_point"], np.float64) - HALF_PIXEL
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableFile(f"{path} is not a DyCheck camera: {error!r}") from error
+    return Registered(pose, matrix)
+
+
+def _camera_json(camera: Registered, width: int, height: int) -> dict[str, Any]:
+    pose, matrix = camera
+    return {
+        "orientation": pose[:3, :3].T.tolist(),
+        "position": pose[:3, 3].tolist(),
+        "focal_length": float(matrix[0, 0]),
+        "principal_point": (matrix[:2, 2] + HALF_PIXEL).tolist(),
+        "skew": float(matrix[0, 1]),
+        "pixel_aspect_ratio": float(matrix[1, 1] / matrix[0, 0]),
+        "radial_distortion": [0.0, 0.0, 0.0],
+        "tangential_distortion": [0.0, 0.0],
+        "image_size": [width, height],
+    }
+
+
+def _read_array(path: Path) -> NDArray[np.float32]:
+    """Read a plane (y, x) from (y, x) or (y, x, 1)."""
+    if not path.is_file():
+        raise MissingFile(f"{path} does not exist")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UnreadableFile(f"{path} is not a whole .npy file: {error}; copy it again") from error
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise UnreadableFile(f"{path} holds {array.dtype} {array.shape}, not floats (y, x)")
+    return array.astype(np.float32)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(read_bytes(path))
+    except ValueError as error:
+        raise UnreadableFile(f"{path} is not JSON: {error}; copy it again") from error
+    if not isinstance(fields, dict):
+        raise UnreadableFile(f"{path} holds a {type(fields).__name__}, expected an object")
+    return fields
+
+
+def _write_json(path: Path, fields: dict[str, Any]) -> None:
+    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def _poses(files: SequenceFiles) -> NDArray[np.float64] | None:
+    if "pose" not in files.truth:
+        return None
+    return np.stack([camera.pose for camera in _read_cameras(files)])
+
+
+_SITE = "DyCheck, https://hangg7.com/dycheck"
+_MOTION_SITE = "Shape of Motion, https://shape-of-motion.github.io"
+LAYOUT = Layout(
+    name="dycheck",
+    find=find,
+    list_files=list_files,
+    poses=_poses,
+    open=open_dycheck,
+    write=write,
+    needs=("image", "depth", "pose", "intrinsics"),
+    looks_like="<scene>/rgb/1x/0_00000.png with <scene>/camera/",
+    obtain={
+        "image": f"{_SITE}, the iPhone scenes; or whole, processed, from {_MOTION_SITE}",
+        "depth": f"{_MOTION_SITE}: the processed iPhone data (flow3d_preprocessed)",
+        "pose": f"{_MOTION_SITE}: the processed iPhone data (flow3d_preprocessed)",
+    },
+)

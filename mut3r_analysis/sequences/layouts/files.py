@@ -1,0 +1,259 @@
+"""What a sequence in a data set consists of, frame by frame, and how it becomes a Dataset."""
+
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+from xarray.core import indexing
+
+from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.sequences.frames import FrameSource, LazyFrames
+from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.layouts.formats import read_bytes
+
+GRID = ("frame", "y", "x")
+POSE = ("frame", "row", "col")
+INTRINSICS = ("frame", "camera_row", "camera_col")
+
+
+@dataclass(frozen=True)
+class SequenceFiles:
+    """The files of one sequence, as listed before any of them is opened.
+
+    Attributes
+    ----------
+    layout, name : str
+        Prefix, and name of the sequence in its short form.
+    folder : Path
+        Where it is, for labels and messages.
+    images : tuple of Path
+        One per frame.
+    truth : dict
+        Variable to the file of each frame that holds it; None at frames without one. A variable
+        without any file is left out.
+    left_out : tuple of str
+        What the layout holds but the frames do not include, and why, in words.
+    complete : dict
+        Variables of which the data set has either all files or none, so that a gap is damage, to
+        the number of leading frames that have one.
+    """
+
+    layout: str
+    name: str
+    folder: Path
+    images: tuple[Path, ...]
+    truth: dict[str, tuple[Path | None, ...]]
+    left_out: tuple[str, ...] = ()
+    complete: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        held = {name: files for name, files in self.truth.items() if any(files)}
+        object.__setattr__(self, "truth", held)
+
+    def require_complete(self) -> None:
+        """Refuse gaps where the data set has none.
+
+        Raises
+        ------
+        MissingFile
+            Naming the first missing file of each kind.
+        """
+        gaps = self.gaps()
+        if gaps:
+            raise MissingFile(
+                f"{self.layout} sequence {self.name} in {self.folder} is not complete: "
+                + "; ".join(gaps)
+                + ". Copy what is missing, or move the whole kind of file away to do without it"
+            )
+
+    def gaps(self) -> list[str]:
+        """Say which images, and which files of variables that should be complete, are missing."""
+        found = []
+        if not self.images:
+            found.append("; ".join(("no frame is left", *self.left_out)))
+        missing = [file for file in self.images if not file.is_file()]
+        if missing:
+            found.append(f"images that do not exist: {len(missing)}, first {missing[0]}")
+        for name, expected in self.complete.items():
+            files = self.truth.get(name, ())[:expected]
+            lacking = [frame for frame, file in enumerate(files) if file is None]
+            if lacking:
+                first = self.images[lacking[0]].name
+                found.append(
+                    f"{name} is missing at {len(lacking)} of {len(files)} frames, first at {first}"
+                )
+        return found
+
+
+def existing(candidates: Iterable[Path]) -> tuple[Path | None, ...]:
+    """Keep the files that exist, None for the others."""
+    return tuple(file if file.is_file() else None for file in candidates)
+
+
+class PlaneSource(Protocol):
+    """Anything that can produce its planes, one per frame, one at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Frames first."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of every plane."""
+
+    def read(self, position: int) -> np.ndarray:
+        """Read one plane."""
+
+
+@dataclass(frozen=True)
+class PlaneFiles:
+    """Planes of truth, one file each; `absent` fills frames without a file."""
+
+    files: tuple[Path | None, ...]
+    decode: Callable[[Path], np.ndarray]
+    plane_shape: tuple[int, ...]
+    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
+    absent: float = np.nan
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Frames first."""
+        return len(self.files), *self.plane_shape
+
+    def read(self, position: int) -> np.ndarray:
+        """Read one plane.
+
+        Raises
+        ------
+        UnreadableFile
+            If it is not of the size of the images.
+        """
+        file = self.files[position]
+        if file is None:
+            return np.full(self.plane_shape, self.absent, self.dtype)
+        plane = self.decode(file)
+        if plane.shape != self.plane_shape:
+            height, width = self.plane_shape[:2]
+            raise UnreadableFile(
+                f"{file} has shape {plane.shape}, but the images have {height} rows of {width} "
+                "pixels; do they belong to the same copy of the data set?"
+            )
+        return plane.astype(self.dtype, copy=False)
+
+
+class _LazyPlanes(LazyFrames):
+    """Planes of any shape and type behind xarray's lazy indexing."""
+
+    def __init__(self, source: PlaneSource) -> None:
+        super().__init__(cast(FrameSource, source))
+        self.dtype = source.dtype
+
+
+def lazy_planes(source: PlaneSource) -> indexing.LazilyIndexedArray:
+    """Wrap `source` for an xarray Variable that reads nothing until it is asked for."""
+    return indexing.LazilyIndexedArray(_LazyPlanes(source))
+
+
+def open_frames(images: Sequence[Path]) -> ImageFiles:
+    """Read headers of image files and hash their contents; no pixels are decoded.
+
+    Raises
+    ------
+    MissingFile, UnreadableFile
+        A file that does not exist or is not an image.
+    InvalidArgument
+        Images of different sizes.
+    """
+    digest = sha256()
+    size = None
+    for file in images:
+        content = read_bytes(file)
+        digest.update(f"{file.name} {len(content)}\n".encode())
+        digest.update(content)
+        found = _upright_size(content, file)
+        size = size or found
+        if found != size:
+            raise InvalidArgument(
+                f"{file} is {found[0]} x {found[1]} pixels, {images[0].name} is {size[0]} x "
+                f"{size[1]}; frames of one sequence must share one size"
+            )
+    width, height = size or (0, 0)
+    return ImageFiles(tuple(images), tuple(range(len(images))), height, width, digest.hexdigest())
+
+
+def assemble(
+    files: SequenceFiles,
+    images: ImageFiles,
+    variables: Mapping[str, tuple],
+    *,
+    attrs: Mapping[str, Any] | None = None,
+    stamps: NDArray[np.float64] | None = None,
+) -> xr.Dataset:
+    """Make the Dataset of a sequence; pixels and planes stay on disk.
+
+    Parameters
+    ----------
+    files, images
+        What the sequence consists of.
+    variables
+        Name to dimensions, values (lazy or not) and, if need be, attributes.
+    attrs
+        Options and notes of the layout, kept with the sequence.
+    stamps
+        (frame), seconds on the clock of the data set.
+
+    Returns
+    -------
+    Dataset
+        With a coordinate ``motion_known`` where some frames have no motion mask; it is empty there.
+    """
+    kept = dict(attrs or {})
+    if files.left_out:
+        kept["left_out"] = "; ".join(files.left_out)
+    digest = sha256(f"{files.layout} {sorted(kept.items())} {images.sha256}".encode())
+    dataset = xr.Dataset(
+        {
+            "image": ((*GRID, "rgb"), indexing.LazilyIndexedArray(LazyFrames(images))),
+            **variables,
+        },
+        coords={
+            "frame": np.arange(len(files.images)),
+            "file": ("frame", [file.name for file in files.images]),
+        },
+        attrs={
+            "name": files.name,
+            "kind": files.layout,
+            "source": str(files.folder),
+            "sha256": digest.hexdigest(),
+            **kept,
+        },
+    )
+    if stamps is not None:
+        label = {"long_name": "time on the clock of the data set", "units": "s"}
+        dataset = dataset.assign_coords(
+            time=("frame", stamps - stamps[0]), stamp=("frame", stamps, label)
+        )
+    known = np.array([file is not None for file in files.truth.get("motion_mask", ())])
+    if not known.all():
+        label = {"long_name": "whether the motion mask is known", "units": "1"}
+        dataset = dataset.assign_coords(motion_known=("frame", known, label))
+    if "flow" in dataset:
+        dataset["flow"].attrs |= {"long_name": "optical flow to the next frame", "units": "px"}
+    return dataset
+
+
+def _upright_size(content: bytes, file: Path) -> tuple[int, int]:
+    """Read (width, height) after EXIF orientation."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return image.size[::-1] if turned else image.size
+    except Exception as error:
+        raise UnreadableFile(f"{file} is not an image: {error}; copy it again") from error

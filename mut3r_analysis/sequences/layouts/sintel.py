@@ -1,0 +1,217 @@
+"""MPI Sintel: rendered film with exact depth, cameras and optical flow.
+
+``ROOT`` is the folder ``training`` (or the one around it)::
+
+    {final,clean}/<sequence>/frame_0001.png
+    depth/<sequence>/frame_0001.dpt  camdata_left/<sequence>/frame_0001.cam
+    flow/<sequence>/frame_0001.flo   [dynamic_label_perfect/<sequence>/frame_0001.png]
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.sequences.layouts.ego_motion import THRESHOLD, MotionFromFlow
+from mut3r_analysis.sequences.layouts.files import (
+    GRID,
+    INTRINSICS,
+    POSE,
+    PlaneFiles,
+    PlaneSource,
+    SequenceFiles,
+    assemble,
+    existing,
+    lazy_planes,
+    open_frames,
+)
+from mut3r_analysis.sequences.layouts.formats import (
+    read_cam,
+    read_dpt,
+    read_flo,
+    read_mask,
+    write_cam,
+    write_dpt,
+    write_flo,
+    write_image,
+    write_mask,
+)
+from mut3r_analysis.sequences.layouts.layout import Layout, subfolders
+from mut3r_analysis.sequences.layouts.location import parse_location
+
+PASSES = ("final", "clean")
+LABELS = "dynamic_label_perfect"
+OPTIONS = {"pass": PASSES, "motion": ("auto", "flow", "labels"), "threshold": ()}
+
+
+def open_sintel(rest: str) -> xr.Dataset:
+    """Open ``ROOT#alley_2``, all frames.
+
+    Options: ``pass=final|clean``; ``motion=flow`` computes motion masks from flow, depth and
+    cameras when they are read (`ego_motion`; ``threshold=0.1`` px), ``motion=labels`` reads the
+    ones that MonST3R's preparation wrote, ``auto`` takes flow where there is any.
+
+    Returns
+    -------
+    Dataset
+        `image`; `depth`, `pose`, `intrinsics`, `flow` and `motion_mask` as far as their files
+        exist. The coordinate ``motion_known`` is false where a frame has no mask, the last one.
+
+    Raises
+    ------
+    MissingFile, UnreadableFile, InvalidArgument
+        Unknown sequence or option, incomplete truth, or damaged files.
+    """
+    location = parse_location("sintel", rest)
+    chosen = location.choices(OPTIONS)
+    threshold = _positive(chosen["threshold"] or str(THRESHOLD))
+    found = find(location.root)
+    name = location.choose(found)
+    files = list_files(found[name], name, chosen["pass"], chosen["motion"])
+    files.require_complete()
+    images = open_frames(files.images)
+    size = (images.height, images.width)
+    variables: dict = {}
+    attrs: dict = {"pass": chosen["pass"]}
+    depth = PlaneFiles(files.truth.get("depth", ()), read_dpt, size)
+    flow = PlaneFiles(files.truth.get("flow", ()), read_flo, (*size, 2))
+    if depth.files:
+        variables["depth"] = (GRID, lazy_planes(depth))
+    if flow.files:
+        variables["flow"] = ((*GRID, "uv"), lazy_planes(flow))
+    if "pose" in files.truth:
+        intrinsics, pose = read_cameras(files)
+        variables |= {"pose": (POSE, pose), "intrinsics": (INTRINSICS, intrinsics)}
+    if "motion_mask" in files.truth:
+        masks = files.truth["motion_mask"]
+        source: PlaneSource = PlaneFiles(masks, read_mask, size, np.dtype(bool), absent=False)
+        if masks == files.truth.get("flow"):
+            attrs["motion_threshold_px"] = threshold
+            known = np.array([file is not None for file in masks])
+            source = MotionFromFlow(depth.read, flow.read, known, pose, intrinsics, size, threshold)
+        variables["motion_mask"] = (GRID, lazy_planes(source))
+    return assemble(files, images, variables, attrs=attrs)
+
+
+def find(root: Path) -> dict[str, Path]:
+    """Find sequences: name to the folder that holds the passes."""
+    return {
+        folder.name: base
+        for base in (root / "training", root)
+        for kind in PASSES
+        for folder in subfolders(base / kind)
+        if any(folder.glob("frame_*.png"))
+    }
+
+
+def list_files(base: Path, name: str, render: str = "final", motion: str = "auto") -> SequenceFiles:
+    """List the files of a sequence."""
+    folder = base / render / name
+    images = sorted(folder.glob("frame_*.png"))
+    if not images:
+        there = " and ".join(kind for kind in PASSES if (base / kind / name).is_dir())
+        raise MissingFile(f"{folder} holds no frames; {name} exists in the pass {there}: ?pass=")
+    beside = partial(_beside, base, name, images)
+    depth, cameras, flow = (
+        beside("depth", "dpt"),
+        beside("camdata_left", "cam"),
+        beside("flow", "flo"),
+    )
+    labels = beside(LABELS, "png")
+    if motion == "auto":
+        motion = "flow" if any(flow) and any(depth) and any(cameras) else "labels"
+    if motion == "flow" and not (any(flow) and any(depth) and any(cameras)):
+        raise MissingFile(
+            f"motion=flow needs flow, depth and camdata_left of {name} in {base}; one is not there"
+        )
+    pairs = len(images) - 1
+    return SequenceFiles(
+        "sintel",
+        name,
+        folder,
+        tuple(images),
+        {
+            "depth": depth,
+            "pose": cameras,
+            "intrinsics": cameras,
+            "flow": flow,
+            "motion_mask": flow if motion == "flow" else labels,
+        },
+        complete={
+            "depth": len(images), "pose": len(images), "flow": pairs, "motion_mask": pairs,
+        },
+    )  # fmt: skip
+
+
+def read_cameras(files: SequenceFiles) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Read intrinsics (frame, row, col) and poses (frame, row, col)."""
+    cameras = [read_cam(file) for file in files.truth["pose"] if file]
+    return np.stack([matrix for matrix, _ in cameras]), np.stack([pose for _, pose in cameras])
+
+
+def write(sequence: xr.Dataset, root: Path, name: str) -> None:
+    """Write final pass, depth and cameras; flow and motion labels where the sequence has them."""
+    if "flow" in sequence and (np.diff(sequence["frame"].values) != 1).any():
+        raise InvalidArgument(
+            "the sequence leaves out frames of its source, so its flow does not lead from one of "
+            "its frames to the next; drop the variable flow, or export all frames"
+        )
+    kinds = ["final", "depth", "camdata_left"]
+    kinds += ["flow"] * ("flow" in sequence) + [LABELS] * ("motion_mask" in sequence)
+    for kind in kinds:
+        (root / kind / name).mkdir(parents=True)
+    last = sequence.sizes["frame"] - 1
+    for index in range(last + 1):
+        frame = sequence.isel(frame=index)
+        stem = f"{name}/frame_{index + 1:04d}"
+        write_image(root / "final" / f"{stem}.png", frame["image"].values)
+        write_dpt(root / "depth" / f"{stem}.dpt", frame["depth"].values)
+        write_cam(
+            root / "camdata_left" / f"{stem}.cam", frame["intrinsics"].values, frame["pose"].values
+        )
+        if "flow" in sequence and index < last:
+            write_flo(root / "flow" / f"{stem}.flo", frame["flow"].values)
+        if "motion_mask" in sequence and index < last:
+            write_mask(root / LABELS / f"{stem}.png", frame["motion_mask"].values)
+
+
+def _beside(
+    base: Path, name: str, images: list[Path], kind: str, suffix: str
+) -> tuple[Path | None, ...]:
+    return existing(base / kind / name / f"{image.stem}.{suffix}" for image in images)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < np.inf:
+        raise InvalidArgument(f"sintel: threshold={text!r}; give a positive number of pixels")
+    return value
+
+
+def _poses(files: SequenceFiles) -> NDArray[np.float64] | None:
+    return read_cameras(files)[1] if "pose" in files.truth else None
+
+
+_SITE = "MPI Sintel, http://sintel.is.tue.mpg.de"
+LAYOUT = Layout(
+    name="sintel",
+    find=find,
+    list_files=list_files,
+    poses=_poses,
+    open=open_sintel,
+    write=write,
+    needs=("image", "depth", "pose", "intrinsics"),
+    looks_like="final/<sequence>/frame_0001.png or clean/..., as in the folder training",
+    obtain={
+        "image": f"{_SITE}: the training images",
+        "depth": f"{_SITE}, page Depth: the training set of depth and cameras",
+        "pose": f"{_SITE}, page Depth: the training set of depth and cameras",
+        "motion_mask": f"{_SITE}: the training flow; with depth and cameras it gives the masks",
+    },
+)
