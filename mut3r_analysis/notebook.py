@@ -93,7 +93,9 @@ def execute_notebook(
         source, id="injected-parameters", metadata={"tags": ["injected-parameters"]}
     )
     notebook.cells.insert(place + 1, injected)
-    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3")
+    # Only errors: a kernel talks about its transport otherwise.
+    quiet = ["--log-level=40"]
+    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", extra_arguments=quiet)
     if on_cell is not None:
         count = len(notebook.cells)
         client.on_cell_start = lambda cell, cell_index: on_cell(cell_index, count)

@@ -17,7 +17,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Reference data kept beside the checkout; tests that need it are skipped where it is absent."""
+    """Reference data beside the checkout; tests that need it are skipped without it."""
     if not SHARED.is_dir():
         pytest.skip(f"reference data not found at {SHARED}")
     return SHARED
@@ -36,7 +36,7 @@ class Golden:
     def config(self, head: str) -> CUT3RConfig:
         values = json.loads((self._folder / "config.json").read_text())["tiny"][head]
         values |= values.pop("dpt_adapter_dims_overridden_for_size", {})
-        values |= {mode: ("exp", -math.inf, math.inf) for mode in ("depth_mode", "pose_mode")}
+        values |= dict.fromkeys(("depth_mode", "pose_mode"), ("exp", -math.inf, math.inf))
         return CUT3RConfig.from_dict(values | {"conf_mode": ("exp", 1, math.inf)})
 
     def weights(self, head: str) -> dict[str, torch.Tensor]:

@@ -83,7 +83,7 @@ def test_a_scene_by_seed_takes_options():
     ("spec", "error", "message"),
     [
         ("scenes/orbit-3", MissingFile, "Did you mean 'orbit-0"),
-        ("scenes/nothing", MissingFile, "there are crowded-01, .*'scenes:seed=7' draws"),
+        ("scenes/nothing", MissingFile, "there are clear-01, .*'scenes:seed=7' draws"),
         ("scenes:frames=3", InvalidArgument, "needs a seed"),
         ("scenes:seed=7,frames", InvalidArgument, "'frames' is no option"),
         ("scenes:seed=7,seed=8", InvalidArgument, "twice"),

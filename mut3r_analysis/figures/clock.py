@@ -1,0 +1,81 @@
+"""Where the time went: seconds and memory of every frame."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.figures.reading import find_variable, sentence, source_line
+from mut3r_analysis.figures.styling import INK, QUIET, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MARKERS = ("o", "s", "^")
+
+
+def timing(run: xr.DataTree, *, size: str = "page") -> "Figure":
+    """Show wall time and peak memory per frame.
+
+    Parameters
+    ----------
+    run : xarray.DataTree
+    size : {"column", "page", "slide"}
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InvalidArgument
+        When the run holds no timing.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    from mut3r_analysis.figures.page import new_page, settle
+
+    advice = "Run again: every run records it"
+    seconds = find_variable(run, "timing/seconds", advice).transpose("pass", "frame").load()
+    memory = find_variable(run, "timing/peak_memory", advice).transpose("pass", "frame").load()
+    frames = seconds["frame"].values
+    passes = [str(name) for name in seconds["pass"].values]
+    subtitle = sentence(
+        f"device {run.attrs.get('device', 'unknown')}, threads: {run.attrs.get('threads', '?')}",
+        f"passes: {', '.join(passes)}" if len(passes) > 1 else "",
+        "dashed: median of the frames",
+    )
+    with style(size) as page:
+        stacked = page.width < 5
+        height = (2.6 if stacked else 1.45) * page.scale
+        texts = ("Time and memory per frame", subtitle, source_line(run))
+        figure, _ = new_page(page, height, *texts)
+        time, space = figure.subplots(*((2, 1) if stacked else (1, 2)))
+        for index, name in enumerate(passes):
+            marker = _MARKERS[index % len(_MARKERS)] if len(frames) < 40 else ""
+            look = {"color": INK, "marker": marker, "label": name, "alpha": 1 - 0.3 * index}
+            time.plot(frames, 1e3 * seconds.values[index], **look)
+            space.plot(frames, memory.values[index] / 2**20, **look)
+        median = 1e3 * float(np.median(seconds.values.sum(axis=0)))
+        time.axhline(median, color=QUIET, linestyle=(0, (4, 2)), linewidth=0.6 * page.scale)
+        time.annotate(
+            f"{median:.3g} ms",
+            (1, median),
+            xycoords=time.get_yaxis_transform(),
+            xytext=(0, 2 * page.scale),
+            textcoords="offset points",
+            ha="right",
+            color=QUIET,
+        )
+        time.set(ylabel="wall time (ms)")
+        space.set(ylabel="peak memory so far (MiB)")
+        for axis in (time, space):
+            axis.set_xlabel("frame")
+            highest = max(np.nanmax(line.get_ydata()) for line in axis.lines)
+            axis.set_ylim(0, 1.12 * float(highest))
+            axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+            axis.yaxis.set_major_locator(MaxNLocator(5))
+        if len(passes) > 1:
+            time.legend()
+        settle(figure)
+    return figure

@@ -1,0 +1,105 @@
+"""The sheet of paper: a titled figure with its source below, which notebooks show by themselves."""
+
+import textwrap
+from io import BytesIO
+from typing import Any, NamedTuple
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mut3r_analysis.figures.styling import INK, QUIET, Size, style
+
+_SCREEN_DPI = 100
+
+
+class Page(Figure):
+    """A matplotlib figure that a notebook displays without pyplot and without configuration."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """Twice the screen's resolution, shown at natural size."""
+        buffer = BytesIO()
+        with style():
+            self.savefig(buffer, format="png", dpi=2 * _SCREEN_DPI)
+        width, height = (round(inches * _SCREEN_DPI) for inches in self.get_size_inches())
+        return buffer.getvalue(), {"width": width, "height": height}
+
+
+class Body(NamedTuple):
+    """Where the plot goes, in inches from the lower left corner of the figure."""
+
+    left: float
+    bottom: float
+    width: float
+    height: float
+
+
+def new_page(
+    size: Size, height: float, title: str, subtitle: str, source: str, *, constrained: bool = True
+) -> tuple[Page, Body]:
+    """Make a figure with a heading, room for the plot, and a statement of source.
+
+    Parameters
+    ----------
+    size : Size
+    height : float
+        Of the plot alone, inches.
+    title : str
+        What is shown.
+    subtitle : str
+        How it was reduced and selected.
+    source : str
+        Which run it comes from.
+    constrained : bool
+        Let matplotlib arrange axes within the body; False leaves that to the caller.
+    """
+    margin = 0.05 * size.scale
+    font = 7.5 * size.scale
+    width = size.width - 2 * margin
+    lines = [
+        *_lines(title, font * 1.15, "bold", INK, width),
+        *_lines(subtitle, font, "normal", QUIET, width),
+    ]
+    footer = _lines(source, font * 0.85, "normal", QUIET, width)
+    gap = 0.07 * size.scale
+    head = margin + sum(line.height for line in lines) + gap
+    foot = margin + sum(line.height for line in footer) + gap
+    total = head + height + foot
+    figure = Page(figsize=(size.width, total))
+    FigureCanvasAgg(figure)
+    top = total - margin
+    for line in lines:
+        figure.text(margin / size.width, top / total, line.text, va="top", **line.font)
+        top -= line.height
+    bottom = margin + sum(line.height for line in footer)
+    for line in footer:
+        figure.text(margin / size.width, bottom / total, line.text, va="top", **line.font)
+        bottom -= line.height
+    body = Body(margin, foot, width, height)
+    if constrained:
+        rect = (margin / size.width, foot / total, width / size.width, height / total)
+        figure.set_layout_engine("constrained", rect=rect, w_pad=0, h_pad=0, wspace=0.06)
+    return figure, body
+
+
+def settle(figure: Page) -> None:
+    """Arrange the axes once and for all, so that every rendering of the figure is the same."""
+    # The arrangement of the first draw feeds the second, which no longer moves anything.
+    for _ in range(2):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+class _Line(NamedTuple):
+    text: str
+    height: float
+    font: dict[str, Any]
+
+
+def _lines(text: str, points: float, weight: str, color: str, width: float) -> list[_Line]:
+    """Break text to a width in inches; the average letter is about 0.43 of the font size wide."""
+    letters = max(8, int(width * 72 / (0.43 * points)))
+    font = {"fontsize": points, "fontweight": weight, "color": color, "ha": "left"}
+    return [
+        _Line(part, 1.25 * points / 72, font)
+        for part in textwrap.wrap(text, letters, break_long_words=False)
+    ]

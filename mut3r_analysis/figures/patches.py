@@ -1,0 +1,135 @@
+"""A statistic laid over the frames' patches, layer by layer."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.figures.reading import (
+    choose,
+    find_statistic,
+    heading,
+    on_patches,
+    reduce_heads,
+    sentence,
+    source_line,
+    spell,
+    text_label,
+)
+from mut3r_analysis.figures.seen import frames_seen
+from mut3r_analysis.figures.styling import STATISTIC_COLORS, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_FRAMES = 6
+_MOST_LAYERS = 4
+_DIMS = ("layer", "frame", "patch_row", "patch_col")
+
+
+def overlay(
+    run: xr.DataTree,
+    sequence: xr.Dataset,
+    statistic: str | xr.DataArray,
+    *,
+    frames: Collection[int] | int | None = None,
+    layers: Collection[int] | int | None = None,
+    head: str | int = "mean",
+    opacity: float = 0.65,
+    size: str = "page",
+) -> "Figure":
+    """Lay a statistic of image tokens over the frames: one row per layer, one column per frame.
+
+    Each layer has its own colour bar, because layers differ more than patches do; it covers the
+    central 96 % of the layer's values in the frames shown.
+
+    Parameters
+    ----------
+    run : xarray.DataTree
+    sequence : xarray.Dataset
+        The sequence that was run.
+    statistic : str or xarray.DataArray
+        ``"<site>/<statistic>"``, for example ``"image_self/entropy"``; or an array
+        ``(frame, [layer], [head], query or key)`` or ``(frame, [layer], patch_row, patch_col)``.
+    frames, layers : int or collection of int, optional
+        Labels; by default at most six frames and four layers, evenly spread.
+    head : {"mean", "max", "min", "std"} or int
+        How heads are reduced, or which one is shown.
+    opacity : float
+        Of the statistic over the darkened, colourless frame; 1 hides the frame.
+    size : {"column", "page", "slide"}
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InvalidArgument
+        When the run does not hold what is asked, or it has no place in the image.
+
+    Examples
+    --------
+    >>> overlay(run, sequence, "image_self/entropy", layers=[0, 3])
+    """
+    from mut3r_analysis.figures.tiles import Tiles, limits, show
+
+    if not 0 < opacity <= 1:
+        raise InvalidArgument(f"opacity must be above 0 and at most 1, got {opacity!r}")
+    values = find_statistic(run, statistic)
+    title, label = heading(values), text_label(values)
+    if "frame" not in values.dims:
+        raise InvalidArgument(f"{values.name} has no dimension frame; keep it when selecting")
+    shown = choose(values, "frame", frames, _MOST_FRAMES)
+    values = values.sel(frame=shown)
+    if "layer" not in values.dims:
+        values = values.expand_dims("layer")
+    count = values.sizes["layer"]
+    rows = choose(values, "layer", layers, _MOST_LAYERS) if "layer" in values.coords else [None]
+    values = values.sel(layer=rows) if rows[0] is not None else values
+    values, reduction = reduce_heads(on_patches(values), head)
+    extra = [str(dim) for dim in values.dims if dim not in _DIMS]
+    if extra:
+        raise InvalidArgument(f"{values.name} also has {extra}; select or reduce them")
+    values = values.transpose(*_DIMS).load()
+    images = frames_seen(run, sequence, shown)
+    height, width = images.sizes["y"], images.sizes["x"]
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    subtitle = sentence(
+        reduction,
+        f"{'layers' if len(rows) > 1 else 'layer'} {spell(rows)} of {count}"
+        if rows[0] is not None and len(rows) < count
+        else "",
+        "colour limits per layer, 2nd to 98th percentile",
+    )
+    with style(size) as page:
+        texts = (title, subtitle, source_line(run))
+        tiles = Tiles(page, 1 + len(rows), len(shown), height / width, texts)
+        tiles.label_columns([f"frame {frame}" for frame in shown])
+        for column, image in enumerate(images.values):
+            show(tiles.axes[0, column], image, extent)
+        # Compressed brightness: the frame is recognised without drowning the statistic.
+        gray = 0.15 + 0.75 * (images.values @ np.array([0.299, 0.587, 0.114])) / 255
+        for row, layer in enumerate(rows):
+            low, high = limits(values[row])
+            for column in range(len(shown)):
+                axis = tiles.axes[row + 1, column]
+                show(axis, gray[column], extent, cmap="gray", vmin=0, vmax=1)
+                drawn = show(
+                    axis,
+                    values[row, column].values,
+                    extent,
+                    cmap=STATISTIC_COLORS,
+                    vmin=low,
+                    vmax=high,
+                    alpha=opacity,
+                )
+            if layer is not None:
+                tiles.label_row(row + 1, f"layer {layer}")
+            bar = tiles.bar(drawn, row + 1, row + 1)
+            # The bar lies over the same mean brightness as the patches do.
+            bar.ax.set_facecolor(str(float(gray.mean())))
+        tiles.label_bars(1, len(rows), label)
+    return tiles.figure

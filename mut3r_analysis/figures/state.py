@@ -1,0 +1,89 @@
+"""How much each state token changes, frame by frame."""
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.figures.reading import find_variable, sentence, source_line, text_label
+from mut3r_analysis.figures.styling import INK, QUIET, STATISTIC_COLORS, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def state_updates(run: xr.DataTree, *, size: str = "page") -> "Figure":
+    """Show the update size of every state token over the frames, and its spread over tokens.
+
+    Parameters
+    ----------
+    run : xarray.DataTree
+    size : {"column", "page", "slide"}
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InvalidArgument
+        When the run holds no state statistics.
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
+
+    from mut3r_analysis.figures.page import new_page, settle
+    from mut3r_analysis.figures.tiles import limits
+
+    updates = find_variable(run, "state/update_size", "Run again: every run records it")
+    updates = updates.transpose("state_token", "frame").load()
+    frames = updates["frame"].values
+    tokens = updates.sizes["state_token"]
+    low, middle, high = np.nanquantile(updates.values, (0.1, 0.5, 0.9), axis=0)
+    subtitle = sentence(
+        f"{tokens} state tokens",
+        "line: median over tokens, band: 10th to 90th percentile",
+        "logarithmic colours",
+    )
+    with style(size) as page:
+        texts = ("State update per token", subtitle, source_line(run))
+        height = 0.24 * page.width + 1.1 * page.scale
+        figure, _ = new_page(page, min(height, page.tallest), *texts)
+        curve, strip = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.9))
+        # Frames may be strided: positions carry them, labels name them.
+        places = np.arange(len(frames))
+        curve.fill_between(places, low, high, color="#d4d4d4", linewidth=0)
+        curve.plot(places, middle, color=INK, marker="o" if len(frames) < 40 else "")
+        curve.set_ylim(bottom=0)
+        curve.set_ylabel("update size")
+        curve.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        curve.tick_params(axis="x", length=0)
+        least, most = limits(updates, share=0.005)
+        # Early updates are many times the late ones; unchanged tokens take the darkest colour.
+        most = max(most, 1e-12)
+        drawn = strip.imshow(
+            updates.clip(min=1e-4 * most).values,
+            aspect="auto",
+            cmap=STATISTIC_COLORS,
+            norm=LogNorm(min(max(least, 1e-4 * most), 0.999 * most), most),
+        )
+        strip.spines[:].set_visible(False)
+        strip.set(xlabel="frame", ylabel="state token")
+        every = -(-len(frames) // 14)
+        strip.set_xticks(places[::every], [str(frame) for frame in frames[::every]])
+        strip.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        bar = figure.colorbar(drawn, ax=strip, aspect=18, pad=0.012)
+        bar.outline.set_visible(False)
+        bar.set_label("\n".join(_halves(text_label(updates))), linespacing=1.0)
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        bar.ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+        curve.spines["bottom"].set_color(QUIET)
+        settle(figure)
+    return figure
+
+
+def _halves(text: str) -> list[str]:
+    """Break a label in two lines of about equal length."""
+    return textwrap.wrap(text, max(12, len(text) // 2 + 4))

@@ -1,0 +1,105 @@
+"""One look for all figures, at three sizes, without lasting changes to matplotlib."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mut3r_analysis.errors import InvalidArgument
+
+STYLE_FILE = Path(__file__).with_name("paper.mplstyle")
+
+
+@dataclass(frozen=True)
+class Size:
+    """A place where figures are shown.
+
+    Attributes
+    ----------
+    width : float
+        Inches.
+    tallest : float
+        Greatest height of a plot without its texts, inches.
+    scale : float
+        How much larger text and lines are than on paper.
+    """
+
+    width: float
+    tallest: float
+    scale: float
+
+
+SIZES = {
+    "column": Size(3.4, 6.5, 1.0),
+    "page": Size(7.0, 8.0, 1.0),
+    "slide": Size(12.0, 5.6, 1.9),
+}
+"""One column of a two-column paper, its whole width, and a slide."""
+
+INK = "#1a1a1a"
+QUIET = "#767676"
+ACCENT = "#c2410c"
+"""Text, secondary text, and the one colour for what must stand out (dark enough in grey)."""
+
+# Perceptually uniform, told apart by colour-blind readers, and ordered the same way in grey.
+STATISTIC_COLORS = "viridis"
+DEPTH_COLORS = "magma_r"
+CONFIDENCE_COLORS = "cividis"
+TIME_COLORS = "plasma"
+
+_LENGTHS = (
+    "font.size",
+    "axes.linewidth",
+    "axes.labelpad",
+    "axes.titlepad",
+    "xtick.major.size",
+    "ytick.major.size",
+    "xtick.major.width",
+    "ytick.major.width",
+    "xtick.major.pad",
+    "ytick.major.pad",
+    "lines.linewidth",
+    "lines.markersize",
+    "patch.linewidth",
+)
+
+
+def find_size(name: str) -> Size:
+    """Return a size by its name.
+
+    Raises
+    ------
+    InvalidArgument
+        For a name that is not in `SIZES`.
+    """
+    if name not in SIZES:
+        allowed = ", ".join(f"{key!r} ({value.width:g} in)" for key, value in SIZES.items())
+        raise InvalidArgument(f"size must be one of {allowed}, got {name!r}")
+    return SIZES[name]
+
+
+@contextmanager
+def style(size: str = "page") -> Iterator[Size]:
+    """Draw in the package's style; matplotlib's settings are as before when the block ends.
+
+    Every setting starts from matplotlib's own default, so that a figure does not depend on the
+    reader's configuration.
+
+    Parameters
+    ----------
+    size : {"column", "page", "slide"}
+
+    Yields
+    ------
+    Size
+        Width and scale of what is drawn.
+    """
+    import matplotlib
+
+    found = find_size(size)
+    with matplotlib.rc_context(fname=STYLE_FILE):
+        settings: dict[Any, Any] = matplotlib.rcParams
+        for name in _LENGTHS:
+            settings[name] *= found.scale
+        yield found

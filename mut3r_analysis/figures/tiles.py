@@ -1,0 +1,134 @@
+"""A contact sheet: rows and columns of equal pictures, with a colour bar beside each row."""
+
+import textwrap
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.ticker import MaxNLocator
+
+from mut3r_analysis.figures.page import new_page
+from mut3r_analysis.figures.styling import Size
+
+_GAP = 0.035
+_LEFT = 0.2
+_BAR = 0.07
+_BAR_TEXT = 0.62
+
+
+class Tiles:
+    """A sheet of ``rows`` x ``columns`` pictures of one aspect.
+
+    Parameters
+    ----------
+    size : Size
+    rows, columns : int
+    aspect : float
+        Height of a picture over its width.
+    texts : tuple of str
+        Title, subtitle and source.
+    """
+
+    def __init__(
+        self, size: Size, rows: int, columns: int, aspect: float, texts: tuple[str, str, str]
+    ) -> None:
+        self._scale = size.scale
+        self._bars: list[Any] = []
+        gap = _GAP * size.scale
+        left, right = _LEFT * size.scale, (_GAP + _BAR + _BAR_TEXT) * size.scale
+        top = 0.14 * size.scale
+        room = size.width - 0.1 * size.scale - left - right
+        # Few columns would give huge pictures: a sheet keeps the scale of a photograph.
+        tile = min(
+            (room - (columns - 1) * gap) / columns,
+            0.42 * room,
+            (size.tallest - (rows - 1) * gap - top) / rows / aspect,
+        )
+        height = rows * tile * aspect + (rows - 1) * gap + top
+        self.figure, body = new_page(size, height, *texts, constrained=False)
+        self._inches = self.figure.get_size_inches()
+        self._tile, self._aspect, self._gap = tile, aspect, gap
+        self._left = body.left + left
+        self._top = body.bottom + body.height - top
+        self._right = self._left + columns * tile + (columns - 1) * gap
+        self.axes = np.array(
+            [[self._picture(row, column) for column in range(columns)] for row in range(rows)]
+        )
+
+    def label_columns(self, labels: list[str]) -> None:
+        """Write above each column."""
+        for axis, label in zip(self.axes[0], labels, strict=True):
+            axis.set_title(label, loc="center")
+
+    def label_row(self, row: int, label: str) -> None:
+        """Write left of a row, upwards."""
+        self.axes[row, 0].set_ylabel(label, rotation=90)
+
+    def bar(self, mappable: ScalarMappable, first: int, last: int) -> Any:
+        """Draw the colour bar of rows `first` to `last`, both included."""
+        bottom = self._bottom(last)
+        height = self._bottom(first) + self._tile * self._aspect - bottom
+        left = self._right + 1.5 * self._gap
+        inset = 0.05 * height
+        axis = self._add_axes(left, bottom + inset, _BAR * self._scale, height - 2 * inset)
+        ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10])
+        bar = self.figure.colorbar(mappable, cax=axis, ticks=ticks)
+        bar.outline.set_visible(False)
+        axis.tick_params(length=1.5 * self._scale)
+        self._bars.append(bar)
+        return bar
+
+    def label_bars(self, first: int, last: int, label: str) -> None:
+        """Write right of the colour bars, upwards, centred on rows `first` to `last`.
+
+        Called once all bars are drawn, so that the labels stand in one line.
+        """
+        bottom = self._bottom(last)
+        height = self._bottom(first) + self._tile * self._aspect - bottom
+        across, up = self._inches
+        renderer = self.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        boxes = [bar.ax.get_tightbbox(renderer) for bar in self._bars]
+        right = max(box.x1 for box in boxes) / self.figure.dpi
+        letters = max(12, int(height / self._scale * 72 / 3.2))
+        self.figure.text(
+            (right + self._gap) / across,
+            (bottom + height / 2) / up,
+            "\n".join(textwrap.wrap(label, letters)),
+            rotation=90,
+            ha="left",
+            va="center",
+            linespacing=1.0,
+        )
+
+    def _picture(self, row: int, column: int) -> Axes:
+        left = self._left + column * (self._tile + self._gap)
+        axis = self._add_axes(left, self._bottom(row), self._tile, self._tile * self._aspect)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        return axis
+
+    def _bottom(self, row: int) -> float:
+        height = self._tile * self._aspect
+        return self._top - height - row * (height + self._gap)
+
+    def _add_axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
+        across, up = self._inches
+        return self.figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def show(axis: Axes, values: np.ndarray, extent: tuple[float, ...], **how: Any) -> Any:
+    """Draw an array ``(y, x)`` over an extent in pixels; missing values are left light grey."""
+    axis.set_facecolor("#eeeeee")
+    return axis.imshow(values, extent=extent, aspect="auto", **how)  # type: ignore[arg-type]
+
+
+def limits(values: Any, share: float = 0.02) -> tuple[float, float]:
+    """Colour limits that leave out a share of the finite values at each end."""
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = (float(edge) for edge in np.quantile(finite, (share, 1 - share)))
+    # A constant field still needs a range to be drawn in one colour.
+    return (low, high) if high > low else (low, low + max(abs(low) * 1e-3, 1e-12))
