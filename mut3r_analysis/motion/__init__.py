@@ -1,0 +1,132 @@
+"""Motion cues and gates: what attention says of motion, and what is then done to attention.
+
+A **cue** turns a reading of attention into a motion score g in [0, 1] per patch, 1 = dynamic. A
+**gate** turns g into an intervention at the sites of the decoder. Both are declared objects.
+
+z are logits, p weights, i queries, j keys, M the number of keys, o = p v; LSE is the logarithm of a
+row's normaliser. "exact" readings are closed forms; the others go through tiles of query rows.
+
+=====  =======================  ==========================  =========  ========
+code   reading                  formula                     dynamic    cost
+=====  =======================  ==========================  =========  ========
+R1     ``logit_key_mean``       mean_j z_ij                 low        exact
+R2     ``received``             M mean_i p_ij               low        tiles
+R3     ``entropy``              -sum_j p log p / log M      high       tiles
+R3a    ``peak_complement``      1 - max_j p_ij              high       tiles
+R3b    ``collision_complement`` 1 - sum_j p_ij^2            high       tiles
+R4     ``logit_query_mean``     mean_i z_ij                 low        exact
+R5     ``instability``          std over frames of R1/R2/R4 high       as these
+R6     ``pose_complement``      (1 - p_i,pose) / (M - 1)    low        tiles
+R7     ``logit_key_std``        std_j z_ij                  high       exact
+R8     ``maxpool_similarity``   max_j z_ij                  low        tiles
+--     ``mask``                 a variable of the sequence  high       none
+=====  =======================  ==========================  =========  ========
+
+The average of *weights* over keys is 1 / M for every query, whatever the image: a cue without
+contrast, and refused.
+
+=====  =====================  ======================================================  =============
+code   realisation            what it computes                                        kernel
+=====  =====================  ======================================================  =============
+``image_self``: image patches read each other
+---------------------------------------------------------------------------------------------------
+C1     ``pair_bias``          softmax(z + beta log(1 - (1 - g_i) g_j)) v              values / dense
+C2     ``key_bias``           softmax(z + beta log(1 - g_j)) v                        values / dense
+C3     ``static_to_dynamic``  p v, p_ij = 0 where g_i < tau <= g_j                    values / dense
+C4     ``hard``               softmax over keys with g_j < tau                        values / dense
+``state_to_image``: the state reads the image
+---------------------------------------------------------------------------------------------------
+B1     ``key_bias``           as C2                                                   values / dense
+B2     ``key_mask``           sum_j p (1 - g_j)^beta v_j                              values / dense
+B3     ``key_bias_write``     B1, and write rate x sum_j p (1 - g_j)                  values / dense
+B4     ``hard``               as C4                                                   values / dense
+B5     ``static_to_dynamic``  C3 with static queries                                  values / dense
+``image_to_state``: the image reads the state, r = (1 - g_i)^beta
+---------------------------------------------------------------------------------------------------
+A0     ``literal``            softmax(z + log r) v = o: softmax cannot see it         none: inert
+A1     ``output_scale``       r o                                                     fused
+A2     ``postmask``           sum_j r p_ij v_j: equals A1                             tiles
+A3     ``null_key``           o sigmoid(LSE + b - n); matched n: equals A1            fused + tiles
+A4     ``null_value``         r o + (1 - r) mean_j v_j                                fused
+A5     ``temperature``        softmax(r z) v                                          fused
+A6     ``pair_state``         softmax(z + beta log(1 - g_i r_j)) v                    values / dense
+A7     ``hard_skip``          o where g_i < tau, else 0                               fused
+=====  =====================  ======================================================  =============
+
+"values" widens the values of one plain fused softmax and forms no query x key number outside it;
+"dense" and "tiles" make a few query rows at a time. Memory is linear in tokens either way. Outputs
+are gated before the site's output projection.
+"""
+
+from typing import TYPE_CHECKING
+
+from mut3r_analysis.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from mut3r_analysis.motion.cue import Cue
+    from mut3r_analysis.motion.gate import Gate
+    from mut3r_analysis.motion.gated_seam import GatedSeam, GatePlan, bind
+    from mut3r_analysis.motion.meter import CueMeasured, MotionMeter
+    from mut3r_analysis.motion.probe import CueProbe
+    from mut3r_analysis.motion.rates import StaticMassProbe, frame_rate, static_mass_rate
+    from mut3r_analysis.motion.readings import READINGS
+    from mut3r_analysis.motion.realisations import DIRECTIONS, REALISATIONS
+    from mut3r_analysis.motion.score import (
+        CueHistory,
+        Motion,
+        live_score,
+        mask_cells,
+        motion_score,
+    )
+    from mut3r_analysis.motion.sources import SOURCES, Source
+
+__all__ = [
+    "DIRECTIONS",
+    "READINGS",
+    "REALISATIONS",
+    "SOURCES",
+    "Cue",
+    "CueHistory",
+    "CueMeasured",
+    "CueProbe",
+    "Gate",
+    "GatePlan",
+    "GatedSeam",
+    "Motion",
+    "MotionMeter",
+    "Source",
+    "StaticMassProbe",
+    "bind",
+    "frame_rate",
+    "live_score",
+    "mask_cells",
+    "motion_score",
+    "static_mass_rate",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "DIRECTIONS": "mut3r_analysis.motion.realisations",
+        "READINGS": "mut3r_analysis.motion.readings",
+        "REALISATIONS": "mut3r_analysis.motion.realisations",
+        "SOURCES": "mut3r_analysis.motion.sources",
+        "Cue": "mut3r_analysis.motion.cue",
+        "CueHistory": "mut3r_analysis.motion.score",
+        "CueMeasured": "mut3r_analysis.motion.meter",
+        "CueProbe": "mut3r_analysis.motion.probe",
+        "Gate": "mut3r_analysis.motion.gate",
+        "GatePlan": "mut3r_analysis.motion.gated_seam",
+        "GatedSeam": "mut3r_analysis.motion.gated_seam",
+        "Motion": "mut3r_analysis.motion.score",
+        "MotionMeter": "mut3r_analysis.motion.meter",
+        "Source": "mut3r_analysis.motion.sources",
+        "StaticMassProbe": "mut3r_analysis.motion.rates",
+        "bind": "mut3r_analysis.motion.gated_seam",
+        "frame_rate": "mut3r_analysis.motion.rates",
+        "live_score": "mut3r_analysis.motion.score",
+        "mask_cells": "mut3r_analysis.motion.score",
+        "motion_score": "mut3r_analysis.motion.score",
+        "static_mass_rate": "mut3r_analysis.motion.rates",
+    },
+)

@@ -1,0 +1,259 @@
+"""Cue: the declared rule that turns attention into a motion score per patch."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from mut3r_analysis.attention.sites import SITE_KINDS
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion.readings import (
+    CUE_SITES,
+    INSTABILITY,
+    MASK,
+    READINGS,
+    STEADY,
+    check_reading,
+    check_site,
+)
+from mut3r_analysis.motion.sources import Source, parse_call
+from mut3r_analysis.motion.specification import (
+    Specification,
+    head_indices,
+    layer_range,
+    number,
+    one_of,
+)
+
+NORMALISERS = ("raw", "sigmoid", "zscore", "robust", "minmax", "rank")
+RUNNING_NORMALISERS = ("zscore", "robust", "minmax")
+CONTROLS = ("const", "shuffle", "shift", "random", "invert")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cue(Specification):
+    """How a motion score g in [0, 1] per patch is made; 1 is dynamic.
+
+    Per patch a reading is taken at every chosen layer and head of one kind of site; heads are
+    reduced, layers averaged, the sign applied, and the result normalised to [0, 1].
+
+    Parameters
+    ----------
+    reading : str
+        Name in :data:`~mut3r_analysis.motion.READINGS`, ``"instability"`` or ``"mask"``.
+    of : str, optional
+        For ``instability``: the reading whose standard deviation over frames is taken
+        (``logit_key_mean`` unless said). For ``mask``: the variable of the sequence that is read
+        (``motion_mask`` unless said).
+    site : str
+        Kind of site: ``image_self``, ``image_to_state``, ``state_to_image``, ``encoder_self``
+        or ``head_self``.
+    layers : range or (int, int), optional
+        Half-open; None is every layer of the site.
+    heads : collection of int, optional
+    head_reduction : {"mean", "median"}
+    pose : bool
+        Whether the pose token takes part. Without it the site is read as if the token were absent:
+        rows and columns are those of patches only.
+    diagonal : bool
+        Whether a token's entry with itself takes part.
+    decay : float, optional
+        For ``instability``: weight in [0, 1) of the past in moving moments; None weighs all frames
+        since the start (or the last reset) equally.
+    normaliser : {"raw", "sigmoid", "zscore", "robust", "minmax", "rank"}
+        ``raw`` takes the value itself, which must lie in [0, 1]. ``sigmoid`` is
+        sigmoid(sharpness x), ``zscore`` and ``robust`` the same of x standardised by mean and
+        standard deviation, or by median and 1.4826 times the median absolute deviation.
+    sharpness : float
+        Factor inside the sigmoid, above 0.
+    running : float, optional
+        Decay in [0, 1) of a moving average of the normaliser's location and scale over frames;
+        None normalises every frame by itself.
+    sign : {1, -1}, optional
+        Whether the score rises or falls with the reading; None takes the reading's own, which the
+        object then states.
+    source : str
+        Whose statistics a frame uses: see :data:`~mut3r_analysis.motion.SOURCES`.
+    control : str, optional
+        Replaces the finished score: ``const(c)``, ``shuffle`` (cells permuted: same histogram, no
+        location), ``shift(t)`` (score of t frames before), ``random`` (uniform) or ``invert``.
+    pool : {"mean", "max"}
+        For ``mask``: what a patch takes from its pixels.
+    seed : int
+        Of ``shuffle`` and ``random``.
+
+    Raises
+    ------
+    InvalidArgument
+        When the specification cannot mean anything; among them the average of attention weights
+        over keys, which is constant. The message says what is allowed.
+
+    Examples
+    --------
+    >>> Cue(reading="entropy", layers=range(0, 6), source="previous_ema(0.8)").sign
+    1
+    """
+
+    reading: str = "logit_key_mean"
+    of: str | None = None
+    site: str = "image_self"
+    layers: Any = None
+    heads: Any = None
+    head_reduction: str = "mean"
+    pose: bool = True
+    diagonal: bool = True
+    decay: float | None = None
+    normaliser: str = "zscore"
+    sharpness: float = 1.0
+    running: float | None = None
+    sign: int | None = None
+    source: str = "two_pass"
+    control: str | None = None
+    pool: str = "mean"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_reading(self.reading)
+        one_of("site", self.site, CUE_SITES)
+        one_of("head_reduction", self.head_reduction, ("mean", "median"))
+        one_of("normaliser", self.normaliser, NORMALISERS)
+        one_of("pool", self.pool, ("mean", "max"))
+        one_of("sign", self.sign, (None, 1, -1))
+        source = Source.parse(str(self.source))
+        settle = {
+            "of": self._check_of(),
+            "layers": layer_range(self.layers),
+            "heads": head_indices(self.heads),
+            "sharpness": number("sharpness", self.sharpness, 0, open_high=True),
+            "source": str(source),
+            "control": self._check_control(),
+        }
+        for name in ("decay", "running"):
+            if (given := getattr(self, name)) is not None:
+                settle[name] = number(name, given, 0, 1, open_high=True)
+        for name, value in settle.items():
+            object.__setattr__(self, name, value)
+        if self.sharpness == 0:
+            raise InvalidArgument("sharpness must be above 0: at 0 every score is 0.5")
+        if self.sign is None:
+            known = READINGS.get(self.reading)
+            object.__setattr__(self, "sign", known.sign if known else 1)
+        self._check_combinations(source)
+
+    def _check_of(self) -> str | None:
+        if self.reading == INSTABILITY:
+            of = self.of or STEADY[0]
+            one_of("of (the reading whose instability is taken)", of, STEADY)
+            return of
+        if self.reading == MASK:
+            return self.of or "motion_mask"
+        if self.of is not None:
+            raise InvalidArgument(
+                f"of = {self.of!r} has a meaning only for the readings 'instability' and 'mask', "
+                f"not for {self.reading!r}"
+            )
+        return None
+
+    def _check_control(self) -> str | None:
+        if self.control is None:
+            return None
+        name, value = parse_call(str(self.control))
+        one_of("control", name, CONTROLS)
+        if name == "const":
+            value = number("the value of const(...)", 0.5 if value is None else value, 0, 1,
+                           open_high=False)  # fmt: skip
+        elif name == "shift":
+            if value is None or value != int(value) or value < 1:
+                raise InvalidArgument(
+                    f"shift needs a number of frames from 1 on; got {self.control!r}"
+                )
+        elif value is not None:
+            raise InvalidArgument(f"control {name!r} takes no number, got {self.control!r}")
+        return name if value is None else f"{name}({value:g})"
+
+    def _check_combinations(self, source: Source) -> None:
+        if self.reading != MASK:
+            check_site(READINGS[self.base], self.site)
+        kind = SITE_KINDS[self.site]
+        if not self.diagonal and kind.queries != kind.keys:
+            raise InvalidArgument(
+                f"diagonal = False needs a self-attention site; at {self.site!r} queries and keys "
+                "are different tokens"
+            )
+        if not self.pose and self.reading == "pose_complement":
+            raise InvalidArgument("pose_complement reads the pose token; leave pose = True")
+        if self.decay is not None and self.reading != INSTABILITY:
+            raise InvalidArgument("decay belongs to the reading 'instability'; leave it at None")
+        if self.running is not None and self.normaliser not in RUNNING_NORMALISERS:
+            raise InvalidArgument(
+                f"normaliser {self.normaliser!r} has no location and scale to average over frames; "
+                f"running works with {', '.join(RUNNING_NORMALISERS)}"
+            )
+        if self.site == "head_self" and not source.lags and self.measured:
+            raise InvalidArgument(
+                "head_self runs after the decoder that would be gated; use source='previous' or "
+                "'previous_ema(rho)', or another site"
+            )
+        if source.live and (self.reading == MASK or self.site == "encoder_self"):
+            what = "a mask" if self.reading == MASK else "encoder_self"
+            raise InvalidArgument(
+                f"source = {self.source} grows layer by layer in the decoder, but {what} is known "
+                "before it; use source='two_pass', which costs no pass here"
+            )
+        cut = source.layers
+        if cut is not None and self.layers is not None and self.layers[1] > cut:
+            raise InvalidArgument(
+                f"source = {self.source} stops the probe pass after {cut} layers, but layers = "
+                f"range{self.layers} needs {self.layers[1]}; cut later or read fewer layers"
+            )
+
+    @property
+    def base(self) -> str:
+        """The reading taken from each frame's attention."""
+        return str(self.of) if self.reading == INSTABILITY else self.reading
+
+    @property
+    def measured(self) -> bool:
+        """Whether attention has to be looked at: not for masks, constants and random scores."""
+        replaced = self.control is not None and parse_call(self.control)[0] in ("const", "random")
+        return self.reading != MASK and not replaced
+
+    @property
+    def passes(self) -> int:
+        """Decoder passes over a frame before the gated one."""
+        if not self.measured or self.site == "encoder_self":
+            return 0
+        return Source.parse(self.source).passes
+
+    @classmethod
+    def mut3r(cls, **changes: Any) -> Self:
+        """Return the default reading of MUT3R's cue.
+
+        What the paper says is followed where it can be: self-attention of the image stream,
+        aggregated over all decoder layers by "averaging across batch, head and key dimensions",
+        normalised, passed through a sigmoid, high for dynamic patches; measured in a probe pass
+        over the same frame.
+
+        What the paper leaves open, and what is chosen here: averages of attention *weights* over
+        keys are constant, so *logits* are averaged, as TTT3R and Easi3R do in the same family of
+        models; dynamic regions are "down-weighted", so a low mean logit is dynamic (sign -1); the
+        normalisation is a z-score over the patches of one frame. Each sample of a batch keeps its
+        own score. Whether the pose key and the diagonal take part is not said; here they do.
+
+        Parameters
+        ----------
+        **changes
+            Fields that differ from this default.
+        """
+        return cls(**changes)
+
+    @classmethod
+    def oracle(cls, variable: str = "motion_mask", **changes: Any) -> Self:
+        """Return a mask of the sequence as the score: by default its ground-truth motion.
+
+        Parameters
+        ----------
+        variable : str
+            Variable ``(frame, y, x)`` of the sequence, boolean or in [0, 1].
+        **changes
+            Fields that differ.
+        """
+        return cls(**{"reading": MASK, "of": variable, "normaliser": "raw"} | changes)

@@ -1,0 +1,270 @@
+"""Gate: the declared rule by which motion scores change what attention sites compute."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion.realisations import DIRECTIONS, REALISATIONS, realisation_name
+from mut3r_analysis.motion.specification import (
+    Specification,
+    head_indices,
+    layer_range,
+    number,
+    one_of,
+    within,
+)
+
+KERNELS = ("auto", "values", "dense")
+PAPER_DEPTH = 12
+"""Decoder layers of the models in which "layers 0-6" was said."""
+
+_PAIRS = (("image_self", "pair_bias"), ("image_to_state", "pair_state"))
+MOST_GROUPS = 4
+"""Largest beta for which value groups are used unasked; they cost beta + 1 value products."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate(Specification):
+    """What motion scores do, where, and how sharply.
+
+    Special tokens have motion score 0 whatever the cue says. As keys they are never weakened; as
+    queries they read like static patches.
+
+    Parameters
+    ----------
+    image_self : str, optional
+        Realisation where image patches read each other (:data:`~mut3r_analysis.motion.REALISATIONS`
+        has formulas), by name or code; None leaves the site alone.
+    state_to_image : str, optional
+        Where the state reads the image, which is how it is written.
+    image_to_state : str, optional
+        Where the image reads the state.
+    layers : range or (int, int), optional
+        Half-open and 0-based; None is all.
+    of_depth : int, optional
+        Decoder depth that `layers` is counted in. In a backbone of another depth the range is
+        scaled and rounded; None takes `layers` as they are.
+    heads : collection of int, optional
+        Which heads are gated; None is all.
+    beta : float
+        Sharpness, 0 or more.
+    threshold : float
+        Score in (0, 1] from which a patch counts as dynamic, for realisations without beta.
+    null_logit : float, optional
+        Logit of ``null_key``'s key. None matches it to each row, which equals ``output_scale``. A
+        fixed logit weakens static queries too, so even beta = 0 changes them.
+    kernel : {"auto", "values", "dense"}
+        ``values`` widens the values and never forms query x key numbers; pair gates then need a
+        whole beta. ``dense`` forms the bias in tiles of query rows. They are equal to rounding;
+        ``auto`` takes the faster one for the device (:meth:`kernel_at`).
+
+    Raises
+    ------
+    InvalidArgument
+        When the specification cannot mean anything; the message says what is allowed.
+
+    Examples
+    --------
+    >>> Gate(image_to_state="A5", beta=2).image_to_state
+    'temperature'
+    """
+
+    image_self: str | None = "pair_bias"
+    state_to_image: str | None = "key_bias"
+    image_to_state: str | None = "output_scale"
+    layers: Any = None
+    of_depth: int | None = None
+    heads: Any = None
+    beta: float = 1.0
+    threshold: float = 0.5
+    null_logit: float | None = None
+    kernel: str = "auto"
+
+    def __post_init__(self) -> None:
+        one_of("kernel", self.kernel, KERNELS)
+        settle: dict[str, Any] = {
+            site: realisation_name(site, getattr(self, site)) for site in DIRECTIONS
+        }
+        settle |= {
+            "layers": layer_range(self.layers),
+            "heads": head_indices(self.heads),
+            "beta": number("beta", self.beta, 0, open_high=True),
+            "threshold": number("threshold", self.threshold, 0, 1, open_high=False),
+        }
+        for name, value in settle.items():
+            object.__setattr__(self, name, value)
+        if self.threshold == 0:
+            raise InvalidArgument("threshold must be above 0: at 0 special tokens would be dynamic")
+        if self.null_logit is not None:
+            if self.image_to_state != "null_key":
+                raise InvalidArgument("null_logit belongs to image_to_state='null_key'")
+            value = number("null_logit", self.null_logit, -1e4, 1e4, open_high=False)
+            object.__setattr__(self, "null_logit", value)
+        if self.of_depth is not None and (self.layers is None or self.of_depth < self.layers[1]):
+            raise InvalidArgument(
+                f"of_depth = {self.of_depth} says in how many layers `layers` is counted, but "
+                f"layers = {self.layers}; give a range within it"
+            )
+        pair = [site for site, name in _PAIRS if getattr(self, site) == name]
+        if self.kernel == "values" and pair and self.beta != int(self.beta):
+            raise InvalidArgument(
+                f"value groups need a whole beta at {', '.join(pair)}, got {self.beta:g}: a pair "
+                "weight to a fractional power is no finite sum of products. Use kernel='dense' "
+                "(or 'auto'), or a whole beta"
+            )
+
+    @classmethod
+    def mut3r(
+        cls, beta: float = 1.0, *, directions: Collection[str] = DIRECTIONS, **changes: Any
+    ) -> Self:
+        """Return MUT3R's gates: all three directions on the first half of the decoder.
+
+        The paper's "layers 0-6" is ``range(0, 6)`` of 12. In a decoder of another depth it is
+        scaled to ``range(0, round(6 / 12 depth))``; :meth:`describe_layers` says so.
+
+        Its query-side bias is invisible to softmax as written, so image-to-state scales the output
+        instead (A1); ``image_to_state="literal"`` keeps the written form as a control.
+
+        Parameters
+        ----------
+        beta : float
+        directions : collection of str
+            Among ``image_self``, ``state_to_image``, ``image_to_state``.
+        **changes
+            Other fields that differ.
+        """
+        for site in directions:
+            one_of("directions", site, DIRECTIONS)
+        off = {site: None for site in DIRECTIONS if site not in directions}
+        if "layers" not in changes:
+            changes |= {"layers": (0, 6), "of_depth": PAPER_DEPTH}
+        return cls(**{"beta": beta} | off | changes)
+
+    @classmethod
+    def easi3r(
+        cls,
+        threshold: float = 0.5,
+        *,
+        sites: Collection[str] = ("image_self", "state_to_image"),
+        **changes: Any,
+    ) -> Self:
+        """Return Easi3R's rule at CUT3R's sites: static queries get no weight from dynamic keys.
+
+        The weights are zeroed after the softmax and not renormalised; dynamic queries keep
+        everything. State tokens have no motion score and count as static queries. The original
+        masks the cross-attention of one decoder of a pair network in all its layers.
+
+        Parameters
+        ----------
+        threshold : float
+            Score from which a patch is dynamic.
+        sites : collection of str
+            ``image_self``, ``state_to_image`` or both.
+        **changes
+            Other fields that differ.
+
+        Raises
+        ------
+        InvalidArgument
+            For a site whose keys are not image patches.
+        """
+        allowed = [site for site in DIRECTIONS if "static_to_dynamic" in REALISATIONS[site]]
+        for site in sites:
+            one_of("sites (with image patches as keys)", site, allowed)
+        chosen = {site: "static_to_dynamic" if site in sites else None for site in DIRECTIONS}
+        return cls(**{"threshold": threshold} | chosen | changes)
+
+    @property
+    def writes(self) -> bool:
+        """Whether the commit has to multiply its rate by the static mass (B3); not at beta = 0."""
+        return self.state_to_image == "key_bias_write" and self.beta > 0
+
+    def layer_range(self, depth: int) -> range:
+        """Return the layers gated in a decoder of `depth` layers.
+
+        Raises
+        ------
+        InvalidArgument
+            When the range reaches outside.
+        """
+        layers = self.layers
+        if layers is not None and self.of_depth not in (None, depth):
+            layers = tuple(round(bound * depth / self.of_depth) for bound in layers)
+        return within("layers", layers, depth)
+
+    def at_depth(self, depth: int) -> Self:
+        """Return the same gate with its layers counted in a decoder of `depth` layers."""
+        layers = self.layer_range(depth)
+        return replace(self, layers=(layers.start, layers.stop), of_depth=None)
+
+    def describe_layers(self, depth: int) -> str:
+        """Say which layers are gated in a decoder of `depth` layers, and whether that is scaled."""
+        layers = self.layer_range(depth)
+        text = f"layers range({layers.start}, {layers.stop}) of {depth}"
+        if self.layers is None or self.of_depth in (None, depth):
+            return text
+        start, stop = self.layers
+        return f"{text}, scaled from range({start}, {stop}) of {self.of_depth}"
+
+    def inert(self, depth: int | None = None, site: str | None = None) -> str | None:
+        """Say why the gate cannot change anything, if it cannot.
+
+        Parameters
+        ----------
+        depth : int, optional
+            Of the decoder; without it a scaled range of layers is not judged.
+        site : str, optional
+            One direction only.
+
+        Returns
+        -------
+        str or None
+            The reason in words; None for a gate that acts.
+        """
+        if site is None:
+            reasons = {name: self.inert(depth, name) for name in DIRECTIONS if getattr(self, name)}
+            if not reasons:
+                return "no direction is gated"
+            if None in reasons.values():
+                return None
+            return "; ".join(dict.fromkeys(str(reason) for reason in reasons.values()))
+        one_of("site", site, DIRECTIONS)
+        name = getattr(self, site)
+        if name is None:
+            return f"{site} is not gated"
+        layers = self._bounds(depth)
+        if layers is not None and layers[0] == layers[1]:
+            return "the range of layers is empty"
+        if name == "literal":
+            return (
+                "a bias that depends on the query alone shifts a whole row of logits, and softmax "
+                "does not see row shifts"
+            )
+        if name == "pair_state" and layers is not None and layers[1] <= 1:
+            return "pair_state needs the layer before; the first layer alone has none"
+        if self.beta == 0 and REALISATIONS[site][name].beta and self.null_logit is None:
+            return "beta = 0: every weight is 1"
+        return None
+
+    def kernel_at(self, site: str, device: str = "cpu") -> str:
+        """Return the kernel used at a kind of site on a type of device: "values" or "dense".
+
+        Unasked, key gates use values everywhere. Pair gates with a whole beta up to 4 use value
+        groups on accelerators, whose fused kernels refuse or pad masks; the processor's takes a
+        mask for nothing, and a tiled bias is then twice as fast as two groups.
+        """
+        if self.kernel != "auto":
+            return self.kernel
+        if (site, getattr(self, site)) not in _PAIRS:
+            return "values"
+        whole = self.beta == int(self.beta) and self.beta <= MOST_GROUPS
+        return "values" if whole and device != "cpu" else "dense"
+
+    def _bounds(self, depth: int | None) -> tuple[int, int] | None:
+        """First and last bound of the gated layers, where they are known without a backbone."""
+        if depth is None:
+            bounds: tuple[int, int] | None = self.layers if self.of_depth is None else None
+            return bounds
+        layers = self.layer_range(depth)
+        return layers.start, layers.stop

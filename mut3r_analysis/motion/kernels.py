@@ -1,0 +1,167 @@
+"""Gated attention: the same few forms behind every realisation.
+
+The *value* forms run one plain softmax over widened values, so no query x key number exists outside
+the fused kernel. A key weight w_j under softmax is ``sum_j p_ij w_j v_j / sum_j p_ij w_j``. A pair
+weight that is linear in a key's weight, ``w_ij = stay_i + fade_i kept_j`` with all terms
+non-negative, has for a whole beta the binomial form ``w_ij^beta = sum_m C(beta, m) stay_i^(beta-m)
+fade_i^m kept_j^m``: beta + 1 groups of values, combined per query without cancellation.
+
+The *dense* forms make biases or masks for a tile of query rows at a time: memory stays linear in
+tokens.
+
+Shapes: q ``(batch, head, query, channel)``, k and v alike over keys; weights of queries
+``(batch, query)`` and of keys ``(batch, key)``, float32.
+"""
+
+from collections.abc import Callable
+from math import comb
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mut3r_analysis.attention.statistics import tile_rows
+
+TileWeight = Callable[[slice], Tensor]
+"""Rows of queries -> weights or log-weights ``(batch, row | 1, key)``."""
+
+_ALIGNMENT = 8
+"""Fused kernels on GPUs want widths in multiples of this."""
+
+
+def attention(q: Tensor, k: Tensor, columns: Tensor) -> Tensor:
+    """Plain softmax attention over values of any width, never off the fused kernel.
+
+    Fused kernels want queries, keys and values of one width; elsewhere PyTorch falls back to a form
+    that makes the whole map. Zero channels change no logit, so the narrower side gets some.
+    """
+    channels, width = q.shape[-1], columns.shape[-1]
+    if width == channels:
+        return F.scaled_dot_product_attention(q, k, columns)
+    common = -(-max(channels, width) // _ALIGNMENT) * _ALIGNMENT
+    q, k = (F.pad(part, (0, common - channels)) for part in (q, k))
+    columns = F.pad(columns, (0, common - width))
+    out = F.scaled_dot_product_attention(q, k, columns, scale=channels**-0.5)
+    return out[..., :width]
+
+
+def key_gate(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_weight: Tensor,
+    *,
+    normalise: bool,
+    also: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Weigh keys: ``p_ij w_j``, renormalised or not.
+
+    Parameters
+    ----------
+    log_weight : Tensor
+        ``(batch, key)``; minus infinity removes a key.
+    normalise : bool
+    also : Tensor, optional
+        ``(batch, key)`` of which the plain average under p is wanted as well; it costs one channel.
+
+    Returns
+    -------
+    output : Tensor
+    average : Tensor or None
+        ``(batch, head, query)``.
+    """
+    if normalise:
+        # A common factor of all weights cancels; without it large betas would underflow.
+        log_weight = log_weight - log_weight.amax(dim=-1, keepdim=True)
+    weight = log_weight.exp()[:, None, :, None]
+    parts = [v * weight.to(v.dtype)]
+    for column in (weight if normalise else None, None if also is None else also[:, None, :, None]):
+        if column is not None:
+            parts.append(column.to(v.dtype).expand(*v.shape[:-1], 1))
+    found = attention(q, k, torch.cat(parts, dim=-1))
+    average = None if also is None else found[..., -1]
+    out = found[..., : v.shape[-1]]
+    if normalise:
+        total = precise(found[..., v.shape[-1], None])
+        out = precise(out) / total.clamp_min(torch.finfo(total.dtype).tiny)
+    return out.to(v.dtype), average
+
+
+def pair_gate(
+    q: Tensor, k: Tensor, v: Tensor, stay: Tensor, fade: Tensor, kept: Tensor, beta: int
+) -> Tensor:
+    """Weigh pairs by ``(stay_i + fade_i kept_j)^beta`` under softmax, with value groups.
+
+    Parameters
+    ----------
+    stay, fade : Tensor
+        ``(batch, query)``, non-negative, summing to 1.
+    kept : Tensor
+        ``(batch, key)`` in (0, 1].
+    beta : int
+    """
+    width = v.shape[-1]
+    stay, fade = stay[:, None, :, None], fade[:, None, :, None]
+    kept = kept[:, None, :, None]
+    columns = [v]
+    for power in range(1, beta + 1):
+        weight = kept.pow(power).to(v.dtype)
+        columns += [v * weight, weight.expand(*v.shape[:-1], 1)]
+    found = precise(attention(q, k, torch.cat(columns, dim=-1)))
+    factor = stay.pow(beta)
+    out, total = factor * found[..., :width], factor
+    for power in range(1, beta + 1):
+        group = found[..., width + (power - 1) * (width + 1) :][..., : width + 1]
+        factor = comb(beta, power) * stay.pow(beta - power) * fade.pow(power)
+        out = out + factor * group[..., :width]
+        total = total + factor * group[..., width:]
+    return (out / total).to(v.dtype)
+
+
+def biased(q: Tensor, k: Tensor, v: Tensor, log_weight: TileWeight) -> Tensor:
+    """Add ``log_weight`` to the logits, a tile of query rows at a time; any weight, any beta."""
+    out = v.new_empty(*q.shape[:-1], v.shape[-1])
+    # A bias rounded to half precision would be off by percents: these tiles run in float32.
+    queries, keys, values = precise(q), precise(k), precise(v)
+    for rows in _tiles(q, k, heads=1):  # all heads share a bias, and the kernel keeps their logits
+        bias = log_weight(rows)[:, None].to(values.dtype)
+        out[..., rows, :] = F.scaled_dot_product_attention(
+            queries[..., rows, :], keys, values, attn_mask=bias
+        )
+    return out
+
+
+def masked(q: Tensor, k: Tensor, v: Tensor, weight: TileWeight) -> Tensor:
+    """Multiply the weights after softmax, not renormalised, a tile of query rows at a time."""
+    out = v.new_empty(*q.shape[:-1], v.shape[-1])
+    queries, keys, values = precise(q) * q.shape[-1] ** -0.5, precise(k), precise(v)
+    for rows in _tiles(q, k):
+        p = (queries[..., rows, :] @ keys.mT).softmax(dim=-1)
+        out[..., rows, :] = (p * weight(rows)[:, None].to(p.dtype)) @ values
+    return out
+
+
+def static_mass(q: Tensor, k: Tensor, static: Tensor) -> Tensor:
+    """Average of ``static`` ``(batch, key)`` under the plain weights: ``(batch, head, query)``."""
+    column = static[:, None, :, None].to(q.dtype).expand(*k.shape[:-1], 1)
+    return attention(q, k, column).squeeze(-1)
+
+
+def log_sum_exp(q: Tensor, k: Tensor) -> Tensor:
+    """Log of each row's sum of exponentiated logits ``(batch, head, query)``."""
+    queries, keys = precise(q) * q.shape[-1] ** -0.5, precise(k)
+    parts = [(queries[..., rows, :] @ keys.mT).logsumexp(dim=-1) for rows in _tiles(q, k)]
+    return torch.cat(parts, dim=-1)
+
+
+def precise(values: Tensor) -> Tensor:
+    """Return values in float32 at least."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _tiles(q: Tensor, k: Tensor, heads: int | None = None) -> list[slice]:
+    """Query rows in slices such that a tile of that many maps stays small."""
+    queries = q.shape[-2]
+    maps = len(q) * (q.shape[1] if heads is None else heads)
+    rows = tile_rows(maps, queries, k.shape[-2])
+    return [slice(start, min(start + rows, queries)) for start in range(0, queries, rows)]

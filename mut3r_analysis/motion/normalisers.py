@@ -1,0 +1,98 @@
+"""Normalisers: values of any scale become scores in [0, 1].
+
+Softmax gates ignore a common factor on 1 - g, so there contrast acts and level does not; output
+scales depend on level.
+"""
+
+import torch
+from torch import Tensor
+
+from mut3r_analysis.errors import InvalidArgument
+
+LEAST_CONTRAST = 1e-5
+"""Range over largest magnitude below which values differ by no more than rounding."""
+
+
+def check_contrast(values: Tensor) -> None:
+    """Refuse values that are the same for every patch.
+
+    Parameters
+    ----------
+    values : Tensor
+        ``(sample, patch)``.
+
+    Raises
+    ------
+    InvalidArgument
+        When a sample's range is below 1e-5 of its largest magnitude, or not finite.
+    """
+    if values.numel() == 0:
+        return
+    size = values.abs().amax(dim=-1)
+    spread = (values.amax(dim=-1) - values.amin(dim=-1)) / size.clamp_min(
+        torch.finfo(values.dtype).tiny
+    )
+    worst = float(spread.nan_to_num(nan=-1.0).min())
+    if worst <= LEAST_CONTRAST:
+        found = "not finite" if worst < 0 else f"a relative range of {worst:.1e}"
+        raise InvalidArgument(
+            f"a cue without contrast: its values over the patches of a frame have {found} "
+            f"(at least {LEAST_CONTRAST:g} is needed). Normalising would turn rounding noise into "
+            "a mask. An average of softmax weights over keys is constant like this; choose a "
+            "reading that differs between patches, or control='const(0.5)' for a constant score"
+        )
+
+
+def location_and_scale(normaliser: str, values: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Location and scale ``(sample,)`` of values ``(sample, patch)``; None where there is none."""
+    match normaliser:
+        case "zscore":
+            return values.mean(dim=-1), values.std(dim=-1, correction=0)
+        case "robust":
+            median = values.quantile(0.5, dim=-1)
+            deviation = (values - median[:, None]).abs().quantile(0.5, dim=-1)
+            return median, 1.4826 * deviation
+        case "minmax":
+            low = values.amin(dim=-1)
+            return low, values.amax(dim=-1) - low
+    return None
+
+
+def normalise(
+    normaliser: str,
+    values: Tensor,
+    sharpness: float,
+    found: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """Scores in [0, 1] of values ``(sample, patch)``, given :func:`location_and_scale`'s answer.
+
+    Raises
+    ------
+    InvalidArgument
+        For ``raw`` values outside [0, 1].
+    """
+    if found is not None:
+        location, scale = found
+        smallest = torch.finfo(values.dtype).tiny
+        values = (values - location[:, None]) / scale[:, None].clamp_min(smallest)
+    match normaliser:
+        case "sigmoid" | "zscore" | "robust":
+            return (sharpness * values).sigmoid()
+        case "minmax":
+            return values.clamp(0, 1)
+        case "rank":
+            return _rank(values)
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        raise InvalidArgument(
+            "normaliser 'raw' takes values as they are, so they must lie in [0, 1]; these reach "
+            f"from {float(values.min()):.3g} to {float(values.max()):.3g}. Use another normaliser"
+        )
+    return values
+
+
+def _rank(values: Tensor) -> Tensor:
+    """Rank in [0, 1]; equal values share their average rank."""
+    ordered = values.sort(dim=-1).values
+    below = torch.searchsorted(ordered, values.contiguous())
+    through = torch.searchsorted(ordered, values.contiguous(), right=True)
+    return (below + through - 1).to(values.dtype) / (2 * max(values.shape[-1] - 1, 1))

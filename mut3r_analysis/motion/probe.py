@@ -1,0 +1,100 @@
+"""The probe that takes a cue's reading while a backbone runs."""
+
+import torch
+from torch import Tensor
+
+from mut3r_analysis.attention.sites import SITE_KINDS, Site
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion.cue import Cue
+from mut3r_analysis.motion.measures import patch_values
+from mut3r_analysis.motion.sources import Source
+from mut3r_analysis.motion.specification import known_heads, within
+
+
+class CueProbe:
+    """Takes a cue's reading at every site it names, one frame at a time.
+
+    Parameters
+    ----------
+    cue : Cue
+    grid : (int, int)
+        Rows and columns of patches.
+    layers, heads : int
+        Of the cue's site in this backbone.
+    samples : Tensor, optional
+        ``(sample,)`` indices into the batch that this cue is for; None is the whole batch.
+
+    Raises
+    ------
+    InvalidArgument
+        When the cue names layers or heads that the backbone lacks.
+    """
+
+    def __init__(
+        self,
+        cue: Cue,
+        grid: tuple[int, int],
+        *,
+        layers: int,
+        heads: int,
+        samples: Tensor | None = None,
+    ) -> None:
+        cut = Source.parse(cue.source).layers
+        wanted = cue.layers if cut is None or cue.layers is not None else (0, cut)
+        self._layers = within("cue layers", wanted, layers)
+        if not self._layers:
+            raise InvalidArgument("a cue needs at least one layer; its range of layers is empty")
+        known_heads("cue heads", cue.heads, heads)
+        self.cue = cue
+        self.grid = grid
+        self._samples = samples
+        self._values: dict[int, Tensor] = {}
+
+    def __call__(self, site: Site, q: Tensor, k: Tensor) -> None:
+        """Read one site from rotated queries and keys ``(batch, head, token, channel)``."""
+        cue = self.cue
+        if not cue.measured or site.kind != cue.site or site.layer not in self._layers:
+            return
+        if self._samples is not None:
+            q, k = q[self._samples], k[self._samples]
+        if cue.heads is not None:
+            q, k = q[:, list(cue.heads)], k[:, list(cue.heads)]
+        kind = SITE_KINDS[site.kind]
+        values = patch_values(
+            cue.base,
+            q,
+            k,
+            pose_query=kind.queries == "image",
+            pose_key=kind.keys == "image",
+            pose=cue.pose,
+            diagonal=cue.diagonal,
+        )
+        if values.shape[-1] != self.grid[0] * self.grid[1]:
+            raise InvalidArgument(
+                f"the cue was made for a grid of {self.grid[0]} x {self.grid[1]} patches; "
+                f"{site} has {values.shape[-1]}. Use the grid of the frame that is read"
+            )
+        mean = cue.head_reduction == "mean"
+        values = values.mean(dim=1) if mean else values.quantile(0.5, dim=1)
+        self._values[site.layer] = values.unflatten(-1, self.grid)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every layer of the cue was seen; always, for a cue that is not measured."""
+        return not self.cue.measured or len(self._values) == len(self._layers)
+
+    def raw(self, *, before: int | None = None) -> Tensor | None:
+        """Return what was read since the probe was made.
+
+        Parameters
+        ----------
+        before : int, optional
+            Leave out this layer and those after it.
+
+        Returns
+        -------
+        Tensor or None
+            ``(batch, layer, patch_row, patch_col)``; None where nothing was read.
+        """
+        seen = [layer for layer in sorted(self._values) if before is None or layer < before]
+        return torch.stack([self._values[layer] for layer in seen], dim=1) if seen else None

@@ -1,0 +1,142 @@
+"""Readings against dense float64 definitions, and their memory."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mut3r_analysis.attention import Site
+from mut3r_analysis.motion import READINGS, Cue, CueProbe
+from mut3r_analysis.motion.measures import patch_values
+
+
+def dense(reading, q, k, *, pose, diagonal):
+    """One number per patch (batch, head, patch) of a self-attention site, pose token first."""
+    q, k = q.double().numpy(), k.double().numpy()
+    z = q @ np.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1])
+    if not pose:
+        z = z[..., 1:, 1:]
+    counted = np.ones(z.shape, dtype=bool)
+    if not diagonal:
+        counted &= ~np.eye(z.shape[-1], dtype=bool)
+    inside = np.where(counted, z, np.nan)
+    e = np.where(counted, np.exp(z), 0)
+    p = e / e.sum(axis=-1, keepdims=True)
+    keys = counted.sum(axis=-1)
+    values = {
+        "logit_key_mean": lambda: np.nanmean(inside, axis=-1),
+        "received": lambda: z.shape[-1] * p.mean(axis=-2),
+        "entropy": lambda: -(p * np.log(np.where(p > 0, p, 1))).sum(axis=-1) / np.log(keys),
+        "peak_complement": lambda: 1 - p.max(axis=-1),
+        "collision_complement": lambda: 1 - (p**2).sum(axis=-1),
+        "logit_query_mean": lambda: np.nanmean(inside, axis=-2),
+        "pose_complement": lambda: (1 - p[..., 0]) / (keys - 1),
+        "logit_key_std": lambda: np.nanstd(inside, axis=-1),
+        "maxpool_similarity": lambda: np.nanmax(inside, axis=-1),
+    }[reading]()
+    return values[..., 1:] if pose else values
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(list(READINGS)),
+    st.booleans(),
+    st.booleans(),
+    st.integers(4, 40),
+    st.integers(0, 10**6),
+)
+def test_every_reading_equals_its_dense_definition(reading, pose, diagonal, count, seed):
+    pose = pose or reading == "pose_complement"
+    make = torch.Generator().manual_seed(seed)
+    q = torch.randn(2, 3, count, 8, generator=make)
+    k = torch.randn(2, 3, count, 8, generator=make) + 1.5
+    options = {"pose": pose, "diagonal": diagonal}
+    found = patch_values(reading, q, k, pose_query=True, pose_key=True, **options)
+    expected = dense(reading, q, k, **options)
+    assert found.shape == (2, 3, count - 1)
+    scale = np.abs(expected).max() + 1e-2
+    assert np.abs(found.double().numpy() - expected).max() / scale < 1e-5
+    exact = patch_values(reading, q.double(), k.double(), pose_query=True, pose_key=True, **options)
+    np.testing.assert_allclose(exact.numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_received_attention_is_one_on_average():
+    q, k = torch.randn(2, 1, 2, 30, 8)
+    values = patch_values("received", q, k, pose_query=True, pose_key=True, pose=False)
+    assert float(values.mean()) == pytest.approx(1)
+
+
+def test_the_softmax_row_average_is_constant_whatever_the_image():
+    q, k = torch.randn(2, 1, 2, 30, 8).double()
+    weights = (q @ k.mT / 8**0.5).softmax(dim=-1)
+    assert float((weights.mean(dim=-1) - 1 / 30).abs().max()) < 1e-15
+
+
+class LargestOutput(TorchDispatchMode):
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.dim() >= 2:
+            self.numbers = max(self.numbers, out.shape[-1] * out.shape[-2])
+        return out
+
+
+@pytest.mark.parametrize("reading", list(READINGS))
+def test_no_reading_makes_the_whole_map(reading):
+    q, k = torch.randn(2, 1, 2, 401, 8)
+    with LargestOutput() as seen:
+        patch_values(reading, q, k, pose_query=True, pose_key=True, diagonal=False)
+    limit = 401 * 8 + 1 if READINGS[reading].closed_form else 401 * 402 // 2
+    assert seen.numbers <= limit
+
+
+@pytest.mark.parametrize(
+    ("site", "reading", "queries", "keys"),
+    [
+        ("image_self", "entropy", 13, 13),
+        ("image_to_state", "logit_key_mean", 13, 7),
+        ("state_to_image", "received", 7, 13),
+        ("encoder_self", "logit_query_mean", 12, 12),
+    ],
+)
+def test_a_probe_reads_the_patches_of_its_site_and_nothing_else(site, reading, queries, keys):
+    probe = CueProbe(Cue(reading=reading, site=site, layers=(1, 3)), (3, 4), layers=4, heads=2)
+    assert probe.raw() is None
+    for kind in (site, "state_self"):
+        for layer in range(4):
+            assert not probe.complete or layer == 3 or kind != site
+            probe(Site(kind, layer), torch.randn(2, 2, queries, 8), torch.randn(2, 2, keys, 8))
+    assert probe.complete
+    assert probe.raw().shape == (2, 2, 3, 4)
+    assert probe.raw(before=2).shape == (2, 1, 3, 4)
+
+
+def test_heads_are_chosen_and_reduced_by_mean_or_median():
+    q, k = torch.randn(2, 1, 4, 13, 8)
+    per_head = patch_values("logit_key_mean", q, k, pose_query=True, pose_key=True)
+    chosen = per_head[:, [0, 2, 3]]
+    for reduction, expected in (("mean", chosen.mean(dim=1)), ("median", chosen.median(dim=1)[0])):
+        cue = Cue(heads=[0, 2, 3], head_reduction=reduction)
+        probe = CueProbe(cue, (3, 4), layers=1, heads=4)
+        probe(Site("image_self", 0), q, k)
+        torch.testing.assert_close(probe.raw()[:, 0].flatten(1), expected)
+
+
+def test_a_site_of_another_grid_is_refused():
+    probe = CueProbe(Cue(), (3, 5), layers=1, heads=2)
+    with pytest.raises(ValueError, match=r"grid of 3 x 5 patches; image_self.0 has 12"):
+        probe(Site("image_self", 0), *torch.randn(2, 1, 2, 13, 8))
+
+
+def test_half_precision_inputs_are_read_in_float32():
+    q, k = torch.randn(2, 1, 2, 30, 8).bfloat16()
+    for reading in READINGS:
+        low, high = (
+            patch_values(reading, *pair, pose_query=True, pose_key=True)
+            for pair in ((q, k), (q.float(), k.float()))
+        )
+        assert low.dtype == torch.float32
+        torch.testing.assert_close(low, high)

@@ -1,0 +1,149 @@
+"""What a gate may be, what it says of itself, and what is refused."""
+
+import json
+
+import pytest
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion import DIRECTIONS, REALISATIONS, Gate
+
+EXAMPLES = [
+    Gate(),
+    Gate.mut3r(beta=2.0),
+    Gate.mut3r(directions=["state_to_image"], layers=range(2, 4)),
+    Gate.easi3r(0.3, sites=["image_self"]),
+    Gate(image_to_state="A3", null_logit=-1.5, heads=(3, 1), beta=0.5, kernel="dense"),
+]
+
+
+@pytest.mark.parametrize("gate", EXAMPLES)
+def test_a_gate_survives_json_and_compares_and_hashes_by_value(gate):
+    again = Gate.from_json(json.dumps(json.loads(gate.to_json())))
+    assert again == gate
+    assert hash(again) == hash(gate)
+    assert eval(repr(gate), {"Gate": Gate}) == gate
+
+
+def test_every_realisation_can_be_named_by_its_code():
+    for site, items in REALISATIONS.items():
+        for name, item in items.items():
+            assert getattr(Gate(**{site: item.code}), site) == name
+
+
+def test_the_default_gates_all_directions_with_the_default_realisations():
+    gate = Gate.mut3r()
+    assert [getattr(gate, site) for site in DIRECTIONS] == ["pair_bias", "key_bias", "output_scale"]
+    assert gate.beta == 1.0
+    assert gate.layer_range(12) == range(6)
+
+
+@pytest.mark.parametrize(("depth", "stop"), [(12, 6), (4, 2), (6, 3), (24, 12), (7, 4), (2, 1)])
+def test_the_papers_layers_scale_with_the_decoder_and_say_so(depth, stop):
+    gate = Gate.mut3r()
+    assert gate.layer_range(depth) == range(round(6 / 12 * depth)) == range(stop)
+    assert gate.at_depth(depth) == Gate(layers=(0, stop))
+    said = gate.describe_layers(depth)
+    assert ("scaled from range(0, 6) of 12" in said) == (depth != 12)
+
+
+def test_explicit_layers_are_not_scaled():
+    assert Gate.mut3r(layers=range(2)).layer_range(4) == range(2)
+    with pytest.raises(InvalidArgument, match=r"range\(0, 6\) reaches outside the 4 layers"):
+        Gate.mut3r(layers=range(6)).layer_range(4)
+
+
+@pytest.mark.parametrize(
+    ("gate", "reason"),
+    [
+        (Gate(beta=0), "beta = 0"),
+        (Gate(layers=(3, 3)), "empty"),
+        (Gate(image_self=None, state_to_image=None, image_to_state=None), "no direction"),
+        (Gate.mut3r(directions=["image_to_state"], image_to_state="A0"), "row shifts"),
+        (Gate(beta=0, image_to_state="A0"), "row shifts"),
+        (Gate.mut3r(directions=["image_to_state"], image_to_state="A6", layers=(0, 1)), "before"),
+    ],
+)
+def test_a_gate_knows_that_it_is_inert_and_why(gate, reason):
+    assert reason in gate.inert()
+    assert reason in gate.inert(depth=12)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        Gate(),
+        Gate(image_to_state="A0"),
+        Gate.easi3r(beta=0),
+        Gate(beta=0, image_to_state="A3", null_logit=0.0),
+        Gate(beta=0, image_to_state="A7"),
+    ],
+)
+def test_a_gate_that_acts_anywhere_is_not_inert(gate):
+    assert gate.inert() is None
+    assert gate.inert(depth=12) is None
+
+
+def test_inertness_is_known_per_direction():
+    gate = Gate(image_self=None, image_to_state="A0")
+    assert "not gated" in gate.inert(site="image_self")
+    assert "row shifts" in gate.inert(site="image_to_state")
+    assert gate.inert(site="state_to_image") is None
+
+
+def test_easi3rs_rule_is_refused_where_keys_are_not_patches():
+    gate = Gate.easi3r()
+    assert (gate.image_self, gate.state_to_image) == ("static_to_dynamic",) * 2
+    assert gate.image_to_state is None
+    with pytest.raises(InvalidArgument, match="image patches as keys"):
+        Gate.easi3r(sites=["image_to_state"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"beta": -1}, r"beta must be a number in \[0, inf\); got -1"),
+        ({"beta": float("nan")}, "beta must be a number"),
+        ({"beta": float("inf")}, "beta must be a number"),
+        ({"beta": "strong"}, "beta must be a number"),
+        ({"image_self": "A1"}, "C1 pair_bias, C2 key_bias"),
+        ({"image_to_state": "key_bias"}, "A1 output_scale"),
+        ({"layers": (6, 2)}, "half-open and 0-based"),
+        ({"layers": (-1, 2)}, "half-open and 0-based"),
+        ({"layers": range(0, 6, 2)}, "half-open and 0-based"),
+        ({"layers": 6}, "half-open and 0-based"),
+        ({"layers": (0, 6), "of_depth": 4}, "of_depth"),
+        ({"of_depth": 12}, "of_depth"),
+        ({"heads": []}, "heads must be None"),
+        ({"heads": [-1]}, "heads must be None"),
+        ({"heads": 2}, "heads must be None"),
+        ({"threshold": 0}, "threshold must be above 0"),
+        ({"threshold": 1.5}, r"threshold must be a number in \[0, 1\]"),
+        ({"null_logit": 0.0}, "null_key"),
+        ({"kernel": "flash"}, "kernel must be one of auto, values, dense"),
+        ({"kernel": "values", "beta": 1.5}, "whole beta"),
+        ({"kernel": "values", "beta": 0.5, "image_self": None, "image_to_state": "A6"}, "whole"),
+    ],
+)
+def test_what_cannot_mean_anything_is_refused_in_words(arguments, said):
+    with pytest.raises(InvalidArgument, match=said):
+        Gate(**arguments)
+
+
+def test_an_unknown_site_or_field_is_refused():
+    with pytest.raises(InvalidArgument, match="directions must be one of image_self"):
+        Gate.mut3r(directions=["state_self"])
+    with pytest.raises(InvalidArgument, match=r"unknown gate field\(s\) \['bias'\]"):
+        Gate.from_dict({"bias": 1})
+    with pytest.raises(InvalidArgument, match="site must be one of"):
+        Gate().inert(site="state_self")
+
+
+def test_the_kernel_follows_beta_and_device_unless_it_is_named():
+    gate = Gate(image_self="C2", beta=1.5, kernel="values")
+    assert gate.kernel_at("image_self") == "values"
+    assert Gate(beta=1.5).kernel_at("image_self", "cuda") == "dense"
+    assert Gate(beta=1.5).kernel_at("state_to_image") == "values"
+    assert Gate(beta=9).kernel_at("image_self", "cuda") == "dense"
+    assert Gate(beta=2).kernel_at("image_self", "cuda") == "values"
+    assert Gate(beta=2).kernel_at("image_self", "cpu") == "dense"
+    assert Gate(beta=2, kernel="values").kernel_at("image_self", "cpu") == "values"
