@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         attention,
         backbones,
         errors,
+        evaluation,
         figures,
         metrics,
         running,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     )
     from mut3r_analysis.attention import Capture
     from mut3r_analysis.backbones import load_backbone
+    from mut3r_analysis.evaluation import evaluate, import_predictions, paired, table
     from mut3r_analysis.literature import compare, conflicts, headlines, published
     from mut3r_analysis.running import open_run, plan, run
     from mut3r_analysis.sequences import check_dataset, export_sequence, open_sequence
@@ -36,19 +38,24 @@ __all__ = [
     "compare",
     "conflicts",
     "errors",
+    "evaluate",
+    "evaluation",
     "export_sequence",
     "figures",
     "headlines",
+    "import_predictions",
     "load_backbone",
     "metrics",
     "open_run",
     "open_sequence",
+    "paired",
     "plan",
     "published",
     "run",
     "running",
     "scenes",
     "sequences",
+    "table",
 ]
 
 __getattr__ = lazy_names(
@@ -61,19 +68,24 @@ __getattr__ = lazy_names(
         "compare": "mut3r_analysis.literature",
         "conflicts": "mut3r_analysis.literature",
         "errors": "mut3r_analysis.errors",
+        "evaluate": "mut3r_analysis.evaluation",
+        "evaluation": "mut3r_analysis.evaluation",
         "export_sequence": "mut3r_analysis.sequences",
         "figures": "mut3r_analysis.figures",
         "headlines": "mut3r_analysis.literature",
+        "import_predictions": "mut3r_analysis.evaluation",
         "load_backbone": "mut3r_analysis.backbones",
         "metrics": "mut3r_analysis.metrics",
         "open_run": "mut3r_analysis.running",
         "open_sequence": "mut3r_analysis.sequences",
+        "paired": "mut3r_analysis.evaluation",
         "plan": "mut3r_analysis.running",
         "published": "mut3r_analysis.literature",
         "run": "mut3r_analysis.running",
         "running": "mut3r_analysis.running",
         "scenes": "mut3r_analysis.scenes",
         "sequences": "mut3r_analysis.sequences",
+        "table": "mut3r_analysis.evaluation",
     },
 )
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from mut3r_analysis.attention.statistics import site_statistics
 
 __all__ = [
-    "Capture",
     "DECODER_KINDS",
-    "Recorder",
     "SITE_KINDS",
     "STATISTICS",
+    "Capture",
+    "Recorder",
     "Site",
     "attend",
     "logits",

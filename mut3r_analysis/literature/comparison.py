@@ -23,7 +23,7 @@ def compare(
     Parameters
     ----------
     scores : xarray.Dataset or mapping of str to xarray.Dataset
-        One evaluation, or several by name. Each carries
+        One evaluation, or several by name, as `evaluate` returns them. Each carries
 
         - ``attrs["protocol"]``, the id of the protocol that produced it;
         - per metric a variable ``<metric>`` (sequence), the value of every sequence, and a
@@ -50,9 +50,8 @@ def compare(
     ------
     InvalidArgument
         When a score is no dataset or names no protocol, when evaluations or ``against`` mix
-        protocols, when
-        nothing is published under the protocol or for these metrics, and when a mean or a unit
-        is missing or does not fit.
+        protocols, when nothing is published under the protocol or for these metrics, and when a
+        mean or a unit is missing or does not fit.
     """
     evaluations = {"own": scores} if isinstance(scores, xr.Dataset) else dict(scores)
     protocol = _one_protocol(evaluations)

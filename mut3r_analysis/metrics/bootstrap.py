@@ -82,6 +82,11 @@ def block_length(frames: int) -> int:
     return max(1, round(frames ** (1 / 3)))
 
 
+def sequences_needed(level: float = 0.95) -> int:
+    """Return how many sequences must all lean one way before that is more than chance."""
+    return int(np.ceil(1 - np.log2(1 - level)))
+
+
 def bootstrap_frames(
     values: ArrayLike,
     statistic: str = "mean",
@@ -117,6 +122,8 @@ def bootstrap_sequences(
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    frame_weights: Mapping[str, ArrayLike] | None = None,
+    sequence_weights: Mapping[str, float] | None = None,
 ) -> Interval:
     """Bootstrap the mean over sequences of a per-sequence statistic: sequences first, then frames.
 
@@ -127,10 +134,17 @@ def bootstrap_sequences(
         as it is.
     statistic, block, level, resamples, seed
         As in `bootstrap_frames`.
+    frame_weights : mapping, optional
+        Sequence name to positive weights (frame) of its frames within its statistic, such as valid
+        pixels; not for ``"median"``.
+    sequence_weights : mapping, optional
+        Sequence name to its positive weight in the mean; by default all weigh the same.
     """
     series = _check(values, statistic, level, resamples)
-    draws = _sequence_draws(series, statistic, block, resamples, seed)
-    value = float(np.mean([_statistic(v[None], statistic)[0] for v in series.values()]))
+    weights = _check_weights(frame_weights, series, statistic)
+    shares = _check_shares(sequence_weights, series)
+    draws = _sequence_draws(series, statistic, block, resamples, seed, weights, shares)
+    value = _mean_of_sequences(series, statistic, weights, shares)
     frames = sum(len(v) for v in series.values())
     return _interval(value, draws, level, len(series), frames, block, seed)
 
@@ -144,6 +158,8 @@ def compare_paired(
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    frame_weights: Mapping[str, ArrayLike] | None = None,
+    sequence_weights: Mapping[str, float] | None = None,
 ) -> PairedComparison:
     """Compare two runs on the same sequences and frames; both are resampled with the same draws.
 
@@ -159,8 +175,8 @@ def compare_paired(
         Taken over the frames of each sequence, then averaged over sequences.
     lower_is_better : bool
         True for errors.
-    block, level, resamples, seed
-        As in `bootstrap_sequences`.
+    block, level, resamples, seed, frame_weights, sequence_weights
+        As in `bootstrap_sequences`; both runs are weighted alike.
 
     Raises
     ------
@@ -178,27 +194,29 @@ def compare_paired(
     uneven = [name for name in ours if len(ours[name]) != len(theirs[name])]
     if uneven:
         raise InvalidArgument(f"the runs have different numbers of frames in {', '.join(uneven)}")
-    draws = _sequence_draws(theirs, statistic, block, resamples, seed) - _sequence_draws(
-        ours, statistic, block, resamples, seed
-    )
-    value = float(
-        np.mean(
-            [
-                _statistic(theirs[name][None], statistic)[0]
-                - _statistic(ours[name][None], statistic)[0]
-                for name in ours
-            ]
-        )
+    weights = _check_weights(frame_weights, ours, statistic)
+    shares = _check_shares(sequence_weights, ours)
+    means, draws = zip(
+        *(
+            (
+                _mean_of_sequences(series, statistic, weights, shares),
+                _sequence_draws(series, statistic, block, resamples, seed, weights, shares),
+            )
+            for series in (ours, theirs)
+        ),
+        strict=True,
     )
     frames = sum(len(v) for v in ours.values())
-    difference = _interval(value, draws, level, len(ours), frames, block, seed)
+    difference = _interval(
+        means[1] - means[0], draws[1] - draws[0], level, len(ours), frames, block, seed
+    )
     verdict, reason = _verdict(difference, lower_is_better)
     return PairedComparison(difference, verdict, reason)
 
 
 def _verdict(difference: Interval, lower_is_better: bool) -> tuple[str, str]:
     n, level = difference.n_sequences, difference.level
-    needed = int(np.ceil(1 - np.log2(1 - level)))
+    needed = sequences_needed(level)
     span = f"[{difference.low:.4g}, {difference.high:.4g}]"
     if difference.low <= 0 <= difference.high:
         return TOO_FEW, f"the {level:.0%} interval {span} of the difference holds zero"
@@ -211,25 +229,43 @@ def _verdict(difference: Interval, lower_is_better: bool) -> tuple[str, str]:
     return winner, f"the {level:.0%} interval {span} of the difference leaves out zero"
 
 
+def _mean_of_sequences(
+    series: Mapping[str, NDArray[np.float64]],
+    statistic: str,
+    weights: Mapping[str, NDArray[np.float64]] | None,
+    shares: NDArray[np.float64] | None,
+) -> float:
+    single = [
+        _statistic(values[None], statistic, None if weights is None else weights[name][None])[0]
+        for name, values in series.items()
+    ]
+    return float(np.average(single, weights=shares))
+
+
 def _sequence_draws(
     series: Mapping[str, NDArray[np.float64]],
     statistic: str,
     block: int | None,
     resamples: int,
     seed: int,
+    weights: Mapping[str, NDArray[np.float64]] | None = None,
+    shares: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Draw (resample) means over sequences; the draws depend on lengths and seed alone.
+    """Draw (resample) means over sequences; which are drawn depends on lengths and seed alone.
 
     A sequence that is drawn twice into one mean enters with two different draws of its frames.
     """
     chooser, *streams = np.random.default_rng(seed).spawn(len(series) + 1)
     chosen = chooser.integers(0, len(series), size=(resamples, len(series)))
     drawn = np.empty(chosen.shape)
-    for index, (values, stream) in enumerate(zip(series.values(), streams, strict=True)):
+    for index, (name, stream) in enumerate(zip(series, streams, strict=True)):
         places = chosen == index
-        length = _check_block(block, len(values))
-        drawn[places] = _frame_draws(values, statistic, length, int(places.sum()), stream)
-    return drawn.mean(axis=1)
+        length = _check_block(block, len(series[name]))
+        weight = None if weights is None else weights[name]
+        drawn[places] = _frame_draws(
+            series[name], statistic, length, int(places.sum()), stream, weight
+        )
+    return np.average(drawn, axis=1, weights=None if shares is None else shares[chosen])
 
 
 def _frame_draws(
@@ -238,6 +274,7 @@ def _frame_draws(
     block: int,
     resamples: int,
     generator: np.random.Generator,
+    weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     frames = len(values)
     blocks = -(-frames // block)
@@ -247,15 +284,20 @@ def _frame_draws(
         count = min(rows, resamples - start)
         starts = generator.integers(0, frames - block + 1, size=(count, blocks, 1))
         picked = (starts + np.arange(block)).reshape(count, -1)[:, :frames]
-        draws.append(_statistic(values[picked], statistic))
+        share = None if weights is None else weights[picked]
+        draws.append(_statistic(values[picked], statistic, share))
     return np.concatenate(draws) if draws else np.empty(0)
 
 
-def _statistic(values: NDArray[np.float64], statistic: str) -> NDArray[np.float64]:
+def _statistic(
+    values: NDArray[np.float64], statistic: str, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Reduce (resample, frame) to (resample)."""
     if statistic == "rmse":
-        return np.sqrt((values**2).mean(axis=1))
-    return np.median(values, axis=1) if statistic == "median" else values.mean(axis=1)
+        return np.sqrt(np.average(values**2, axis=1, weights=weights))
+    if statistic == "median":
+        return np.median(values, axis=1)
+    return np.average(values, axis=1, weights=weights)
 
 
 def _interval(
@@ -293,6 +335,38 @@ def _check(
                 "leave out frames and sequences without a value, and say so"
             )
     return series
+
+
+def _check_weights(
+    weights: Mapping[str, ArrayLike] | None,
+    series: Mapping[str, NDArray[np.float64]],
+    statistic: str,
+) -> dict[str, NDArray[np.float64]] | None:
+    if weights is None:
+        return None
+    if statistic == "median":
+        raise InvalidArgument("frame_weights do not apply to the median; take 'mean' or 'rmse'")
+    found = {}
+    for name, values in series.items():
+        found[name] = np.atleast_1d(np.asarray(weights.get(name, ()), dtype=np.float64))
+        if found[name].shape != values.shape or not (found[name] > 0).all():
+            raise InvalidArgument(
+                f"{name}: expected {len(values)} positive weights, one per frame; "
+                "leave out frames without weight"
+            )
+    return found
+
+
+def _check_shares(
+    weights: Mapping[str, float] | None, series: Mapping[str, NDArray[np.float64]]
+) -> NDArray[np.float64] | None:
+    if weights is None:
+        return None
+    shares = np.array([float(weights.get(name, 0)) for name in series])
+    lacking = [name for name, share in zip(series, shares, strict=True) if not share > 0]
+    if lacking:
+        raise InvalidArgument(f"no positive weight for {', '.join(lacking)}")
+    return shares
 
 
 def _check_block(block: int | None, frames: int) -> int:

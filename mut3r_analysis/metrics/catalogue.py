@@ -201,6 +201,9 @@ def _default() -> Iterator[Protocol]:
     )  # fmt: skip
 
 
+DEFAULT = ("default:depth:scale_median", "default:pose:sim3")
+"""What `evaluate` scores when no protocol is named."""
+
 PROTOCOLS: dict[str, Protocol] = {
     p.id: p for group in (_default, _video_depth, _pose, _reconstruction, _motion) for p in group()
 }
@@ -220,15 +223,15 @@ def protocol(id: str) -> Protocol:
     near = difflib.get_close_matches(id, PROTOCOLS, n=5, cutoff=0.4)
     listed = ", ".join(dict.fromkeys([*inside, *near])) or ", ".join(list(PROTOCOLS)[:5])
     raise InvalidArgument(
-        f"no protocol {id!r}; near ones: {listed}; protocols('*') lists all {len(PROTOCOLS)}"
+        f"no protocol {id!r}; near ones: {listed}; list_protocols() lists all {len(PROTOCOLS)}"
     )
 
 
-def protocols(pattern: str = "*") -> tuple[Protocol, ...]:
+def list_protocols(pattern: str = "*") -> tuple[Protocol, ...]:
     """Return the protocols whose id matches a pattern or stands under it.
 
-    ``"pose:*"`` and ``"pose"`` give all pose protocols, ``"default"`` those that are used when
-    nothing is asked for, a full id that one.
+    ``"pose:*"`` and ``"pose"`` give all pose protocols, ``"default"`` those for procedural scenes
+    and one's own sequences, a full id that one.
 
     Raises
     ------

@@ -2,13 +2,12 @@
 
 import argparse
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import xarray as xr
+from mut3r_analysis.metrics.choices import ALIGN_KINDS, ORDERS
 
-from mut3r_analysis.metrics.similarity import KINDS
-from mut3r_analysis.metrics.trajectory import compare_trajectories
-from mut3r_analysis.metrics.trajectory_files import ORDERS
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def add_parser(
@@ -23,7 +22,7 @@ def add_parser(
     )
     parser.add_argument("truth", metavar="TRUTH", help="TUM file of the true camera path")
     parser.add_argument("estimate", metavar="ESTIMATE", help="TUM file of the estimated path")
-    parser.add_argument("--align", choices=KINDS, default="sim3", help="default: %(default)s")
+    parser.add_argument("--align", choices=ALIGN_KINDS, default="sim3", help="default: %(default)s")
     parser.add_argument(
         "--max-difference",
         type=float,
@@ -43,6 +42,8 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> int:
     """Print the scores and return 0; anything wrong with the files raises a `Mut3rError`."""
+    from mut3r_analysis.metrics.trajectory import compare_trajectories
+
     scores = compare_trajectories(
         args.truth,
         args.estimate,
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def summary(scores: xr.Dataset) -> dict[str, Any]:
+def summary(scores: "xr.Dataset") -> dict[str, Any]:
     """Reduce the result of `compare_trajectories` to plain numbers, ready for JSON."""
     return {
         "n": int(scores["n"]),

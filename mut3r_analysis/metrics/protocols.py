@@ -14,10 +14,10 @@ from typing import Any
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.alignment import ALIGNMENTS
+from mut3r_analysis.metrics.choices import ALIGN_KINDS
 from mut3r_analysis.metrics.depth import DEPTH_METRICS
 from mut3r_analysis.metrics.reconstruction import MEASURES
 from mut3r_analysis.metrics.reductions import REDUCTIONS
-from mut3r_analysis.metrics.similarity import KINDS
 
 MASK_METRICS = (
     "region_mean", "region_recall", "boundary_mean", "boundary_recall", "roc_auc",
@@ -27,8 +27,8 @@ RECONSTRUCTION_METRICS = tuple(f"{m}_{s}" for m in MEASURES for s in ("mean", "m
 
 TASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "video-depth": (ALIGNMENTS, DEPTH_METRICS),
-    "pose": (KINDS, POSE_METRICS),
-    "reconstruction": (KINDS, RECONSTRUCTION_METRICS),
+    "pose": (ALIGN_KINDS, POSE_METRICS),
+    "reconstruction": (ALIGN_KINDS, RECONSTRUCTION_METRICS),
     "motion": (("none",), MASK_METRICS),
 }
 """Task to the alignments it allows and the metrics it has."""

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.choices import ALIGN_KINDS
 from mut3r_analysis.metrics.errors import UndefinedMetric
 
-KINDS = ("sim3", "se3", "none")
 EPSILON = float(np.finfo(np.float64).eps)
 
 
@@ -79,8 +79,8 @@ def fit_similarity(source: ArrayLike, target: ArrayLike, align: str = "sim3") ->
         rotation is not determined. Every input that evo refuses is refused here; a covariance whose
         second singular value is rounding noise next to the first is refused too.
     """
-    if align not in KINDS:
-        raise InvalidArgument(f"align={align!r} is not one of {', '.join(map(repr, KINDS))}")
+    if align not in ALIGN_KINDS:
+        raise InvalidArgument(f"align={align!r} is not one of {', '.join(map(repr, ALIGN_KINDS))}")
     x, y = _point_pair(source, target)
     if align == "none":
         return Similarity.identity()

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.metrics.choices import ORDERS
 
-ORDERS = ("xyzw", "wxyz")
 LARGEST_STEP_DIFFERENCE_DEGREES = 1.0
 """Two readings whose rotations differ by less than this from the truth cannot be told apart."""
 
@@ -72,14 +72,7 @@ def read_trajectory(path: str | Path, quaternion: str | None = None) -> Trajecto
     if quaternion is not None and quaternion not in ORDERS:
         raise InvalidArgument(f"quaternion={quaternion!r}; declare 'xyzw' or 'wxyz'")
     file = Path(path)
-    if not file.exists():
-        raise MissingFile(f"no trajectory file at {file}")
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnreadableFile(f"{file} cannot be read as text: {error}") from error
-    rows = _rows(file, lines)
-    named = _order_in_comments(lines)
+    rows, named = _read(file)
     if quaternion is not None and named is not None and named != quaternion:
         raise InvalidArgument(
             f"quaternion={quaternion!r} was declared, but a comment in {file} names the columns "
@@ -105,6 +98,53 @@ def read_trajectory(path: str | Path, quaternion: str | None = None) -> Trajecto
     else:
         order, evidence = "xyzw", "TUM format, unconfirmed by the file"
     return Trajectory(rows[:, 0], poses_from_rows(rows, order), order, evidence, str(file))
+
+
+def detect_order(path: str | Path, truth: NDArray[np.float64] | None = None) -> tuple[str, str]:
+    """Find the quaternion order of a file that looks like TUM's and need not be in its order.
+
+    Parameters
+    ----------
+    path : str or Path
+        Text file of eight numbers a line.
+    truth : ndarray, optional
+        (frame, row, col), the true path, where its poses correspond to the file's line by line.
+
+    Returns
+    -------
+    tuple of str
+        ``"xyzw"`` or ``"wxyz"``, and the evidence for it.
+
+    Raises
+    ------
+    MissingFile, UnreadableFile
+        As `read_trajectory`.
+    InvalidArgument
+        Nothing in the file, or between file and truth, tells the order, or the evidence contradicts
+        itself.
+    """
+    file = Path(path)
+    rows, named = _read(file)
+    found = {
+        "columns named in the file": named,
+        "first pose is the identity": order_of_identity(rows[0]),
+    }
+    if truth is not None and len(truth) == len(rows):
+        agreeing = order_that_agrees(truth, poses_from_rows(rows, "xyzw"))
+        found["its rotations agree with the truth"] = agreeing
+    evidence = {why: order for why, order in found.items() if order is not None}
+    if len(set(evidence.values())) == 1:
+        return next(iter(evidence.values())), "; ".join(evidence)
+    if evidence:
+        sides = "; ".join(f"{order}: {why}" for why, order in evidence.items())
+        problem = f"contradicts itself ({sides})"
+    else:
+        problem = "is missing: no comment names the columns, the first pose is no identity"
+        problem += "" if truth is None else ", and the rotations do not tell"
+    raise InvalidArgument(
+        f"evidence for the quaternion order of {file} {problem}; "
+        "declare quaternion='wxyz' or quaternion='xyzw'"
+    )
 
 
 def poses_from_rows(rows: NDArray[np.float64], quaternion: str) -> NDArray[np.float64]:
@@ -226,6 +266,17 @@ def check_stamps(stamps: ArrayLike, name: str = "stamps") -> NDArray[np.float64]
             f"(entries {at} and {at + 1}); sort the poses by time"
         )
     return array
+
+
+def _read(file: Path) -> tuple[NDArray[np.float64], str | None]:
+    """Rows (frame, column) of a file, and the order that a comment in it names."""
+    if not file.exists():
+        raise MissingFile(f"no trajectory file at {file}")
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableFile(f"{file} cannot be read as text: {error}") from error
+    return _rows(file, lines), _order_in_comments(lines)
 
 
 def _rows(file: Path, lines: list[str]) -> NDArray[np.float64]:

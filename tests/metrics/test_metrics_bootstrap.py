@@ -183,3 +183,59 @@ class TestAverage:
             average_sequences({"a": 1.0}, "frame-pooled", {"b": 1})
         with pytest.raises(InvalidArgument, match="not one of"):
             average_sequences({"a": 1.0}, "mean")
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["mean", "rmse"]))
+@settings(max_examples=15, deadline=None)
+def test_weights_make_the_value_that_of_all_pixels_and_sequences_counted(
+    seed: int, statistic: str
+) -> None:
+    values = errors(seed, 5, frames=9)
+    rng = np.random.default_rng(seed)
+    pixels = {name: rng.uniform(1, 9, 9) for name in values}
+    shares = {name: float(pixels[name].sum()) for name in values}
+    found = bootstrap_sequences(
+        values, statistic, resamples=50, frame_weights=pixels, sequence_weights=shares
+    )
+    power = 2 if statistic == "rmse" else 1
+    each = [
+        np.average(values[name] ** power, weights=pixels[name]) ** (1 / power) for name in values
+    ]
+    assert found.value == pytest.approx(np.average(each, weights=list(shares.values())))
+    assert found.low <= found.high
+
+
+def test_equal_weights_change_nothing() -> None:
+    values = errors(2, 4)
+    ones = {name: np.full(20, 3.0) for name in values}
+    plain = bootstrap_sequences(values)
+    weighted = bootstrap_sequences(
+        values, frame_weights=ones, sequence_weights=dict.fromkeys(values, 2.0)
+    )
+    assert (weighted.low, weighted.high) == pytest.approx((plain.low, plain.high), rel=1e-12)
+
+
+def test_a_sequence_that_weighs_more_pulls_the_interval_to_itself() -> None:
+    values = {"light": np.array([0.0]), "heavy": np.array([1.0])}
+    found = bootstrap_sequences(values, sequence_weights={"light": 1.0, "heavy": 9.0})
+    assert found.value == pytest.approx(0.9)
+
+
+def test_weights_that_mean_nothing_are_refused() -> None:
+    values = errors(3, 2)
+    with pytest.raises(InvalidArgument, match="20 positive weights"):
+        bootstrap_sequences(values, frame_weights={"sequence 0": np.ones(20)})
+    with pytest.raises(InvalidArgument, match="no positive weight for sequence 1"):
+        bootstrap_sequences(values, sequence_weights={"sequence 0": 1.0, "sequence 1": 0.0})
+    with pytest.raises(InvalidArgument, match="median"):
+        bootstrap_sequences(values, "median", frame_weights={n: np.ones(20) for n in values})
+
+
+def test_paired_runs_are_weighted_alike() -> None:
+    first = {f"s{i}": np.full(4, 1.0) for i in range(7)}
+    second = {name: values + i for i, (name, values) in enumerate(first.items())}
+    shares = {name: float(i + 1) for i, name in enumerate(first)}
+    found = compare_paired(first, second, sequence_weights=shares, resamples=200)
+    assert found.difference.value == pytest.approx(
+        np.average(np.arange(7), weights=np.arange(1, 8))
+    )

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.metrics import ALIGNMENTS, PROTOCOLS, FrameSelection, Protocol
+from mut3r_analysis.metrics import ALIGNMENTS, PROTOCOLS, FrameSelection, Protocol, list_protocols
 from mut3r_analysis.metrics import protocol as find
-from mut3r_analysis.metrics import protocols as list_protocols
 from mut3r_analysis.metrics.protocols import canonical_sequence
 
 EVERY = list(PROTOCOLS.values())

@@ -19,6 +19,7 @@ from mut3r_analysis.metrics import (
     absolute_errors,
     associate,
     compare_trajectories,
+    detect_order,
     fit_similarity,
     read_trajectory,
     relative_errors,
@@ -418,3 +419,31 @@ class TestCommand:
         assert "20 associated within 0.01 s" in printed
         assert "RPE rotation" in printed
         assert "sim3" in printed
+
+
+class TestDetectedOrder:
+    @pytest.mark.parametrize("order", ["xyzw", "wxyz"])
+    def test_columns_that_are_named_settle_it(self, tmp_path: Path, order: str) -> None:
+        file = write_tum(tmp_path / "path.txt", moved(path_of(9, 0), 1), order)
+        names = {"xyzw": "qx qy qz qw", "wxyz": "qw qx qy qz"}[order]
+        file.write_text(f"# stamp tx ty tz {names}\n{file.read_text()}")
+        assert detect_order(file) == (order, "columns named in the file")
+
+    @pytest.mark.parametrize("order", ["xyzw", "wxyz"])
+    def test_agreement_with_the_truth_settles_it(self, tmp_path: Path, order: str) -> None:
+        poses = moved(path_of(30, 0), 1)
+        file = write_tum(tmp_path / "path.txt", poses, order)
+        assert detect_order(file, poses) == (order, "its rotations agree with the truth")
+
+    def test_nothing_settles_it_and_nothing_is_guessed(self, tmp_path: Path) -> None:
+        file = write_tum(tmp_path / "path.txt", moved(path_of(9, 0), 1), "wxyz")
+        with pytest.raises(InvalidArgument, match="declare quaternion='wxyz' or"):
+            detect_order(file)
+
+    def test_evidence_that_contradicts_itself_is_shown(self, tmp_path: Path) -> None:
+        poses = path_of(9, 0)
+        poses = np.linalg.inv(poses[0]) @ poses
+        file = write_tum(tmp_path / "path.txt", poses, "wxyz")
+        file.write_text(f"# stamp tx ty tz qx qy qz qw\n{file.read_text()}")
+        with pytest.raises(InvalidArgument, match="contradicts itself"):
+            detect_order(file)

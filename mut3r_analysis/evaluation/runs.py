@@ -1,0 +1,79 @@
+"""The runs to score: opened, told apart by sequence, and of one system."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from mut3r_analysis.errors import InvalidArgument
+
+Run = xr.DataTree | str | Path
+
+_SYSTEM = ("name", "sha256", "update", "preparation")
+
+
+def read_runs(runs: Run | Iterable[Run]) -> dict[str, xr.DataTree]:
+    """Open what is a path, and name every run by its sequence.
+
+    Raises
+    ------
+    InvalidArgument
+        No runs, something that is none, two of one sequence, or runs of several systems.
+    """
+    if isinstance(runs, xr.Dataset) or not isinstance(runs, Iterable | Path):
+        raise InvalidArgument(f"a {type(runs).__name__} is not a run; give a DataTree or a path")
+    given = [runs] if isinstance(runs, xr.DataTree | str | Path) else list(runs)
+    if not given:
+        raise InvalidArgument("no runs were given; pass what run(...) returned, or its store")
+    trees: dict[str, xr.DataTree] = {}
+    systems: dict[str, str] = {}
+    for one in given:
+        tree = _opened(one)
+        name = str(tree.attrs["sequence"]["name"])
+        if name in trees:
+            raise InvalidArgument(
+                f"two runs are of the sequence {name!r}; a benchmark has one run per sequence. "
+                "Evaluate the runs of each system on their own"
+            )
+        trees[name] = tree
+        systems.setdefault(_system(tree), name)
+    if len(systems) > 1:
+        listed = "; ".join(f"{name}: {system}" for system, name in systems.items())
+        raise InvalidArgument(
+            f"the runs are of {len(systems)} systems, whose mean says nothing: {listed}. "
+            "Evaluate the runs of each system on their own"
+        )
+    return trees
+
+
+def _opened(run: Run) -> xr.DataTree:
+    if isinstance(run, str | Path):
+        from mut3r_analysis.running import open_run
+
+        run = open_run(run)
+    if not isinstance(run, xr.DataTree):
+        raise InvalidArgument(f"a {type(run).__name__} is not a run; give a DataTree or a path")
+    if "prediction" not in run.children or "name" not in run.attrs.get("sequence", {}):
+        raise InvalidArgument(
+            "this DataTree is not a run: it needs a group 'prediction' and an attribute "
+            "'sequence' with a name; import_predictions makes one of other code's results"
+        )
+    return run
+
+
+def _system(run: xr.DataTree) -> str:
+    """Say what made a run, as far as it can change a number."""
+    backbone = run.attrs.get("backbone") or {}
+    parts = {name: backbone.get(name) for name in _SYSTEM}
+    parts |= {name: run.attrs.get(name) for name in ("cue", "gate", "commit", "precision")}
+    return json.dumps({name: value for name, value in parts.items() if value is not None})
+
+
+def provenance(run: xr.DataTree) -> dict[str, Any]:
+    """Return what a run says of itself, without its captures, which change no score."""
+    dropped = ("capture", "outputs")
+    return json.loads(
+        json.dumps({k: v for k, v in run.attrs.items() if k not in dropped}, default=str)
+    )

@@ -1,0 +1,230 @@
+"""One run under one protocol: every task's scores in the same form.
+
+A task gives a Dataset with its metrics (no dims), what each frame contributes as ``frame_...``
+(frame), the alignment, ``n_frames`` and, where it counts pixels, ``n_pixels``.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from mut3r_analysis.evaluation.eligibility import (
+    FLOW_FRAMES,
+    LacksVariable,
+    UnmetProtocol,
+    check_preparation,
+    keeps_everything,
+    protocol_frames,
+    recorded_preparation,
+)
+from mut3r_analysis.evaluation.truth import prepared_truth, select_frames
+from mut3r_analysis.metrics.depth import score_depth
+from mut3r_analysis.metrics.errors import UndefinedMetric
+from mut3r_analysis.metrics.protocols import Protocol
+from mut3r_analysis.metrics.reconstruction import score_reconstruction
+from mut3r_analysis.metrics.segmentation import roc_auc, score_masks
+from mut3r_analysis.metrics.trajectory import score_trajectory
+
+Frames = NDArray[np.int64]
+
+
+def score_run(protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None) -> xr.Dataset:
+    """Score one run under one protocol.
+
+    Raises
+    ------
+    UnmetProtocol
+        The run or the truth is not what the protocol scores.
+    UndefinedMetric
+        The metric has no value on this sequence.
+    """
+    check_preparation(protocol, run, truth)
+    scores = _TASKS[protocol.task](protocol, run, truth, protocol_frames(protocol, run, truth))
+    return scores.assign_attrs({})
+
+
+def _depth(
+    protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None, frames: Frames
+) -> xr.Dataset:
+    prediction = _predicted(run, frames, "depth")
+    if protocol.preparation == "given":
+        wanted = prepared_truth(run, truth, frames)
+    else:
+        wanted = _at_source_size(protocol, run, truth, frames)
+    _require(wanted, "the truth", "depth")
+    scores = score_depth(
+        wanted["depth"],
+        prediction["depth"],
+        alignment=protocol.align,
+        maximum=protocol.maximum,
+        clip=protocol.clip,
+    )
+    pixels = scores["pixels"]
+    kept = [*protocol.metrics, *(f"frame_{name}" for name in protocol.metrics)]
+    found = scores[kept].assign(
+        frame_pixels=pixels,
+        n_pixels=pixels.sum().assign_attrs(long_name="pixels scored"),
+        depth_alignment_scale=scores["alignment_scale"],
+        depth_alignment_shift=scores["alignment_shift"],
+    )
+    return found.assign(n_frames=len(frames))
+
+
+def _pose(
+    protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None, frames: Frames
+) -> xr.Dataset:
+    prediction = _predicted(run, frames, "pose")
+    # A camera path knows no pixels, so the run's own truth serves published protocols too.
+    if truth is None and "truth" in run.children:
+        truth = run["truth"].to_dataset()
+    wanted = select_frames(_require(truth, "the truth", "pose"), frames)
+    delta = protocol.rpe_delta or 1
+    scores = score_trajectory(wanted["pose"], prediction["pose"], protocol.align, delta)
+    found = scores[list(protocol.metrics)].assign_coords(frame=frames)
+    pairs = np.full((2, len(frames)), np.nan)
+    pairs[0, :-delta] = scores["relative_translation_error"]
+    pairs[1, :-delta] = scores["relative_rotation_error"]
+    begins = f"between this frame and {delta} later"
+    per_frame = {
+        "ate": (scores["absolute_error"].values, "distance of the aligned camera centre", "m"),
+        "rpe_translation": (pairs[0], f"error of the translation {begins}", "m"),
+        "rpe_rotation": (pairs[1], f"error of the rotation {begins}", "degree"),
+    }
+    for name in protocol.metrics:
+        values, words, units = per_frame[name]
+        found[f"frame_{name}"] = ("frame", values, {"long_name": words, "units": units})
+    return _with_path_alignment(found, scores).assign(n_frames=len(frames))
+
+
+def _reconstruction(
+    protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None, frames: Frames
+) -> xr.Dataset:
+    prediction = _predicted(run, frames, "depth", "pose", "focal")
+    wanted = _at_source_size(protocol, run, truth, frames)
+    _require(wanted, "the truth", "depth", "pose", "intrinsics")
+    names = ["depth", "pose", "intrinsics"]
+    prediction = prediction.assign(
+        intrinsics=(("frame", "camera_row", "camera_col"), _intrinsics(prediction))
+    )
+    scores = score_reconstruction(wanted[names], prediction[names], protocol.align)
+    found = scores[list(protocol.metrics)].assign(n_pixels=scores["points"], n_frames=len(frames))
+    return _with_path_alignment(found.assign_coords(axis=scores["axis"]), scores)
+
+
+def _motion(
+    protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None, frames: Frames
+) -> xr.Dataset:
+    if truth is None and protocol.frames.among == FLOW_FRAMES:
+        raise UnmetProtocol(
+            f"{protocol.id} needs to know which frames have a true mask, which a run does not "
+            "hold; pass truth=, the sequence itself"
+        )
+    wanted = prepared_truth(run, truth, frames)
+    _require(wanted, "the truth", "motion_mask")
+    if "motion_known" in wanted.coords:
+        wanted = wanted.isel(frame=np.flatnonzero(wanted["motion_known"].values))
+        frames = wanted["frame"].values
+    mask = wanted["motion_mask"].astype(bool)
+    if protocol.metrics == ("roc_auc",):
+        return _motion_ranking(run, mask, frames)
+    prediction = _predicted(run, frames, "motion_mask")
+    scores = score_masks(mask, prediction["motion_mask"])
+    kept = [*protocol.metrics, "region", "boundary"]
+    found = scores[kept].rename(region="frame_region", boundary="frame_boundary")
+    return found.assign(n_frames=len(frames))
+
+
+def _motion_ranking(run: xr.DataTree, mask: xr.DataArray, frames: Frames) -> xr.Dataset:
+    """Score patch scores (frame, patch_row, patch_col) as they are, each over all its pixels."""
+    if "cue" not in run.children or "motion" not in run["cue"]:
+        raise LacksVariable("the run holds no motion score; run it with cue=")
+    motion = run["cue"].to_dataset()[["motion"]]
+    score = select_frames(motion, frames)["motion"].transpose("frame", "patch_row", "patch_col")
+    repeats = [mask.sizes[a] // score.sizes[b] for a, b in (("y", "patch_row"), ("x", "patch_col"))]
+    pixels = score.values.repeat(repeats[0], axis=1).repeat(repeats[1], axis=2)
+    if pixels.shape != mask.shape:
+        raise UnmetProtocol(f"patches {score.shape} do not tile masks {mask.shape}")
+    # A cue that reads earlier frames has none to say about the first: those are not scored.
+    scored = ~np.isnan(pixels).all(axis=(1, 2))
+    found = xr.Dataset(coords={"frame": frames[scored]})
+    found["roc_auc"] = ((), roc_auc(mask.values[scored], pixels[scored]), {"units": "1"})
+    per_frame = [
+        _auc_or_nan(wanted, given)
+        for wanted, given in zip(mask.values[scored], pixels[scored], strict=True)
+    ]
+    found["frame_roc_auc"] = ("frame", per_frame, {"units": "1"})
+    return found.assign(n_frames=int(scored.sum()))
+
+
+def _auc_or_nan(mask: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+    try:
+        return roc_auc(mask, score)
+    except UndefinedMetric:
+        return float("nan")
+
+
+_TASKS: dict[
+    str, Callable[[Protocol, xr.DataTree, xr.Dataset | None, Frames], xr.Dataset]
+] = {
+    "video-depth": _depth,
+    "pose": _pose,
+    "reconstruction": _reconstruction,
+    "motion": _motion,
+}  # fmt: skip
+
+
+def _predicted(run: xr.DataTree, frames: Frames, *names: str) -> xr.Dataset:
+    prediction = run["prediction"].to_dataset()
+    _require(prediction, "the run", *names)
+    return prediction[list(names)].sel(frame=frames)
+
+
+def _require(held: xr.Dataset | None, what: str, *names: str) -> xr.Dataset:
+    missing = [name for name in names if held is None or name not in held]
+    if held is None or missing:
+        advice = (
+            "outputs= of run names what is computed"
+            if what == "the run"
+            else "pass truth=, a sequence that has it"
+        )
+        raise LacksVariable(f"{what} has no {', '.join(missing)}; {advice}")
+    return held
+
+
+def _at_source_size(
+    protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None, frames: Frames
+) -> xr.Dataset:
+    """Return truth as the data set has it, which the protocol compares predictions with."""
+    if truth is None:
+        raise UnmetProtocol(
+            f"{protocol.id} compares with the ground truth at its own size, which a run does not "
+            "hold; pass truth=, the sequence or where it is, for example truth='sintel:ROOT'"
+        )
+    preparation = recorded_preparation(run)
+    if preparation is not None and "y" in truth.sizes and not keeps_everything(preparation, truth):
+        raise UnmetProtocol(
+            f"the run cropped frames of {truth.sizes['x']} x {truth.sizes['y']} px, so its "
+            f"predictions do not cover the ground truth that {protocol.id} compares them with"
+        )
+    return select_frames(truth, frames)
+
+
+def _intrinsics(prediction: xr.Dataset) -> NDArray[np.float64]:
+    """Intrinsics (frame, row, col) about the middle pixel, where focal lengths were estimated."""
+    focal = prediction["focal"].values.astype(np.float64)
+    matrices = np.tile(np.eye(3), (len(focal), 1, 1))
+    matrices[:, 0, 0] = matrices[:, 1, 1] = focal
+    matrices[:, 0, 2] = prediction.sizes["x"] // 2
+    matrices[:, 1, 2] = prediction.sizes["y"] // 2
+    return matrices
+
+
+def _with_path_alignment(found: xr.Dataset, scores: xr.Dataset) -> xr.Dataset:
+    return found.assign(
+        {
+            f"pose_{name}": scores[name]
+            for name in ("alignment_scale", "alignment_rotation", "alignment_translation")
+        }
+    )

@@ -1,0 +1,7 @@
+"""Names a caller chooses among, where a command can list them without importing any arithmetic."""
+
+ALIGN_KINDS = ("sim3", "se3", "none")
+"""Alignments of a camera path: rotation, translation and scale; without scale; nothing."""
+
+ORDERS = ("xyzw", "wxyz")
+"""Orders of the four numbers of a quaternion in a file."""
