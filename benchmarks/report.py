@@ -1,6 +1,6 @@
 """Write benchmarks/README.md from the results that the benchmarks left.
 
-    python benchmarks/report.py outputs/benchmarks
+python benchmarks/report.py outputs/benchmarks
 """
 
 import argparse

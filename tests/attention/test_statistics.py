@@ -81,9 +81,7 @@ def test_full_size_site():
 
 
 def test_statistics_can_be_differentiated():
-    q, k = (
-        torch.randn(1, 2, 6, 8, dtype=torch.float64, requires_grad=True) for _ in range(2)
-    )
+    q, k = (torch.randn(1, 2, 6, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
     torch.autograd.gradcheck(
         lambda q, k: tuple(site_statistics(STATISTICS, q, k, pose_key=0).values()), (q, k)
     )
@@ -133,15 +131,19 @@ class LargestMap(TorchDispatchMode):
 
     def _is_map(self, shape) -> bool:
         sizes = list(shape)
-        return tuple(sizes[-2:]) in self.exact or any(
-            sizes[i] >= queries and sizes[i + 1] >= keys
-            for queries, keys in self._extents
-            for i in range(len(sizes) - 1)
-        ) or any(
-            size == queries * keys * factor
-            for queries, keys in self._extents
-            for size in sizes
-            for factor in (1, 2, 3, 4)
+        return (
+            tuple(sizes[-2:]) in self.exact
+            or any(
+                sizes[i] >= queries and sizes[i + 1] >= keys
+                for queries, keys in self._extents
+                for i in range(len(sizes) - 1)
+            )
+            or any(
+                size == queries * keys * factor
+                for queries, keys in self._extents
+                for size in sizes
+                for factor in (1, 2, 3, 4)
+            )
         )
 
 

@@ -285,9 +285,7 @@ def test_twice_into_one_store_is_refused_and_loses_nothing(backbone, sequence, t
         ({"commit": "rw.pg"}, "needs a gate"),
     ],
 )
-def test_refusals_come_before_anything_is_written(
-    backbone, sequence, tmp_path, arguments, message
-):
+def test_refusals_come_before_anything_is_written(backbone, sequence, tmp_path, arguments, message):
     with pytest.raises(InvalidArgument, match=message):
         quiet(backbone, sequence, out=tmp_path / "run.zarr", **arguments)
     assert not (tmp_path / "run.zarr").exists()
