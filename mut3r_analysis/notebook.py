@@ -1,6 +1,7 @@
 """Executing the project's notebooks with parameters."""
 
 import ast
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from mut3r_analysis.errors import InvalidArgument, MissingFile
 _PACKAGE = Path(__file__).resolve().parent
 _ROOTS = (_PACKAGE / "notebooks", _PACKAGE.parent / "notebooks")
 """Where notebooks are: in an installed package, and in a checkout."""
+
+_REMOTE_SCRIPT = re.compile(
+    r"<script(?:(?!</script>).)*?https?://(?:(?!</script>).)*</script>", re.DOTALL
+)
 
 
 def find_notebook(name: str) -> Path:
@@ -147,4 +152,7 @@ def _write_page(notebook: Any, out: Path) -> None:
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": out.stem}})
     out.parent.mkdir(parents=True, exist_ok=True)
+    # The template loads formula and diagram renderers from the network; our pages need neither,
+    # and must read the same offline.
+    page = _REMOTE_SCRIPT.sub("", page)
     out.write_text(page, encoding="utf-8")

@@ -64,6 +64,7 @@ def test_demo_replaces_its_store_and_leaves_figures_and_a_page(
     assert {f"{name}.{kind}" for name in ("depth", "camera") for kind in ("png", "pdf")} <= made
     html = page.read_text()
     assert "image/png" in html or "data:image/png" in html
+    assert "cdnjs" not in html
     assert str(page) in capsys.readouterr().out
     assert own.read_text() == "mine"
 
