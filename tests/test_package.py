@@ -66,7 +66,11 @@ def test_environment_equals_pyproject():
 
 def test_data_ships_in_the_wheel():
     build = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert build["force-include"]["data"] == "mut3r_analysis/data"
+    tracked = subprocess.run(
+        ["git", "ls-files", "data"], capture_output=True, text=True, check=False, cwd=ROOT
+    ).stdout.split()
+    for folder in {path.rsplit("/", 1)[0] for path in tracked if path.count("/") > 1}:
+        assert build["force-include"][folder] == f"mut3r_analysis/{folder}", folder
     assert data_path("selftest", "cut3r-tiny.npz").is_file()
 
 
