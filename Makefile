@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run in parallel, one thread each; more threads would only wait for each other.
 WORKERS ?= auto
 
-.PHONY: demo test lab bench lint clean
+.PHONY: demo test lab bench screenshots lint clean
 
 demo: $(READY)
 	$(BIN)/mut3r demo --out outputs
@@ -25,7 +25,11 @@ lab: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/capture.py
+	$(BIN)/python benchmarks/gating.py
 	$(BIN)/python benchmarks/report.py outputs/benchmarks
+
+screenshots: $(READY)
+	$(BIN)/python benchmarks/screenshots.py outputs
 
 clean:
 	rm -rf outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -16,21 +16,28 @@ if TYPE_CHECKING:
         evaluation,
         figures,
         metrics,
+        motion,
         running,
         scenes,
         sequences,
+        widgets,
     )
     from mut3r_analysis.attention import Capture
     from mut3r_analysis.backbones import load_backbone
     from mut3r_analysis.evaluation import evaluate, import_predictions, paired, table
     from mut3r_analysis.literature import compare, conflicts, headlines, published
-    from mut3r_analysis.running import open_run, plan, run
+    from mut3r_analysis.motion import Cue, Gate
+    from mut3r_analysis.running import Commit, Configuration, fork, open_run, plan, run, run_batch
     from mut3r_analysis.sequences import check_dataset, export_sequence, open_sequence
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Capture",
+    "Commit",
+    "Configuration",
+    "Cue",
+    "Gate",
     "__version__",
     "attention",
     "backbones",
@@ -42,26 +49,34 @@ __all__ = [
     "evaluation",
     "export_sequence",
     "figures",
+    "fork",
     "headlines",
     "import_predictions",
     "load_backbone",
     "metrics",
+    "motion",
     "open_run",
     "open_sequence",
     "paired",
     "plan",
     "published",
     "run",
+    "run_batch",
     "running",
     "scenes",
     "sequences",
     "table",
+    "widgets",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
         "Capture": "mut3r_analysis.attention",
+        "Commit": "mut3r_analysis.running",
+        "Configuration": "mut3r_analysis.running",
+        "Cue": "mut3r_analysis.motion",
+        "Gate": "mut3r_analysis.motion",
         "attention": "mut3r_analysis.attention",
         "backbones": "mut3r_analysis.backbones",
         "check_dataset": "mut3r_analysis.sequences",
@@ -72,20 +87,24 @@ __getattr__ = lazy_names(
         "evaluation": "mut3r_analysis.evaluation",
         "export_sequence": "mut3r_analysis.sequences",
         "figures": "mut3r_analysis.figures",
+        "fork": "mut3r_analysis.running",
         "headlines": "mut3r_analysis.literature",
         "import_predictions": "mut3r_analysis.evaluation",
         "load_backbone": "mut3r_analysis.backbones",
         "metrics": "mut3r_analysis.metrics",
+        "motion": "mut3r_analysis.motion",
         "open_run": "mut3r_analysis.running",
         "open_sequence": "mut3r_analysis.sequences",
         "paired": "mut3r_analysis.evaluation",
         "plan": "mut3r_analysis.running",
         "published": "mut3r_analysis.literature",
         "run": "mut3r_analysis.running",
+        "run_batch": "mut3r_analysis.running",
         "running": "mut3r_analysis.running",
         "scenes": "mut3r_analysis.scenes",
         "sequences": "mut3r_analysis.sequences",
         "table": "mut3r_analysis.evaluation",
+        "widgets": "mut3r_analysis.widgets",
     },
 )
 

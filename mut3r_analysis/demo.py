@@ -5,8 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from mut3r_analysis.data import data_path
-from mut3r_analysis.errors import AlreadyExists, MissingFile
+from mut3r_analysis.errors import AlreadyExists
 from mut3r_analysis.notebook import execute_notebook, find_notebook
 
 NOTEBOOK = "00_quickstart"
@@ -15,7 +14,7 @@ NOTEBOOK = "00_quickstart"
 def demo(
     out: str | Path,
     *,
-    backbone: str | None = None,
+    backbone: str = "tiny",
     sequence: str = "scenes/orbit-03",
     frames: int = 12,
     progress: bool = True,
@@ -26,9 +25,8 @@ def demo(
     ----------
     out : str or Path
         Folder, made where needed. What an earlier demo left there is replaced, nothing else.
-    backbone : str, optional
-        What `load_backbone` takes; by default the bundled ``"tiny"``, or random weights where no
-        checkpoint is bundled.
+    backbone : str
+        What `load_backbone` takes.
     sequence : str
         What `open_sequence` takes.
     frames : int
@@ -53,14 +51,13 @@ def demo(
     store, page = out / "quickstart.zarr", out / "quickstart.html"
     _remove_earlier(store)
     out.mkdir(parents=True, exist_ok=True)
-    chosen = backbone or _default_backbone()
     # The kernel starts in another folder than the caller.
     places = {
         name: str(Path(given).resolve()) if Path(given).exists() else given
-        for name, given in (("backbone", chosen), ("sequence", sequence))
+        for name, given in (("backbone", backbone), ("sequence", sequence))
     }
     if progress:
-        print(f"executing {notebook.name}: backbone {chosen}, sequence {sequence}")
+        print(f"executing {notebook.name}: backbone {backbone}, sequence {sequence}")
     execute_notebook(
         notebook,
         {**places, "frames": frames, "out": out, "progress": False},
@@ -72,14 +69,6 @@ def demo(
         print(f"store    {store}")
         print(f"figures  {out / 'figures'}")
     return page
-
-
-def _default_backbone() -> str:
-    try:
-        data_path("checkpoints", "tiny.safetensors")
-    except MissingFile:
-        return "random:small"
-    return "tiny"
 
 
 def _remove_earlier(store: Path) -> None:

@@ -390,26 +390,58 @@ class CUT3R(nn.Module):
         decoded: Decoded,
         state: State,
         *,
+        factor: Tensor | None = None,
+        remember: bool | Tensor = True,
+        summary: Tensor | None = None,
+        restart: bool | Tensor | None = None,
         probe: Probe | None = None,
     ) -> tuple[State, Tensor]:
-        """Commit a frame: the state to carry on and the rate ``(batch, state_token)`` used."""
+        """Commit a frame.
+
+        Parameters
+        ----------
+        frame, encoded, decoded, state
+            What was read, and the state it was read with.
+        factor : Tensor, optional
+            ``(batch, state_token)`` multiplies the write rule's rate.
+        remember : bool or Tensor
+            Whether the pose memory may change, or ``(batch,)`` of that.
+        summary : Tensor, optional
+            ``(batch, 1, channel)`` stands for the mean encoder token in the pose memory.
+        restart : bool or Tensor, optional
+            Whether the frame after a reset starts from the learned pose token, or ``(batch,)`` of
+            that; None is what the write rule does.
+        probe : callable, optional
+
+        Returns
+        -------
+        state : State
+            To carry on.
+        rate : Tensor
+            ``(batch, state_token)`` share of each state token that was replaced.
+        """
         batch = len(state.tokens)
         may_write = self._flags(frame.update, batch)
         if frame.image is None:
             may_write = torch.zeros_like(may_write)
         reset = self._flags(frame.reset, batch)
         rate = self._rate(encoded, decoded, state) * may_write[:, None]
+        rate = rate if factor is None else rate * factor
         memory = self.pose_retriever.write(
-            encoded.features, decoded.pose_token, state.memory, partial(attend, probe=probe)
+            encoded.features if summary is None else summary,
+            decoded.pose_token,
+            state.memory,
+            partial(attend, probe=probe),
         )
         initial = self.initial_state(batch)
         tokens = _blend(state.tokens, decoded.proposal, rate[..., None])
-        memory = _blend(state.memory, memory, may_write[:, None, None].float())
-        restarts = WRITE_RULES[self.update].restart
+        remembers = may_write & self._flags(remember, batch)
+        memory = _blend(state.memory, memory, remembers[:, None, None].float())
+        restarts = WRITE_RULES[self.update].restart if restart is None else restart
         committed = State(
             tokens=torch.where(reset[:, None, None], initial.tokens, tokens),
             memory=torch.where(reset[:, None, None], initial.memory, memory),
-            fresh=reset if restarts else torch.zeros_like(reset),
+            fresh=reset & self._flags(restarts, batch),
             history=self._history(encoded, decoded, state, may_write, reset),
         )
         return committed, rate

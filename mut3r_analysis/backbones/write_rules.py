@@ -83,6 +83,12 @@ def ttt3r_rate(mean_logit: Tensor) -> Tensor:
 def ttsa3r_rate(mean_map: Tensor, features: Tensor, proposal: Tensor, history: History) -> Tensor:
     """TTSA3R: temporal change of the state times spatial change where the state looks.
 
+    Two faults of the authors' code are not repeated. There, a frame that must not write
+    (``update`` false) writes nevertheless from the second frame on; here the rate is multiplied by
+    that flag, as in TTT3R. There, the batch path keeps its buffers of the previous frame over a
+    reset and compares across it; here they are forgotten, as in the authors' recurrent path, and
+    the frame after a reset is written in full.
+
     Parameters
     ----------
     mean_map : Tensor

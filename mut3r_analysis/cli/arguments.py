@@ -1,7 +1,9 @@
 """Arguments that several verbs share, and how they become a backbone, a sequence and a capture."""
 
 import argparse
-from typing import TYPE_CHECKING
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.catalogue import STATISTICS
@@ -68,6 +70,16 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     )
     capture.add_argument("--state", action="store_true", help="keep state tokens and pose memory")
     capture.add_argument("--budget", metavar="BYTES", help="refuse to store more, e.g. '2 GiB'")
+    gating = parser.add_argument_group("gating")
+    gating.add_argument("--cue", metavar="NAME", help="mut3r, or a Cue as JSON (default: none)")
+    gating.add_argument("--gate", metavar="NAME", help="mut3r, easi3r, or a Gate as JSON")
+    gating.add_argument("--beta", type=float, help="sharpness of the gate, in place of its own")
+    gating.add_argument(
+        "--commit",
+        default="rw.gg",
+        metavar="WORDS",
+        help="which pass is read and written, for example 'rw.gp warm.1' (default: %(default)s)",
+    )
 
 
 def read_inputs(args: argparse.Namespace) -> "tuple[CUT3R, xr.Dataset, Capture]":
@@ -92,6 +104,35 @@ def read_inputs(args: argparse.Namespace) -> "tuple[CUT3R, xr.Dataset, Capture]"
         args.backbone, update=args.update, device=args.device, precision=args.precision
     )
     return backbone, sequence, capture
+
+
+def read_gating(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the cue, gate and commit that the arguments name, as keywords of a run."""
+    from mut3r_analysis.motion import Cue, Gate
+
+    cue = _named("--cue", args.cue, Cue.from_json, {"mut3r": Cue.mut3r})
+    gate = _named("--gate", args.gate, Gate.from_json, {"mut3r": Gate.mut3r, "easi3r": Gate.easi3r})
+    if args.beta is not None:
+        if gate is None:
+            raise InvalidArgument("--beta is the sharpness of a gate; give one, as --gate mut3r")
+        gate = replace(gate, beta=args.beta)
+    if gate is not None and cue is None:
+        cue = Cue.mut3r()
+    return {"cue": cue, "gate": gate, "commit": args.commit}
+
+
+def _named(flag: str, text: str | None, read: Any, presets: dict[str, Any]) -> Any:
+    if text is None:
+        return None
+    if text in presets:
+        return presets[text]()
+    try:
+        return read(text)
+    except json.JSONDecodeError:
+        raise InvalidArgument(
+            f"{flag} takes {' or '.join(presets)}, or JSON with the fields that differ from the "
+            f"default; got {text!r}"
+        ) from None
 
 
 def slice_parts(text: str) -> tuple[int, int | None, int]:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from mut3r_analysis.cli.arguments import add_inputs, read_inputs
+from mut3r_analysis.cli.arguments import add_inputs, read_gating, read_inputs
 
 
 def add_parser(verbs: Any) -> None:
@@ -22,5 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from mut3r_analysis import running
 
     backbone, sequence, capture = read_inputs(args)
-    print(running.plan(backbone, sequence, capture=capture, outputs=args.outputs))
+    print(
+        running.plan(backbone, sequence, capture=capture, outputs=args.outputs, **read_gating(args))
+    )
     return 0

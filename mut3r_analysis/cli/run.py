@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from mut3r_analysis.cli.arguments import add_inputs, read_inputs
+from mut3r_analysis.cli.arguments import add_inputs, read_gating, read_inputs
 
 
 def add_parser(verbs: Any) -> None:
@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
         sequence,
         capture=capture,
         outputs=args.outputs,
+        **read_gating(args),
         out=args.out,
         progress=not args.quiet,
     )

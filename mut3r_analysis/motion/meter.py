@@ -128,7 +128,9 @@ class MotionMeter:
             for part in self._parts
         )
 
-    def probe(self, grid: tuple[int, int], *, stop: bool = False) -> MeterProbe:
+    def probe(
+        self, grid: tuple[int, int], *, stop: bool = False, encoder: MeterProbe | None = None
+    ) -> MeterProbe:
         """Make the probe of one pass over a frame with a grid of patches.
 
         Parameters
@@ -137,20 +139,20 @@ class MotionMeter:
             Rows and columns of patches.
         stop : bool
             Raise :class:`CueMeasured` as soon as every cue has seen its last layer.
+        encoder : MeterProbe, optional
+            The probe that has watched the encoder, which is shared by all passes: cues that read
+            the encoder take its readings.
         """
-        return MeterProbe(
-            [
-                CueProbe(
-                    part.cue,
-                    grid,
-                    layers=self._sizes[part.cue.site].layers,
-                    heads=self._sizes[part.cue.site].heads,
-                    samples=part.samples,
-                )
-                for part in self._parts
-            ],
-            stop,
-        )
+        probes = []
+        for index, part in enumerate(self._parts):
+            if encoder is not None and part.cue.site == "encoder_self":
+                probes.append(encoder.probes[index])
+                continue
+            size = self._sizes[part.cue.site]
+            probes.append(
+                CueProbe(part.cue, grid, layers=size.layers, heads=size.heads, samples=part.samples)
+            )
+        return MeterProbe(probes, stop)
 
     def score(
         self,
@@ -190,6 +192,17 @@ class MotionMeter:
     def joined(self, motions: Sequence[Motion]) -> Tensor:
         """Scores in the order of the batch: ``(batch, patch_row, patch_col)``."""
         return self._join([motion.score for motion in motions])
+
+    def readings(self, motions: Sequence[Motion]) -> list[Tensor | None]:
+        """Raw readings in the order of the batch: ``(layer, patch_row, patch_col)`` or None."""
+        found: list[Tensor | None] = []
+        taken = dict.fromkeys(self.cues, 0)
+        raws = {part.cue: motion.raw for part, motion in zip(self._parts, motions, strict=True)}
+        for cue in self.cues:
+            raw = raws[cue]
+            found.append(None if raw is None else raw[taken[cue]])
+            taken[cue] += 1
+        return found
 
     def carried(self, history: Sequence[CueHistory]) -> Tensor | None:
         """Score that sources ``previous`` and ``previous_ema`` use now; None on a first frame."""

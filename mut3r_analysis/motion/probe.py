@@ -24,6 +24,11 @@ class CueProbe:
     samples : Tensor, optional
         ``(sample,)`` indices into the batch that this cue is for; None is the whole batch.
 
+    Attributes
+    ----------
+    layers : range
+        That the cue reads.
+
     Raises
     ------
     InvalidArgument
@@ -41,8 +46,8 @@ class CueProbe:
     ) -> None:
         cut = Source.parse(cue.source).layers
         wanted = cue.layers if cut is None or cue.layers is not None else (0, cut)
-        self._layers = within("cue layers", wanted, layers)
-        if not self._layers:
+        self.layers = within("cue layers", wanted, layers)
+        if not self.layers:
             raise InvalidArgument("a cue needs at least one layer; its range of layers is empty")
         known_heads("cue heads", cue.heads, heads)
         self.cue = cue
@@ -53,7 +58,7 @@ class CueProbe:
     def __call__(self, site: Site, q: Tensor, k: Tensor) -> None:
         """Read one site from rotated queries and keys ``(batch, head, token, channel)``."""
         cue = self.cue
-        if not cue.measured or site.kind != cue.site or site.layer not in self._layers:
+        if not cue.measured or site.kind != cue.site or site.layer not in self.layers:
             return
         if self._samples is not None:
             q, k = q[self._samples], k[self._samples]
@@ -81,7 +86,7 @@ class CueProbe:
     @property
     def complete(self) -> bool:
         """Whether every layer of the cue was seen; always, for a cue that is not measured."""
-        return not self.cue.measured or len(self._values) == len(self._layers)
+        return not self.cue.measured or len(self._values) == len(self.layers)
 
     def raw(self, *, before: int | None = None) -> Tensor | None:
         """Return what was read since the probe was made.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 
@@ -11,8 +12,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from zarr.storage import MemoryStore
 
 from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.attention.seam import Probe
+from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.backbones.cut3r import CUT3R, Frame
 from mut3r_analysis.backbones.heads import check_outputs
+from mut3r_analysis.motion.cue import Cue
+from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.motion.meter import CueMeasured
+from mut3r_analysis.motion.probe import CueProbe
+from mut3r_analysis.running.commit import Commit
+from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.provenance import provenance
 from mut3r_analysis.running.schema import run_schema
 from mut3r_analysis.running.store import block_length, create_store, stored_bytes
@@ -41,7 +50,8 @@ class Plan:
     frames : int
     flops : dict of str to int
         Floating-point operations of one frame, by part of the backbone: a multiply-add is two.
-        Statistics are not counted; ``benchmarks/`` measures them.
+        ``probe`` is what passes before the gated one add. Statistics and the gates' own work are
+        not counted; ``benchmarks/`` measures them.
     seconds : float
         Rough estimate of the whole run from the speed of a matrix product on this device now.
     """
@@ -91,14 +101,17 @@ def plan(
     backbone: CUT3R,
     sequence: xr.Dataset,
     *,
+    cue: Cue | None = None,
+    gate: Gate | None = None,
     capture: Capture | None = None,
+    commit: Commit | str = "rw.gg",
     outputs: Collection[str] | None = None,
 ) -> Plan:
     """Price a run without running it.
 
     Parameters
     ----------
-    backbone, sequence, capture, outputs
+    backbone, sequence, cue, gate, capture, commit, outputs
         As for :func:`~mut3r_analysis.run`.
 
     Returns
@@ -112,7 +125,9 @@ def plan(
         For anything that `run` would refuse.
     """
     names = check_outputs(outputs, backbone.config.rgb_head)
-    schema = run_schema(backbone, sequence, capture, names)
+    configuration = Configuration(cue=cue, gate=gate, commit=commit)
+    configuration.check(backbone, sequence, names)
+    schema = run_schema(backbone, sequence, capture, names, configuration)
     block = block_length(schema)
     frames = sequence.sizes["frame"]
     variables = [
@@ -127,20 +142,26 @@ def plan(
         for variable in group.variables.values()
         if variable.values is None
     ]
-    flops = frame_flops(backbone, sequence, names)
+    flops = frame_flops(backbone, sequence, names, configuration)
     return Plan(
         tuple(variables),
         sum(item.stored_bytes for item in variables)
-        + _skeleton_bytes(backbone, sequence, capture, names),
+        + _skeleton_bytes(backbone, sequence, capture, names, configuration),
         frames,
         flops,
         frames * sum(flops.values()) / _matmul_speed(backbone.device, backbone.dtype),
     )
 
 
-def frame_flops(backbone: CUT3R, sequence: xr.Dataset, outputs: Collection[str]) -> dict[str, int]:
+def frame_flops(
+    backbone: CUT3R,
+    sequence: xr.Dataset,
+    outputs: Collection[str],
+    configuration: Configuration | None = None,
+) -> dict[str, int]:
     """Operations of one frame by part, counted on a copy without memory."""
     height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
+    configuration = configuration or Configuration()
     with torch.device("meta"), torch.no_grad():
         shadow = CUT3R(backbone.config, update=backbone.update).requires_grad_(False)
         frame = Frame(torch.empty(1, 3, height, width))
@@ -160,8 +181,29 @@ def frame_flops(backbone: CUT3R, sequence: xr.Dataset, outputs: Collection[str])
             shadow.write(frame, encoded, decoded, state)
             total = count("decoder and memory", total)
             shadow.predict(decoded, encoded.grid, outputs)
-            count("heads", total)
+            total = count("heads", total)
+            for stop in _probe_stops(shadow, configuration):
+                with suppress(CueMeasured):
+                    shadow.decode(encoded, state, query, probe=stop)
+            if configuration.probes:
+                count("probe", total)
     return counts
+
+
+def _probe_stops(backbone: CUT3R, configuration: Configuration) -> list[Probe | None]:
+    """Say for each pass before the gated one where it ends; None is a whole pass."""
+    cue = configuration.cue
+    if cue is None or not configuration.probes:
+        return []
+    size = backbone.site_sizes()[cue.site]
+    last = CueProbe(cue, (1, 1), layers=size.layers, heads=size.heads).layers[-1]
+
+    def stop(site: Site, q: torch.Tensor, k: torch.Tensor) -> None:
+        if site == Site(cue.site, last):
+            raise CueMeasured
+
+    stops: list[Probe | None] = [stop] * cue.passes
+    return [None, *stops[1:]] if configuration.commit.keeps_probe else stops
 
 
 def _plain(site: object, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -169,11 +211,15 @@ def _plain(site: object, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> t
 
 
 def _skeleton_bytes(
-    backbone: CUT3R, sequence: xr.Dataset, capture: Capture | None, outputs: Collection[str]
+    backbone: CUT3R,
+    sequence: xr.Dataset,
+    capture: Capture | None,
+    outputs: Collection[str],
+    configuration: Configuration,
 ) -> int:
     """Bytes of metadata and coordinates, found by creating the store empty in memory."""
-    schema = run_schema(backbone, sequence, capture, outputs)
-    attrs = provenance(backbone, sequence, capture, "rw.gg", outputs)
+    schema = run_schema(backbone, sequence, capture, outputs, configuration)
+    attrs = provenance(backbone, sequence, capture, configuration, outputs)
     root, _ = create_store(schema, attrs, None)
     store = root.store
     assert isinstance(store, MemoryStore)

@@ -10,6 +10,7 @@ import xarray as xr
 import mut3r_analysis
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.running.configuration import Configuration
 
 FORMAT_VERSION = 1
 
@@ -23,10 +24,11 @@ def provenance(
     backbone: CUT3R,
     sequence: xr.Dataset,
     capture: Capture | None,
-    commit: str,
+    configuration: Configuration,
     outputs: Collection[str],
 ) -> dict[str, Any]:
     """Root attributes of a run's store."""
+    cue, gate, commit = configuration.cue, configuration.gate, configuration.commit
     return {
         "format_version": FORMAT_VERSION,
         "package_version": mut3r_analysis.__version__,
@@ -45,10 +47,11 @@ def provenance(
         "frames": sequence.sizes["frame"],
         "frames_complete": 0,
         "complete": False,
-        "cue": None,
-        "gate": None,
+        "cue": cue and cue.to_json(),
+        "gate": gate and gate.to_json(),
+        "commit": commit.to_json(),
+        "notes": configuration.notes(backbone.config.dec_depth),
         "capture": None if capture is None else capture.to_json(),
-        "commit": commit,
         "outputs": list(outputs),
         "device": _device_name(backbone.device),
         "dtype": str(backbone.dtype).removeprefix("torch."),

@@ -14,9 +14,11 @@ from mut3r_analysis.attention.tokens import ROLES, token_layout
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.rotation import state_lattice_width
 from mut3r_analysis.errors import InvalidArgument
-
-PASSES = ("plain",)
-"""Passes over a frame of a run without gates."""
+from mut3r_analysis.motion.cue import Cue
+from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.motion.probe import CueProbe
+from mut3r_analysis.motion.sources import Source
+from mut3r_analysis.running.configuration import Configuration
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,11 @@ Schema = dict[str, Group]
 
 
 def run_schema(
-    backbone: CUT3R, sequence: xr.Dataset, capture: Capture | None, outputs: Collection[str]
+    backbone: CUT3R,
+    sequence: xr.Dataset,
+    capture: Capture | None,
+    outputs: Collection[str],
+    configuration: Configuration,
 ) -> Schema:
     """Describe the store that a run will write.
 
@@ -93,6 +99,7 @@ def run_schema(
     capture : Capture, optional
     outputs : collection of str
         Checked output names.
+    configuration : Configuration
 
     Returns
     -------
@@ -105,6 +112,7 @@ def run_schema(
         When the capture names layers, heads or frames that do not exist.
     """
     height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
+    grid = backbone.config.patch_grid(height, width)
     frames = sequence["frame"].values
     schema: Schema = {}
 
@@ -116,14 +124,18 @@ def run_schema(
 
     _prediction(group("prediction"), backbone, outputs, height, width)
     if capture is not None and capture.records_attention:
-        _attention(group, backbone, capture, len(frames), backbone.config.patch_grid(height, width))
+        _attention(group, backbone, capture, len(frames), grid, configuration.captured_pass)
+    if configuration.cue is not None:
+        _cue(group("cue"), backbone, configuration.cue, configuration.acting_gate, grid)
     _state(group("state"), backbone, keep=capture is not None and capture.state)
     timing = group("timing")
-    timing.coordinate("pass", "pass", np.arange(len(PASSES)), "pass over the frame", labels=PASSES)
-    one_pass = {"pass": len(PASSES)}
-    timing.add("seconds", one_pass, "float64", "wall time of the frame", "s", "clock")
+    passes = configuration.passes
+    timing.coordinate("pass", "pass", np.arange(len(passes)), "pass over the frame", labels=passes)
+    per_pass = {"pass": len(passes)}
+    text = "wall time of the frame; the last pass has all that is not decoding"
+    timing.add("seconds", per_pass, "float64", text, "s", "clock")
     timing.add(
-        "peak_memory", one_pass, "int64", "peak memory of the device so far", "byte", "system"
+        "peak_memory", per_pass, "int64", "peak memory of the device so far", "byte", "system"
     )
     if any(name in sequence for name in TRUTH_DIMS):
         _truth(group("truth"), sequence, height, width)
@@ -176,7 +188,12 @@ def _prediction(
 
 
 def _attention(
-    group: Any, backbone: CUT3R, capture: Capture, frames: int, grid: tuple[int, int]
+    group: Any,
+    backbone: CUT3R,
+    capture: Capture,
+    frames: int,
+    grid: tuple[int, int],
+    captured_pass: str,
 ) -> None:
     positions = np.arange(frames)
     if capture.frames is not None:
@@ -203,20 +220,21 @@ def _attention(
             )
         }
         base = {"layer": len(layers), "head": len(heads)}
+        source = kind if captured_pass == "plain" else f"{kind}, {captured_pass} pass"
         for name in capture.statistics:
             if name == "pose_weight" and SITE_KINDS[kind].keys != "image":
                 continue
             item = STATISTICS[name]
             sizes = base | {item.side: lengths[item.side]}
-            made.add(name, sizes, capture.dtype, item.long_name, item.units, kind)
+            made.add(name, sizes, capture.dtype, item.long_name, item.units, source)
         if kind in capture.maps:
             sizes = base | lengths
-            made.add("logits", sizes, capture.dtype, "scaled logit before softmax", "nat", kind)
+            made.add("logits", sizes, capture.dtype, "scaled logit before softmax", "nat", source)
         if capture.archive:
             for side, length in lengths.items():
                 sizes = base | {side: length, "channel": size.channels}
                 text = f"{side} after rotary embedding"
-                made.add(f"rotated_{side}", sizes, capture.archive, text, "1", kind)
+                made.add(f"rotated_{side}", sizes, capture.archive, text, "1", source)
 
 
 def _token_coordinates(
@@ -236,6 +254,35 @@ def _token_coordinates(
         text = f"{axis} of the {dim} on the {place}, -1 for the pose token"
         group.coordinate(f"{prefix}patch_{axis}", dim, values, text)
     return len(tokens.role)
+
+
+def state_group(backbone: CUT3R) -> Group:
+    """Return a group that holds the coordinates of the state tokens and nothing else."""
+    group = Group(np.arange(0))
+    _token_coordinates(group, "state_token", "state", backbone, (1, 1))
+    return group
+
+
+def _cue(group: Group, backbone: CUT3R, cue: Cue, gate: Gate | None, grid: tuple[int, int]) -> None:
+    patches = {"patch_row": grid[0], "patch_col": grid[1]}
+    for name, count in patches.items():
+        group.coordinate(name, name, np.arange(count), f"{name[6:]} of the patch grid")
+    source = f"{cue.reading} at {cue.site}" if cue.measured else cue.control or str(cue.of)
+    group.add("motion", patches, "float32", "motion score, 1 = dynamic", "1", source)
+    lags = Source.parse(cue.source).lags
+    if gate is not None:
+        group.add("gated", {}, "bool", "whether gates acted on the frame", "1", str(cue.source))
+        if lags:
+            text = "motion score of earlier frames that the gates used"
+            group.add("used", patches, "float32", text, "1", str(cue.source))
+    if cue.measured:
+        size = backbone.site_sizes()[cue.site]
+        layers = CueProbe(cue, grid, layers=size.layers, heads=size.heads).layers
+        group.coordinate("layer", "layer", np.array(layers), "layer, 0-based")
+        sizes = {"layer": len(layers)} | patches
+        units = "nat" if cue.base.startswith(("logit", "maxpool")) else "1"
+        text = f"{cue.reading} of the patch, heads reduced"
+        group.add(cue.reading, sizes, "float32", text, units, cue.site)
 
 
 def _state(group: Group, backbone: CUT3R, *, keep: bool) -> None:

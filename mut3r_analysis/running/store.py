@@ -80,6 +80,20 @@ def stored_bytes(variable: Variable, block: int, dense: bool) -> int:
     return stored
 
 
+def check_free(out: str | Path) -> None:
+    """Refuse a place where something is.
+
+    Raises
+    ------
+    AlreadyExists
+    """
+    if Path(out).exists():
+        raise AlreadyExists(
+            f"{out} exists and was left as it is; read it with open_run, give another name, "
+            "or remove it first"
+        )
+
+
 def create_store(
     schema: Schema, attrs: Mapping[str, Any], out: str | Path | None
 ) -> tuple[zarr.Group, int]:
@@ -110,13 +124,8 @@ def create_store(
     if out is None:
         store = MemoryStore()
     else:
-        path = Path(out)
-        if path.exists():
-            raise AlreadyExists(
-                f"{path} exists and was left as it is; read it with open_run, give another name, "
-                "or remove it first"
-            )
-        store = LocalStore(path)
+        check_free(out)
+        store = LocalStore(Path(out))
     block = block_length(schema)
     try:
         root = zarr.create_group(store, zarr_format=3, attributes=dict(attrs))

@@ -1,43 +1,44 @@
-"""The loop over frames: one step of the backbone, everything asked for, nothing kept."""
+"""The loop over frames: everything asked for is computed and stored, nothing is kept."""
 
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
-import psutil
 import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
 from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.attention.recorder import Recorder
-from mut3r_analysis.backbones.cut3r import CUT3R, Frame, State, Step
-from mut3r_analysis.backbones.geometry import focal_length, pose_matrix
+from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.heads import check_outputs
 from mut3r_analysis.errors import BudgetExceeded, InvalidArgument
+from mut3r_analysis.motion.cue import Cue
+from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.motion.readings import MASK
+from mut3r_analysis.running.branch import Branch, look
+from mut3r_analysis.running.commit import Commit
+from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.running.planning import plan
 from mut3r_analysis.running.provenance import provenance, timestamp
-from mut3r_analysis.running.schema import TRUTH_DIMS, Schema, run_schema
-from mut3r_analysis.running.store import BlockWriter, create_store
-
-Found = dict[str, dict[str, np.ndarray]]
+from mut3r_analysis.running.recording import Found, known_truth, peak_memory, recorded
+from mut3r_analysis.running.schema import Schema, run_schema
+from mut3r_analysis.running.store import BlockWriter, check_free, create_store
 
 
 def run(
     backbone: CUT3R,
     sequence: xr.Dataset,
     *,
-    cue: None = None,
-    gate: None = None,
+    cue: Cue | None = None,
+    gate: Gate | None = None,
     capture: Capture | None = None,
-    commit: str = "rw.gg",
+    commit: Commit | str = "rw.gg",
     outputs: Collection[str] | None = None,
     out: str | Path | None = None,
     progress: bool = True,
@@ -51,12 +52,15 @@ def run(
     backbone : CUT3R
     sequence : xarray.Dataset
         From :func:`~mut3r_analysis.open_sequence`.
-    cue, gate : None
-        The plain backbone.
+    cue : Cue, optional
+        How motion is scored. Without a gate it is measured in the plain pass and recorded.
+    gate : Gate, optional
+        What the motion score does to attention; needs a cue. None is the plain backbone.
     capture : Capture, optional
-        What to record of attention; None records none.
-    commit : {"rw.gg"}
-        Which pass is read and which is written; without a gate there is one pass.
+        What to record of attention; None records none. With gates it is the attention of the pass
+        that is read, its logits before any gate acts on them.
+    commit : Commit or str
+        Which pass is read and which is written, and how much; :meth:`Commit.parse` has the words.
     outputs : collection of str, optional
         Names among ``pose``, ``depth``, ``points_self``, ``points_world``, ``color``; None computes
         and stores all. The dense heads are more than a third of the cost of a frame.
@@ -73,7 +77,8 @@ def run(
     Raises
     ------
     InvalidArgument
-        For arguments that contradict each other, before anything is written.
+        For arguments that contradict each other, before anything is written; for a cue without
+        contrast, at the frame where it fails.
     BudgetExceeded
         When ``capture.budget`` is smaller than what would be stored, before anything is written.
     AlreadyExists
@@ -86,143 +91,213 @@ def run(
     When the process is interrupted or terminated, the frames that are done are written and the
     store says how many; when it is killed, those of the last whole block are.
     """
-    if cue is not None or gate is not None:
-        raise InvalidArgument("this version runs the plain backbone: leave cue and gate at None")
-    if commit != "rw.gg":
-        raise InvalidArgument(f"commit = {commit!r} needs a gate; without one use 'rw.gg'")
+    configuration = Configuration(cue=cue, gate=gate, commit=commit)
+    (found,) = _run([configuration], backbone, sequence, capture, outputs, [out], progress)
+    return found
+
+
+def run_batch(
+    backbone: CUT3R,
+    sequence: xr.Dataset,
+    configurations: Sequence[Configuration | Mapping[str, Any]],
+    *,
+    capture: Capture | None = None,
+    outputs: Collection[str] | None = None,
+    out: Sequence[str | Path] | None = None,
+    progress: bool = True,
+) -> list[xr.DataTree]:
+    """Run a backbone over a sequence once for several configurations.
+
+    Each frame is encoded once; configurations with the same passes go through the decoder as one
+    batch, each with its own state, cue, gate, commit and resets. Results equal runs one by one up
+    to float rounding: matrix products of another shape add in another order.
+
+    Parameters
+    ----------
+    backbone, sequence, capture, outputs, progress
+        As for :func:`run`.
+    configurations : sequence of Configuration or mapping
+        Mappings have the keys ``cue``, ``gate`` and ``commit``, all of which may be left out.
+    out : sequence of path, optional
+        One store per configuration; None keeps the runs in memory.
+
+    Returns
+    -------
+    list of xarray.DataTree
+        One run per configuration, in their order. Wall times are each one's share of the batch.
+
+    Raises
+    ------
+    InvalidArgument, BudgetExceeded, AlreadyExists, StoreError
+        As for :func:`run`; the budget is that of each run.
+    """
+    checked = [Configuration.of(item) for item in configurations]
+    if not checked:
+        raise InvalidArgument("run_batch needs at least one configuration; {} is the plain one")
+    places = [None] * len(checked) if out is None else list(out)
+    if len(places) != len(checked) or len({str(place) for place in places if place}) < len(
+        [place for place in places if place]
+    ):
+        raise InvalidArgument(
+            f"out must name one store per configuration, all different: {len(checked)} "
+            f"configurations, got {[str(place) for place in places]}"
+        )
+    return _run(checked, backbone, sequence, capture, outputs, places, progress)
+
+
+def _run(
+    configurations: Sequence[Configuration],
+    backbone: CUT3R,
+    sequence: xr.Dataset,
+    capture: Capture | None,
+    outputs: Collection[str] | None,
+    places: Sequence[str | Path | None],
+    progress: bool,
+) -> list[xr.DataTree]:
     names = check_outputs(outputs, backbone.config.rgb_head)
-    schema = run_schema(backbone, sequence, capture, names)
-    if capture is not None and capture.budget is not None:
-        priced = plan(backbone, sequence, capture=capture, outputs=names)
-        if priced.stored_bytes > capture.budget:
-            raise BudgetExceeded(
-                f"this run would store {priced.stored_bytes:,} bytes, its budget is "
-                f"{capture.budget:,}; nothing was run. Capture fewer frames, layers, sites or "
-                "statistics, or no maps: plan(...) lists what takes how much"
-            )
-    attrs = provenance(backbone, sequence, capture, commit, names)
-    root, block = create_store(schema, attrs, out)
-    writer = BlockWriter(root, schema, block)
+    for configuration in configurations:
+        configuration.check(backbone, sequence, names)
+        _check_budget(backbone, sequence, configuration, capture, names)
+    schemas = [
+        run_schema(backbone, sequence, capture, names, configuration)
+        for configuration in configurations
+    ]
+    for place in places:
+        if place is not None:
+            check_free(place)
+    roots, writers = [], []
+    for configuration, schema, place in zip(configurations, schemas, places, strict=True):
+        attrs = provenance(backbone, sequence, capture, configuration, names)
+        root, block = create_store(schema, attrs, place)
+        roots.append(root)
+        writers.append(BlockWriter(root, schema, block))
+    frames = _frames(configurations, backbone, sequence, schemas, capture, names, progress)
     with _termination_as_interrupt():
         try:
-            for position, found in enumerate(
-                _frames(backbone, sequence, schema, capture, names, progress)
-            ):
-                writer.add(position, found)
+            for position, found in enumerate(frames):
+                for writer, values in zip(writers, found, strict=True):
+                    writer.add(position, values)
         finally:
             # Also after an interrupt or an unreadable frame: what is done is worth keeping.
-            writer.flush()
-    root.attrs.update({"complete": True, "finished": timestamp()})
-    return open_run(root.store if out is None else out)
+            for writer in writers:
+                writer.flush()
+    for root in roots:
+        root.attrs.update({"complete": True, "finished": timestamp()})
+    return [
+        open_run(root.store if place is None else place)
+        for root, place in zip(roots, places, strict=True)
+    ]
+
+
+def _check_budget(
+    backbone: CUT3R,
+    sequence: xr.Dataset,
+    configuration: Configuration,
+    capture: Capture | None,
+    names: Collection[str],
+) -> None:
+    if capture is None or capture.budget is None:
+        return
+    parts = {"cue": configuration.cue, "gate": configuration.gate, "commit": configuration.commit}
+    priced = plan(backbone, sequence, capture=capture, outputs=names, **parts)
+    if priced.stored_bytes > capture.budget:
+        raise BudgetExceeded(
+            f"this run would store {priced.stored_bytes:,} bytes, its budget is "
+            f"{capture.budget:,}; nothing was run. Capture fewer frames, layers, sites or "
+            "statistics, or no maps: plan(...) lists what takes how much"
+        )
 
 
 def _frames(
+    configurations: Sequence[Configuration],
     backbone: CUT3R,
     sequence: xr.Dataset,
-    schema: Schema,
+    schemas: Sequence[Schema],
     capture: Capture | None,
     outputs: Collection[str],
     progress: bool,
-) -> Iterator[Found]:
-    """Yield all that is known of each frame, group -> name -> array without the frame dimension."""
-    recorded = {path.removeprefix("attention/"): group for path, group in schema.items()}
-    state = None
+) -> Iterator[list[Found]]:
+    """Yield all that is known of each frame, for every configuration."""
+    members: dict[Any, list[int]] = {}
+    for index, configuration in enumerate(configurations):
+        members.setdefault(configuration.shape, []).append(index)
+    branches = [
+        Branch(backbone, [configurations[i] for i in group], capture=capture, outputs=outputs)
+        for group in members.values()
+    ]
+    carried = [branch.start() for branch in branches]
+    recorded_frames = {
+        frame
+        for path, group in schemas[0].items()
+        if path.startswith("attention/")
+        for frame in group.frames.tolist()
+    }
     bar = tqdm(
         total=sequence.sizes["frame"],
         desc=str(sequence.attrs.get("name", "sequence")),
         unit="frame",
         disable=not progress,
     )
-    with bar, torch.no_grad():
+    with bar:
         for position in range(sequence.sizes["frame"]):
-            recorder = None
-            if capture is not None and any(
-                position in group.frames
-                for path, group in recorded.items()
-                if path in capture.sites
-            ):
-                recorder = Recorder(capture)
             frame = sequence.isel(frame=position)
+            record = position in recorded_frames
             began = time.perf_counter()
-            image = torch.from_numpy(backbone.preparation.image(frame["image"].values))
-            state = state or backbone.initial_state()
-            step = backbone.step(
-                Frame(image[None].to(backbone.device)), state, probe=recorder, outputs=outputs
+            sight = look(
+                branches,
+                prepared(backbone, frame),
+                position=position,
+                masks=masks_for(configurations, backbone, frame),
+                capture=capture if record else None,
             )
-            found = _predictions(step, outputs)
-            found["state"] = _state_statistics(state, step, schema)
-            if recorder is not None:
-                found |= _attention(recorder)
-            memory = _peak_memory(backbone.device)
-            found["timing"] = {
-                "seconds": np.array([time.perf_counter() - began]),
-                "peak_memory": np.array([memory]),
-            }
-            if "truth" in schema:
-                found["truth"] = _truth(backbone, frame)
-            yield found
-            state = step.state
+            found: dict[int, Found] = {}
+            shared = time.perf_counter() - began
+            truth = known_truth(backbone, frame) if "truth" in schemas[0] else {}
+            for number, (branch, group) in enumerate(zip(branches, members.values(), strict=True)):
+                outcome = branch.step(
+                    sight, carried[number], measured=sight.measured[number], record=record
+                )
+                carried[number] = outcome.carried
+                memory = peak_memory(backbone.device)
+                for sample, index in enumerate(group):
+                    before, rest = (part / len(group) for part in outcome.seconds)
+                    rest += shared / len(configurations)
+                    probes = configurations[index].probes
+                    found[index] = recorded(
+                        outcome,
+                        sample,
+                        cue=configurations[index].cue,
+                        schema=schemas[index],
+                        outputs=outputs,
+                        truth=truth,
+                        seconds=(before, rest) if probes else (before + rest,),
+                        memory=memory,
+                    )
+            yield [found[index] for index in range(len(configurations))]
             bar.set_postfix_str(f"{memory / 2**30:.2f} GiB", refresh=False)
             bar.update()
 
 
-def _predictions(step: Step, outputs: Collection[str]) -> Found:
-    prediction = step.prediction
-    values: dict[str, torch.Tensor] = {}
-    if prediction.pose is not None:
-        values["pose"] = pose_matrix(prediction.pose)
-    if prediction.points_self is not None and prediction.confidence_self is not None:
-        values["depth"] = prediction.points_self[..., 2]
-        values["confidence_self"] = prediction.confidence_self
-        values["focal"] = focal_length(prediction.points_self)
-        if "points_self" in outputs:
-            values["points_self"] = prediction.points_self
-    if prediction.points_world is not None and prediction.confidence_world is not None:
-        values["points_world"] = prediction.points_world
-        values["confidence_world"] = prediction.confidence_world
-    if prediction.color is not None:
-        values["color"] = prediction.color
-    return {"prediction": {name: value[0].cpu().numpy() for name, value in values.items()}}
+def prepared(backbone: CUT3R, frame: xr.Dataset) -> torch.Tensor:
+    """Return a frame's image as the backbone takes it, ``(1, rgb, y, x)``."""
+    image = torch.from_numpy(backbone.preparation.image(frame["image"].values))
+    return image[None].to(backbone.device)
 
 
-def _state_statistics(before: State, step: Step, schema: Schema) -> dict[str, np.ndarray]:
-    after = step.state
-    values = {
-        "norm": after.tokens.float().norm(dim=-1),
-        "update_size": (after.tokens.float() - before.tokens.float()).norm(dim=-1),
-        "write_rate": step.rate,
-        "memory_norm": after.memory.float().norm(dim=-1),
+def masks_for(
+    configurations: Sequence[Configuration], backbone: CUT3R, frame: xr.Dataset
+) -> dict[str, torch.Tensor]:
+    """Return the variables of a frame that cues read, ``(1, y, x)``, prepared like the image."""
+    names = {
+        str(item.cue.of)
+        for item in configurations
+        if item.cue is not None and item.cue.reading == MASK
     }
-    if "tokens" in schema["state"].variables:
-        values |= {"tokens": after.tokens.float(), "memory": after.memory.float()}
-    return {name: value[0].cpu().numpy() for name, value in values.items()}
-
-
-def _attention(recorder: Recorder) -> Found:
+    prepare = backbone.preparation.mask
     return {
-        f"attention/{kind}": {name: values[0].numpy() for name, values in found.items()}
-        for kind, found in recorder.take().items()
+        name: torch.from_numpy(prepare(frame[name].values))[None].to(backbone.device)
+        for name in sorted(names)
     }
-
-
-def _truth(backbone: CUT3R, frame: xr.Dataset) -> dict[str, np.ndarray]:
-    preparation = backbone.preparation
-    height, width = frame.sizes["y"], frame.sizes["x"]
-    prepare: dict[str, Any] = {
-        "depth": preparation.depth,
-        "motion_mask": preparation.mask,
-        "instance": preparation.mask,
-        "intrinsics": lambda matrix: preparation.intrinsics(matrix, height, width),
-        "pose": np.asarray,
-    }
-    return {name: prepare[name](frame[name].values) for name in TRUTH_DIMS if name in frame}
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    memory = psutil.Process().memory_info()
-    return int(getattr(memory, "peak_wset", memory.rss))
 
 
 @contextmanager

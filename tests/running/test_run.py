@@ -333,10 +333,13 @@ def test_memory_does_not_grow_with_frames(backbone):
         tracemalloc.start()
         from mut3r_analysis.running import streaming
 
+        plain = streaming.Configuration()
+        schema = streaming.run_schema(backbone, sequence, None, ("pose",), plain)
         for _ in streaming._frames(
+            [plain],
             backbone,
             sequence,
-            streaming.run_schema(backbone, sequence, None, ("pose",)),
+            [schema],
             None,
             ("pose",),
             False,

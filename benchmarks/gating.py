@@ -1,0 +1,129 @@
+"""What gating costs: one frame per cue source, and many configurations as one batch.
+
+    python benchmarks/gating.py --size full --repetitions 1
+
+All alternatives run on the same frame and weights in one process, in turn, from a state in the
+middle of a sequence. Targets are those that the method is meant to meet at the released size.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import Measurement, machine, measure
+from torch import Tensor
+
+from mut3r_analysis.backbones import CUT3R, load_backbone
+from mut3r_analysis.backbones.heads import check_outputs
+from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.running import Configuration
+from mut3r_analysis.running.branch import Branch, look
+from mut3r_analysis.running.passes import Carried
+
+SIZES = {"full": "random:512-dpt", "bundled": "tiny", "small": "random:small"}
+LIMITS = {"two_pass": 1.35, "two_pass_cut(6)": 1.20, "same_site": 1.05, "previous": 1.05}
+BATCH_LIMITS = {"full": 0.80, "bundled": 0.50, "small": 0.50}
+
+
+def gated(source: str, depth: int, **changes: Any) -> Configuration:
+    """Return the default cue and gates with a cue source; a cut is scaled to the decoder."""
+    scaled = source.replace("(6)", f"({round(depth / 2)})")
+    return Configuration(cue=Cue.mut3r(source=scaled), gate=Gate.mut3r(**changes))
+
+
+def midway(branch: Branch, grid: tuple[int, int]) -> Carried:
+    """Return what a branch carries in the middle of a sequence, as far as cost depends on it."""
+    carried = branch.start()
+    state = replace(carried.state, fresh=torch.zeros_like(carried.state.fresh))
+    score = torch.rand(branch.batch, *grid)
+    cue = tuple(
+        replace(item, frames=item.frames + 1, carried=score[: len(item.frames)])
+        for item in carried.cue
+    )
+    return replace(
+        carried, state=state, cue=cue, age=(9,) * branch.batch, scored=(9,) * branch.batch
+    )
+
+
+def frame_of(backbone: CUT3R, configurations: Sequence[Configuration], image: Tensor, count: int
+             ) -> Callable[[], None]:  # fmt: skip
+    """Return a call that does `count` frames from the same state."""
+    branch = Branch(backbone, configurations, outputs=check_outputs(None, backbone.config.rgb_head))
+    carried = midway(branch, backbone.config.patch_grid(*image.shape[-2:]))
+
+    def call() -> None:
+        for position in range(count):
+            sight = look([branch], image, position=position)
+            branch.step(sight, carried, measured=sight.measured[0], record=False)
+
+    return call
+
+
+def main() -> None:
+    """Measure and print; ``--out`` keeps the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=SIZES, default="full")
+    parser.add_argument("--repetitions", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    backbone = load_backbone(SIZES[args.size])
+    config = backbone.config
+    side = max(config.img_size)
+    height = round(0.75 * side / config.patch_size) * config.patch_size
+    pixels = np.random.default_rng(0).uniform(-1, 1, (1, 3, height, side)).astype(np.float32)
+    image = torch.from_numpy(pixels).to(backbone.device)
+    count = 1 if args.size == "full" else 20
+    make = partial(frame_of, backbone, image=image, count=count)
+    depth = config.dec_depth
+    several = [gated("two_pass", depth, beta=0.25 * (i + 1)) for i in range(args.batch)]
+    alternatives = {"plain": make([Configuration()])}
+    alternatives |= {source: make([gated(source, depth)]) for source in LIMITS}
+    alternatives["batch"] = make(several)
+    if args.size != "full":
+        for call in alternatives.values():
+            call()
+    found = measure(alternatives, args.repetitions)
+    report = summary(found, args.size, args.batch)
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "backbone": backbone.origin.name,
+        "image": [height, side],
+        "frames": count,
+        "repetitions": args.repetitions,
+        "seconds": {name: {"wall": x.wall, "cpu": x.cpu} for name, x in found.items()},
+        "ratios": report,
+    }
+    out = args.out or Path(f"outputs/benchmarks/gating-{args.size}.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2))
+    print(json.dumps(result, indent=2))
+
+
+def summary(found: dict[str, Measurement], size: str, batch: int) -> dict[str, dict[str, Any]]:
+    """Ratios of processor seconds beside what they should not exceed."""
+    rows = {
+        f"{source} / plain": (
+            found[source].cpu / found["plain"].cpu,
+            limit if size == "full" else None,
+        )
+        for source, limit in LIMITS.items()
+    }
+    single = batch * found["two_pass"].cpu
+    rows[f"{batch} as a batch / {batch} single"] = found["batch"].cpu / single, BATCH_LIMITS[size]
+    return {
+        name: {"ratio": ratio, "limit": limit, "met": None if limit is None else ratio <= limit}
+        for name, (ratio, limit) in rows.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""Commit: which pass over a frame is read, which is written, and how much of it."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion.sources import parse_call
+from mut3r_analysis.motion.specification import Specification, number, one_of
+
+READS = ("gated", "probe", "split", "split_rev")
+WRITES = ("gated", "probe", "hold", "mix")
+MEMORIES = ("follow", "gated", "probe", "hold")
+RATES = ("ttt3r", "ttsa3r", "static_mass", "frame")
+"""Write rates that multiply the backbone's own; ``one`` is none of them."""
+
+_LETTERS = {"g": "gated", "p": "probe"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit(Specification):
+    """What of a frame's passes is predicted from, and what is carried on.
+
+    A frame with gates is decoded twice from the same state: an ungated *probe* pass and a *gated*
+    pass. Gates inside a pass mix reading and writing, because the streams mix in every layer;
+    choosing outputs of different passes separates them.
+
+    Parameters
+    ----------
+    read : {"gated", "probe", "split", "split_rev"}
+        The pass that feeds the heads. ``split`` takes the pose from the gated pass and everything
+        dense from the probe pass; ``split_rev`` the reverse.
+    write : {"gated", "probe", "hold", "mix(a)"}
+        The new state: of either pass, none, or a times the gated one plus 1 - a times the other.
+    memory : {"follow", "gated", "probe", "hold"}
+        The pass whose pose token the pose memory takes. ``follow`` does as `write` does; a mixture
+        then mixes the pose tokens.
+    masked_mean : bool
+        Let static patches alone make the mean encoder token that the pose memory takes: they weigh
+        1 - g.
+    rate : str or collection of str
+        Product of write rates on the state tokens, on top of the backbone's own rule: ``one``,
+        ``ttt3r``, ``ttsa3r``, ``static_mass`` (share of what a state token read that is static,
+        mean over layers), ``frame(alpha)`` (1 - alpha mean(g), one number for a frame). All are 1
+        on a first frame and on the one after a reset.
+    warm_up : int
+        Frames without gating, after the start and after every reset.
+    reset : int, optional
+        State and pose memory start anew after every so many frames.
+    reset_cue : {"clear", "keep"}
+        What a reset does to the cue's memory of earlier frames.
+    reset_pose : {"learned", "memory"}, optional
+        How the frame after a reset enters the decoder: with the learned pose token (as TTT3R's
+        recurrent path) or with what the initial memory answers (as CUT3R). None is what the
+        backbone's write rule does.
+
+    Raises
+    ------
+    InvalidArgument
+        When the specification cannot mean anything; the message says what is allowed.
+
+    Examples
+    --------
+    >>> str(Commit.parse("rw.gp rate.static_mass*frame(0.5) warm.1"))
+    'rw.gp rate.static_mass*frame(0.5) warm.1'
+    """
+
+    read: str = "gated"
+    write: str = "gated"
+    memory: str = "follow"
+    masked_mean: bool = False
+    rate: Any = ()
+    warm_up: int = 0
+    reset: int | None = None
+    reset_cue: str = "clear"
+    reset_pose: str | None = None
+
+    def __post_init__(self) -> None:
+        one_of("read", self.read, READS)
+        one_of("memory", self.memory, MEMORIES)
+        one_of("masked_mean", self.masked_mean, (False, True))
+        one_of("reset_cue", self.reset_cue, ("clear", "keep"))
+        one_of("reset_pose", self.reset_pose, (None, "learned", "memory"))
+        settle = {
+            "write": _write(self.write),
+            "rate": _rates(self.rate),
+            "warm_up": _count("warm_up", self.warm_up, 0),
+            "reset": None if self.reset is None else _count("reset", self.reset, 1),
+        }
+        for name, value in settle.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the text form: words, in any order, of which ``rw.gg`` is the default.
+
+        ========================  ==========================================================
+        word                      sets
+        ========================  ==========================================================
+        ``rw.gg`` gp pg pp        read and write, each of the gated or the probe pass
+        ``read.split``            read; also ``gated``, ``probe``, ``split_rev``
+        ``hold``, ``mix(0.5)``    write; also ``write.gated`` and so on
+        ``mem.probe``             memory; also ``gated``, ``hold``, ``masked_mean``
+        ``rate.ttt3r*frame(1)``   rate
+        ``warm.1``                warm_up
+        ``reset.50``              reset; also ``reset.cue.keep``, ``reset.pose.learned``
+        ========================  ==========================================================
+
+        Raises
+        ------
+        InvalidArgument
+            For a word that does not exist, and for two words about the same thing.
+        """
+        fields: dict[str, Any] = {}
+        for word in text.split():
+            found = _word(word)
+            twice = sorted(set(found) & set(fields))
+            if twice:
+                raise InvalidArgument(f"commit {text!r} says {', '.join(twice)} twice")
+            fields |= found
+        return cls(**fields)
+
+    @classmethod
+    def of(cls, given: "Commit | str") -> "Commit":
+        """Return a commit given as one, or in its text form."""
+        if isinstance(given, Commit):
+            return given
+        if not isinstance(given, str):
+            raise InvalidArgument(
+                f"commit must be a Commit or its text form such as 'rw.gg warm.1', got {given!r}"
+            )
+        return cls.parse(given)
+
+    @classmethod
+    def ttt3r(cls, **changes: Any) -> Self:
+        """Return TTT3R's commit for the weights of CUT3R.
+
+        The same as a backbone loaded with ``update="ttt3r"``; as a commit it can stand in one
+        batch with other configurations.
+        """
+        return cls(**{"rate": "ttt3r", "reset_pose": "learned"} | changes)
+
+    @classmethod
+    def ttsa3r(cls, **changes: Any) -> Self:
+        """Return TTSA3R's commit for the weights of CUT3R, as ``update="ttsa3r"``.
+
+        See :func:`~mut3r_analysis.backbones.write_rules.ttsa3r_rate` for where it differs from the
+        authors' code.
+        """
+        return cls(**{"rate": "ttsa3r", "reset_pose": "learned"} | changes)
+
+    def __str__(self) -> str:
+        letters = {name: letter for letter, name in _LETTERS.items()}
+        words = []
+        if self.read in letters and self.write in letters:
+            words.append(f"rw.{letters[self.read]}{letters[self.write]}")
+        else:
+            words += [f"read.{self.read}"] if self.read != "gated" else []
+            words += [self.write if self.write not in letters else f"write.{self.write}"]
+        if self.memory != "follow":
+            words.append(f"mem.{self.memory}")
+        if self.masked_mean:
+            words.append("mem.masked_mean")
+        if self.rate:
+            words.append(f"rate.{'*'.join(self.rate)}")
+        if self.warm_up:
+            words.append(f"warm.{self.warm_up}")
+        if self.reset is not None:
+            words.append(f"reset.{self.reset}")
+        if self.reset_cue != "clear":
+            words.append(f"reset.cue.{self.reset_cue}")
+        if self.reset_pose is not None:
+            words.append(f"reset.pose.{self.reset_pose}")
+        return " ".join(words)
+
+    @property
+    def rates(self) -> dict[str, float | None]:
+        """Name of each rate, and its number where it has one."""
+        return dict(parse_call(rate) for rate in self.rate)
+
+    @property
+    def written_share(self) -> float:
+        """Share of the gated pass in what is written to the state; the rest is the probe pass."""
+        name, value = parse_call(self.write)
+        return {"probe": 0.0, "mix": value}.get(name, 1.0) or 0.0
+
+    @property
+    def remembered_share(self) -> float:
+        """Share of the gated pass in the pose token that the pose memory takes."""
+        return {"gated": 1.0, "probe": 0.0}.get(self.memory, self.written_share)
+
+    @property
+    def holds_state(self) -> bool:
+        """Whether the state is left as it was."""
+        return self.write == "hold"
+
+    @property
+    def holds_memory(self) -> bool:
+        """Whether the pose memory is left as it was."""
+        return self.memory == "hold" or (self.memory == "follow" and self.holds_state)
+
+    @property
+    def keeps_probe(self) -> bool:
+        """Whether anything is taken from the probe pass, which then has to run to its end."""
+        return self.read != "gated" or min(self.written_share, self.remembered_share) < 1
+
+    @property
+    def needs_motion(self) -> bool:
+        """Whether the motion score acts on what is carried on."""
+        return self.masked_mean or bool({"static_mass", "frame"} & set(self.rates))
+
+    def resets_after(self, position: int) -> bool:
+        """Whether state and memory start anew after the frame at a position, counted from 0."""
+        return self.reset is not None and (position + 1) % self.reset == 0
+
+
+def _word(word: str) -> dict[str, Any]:
+    if match := re.fullmatch(r"rw\.([gp])([gp])", word):
+        return {"read": _LETTERS[match[1]], "write": _LETTERS[match[2]]}
+    head, _, rest = word.partition(".")
+    if word == "hold" or word.startswith("mix("):
+        return {"write": word}
+    if rest:
+        match head:
+            case "read" | "write" | "rate":
+                return {head: rest}
+            case "mem":
+                return {"masked_mean": True} if rest == "masked_mean" else {"memory": rest}
+            case "warm":
+                return {"warm_up": rest}
+            case "reset":
+                part, _, value = rest.partition(".")
+                return {f"reset_{part}": value} if part in ("cue", "pose") else {"reset": rest}
+    raise InvalidArgument(
+        f"unknown word {word!r} in a commit; it is made of rw.gg | rw.gp | rw.pg | rw.pp, "
+        f"read.<{'|'.join(READS)}>, write.<gated|probe|hold|mix(a)>, mem.<{'|'.join(MEMORIES)}|"
+        f"masked_mean>, rate.<{'|'.join(RATES)}> joined by *, warm.<frames>, reset.<frames>, "
+        "reset.cue.<clear|keep>, reset.pose.<learned|memory>"
+    )
+
+
+def _write(given: str) -> str:
+    name, value = parse_call(str(given))
+    one_of("write", name, WRITES)
+    if name == "mix":
+        share = number("the share of mix(...)", value, 0, 1, open_high=False)
+        return f"mix({share:g})"
+    if value is not None:
+        raise InvalidArgument(f"write = {name!r} takes no number, got {given!r}")
+    return name
+
+
+def _rates(given: str | Iterable[str]) -> tuple[str, ...]:
+    parts = given.split("*") if isinstance(given, str) else [str(part) for part in given]
+    found: dict[str, str] = {}
+    for part in parts:
+        name, value = parse_call(part)
+        one_of("rate", name, ("one", *RATES))
+        if name in found:
+            raise InvalidArgument(f"rate {name!r} is named twice in {given!r}")
+        if name == "frame":
+            value = 1 if value is None else value
+            value = number("alpha of frame(alpha)", value, 0, 1, open_high=False)
+            found[name] = f"frame({value:g})"
+        elif value is not None:
+            raise InvalidArgument(f"rate {name!r} takes no number, got {part!r}")
+        elif name != "one":
+            found[name] = name
+    return tuple(found[name] for name in RATES if name in found)
+
+
+def _count(field: str, given: Any, low: int) -> int:
+    try:
+        value = int(given)
+    except (TypeError, ValueError):
+        value = low - 1
+    if value < low or float(given) != value:
+        raise InvalidArgument(
+            f"{field} must be a whole number of frames from {low} on; got {given!r}"
+        )
+    return value

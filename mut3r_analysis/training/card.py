@@ -1,0 +1,231 @@
+"""The model card: measured, written as JSON, and put into words from that JSON alone."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mut3r_analysis.backbones.cut3r import CUT3R, Frame
+from mut3r_analysis.backbones.loading import load_backbone
+from mut3r_analysis.training.card_words import card_text
+from mut3r_analysis.training.cue_trial import TARGET, cue_test
+from mut3r_analysis.training.curves import read_table
+from mut3r_analysis.training.gating_trial import gating_test
+from mut3r_analysis.training.initialisation import initial_model
+from mut3r_analysis.training.intervals import scores_with_intervals
+from mut3r_analysis.training.recipe import Recipe
+from mut3r_analysis.training.validation import AXES, held_out_clips, score_clips
+
+LENGTHS = (2, 4, 8, 16)
+FORMAT = "mut3r_analysis model card 1"
+SEED = 100_000
+
+
+def make_card(
+    checkpoint: str | Path,
+    recipe: Recipe,
+    *,
+    steps: int,
+    seconds: float,
+    curve: str | Path | None = None,
+    clips: int = 256,
+    notes: tuple[str, ...] = (),
+    cues: bool = True,
+) -> dict[str, Any]:
+    """Measure a checkpoint.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        A ``.safetensors`` file.
+    recipe : Recipe
+        That made it.
+    steps : int
+        Steps actually taken.
+    seconds : float
+        Time they took.
+    curve : str or Path, optional
+        The ``curve.csv`` of its training.
+    clips : int
+        Held-out clips per length and kind of scene.
+    notes : tuple of str
+        What the trainer has to say: machine, what was tried, limits.
+    cues : bool
+        Whether to run the cue test and the gating test.
+
+    Returns
+    -------
+    dict
+        The card, ready for JSON.
+    """
+    model = load_backbone(checkpoint, device="cpu")
+    untrained = initial_model(recipe.model, recipe.initialisation, recipe.seed)
+    untrained = untrained.eval().requires_grad_(False)
+    path = Path(checkpoint)
+    last = recipe.stages[-1].scenes[0]
+    kinds = {
+        "resting": replace(last, movers=(0, 0)),
+        "moving": last,
+        "moving, no fog": replace(last, fog=None),
+    }
+    scores: dict[str, Any] = {}
+    for kind, distribution in kinds.items():
+        scores[kind] = {}
+        for length in LENGTHS:
+            scenes = held_out_clips(distribution, recipe.size, clips, length, seed=SEED + length)
+            scores[kind][str(length)] = {
+                "model": scores_with_intervals(score_clips(model, scenes)),
+                "untrained": scores_with_intervals(score_clips(untrained, scenes)),
+            }
+    card: dict[str, Any] = {
+        "format": FORMAT,
+        "name": path.stem,
+        "file": {
+            "sha256": model.origin.sha256 if model.origin else "",
+            "bytes": path.stat().st_size,
+            "parameters": sum(each.numel() for each in model.parameters()),
+        },
+        "config": recipe.model.to_dict(),
+        "cost": _cost(model, checkpoint, recipe.size),
+        "training": {
+            "recipe": recipe.to_dict(),
+            "recipe_sha256": recipe.sha256,
+            "steps": steps,
+            "frames": recipe.frames_until(steps),
+            "seconds": seconds,
+            "stages": _stages(recipe, steps),
+        },
+        "evaluation": {"clips": clips, "first_seed": SEED, "size": list(recipe.size)},
+        "scores": scores,
+        "notes": list(notes),
+    }
+    if curve is not None:
+        card["curve"] = _curve(curve)
+    if cues:
+        scenes_of = recipe.stages[-1].scenes
+        card["cue_test"] = cue_test(model, untrained, distributions=scenes_of, size=recipe.size)
+        card["gating_test"] = {
+            "trained": gating_test(model, distribution=last, size=recipe.size),
+            "untrained": gating_test(untrained, distribution=last, size=recipe.size),
+        }
+    card["targets"] = _targets(card)
+    return card
+
+
+def write_card(card: dict[str, Any], folder: str | Path) -> tuple[Path, Path]:
+    """Write ``<name>.json`` and, from it, ``<name>.md``."""
+    folder = Path(folder)
+    data, text = (folder / f"{card['name']}.{suffix}" for suffix in ("json", "md"))
+    data.write_text(json.dumps(_rounded(card), indent=1) + "\n")
+    text.write_text(card_text(json.loads(data.read_text())))
+    return data, text
+
+
+def _cost(model: CUT3R, checkpoint: str | Path, size: tuple[int, int]) -> dict[str, float]:
+    """Seconds to load, and frames per second one by one with the threads torch has now."""
+    started = time.perf_counter()
+    load_backbone(checkpoint, device="cpu")
+    loading = time.perf_counter() - started
+    image = torch.zeros(1, 3, size[1], size[0])
+    state = model.step(Frame(image)).state
+    started = time.perf_counter()
+    for _ in range(20):
+        state = model.step(Frame(image), state).state
+    return {
+        "load_seconds": loading,
+        "frames_per_second": 20 / (time.perf_counter() - started),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _stages(recipe: Recipe, steps: int) -> list[dict[str, Any]]:
+    rows, left = [], steps
+    for number, stage in enumerate(recipe.stages):
+        taken = left if number == len(recipe.stages) - 1 else min(stage.steps, left)
+        left -= taken
+        if taken:
+            width, height = stage.size or recipe.size
+            rows.append(
+                {
+                    "name": stage.name,
+                    "steps": taken,
+                    "size": [width, height],
+                    "frames_per_clip": stage.frames,
+                    "frames": taken * stage.clips * stage.frames,
+                    "scenes": [each.to_dict() for each in stage.scenes],
+                }
+            )
+    return rows
+
+
+def _curve(path: str | Path) -> list[dict[str, float]]:
+    columns = read_table(path)
+    names = [
+        *("step", "frames", "length", "rpe_rotation_ratio", "rpe_translation_ratio"),
+        *("depth_ratio", "ate_ratio"),
+        *(f"correlation_{axis}" for axis in AXES),
+    ]
+    return [
+        {name: float(columns[name][row]) for name in names} for row in range(len(columns["step"]))
+    ]
+
+
+def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every target with its number; the clips are those with moving objects."""
+    rows: list[dict[str, Any]] = []
+
+    def add(target: str, value: list[float], bound: float, above: bool = False) -> None:
+        reached = value[0] > bound if above else value[0] <= bound
+        rows.append({"target": target, "value": value, "bound": bound, "reached": reached})
+
+    pair, eight = (card["scores"]["moving"][length]["model"] for length in ("2", "8"))
+    add("depth error at most half of a constant depth's, T = 2", pair["depth_ratio"], 0.5)
+    for axis in AXES:
+        add(
+            f"correlation of predicted and true {axis} above 0.8, T = 2",
+            pair[f"correlation_{axis}"],
+            0.8,
+            above=True,
+        )
+    for part in ("rotation", "translation"):
+        name = f"rpe_{part}_ratio"
+        add(f"relative {part} error at most 0.45 of constant pose's, T = 2", pair[name], 0.45)
+        add(f"relative {part} error below 0.6 of constant pose's, T = 8", eight[name], 0.6)
+    add("trajectory error below the straight line's, T = 8", eight["ate_ratio"], 1.0)
+    if "cue_test" in card:
+        test = card["cue_test"]
+        strongest = max(test["declared"], key=lambda each: min(each["objects"][0], each["twin"][0]))
+        for origin, row in (
+            ("declared cell", strongest),
+            ("cell chosen on the other half", test["best"]),
+        ):
+            name = f"{row['kind']} {row['statistic']} {row['layer']}/{row['head']}"
+            for which, words, bound in (
+                ("objects", "moving against resting objects", TARGET),
+                ("twin", "against the frozen twin", TARGET),
+                ("objects_without_nuisances", "against resting, nuisances regressed out", 0.5),
+            ):
+                value = row[which]
+                rows.append(
+                    {
+                        "target": f"AUC of a {origin} ({name}) {words} above {bound}, interval "
+                        "above 0.5",
+                        "value": value,
+                        "bound": bound,
+                        "reached": value[0] > bound and value[1] > 0.5,
+                    }
+                )
+    return rows
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(each) for each in value]
+    return value

@@ -1,0 +1,35 @@
+"""Scenes of the cue test and their frozen twins."""
+
+import numpy as np
+
+from mut3r_analysis.scenes import HELD_OUT_SEEDS, Scene, SceneDistribution, render_arrays
+from mut3r_analysis.training.clips import Clips, clips_of
+
+FIRST_SEED = 500_000
+"""Scenes of the cue test start here, apart from those of the validations."""
+
+
+def scenes_with_twins(
+    distributions: tuple[SceneDistribution, ...],
+    size: tuple[int, int],
+    clips: int,
+    frames: int,
+) -> tuple[Clips, Clips]:
+    """Render scenes, and the same scenes with everything at rest where the last frame shows it.
+
+    The last frames are identical pixel by pixel; only their histories differ.
+    """
+    moving, frozen = [], []
+    for index in range(clips):
+        options = distributions[index % len(distributions)].to_dict()
+        scene = Scene.random(HELD_OUT_SEEDS[FIRST_SEED + index], frames, size, **options)
+        twin = scene
+        for number in range(1, len(scene.objects) + 1):
+            twin = twin.twin(freeze=f"object-{number}", at=frames - 1)
+        moving.append(render_arrays(scene.arrays(), frames, size))
+        frozen.append(render_arrays(twin.arrays(), frames, size))
+    return _together(moving), _together(frozen)
+
+
+def _together(parts: list[dict[str, np.ndarray]]) -> Clips:
+    return clips_of({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})

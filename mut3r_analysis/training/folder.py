@@ -1,0 +1,101 @@
+"""What a training leaves behind: its state to resume from, its logs, and the averaged weights."""
+
+import csv
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mut3r_analysis.errors import InvalidArgument, UnreadableFile
+
+STATE = "state.pt"
+LOG = "log.csv"
+CURVE = "curve.csv"
+PLOT = "curve.png"
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write the state so that at every moment, also of a crash, one whole file is there."""
+    partial = folder / f".{STATE}.partial"
+    with partial.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / STATE)
+
+
+def load_state(folder: Path, identity: str) -> dict[str, Any] | None:
+    """Return the state to resume from, or None where there is none.
+
+    Raises
+    ------
+    InvalidArgument
+        When the folder holds the training of another recipe.
+    UnreadableFile
+        When the file is damaged.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, weights_only=True)
+    except Exception as error:
+        raise UnreadableFile(
+            f"cannot read {path}: {error}. Delete it to begin again, or restore it"
+        ) from error
+    if state["recipe"] != identity:
+        raise InvalidArgument(
+            f"{folder} holds the training of another recipe (or of this one before it was "
+            f"changed); give another folder, or delete this one to begin again"
+        )
+    return state
+
+
+def trim_table(path: Path, step: int) -> None:
+    """Drop the rows of a table that were written after `step`, as a killed run may leave them."""
+    if not path.is_file():
+        return
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+        names = list(rows[0]) if rows else []
+    # a row that a crash cut short lacks its last values
+    kept = [row for row in rows if None not in row.values() and int(row["step"]) <= step]
+    if kept:
+        _write(path, names, kept)
+    else:
+        path.unlink()
+
+
+def append_rows(path: Path, new: Iterable[Mapping[str, Any]]) -> None:
+    """Append rows to a table, beginning it where there is none; new columns go to the end."""
+    rows = [_rounded(row) for row in new]
+    old: list[dict[str, Any]] = []
+    names: list[str] = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            names = list(reader.fieldnames or ())
+            old = list(reader)
+    wider = [name for name in rows[0] if name not in names]
+    if wider:
+        _write(path, [*names, *wider], [*old, *rows])
+        return
+    with path.open("a", newline="") as file:
+        csv.DictWriter(file, names, restval="", lineterminator="\n").writerows(rows)
+
+
+def _write(path: Path, names: list[str], rows: list[dict[str, Any]]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()
+    }

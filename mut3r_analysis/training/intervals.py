@@ -1,0 +1,60 @@
+"""Scores of a checkpoint by length of clip, with bootstrap intervals over clips."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mut3r_analysis.training.separation import LEVEL, sequence_draws
+from mut3r_analysis.training.validation import AXES, ClipScores
+
+RESAMPLES = 1000
+
+RATIOS = {
+    "rpe_rotation": "rpe_rotation_constant",
+    "rpe_translation": "rpe_translation_constant",
+    "ate": "ate_straight",
+    "depth": "depth_constant",
+}
+"""Errors and the baselines they are divided by."""
+
+
+def scores_with_intervals(scores: ClipScores) -> dict[str, list[float]]:
+    """Every number of :meth:`ClipScores.summary` as [value, low, high].
+
+    Clips are drawn with replacement; ratios and correlations are computed within each draw.
+    """
+    clips = len(scores.motion)
+    draws = np.vstack([np.ones((1, clips), int), sequence_draws(clips, RESAMPLES, seed=2)])
+    total = draws.sum(axis=1)
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, values in scores.errors.items():
+        values = values.astype(np.float64)
+        if name.startswith("rpe"):
+            found[name] = np.sqrt(draws @ values**2 / total)
+        else:
+            found[name] = draws @ values / total
+    for name, baseline in RATIOS.items():
+        found[f"{name}_ratio"] = found[name] / np.maximum(found[baseline], 1e-12)
+    for axis, name in enumerate(AXES):
+        true, predicted = (
+            each[..., axis].astype(np.float64) for each in (scores.motion, scores.predicted_motion)
+        )
+        found[f"correlation_{name}"] = _correlation(true, predicted, draws)
+    return {name: _interval(values) for name, values in found.items()}
+
+
+def _correlation(
+    true: NDArray[np.float64], predicted: NDArray[np.float64], draws: NDArray[np.int_]
+) -> NDArray[np.float64]:
+    """Pearson correlation per draw, from sums per clip ``(clip, pair)``."""
+    pairs = true.shape[1] * draws.sum(axis=1)
+    x, y, xx, yy, xy = (
+        draws @ each.sum(axis=1) / pairs
+        for each in (true, predicted, true**2, predicted**2, true * predicted)
+    )
+    spread = np.sqrt(np.maximum((xx - x**2) * (yy - y**2), 0))
+    return np.divide(xy - x * y, spread, out=np.zeros_like(xy), where=spread > 1e-15)
+
+
+def _interval(values: NDArray[np.float64]) -> list[float]:
+    low, high = np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return [float(values[0]), float(low), float(high)]

@@ -1,0 +1,89 @@
+"""What is true of each patch: moving, resting, background, and what might be mistaken for it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mut3r_analysis.training.clips import Clips
+
+MOVING_SHARE = 0.5
+"""A patch is of an object (or moving) when at least half of its pixels are."""
+RESTING_SHARE = 0.1
+"""An object's patch rests when less than a tenth of its pixels move; others are left out."""
+
+NUISANCES = ("flow", "visibility", "contrast", "depth", "nearness", "row", "column")
+
+
+@dataclass(frozen=True, eq=False)
+class PatchTruth:
+    """Truth per patch of one frame of many clips, each ``(clip, patch)``.
+
+    Attributes
+    ----------
+    moving, resting, object : ndarray of bool
+        Moving; of an object and resting; of an object.
+    background : ndarray of bool
+        Not of an object.
+    instance : ndarray of int
+        The object that fills at least half of the patch, 0 if none.
+    nuisances : dict of str to ndarray
+        :data:`NUISANCES`: size of the flow to the previous frame (patches), share of pixels visible
+        there, standard deviation of the brightness, depth (m), its inverse, place in the grid.
+    frame_difference : ndarray
+        Mean absolute change of the image since the previous frame: the trivial cue.
+    """
+
+    moving: np.ndarray
+    resting: np.ndarray
+    object: np.ndarray
+    background: np.ndarray
+    instance: np.ndarray
+    nuisances: dict[str, np.ndarray]
+    frame_difference: np.ndarray
+
+
+def patch_truth(clips: Clips, patch: int, frame: int = -1) -> PatchTruth:
+    """Reduce the truth of a frame to patches of `patch` px."""
+    moving = patch_mean(clips.moving[:, frame].float(), patch)
+    instance = clips.instance[:, frame]
+    share = torch.stack(
+        [
+            patch_mean((instance == number).float(), patch)
+            for number in range(1, int(instance.max()) + 1)
+        ]
+        or [torch.zeros_like(moving)]
+    )
+    fills, which = share.max(dim=0)
+    of_object = fills >= MOVING_SHARE
+    is_moving = (moving >= MOVING_SHARE) & of_object
+    brightness = clips.image[:, frame].mean(dim=1)
+    mean, square = patch_mean(brightness, patch), patch_mean(brightness**2, patch)
+    depth = patch_mean(clips.depth[:, frame], patch)
+    rows, columns = np.indices(tuple(side // patch for side in instance.shape[-2:]))
+    change = (clips.image[:, frame] - clips.image[:, frame - 1]).abs().mean(dim=1)
+    nuisances = {
+        "flow": patch_mean(clips.flow[:, frame].norm(dim=-1), patch) / patch,
+        "visibility": patch_mean(clips.visible[:, frame].float(), patch),
+        "contrast": (square - mean**2).clamp_min(0).sqrt(),
+        "depth": depth,
+        "nearness": 1 / depth,
+        "row": torch.from_numpy(rows.ravel()).expand_as(depth),
+        "column": torch.from_numpy(columns.ravel()).expand_as(depth),
+    }
+    return PatchTruth(
+        moving=is_moving.numpy(),
+        resting=(of_object & (moving < RESTING_SHARE)).numpy(),
+        object=of_object.numpy(),
+        background=(patch_mean((instance > 0).float(), patch) < RESTING_SHARE).numpy(),
+        instance=torch.where(of_object, which + 1, 0).numpy(),
+        nuisances={name: value.double().numpy() for name, value in nuisances.items()},
+        frame_difference=patch_mean(change, patch).double().numpy(),
+    )
+
+
+def patch_mean(dense: Tensor, patch: int) -> Tensor:
+    """Mean over patches ``(clip, patch)`` of ``(clip, y, x)``."""
+    return F.avg_pool2d(dense[:, None], patch).flatten(1)

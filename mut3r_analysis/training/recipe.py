@@ -1,0 +1,422 @@
+"""The recipe of a training: everything that decides the numbers, in one file a person can read."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.rotation import state_lattice_width
+from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.scenes.distribution import SceneDistribution
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of the curriculum.
+
+    Parameters
+    ----------
+    name : str
+    steps : int
+        How many optimiser steps it lasts.
+    clips, frames : int
+        Clips per batch and frames per clip.
+    scenes : tuple of SceneDistribution
+        What the clips show; consecutive steps take turns.
+    size : (int, int), optional
+        Width and height of the frames, px, where not the recipe's.
+    lattice : int, optional
+        Use only this many rows and columns of the state, where not all: a coarse beginning, in
+        which the state lattice fits the smaller patch grid.
+    rate : float
+        Factor on the learning rates during this stage.
+    objective : dict
+        Weights of the loss that differ from the recipe's during this stage.
+    """
+
+    name: str
+    steps: int
+    clips: int
+    frames: int
+    scenes: tuple[SceneDistribution, ...] = (SceneDistribution(),)
+    size: tuple[int, int] | None = None
+    lattice: int | None = None
+    rate: float = 1.0
+    objective: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("clips", 1), ("frames", 2), ("lattice", 2)):
+            if getattr(self, name) is not None:
+                _require(f"stage {self.name!r}: {name}", getattr(self, name), int, least)
+        _require(f"stage {self.name!r}: rate", self.rate, float, 0)
+        if self.size is not None:
+            object.__setattr__(self, "size", tuple(self.size))
+        given = self.scenes if isinstance(self.scenes, list | tuple) else (self.scenes,)
+        scenes = tuple(
+            SceneDistribution.from_dict(each) if isinstance(each, dict) else each for each in given
+        )
+        if not scenes or not all(isinstance(each, SceneDistribution) for each in scenes):
+            raise InvalidArgument(
+                f"stage {self.name!r}: scenes must be one or more scene distributions, "
+                f"got {self.scenes!r}"
+            )
+        object.__setattr__(self, "scenes", scenes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Initialisation:
+    """How the weights start. Nothing here is architecture.
+
+    Parameters
+    ----------
+    positional_bias : tuple of float
+        In half of the heads of every attention with rotary embedding, equal constant biases on the
+        query and key channels of the highest row and column frequencies, one value per frequency
+        from the highest down: the logits then peak where query and key are at the same place.
+    registers : float
+        Amplitude of the sines and cosines of their grid position that the registers start as.
+    attention_gain : float
+        Queries start equal to keys (both orthogonal). Output projections start as this multiple of
+        the transposed value projections in self attention, of an orthogonal matrix in cross
+        attention.
+    self_similarity : float
+        Size of the content's share in the first logits of self attention, relative to that of
+        cross attention; small values let a token read all others alike.
+    mlp_gain : float
+        Standard deviation of the last layers of MLPs, in units of 1 / sqrt(inputs).
+    memory : float
+        Standard deviation of the pose memory's slots and of the learned tokens.
+    depth : float
+        Distance (m) at which all predicted points start.
+    """
+
+    positional_bias: tuple[float, ...] = (4.0,)
+    registers: float = 0.5
+    attention_gain: float = 0.5
+    self_similarity: float = 0.25
+    mlp_gain: float = 0.5
+    memory: float = 0.5
+    depth: float = 3.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positional_bias", tuple(map(float, self.positional_bias)))
+        for name in (
+            "registers",
+            "attention_gain",
+            "self_similarity",
+            "mlp_gain",
+            "memory",
+            "depth",
+        ):
+            _require(f"initialisation.{name}", getattr(self, name), float, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Weights and scales of the terms of the loss.
+
+    Parameters
+    ----------
+    points_self, points_world : float
+        Confidence-weighted distances of the points in the frame's camera and in the world, both
+        divided by the clip's mean distance.
+    confidence : float
+        Reward for the logarithm of the confidence.
+    pose, relative_pose : float
+        Smooth L1 of the pose in the world and relative to the previous frame, per axis.
+    color : float
+        Squared error of the predicted colour.
+    flow : float
+        Smooth L1 of the flow to the previous frame in patches, two by two places per patch, where
+        visible. Read by a small head that is thrown away.
+    middle_flow : float
+        The same from the tokens after half of the layers.
+    matching : float
+        Cross-entropy of matching each patch to the state tokens it came from; its projections are
+        thrown away as well.
+    pooled_pose : float
+        Smooth L1 of the pose relative to the previous frame, read by a small head from the mean
+        over patches, half way through the decoder and at the end; thrown away. It teaches patches
+        to carry their share of the camera's motion, which the pose token then gathers.
+    rotation_scale, translation_scale : tuple of float
+        Typical relative motion about and along x, y, z (radians of the half-angle vector, m): the
+        units in which pose errors count.
+    flow_scale : (float, float)
+        Typical horizontal and vertical flow, patches: the units in which flow errors count. Without
+        them the smaller vertical flow is learned several times later.
+    flow_turn, pose_turn : float
+        Error, in those units, at which smooth L1 turns from quadratic to linear.
+    pixel_stride : int
+        Every how many pixels per axis the dense terms are evaluated (with a changing offset).
+    """
+
+    points_self: float = 1.0
+    points_world: float = 0.5
+    confidence: float = 0.2
+    pose: float = 2.0
+    relative_pose: float = 1.0
+    color: float = 0.1
+    flow: float = 2.0
+    middle_flow: float = 0.0
+    matching: float = 0.3
+    pooled_pose: float = 0.0
+    rotation_scale: tuple[float, float, float] = (0.026, 0.052, 0.017)
+    translation_scale: tuple[float, float, float] = (0.22, 0.12, 0.16)
+    flow_scale: tuple[float, float] = (0.5, 0.25)
+    flow_turn: float = 0.5
+    pose_turn: float = 1.0
+    pixel_stride: int = 2
+
+    def __post_init__(self) -> None:
+        for name, count in (("rotation_scale", 3), ("translation_scale", 3), ("flow_scale", 2)):
+            values = tuple(map(float, getattr(self, name)))
+            if len(values) != count or min(values) <= 0:
+                raise InvalidArgument(f"objective.{name} = {values}; give {count} positive numbers")
+            object.__setattr__(self, name, values)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name == "pixel_stride":
+                _require("objective.pixel_stride", value, int, 1)
+            elif not isinstance(value, tuple):
+                _require(f"objective.{each.name}", value, float, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """AdamW for vectors and embeddings; for the matrices of blocks AdamW too, or Muon.
+
+    Parameters
+    ----------
+    matrices : {"adamw", "muon"}
+        Rule for the two-dimensional weights of attention and MLPs.
+    rate, matrix_rate : float
+        Learning rates of the two groups.
+    betas : (float, float)
+        AdamW.
+    momentum : float
+        Muon.
+    weight_decay : float
+        On matrices only.
+    clip : float
+        Largest norm of the gradient.
+    warmup : int
+        Steps of linear growth.
+    cooldown : int
+        Last steps of all, over which the rate falls linearly toward zero. Until then it does not
+        depend on how long the training will be, so that a training may be prolonged.
+    average : float
+        Decay of the exponential moving average of the weights, which is what ships.
+    """
+
+    matrices: str = "adamw"
+    rate: float = 4e-3
+    matrix_rate: float = 4e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    momentum: float = 0.95
+    weight_decay: float = 0.02
+    clip: float = 1.0
+    warmup: int = 100
+    cooldown: int = 500
+    average: float = 0.999
+
+    def __post_init__(self) -> None:
+        if self.matrices not in ("adamw", "muon"):
+            raise InvalidArgument(
+                f"optimiser.matrices = {self.matrices!r}; choose 'adamw' or 'muon'"
+            )
+        object.__setattr__(self, "betas", tuple(map(float, self.betas)))
+        for name in ("warmup", "cooldown"):
+            _require(f"optimiser.{name}", getattr(self, name), int, 0)
+        for name in ("rate", "matrix_rate", "weight_decay", "clip"):
+            _require(f"optimiser.{name}", getattr(self, name), float, 0)
+        for name in ("momentum", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InvalidArgument(
+                    f"optimiser.{name} must be in [0, 1), got {getattr(self, name)!r}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reports:
+    """How often a training reports and saves, in steps; the numbers do not depend on it.
+
+    Parameters
+    ----------
+    log, validate, save : int
+        Mean terms of the loss to the log, scores on held-out clips to the curve, state to resume.
+    clips : int
+        Held-out clips per validation.
+    frames : tuple of int
+        Lengths of the held-out clips; each is scored by itself.
+    """
+
+    log: int = 50
+    validate: int = 500
+    save: int = 250
+    clips: int = 192
+    frames: tuple[int, ...] = (2, 8)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frames", tuple(self.frames))
+        for name in ("log", "validate", "save", "clips"):
+            _require(f"reports.{name}", getattr(self, name), int, 1)
+        for length in self.frames:
+            _require("reports.frames", length, int, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training, complete: equal recipes on equal machines give equal weights.
+
+    Parameters
+    ----------
+    name : str
+    seed : int
+        Of initialisation and data.
+    model : CUT3RConfig
+    size : (int, int)
+        Width and height of the frames, px.
+    stages : tuple of Stage
+    initialisation, objective, optimiser, reports
+        See :class:`Initialisation`, :class:`Objective`, :class:`Optimiser`, :class:`Reports`.
+    """
+
+    name: str
+    seed: int
+    model: CUT3RConfig
+    size: tuple[int, int]
+    stages: tuple[Stage, ...]
+    initialisation: Initialisation = field(default_factory=Initialisation)
+    objective: Objective = field(default_factory=Objective)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    reports: Reports = field(default_factory=Reports)
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("initialisation", Initialisation),
+            ("objective", Objective),
+            ("optimiser", Optimiser),
+            ("reports", Reports),
+        ):
+            object.__setattr__(self, name, _made(name, kind, getattr(self, name)))
+        if isinstance(self.model, dict):
+            object.__setattr__(self, "model", CUT3RConfig.from_dict(self.model))
+        stages = tuple(_made("stages", Stage, stage) for stage in self.stages)
+        if not stages:
+            raise InvalidArgument("a recipe needs at least one stage")
+        object.__setattr__(self, "stages", stages)
+        for stage in stages:
+            _made(f"objective of stage {stage.name!r}", Objective, stage.objective)
+        object.__setattr__(self, "size", tuple(self.size))
+        _require("seed", self.seed, int, 0)
+        side = state_lattice_width(self.model.state_size)
+        for size in (self.size, *(stage.size for stage in stages if stage.size)):
+            self.model.patch_grid(size[1], size[0])
+        for stage in stages:
+            if stage.lattice is not None and (stage.lattice > side or stage.lattice % 2):
+                raise InvalidArgument(
+                    f"stage {stage.name!r}: lattice must be even and at most the state's {side}, "
+                    f"got {stage.lattice}"
+                )
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stages together."""
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> Stage:
+        """Return the stage that the 0-based `step` belongs to; the last one has no end."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        return self.stages[-1]
+
+    def objective_at(self, step: int) -> Objective:
+        """Return the weights of the loss at the 0-based `step`."""
+        return replace(self.objective, **self.stage_at(step).objective)
+
+    def frames_until(self, step: int) -> int:
+        """Frames seen before the 0-based `step`."""
+        seen = 0
+        for stage in self.stages:
+            done = min(step, stage.steps)
+            seen += done * stage.clips * stage.frames
+            step -= done
+        return seen + step * self.stages[-1].clips * self.stages[-1].frames
+
+    def rate_at(self, step: int) -> float:
+        """Share of the learning rates at the 0-based `step`."""
+        optimiser = self.optimiser
+        rise = (step + 1) / (optimiser.warmup + 1)
+        fall = (self.steps - step) / (optimiser.cooldown + 1)
+        return self.stage_at(step).rate * max(0.0, min(1.0, rise, fall))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that :meth:`from_dict` reads back."""
+        values = asdict(self)
+        values["model"] = self.model.to_dict()
+        values["stages"] = [
+            {**asdict(stage), "scenes": [each.to_dict() for each in stage.scenes]}
+            for stage in self.stages
+        ]
+        return json.loads(json.dumps(values))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Make a recipe of plain values; unknown names are refused."""
+        return _made("the recipe", cls, values)
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the recipe."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from a YAML file.
+
+    Raises
+    ------
+    MissingFile, UnreadableFile
+        When there is no such file, or it is not YAML.
+    InvalidArgument
+        When a value cannot mean anything or a name is unknown.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFile(f"no recipe at {path}; the bundled one is data/training/tiny.yaml")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UnreadableFile(f"cannot read the recipe {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise InvalidArgument(f"the recipe {path} holds {type(values).__name__}, not named values")
+    return Recipe.from_dict(values)
+
+
+def _made(what: str, kind: type[Any], value: Any) -> Any:
+    if isinstance(value, kind):
+        return value
+    known = {each.name: each for each in fields(kind)}
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"{what}: give named values, got {value!r}")
+    unknown = sorted(set(value) - set(known))
+    if unknown:
+        raise InvalidArgument(f"{what}: unknown {unknown}; known are {sorted(known)}")
+    try:
+        return kind(**value)
+    except TypeError as error:
+        raise InvalidArgument(f"{what}: {str(error).split('() ')[-1]}") from error
+
+
+def _require(what: str, value: Any, kind: type, least: float) -> None:
+    numeric = isinstance(value, int) or (kind is float and isinstance(value, float))
+    if not numeric or isinstance(value, bool) or not least <= value < math.inf:
+        whole = "a whole number" if kind is int else "a number"
+        raise InvalidArgument(f"{what} must be {whole} of at least {least}, got {value!r}")

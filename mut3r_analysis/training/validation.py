@@ -1,0 +1,186 @@
+"""Go or no-go: what a model predicts of held-out scenes, beside what knows nothing.
+
+Four baselines: a camera that does not move (constant pose), a camera that moves straight at
+constant speed (for the aligned trajectory error, which flatters any smooth path), a depth that is
+constant per frame, and, in the model card, the model before training.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mut3r_analysis.attention.seam import Gate
+from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.scenes import HELD_OUT_SEEDS, SceneDistribution, random_batch
+from mut3r_analysis.training.clips import Clips, clips_of
+from mut3r_analysis.training.objective import pose_vectors, relative_motion, world_points
+from mut3r_analysis.training.rollout import roll_out
+
+AXES = ("pitch", "yaw", "roll", "x", "y", "z")
+"""Relative rotation about the camera's x, y and z, and its translation along them."""
+
+
+GatesOf = Callable[[slice], Sequence[Gate]]
+
+
+@dataclass(frozen=True, eq=False)
+class ClipScores:
+    """Per-clip errors of a model and of the baselines, each ``(clip,)``, and the motion itself.
+
+    Attributes
+    ----------
+    errors : dict of str to ndarray
+        ``rpe_rotation`` degrees and ``rpe_translation`` m (root mean square over the clip's
+        consecutive pairs), ``ate`` m (Sim(3)), ``depth`` (absolute relative, one median scale per
+        frame), ``points_self``, ``points_world`` (distance over the clip's mean distance), and the
+        baselines ``rpe_rotation_constant``, ``rpe_translation_constant``, ``ate_straight``,
+        ``depth_constant``.
+    motion, predicted_motion : ndarray
+        ``(clip, pair, axis)`` of :data:`AXES`: half-angle vector and metres.
+    """
+
+    errors: dict[str, np.ndarray]
+    motion: np.ndarray
+    predicted_motion: np.ndarray
+
+    def summary(self) -> dict[str, float]:
+        """Reduce over clips: root mean square for relative pose errors, mean otherwise."""
+        found = {
+            name: float(np.sqrt((each**2).mean()) if name.startswith("rpe") else each.mean())
+            for name, each in self.errors.items()
+        }
+        found["rpe_rotation_ratio"] = found["rpe_rotation"] / found["rpe_rotation_constant"]
+        found["rpe_translation_ratio"] = (
+            found["rpe_translation"] / found["rpe_translation_constant"]
+        )
+        found["ate_ratio"] = found["ate"] / found["ate_straight"]
+        found["depth_ratio"] = found["depth"] / found["depth_constant"]
+        for axis, name in enumerate(AXES):
+            true, predicted = (
+                each[..., axis].ravel() for each in (self.motion, self.predicted_motion)
+            )
+            moves = true.std() > 0 and predicted.std() > 0
+            found[f"correlation_{name}"] = (
+                float(np.corrcoef(true, predicted)[0, 1]) if moves else 0.0
+            )
+        return found
+
+
+def held_out_clips(
+    distribution: SceneDistribution, size: tuple[int, int], clips: int, frames: int, seed: int = 0
+) -> Clips:
+    """Render clips that no training sees."""
+    batch = random_batch(HELD_OUT_SEEDS[seed], clips, frames, size=size, distribution=distribution)
+    return clips_of(batch)
+
+
+@torch.no_grad()
+def score_clips(
+    model: CUT3R,
+    clips: Clips,
+    *,
+    batch: int = 64,
+    lattice: int | None = None,
+    gates: GatesOf | None = None,
+) -> ClipScores:
+    """Score a model on clips.
+
+    Parameters
+    ----------
+    model : CUT3R
+    clips : Clips
+    batch : int
+        Clips at a time.
+    lattice : int, optional
+        As for :func:`~mut3r_analysis.training.rollout.roll_out`.
+    gates : callable, optional
+        From a slice of the clips to one gate per frame.
+    """
+    outputs = ("pose", "points_self", "points_world")
+    parts = []
+    for first in range(0, len(clips.image), batch):
+        part = slice(first, first + batch)
+        prediction = roll_out(
+            model,
+            clips.image[part],
+            outputs,
+            lattice=lattice,
+            gates=gates(part) if gates else None,
+        ).prediction
+        fields = (prediction.pose, prediction.points_self, prediction.points_world)
+        parts.append([each for each in fields if each is not None])
+    shape = clips.depth.shape[:2]
+    pose, own, world = (torch.cat(each).unflatten(0, shape) for each in zip(*parts, strict=True))
+    motion, predicted = _motion(clips, pose)
+    errors = _motion_errors(motion, predicted)
+    errors["ate"], errors["ate_straight"] = _path_errors(clips, pose)
+    errors["depth"], errors["depth_constant"] = _depth_errors(clips, own[..., 2])
+    true_own, true_world = world_points(clips)
+    scale = true_world.norm(dim=-1).mean(dim=(1, 2, 3))
+    for name, points, truth in (
+        ("points_self", own, true_own),
+        ("points_world", world, true_world),
+    ):
+        errors[name] = ((points - truth).norm(dim=-1).mean(dim=(1, 2, 3)) / scale).numpy()
+    return ClipScores(errors, motion.numpy(), predicted.numpy())
+
+
+def aligned_path_error(truth: np.ndarray, estimate: np.ndarray) -> np.ndarray:
+    """Root mean square distance ``(clip,)`` of paths ``(clip, frame, 3)`` once they are aligned.
+
+    The best similarity in the closed form of Umeyama (1991), for all clips at once. Unlike a single
+    comparison it accepts degenerate paths: a straight or resting estimate is aligned as well as it
+    can be.
+    """
+    x = estimate - estimate.mean(axis=1, keepdims=True)
+    y = truth - truth.mean(axis=1, keepdims=True)
+    u, spread, v = np.linalg.svd(np.einsum("cfi,cfj->cij", y, x))
+    spread[:, 2] *= np.sign(np.linalg.det(u) * np.linalg.det(v))
+    own, wanted = (x**2).sum(axis=(1, 2)), (y**2).sum(axis=(1, 2))
+    explained = spread.sum(axis=1) ** 2 / np.maximum(own, 1e-12)
+    return np.sqrt(np.maximum(wanted - explained, 0) / truth.shape[1])
+
+
+def _motion(clips: Clips, pose: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    shift, turn = pose_vectors(torch.linalg.inv(clips.pose[:, :-1]) @ clips.pose[:, 1:])
+    true = torch.cat([turn, shift], dim=-1)
+    shift, turn = relative_motion(pose)
+    return true, torch.cat([turn[..., 1:], shift], dim=-1)
+
+
+def _motion_errors(true: torch.Tensor, predicted: torch.Tensor) -> dict[str, np.ndarray]:
+    errors = {}
+    for suffix, estimate in (("", predicted), ("_constant", torch.zeros_like(true))):
+        angle = _angle_between(true[..., :3], estimate[..., :3])
+        shift = (true[..., 3:] - estimate[..., 3:]).norm(dim=-1)
+        errors[f"rpe_rotation{suffix}"] = angle.square().mean(1).sqrt().numpy()
+        errors[f"rpe_translation{suffix}"] = shift.square().mean(1).sqrt().numpy()
+    return errors
+
+
+def _angle_between(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Angle (degrees) between rotations given by the vector parts of their quaternions."""
+    w1, w2 = ((1 - v.square().sum(-1)).clamp_min(0).sqrt() for v in (first, second))
+    vector = w2[..., None] * first - w1[..., None] * second - torch.linalg.cross(first, second)
+    scalar = w1 * w2 + (first * second).sum(-1)
+    return torch.rad2deg(2 * torch.atan2(vector.norm(dim=-1), scalar.abs()))
+
+
+def _path_errors(clips: Clips, pose: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    truth = clips.pose[..., :3, 3].double().numpy()
+    line = np.zeros_like(truth)
+    line[..., 0] = np.arange(truth.shape[1])
+    estimate = pose[..., :3].double().numpy()
+    return aligned_path_error(truth, estimate), aligned_path_error(truth, line)
+
+
+def _depth_errors(clips: Clips, depth: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    truth = clips.depth.flatten(2)
+    middle = truth.median(dim=-1, keepdim=True).values
+    scaled = depth.flatten(2)
+    scaled = scaled * middle / scaled.median(dim=-1, keepdim=True).values.clamp_min(1e-6)
+    both = ((each - truth).abs() / truth for each in (scaled, middle))
+    model, constant = (each.mean(dim=(1, 2)).numpy() for each in both)
+    return model, constant

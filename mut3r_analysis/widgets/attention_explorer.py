@@ -1,0 +1,418 @@
+"""Attention explorer: click a patch, see what it looks at and who looks at it."""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import traitlets
+import xarray as xr
+
+from mut3r_analysis.attention.catalogue import STATISTICS
+from mut3r_analysis.attention.sites import SITE_KINDS
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.figures.seen import frames_seen
+from mut3r_analysis.widgets.attention_held import among, describe, narrowed
+from mut3r_analysis.widgets.attention_rows import QUANTITIES, AttentionRows, stream_grid
+from mut3r_analysis.widgets.explorer import (
+    Answer,
+    Explorer,
+    frontend_module,
+    named_runs,
+    palette,
+)
+from mut3r_analysis.widgets.regions import CUE_THRESHOLD, motion_score, true_motion
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_RUNS = 2
+_POSE = {"token": "pose", "patch_row": -1, "patch_col": -1}
+
+
+class AttentionExplorer(Explorer):
+    """Show the attention of one token: hover over a patch, click to hold it.
+
+    For a self-attention site the left picture shows where the token looks as a query, the right
+    one who looks at it as a key. For a site between two streams the pictures are the frame and the
+    lattice of state tokens. Choosing a statistic shows it over its tokens, with the attention of
+    the chosen token beside it.
+
+    Only the rows that are looked at travel to the page. They come from the run's kept queries and
+    keys or from its stored maps, and the widget says from which; a run with neither shows
+    statistics.
+
+    Parameters
+    ----------
+    runs : xarray.DataTree or mapping of str to xarray.DataTree
+        One run, or two of one sequence under names, shown side by side with one cursor.
+    sequence : xarray.Dataset, optional
+        The sequence that was run, for its frames; without it tokens lie on grey.
+    **view
+        Where to begin: any of the attributes below.
+
+    Attributes
+    ----------
+    frame, layer : int
+        Labels.
+    site : str
+    head : int or "mean"
+    show : str
+        ``"weights"``, ``"logits"`` or a statistic of the site.
+    token : dict
+        The chosen token by the words that select it: ``token``, ``patch_row``, ``patch_col``.
+    pinned : bool
+        Whether the token is held, or follows the pointer.
+    scale : {"linear", "logarithmic"}
+    opacity : float
+        Of the colours over the frame.
+    outlines : list of {"cue", "truth"}
+
+    Raises
+    ------
+    InvalidArgument
+        When a run holds no attention, or two runs do not fit together.
+
+    Examples
+    --------
+    >>> explorer = AttentionExplorer(run, sequence, site="image_self", layer=2)
+    >>> explorer.select(token="patch", patch_row=3, patch_col=4)
+    >>> explorer.attention(side="key")  # the numbers that are shown, labelled
+    """
+
+    _esm = frontend_module("shared", "attention")
+    _module = _esm
+
+    held = traitlets.Dict().tag(sync=True)
+    palette = traitlets.Bytes().tag(sync=True)
+    frame = traitlets.Int().tag(sync=True)
+    site = traitlets.Unicode().tag(sync=True)
+    layer = traitlets.Int().tag(sync=True)
+    head = traitlets.Union([traitlets.Int(), traitlets.Unicode()], default_value="mean").tag(
+        sync=True
+    )
+    show = traitlets.Unicode("weights").tag(sync=True)
+    token = traitlets.Dict().tag(sync=True)
+    pinned = traitlets.Bool(False).tag(sync=True)
+    scale = traitlets.Enum(["linear", "logarithmic"], "linear").tag(sync=True)
+    opacity = traitlets.Float(0.7, min=0, max=1).tag(sync=True)
+    outlines = traitlets.List(traitlets.Enum(["cue", "truth"])).tag(sync=True)
+
+    def __init__(
+        self,
+        runs: xr.DataTree | Mapping[str, xr.DataTree],
+        sequence: xr.Dataset | None = None,
+        **view: Any,
+    ) -> None:
+        self._runs = named_runs(runs, _MOST_RUNS)
+        self._rows = {name: AttentionRows(run) for name, run in self._runs.items()}
+        self._sequence = sequence
+        unknown = sorted(set(view) - set(_VIEW))
+        if unknown:
+            raise InvalidArgument(f"unknown {unknown}; a view is set by {', '.join(_VIEW)}")
+        held = describe(self._runs, self._rows)
+        first = held["sites"][0]
+        if sequence is not None:
+            # Refuses another sequence now, not when a frame is first looked at.
+            frames_seen(next(iter(self._runs.values())), sequence, np.array(held["frames"][:1]))
+        self._page_held = held
+        super().__init__(held=held, palette=palette("viridis"))
+        start = {"site": first["name"], "frame": held["frames"][0], "outlines": ["cue", "truth"]}
+        # In this order: the site decides what else may be chosen.
+        for name in _VIEW:
+            if name in (values := start | view):
+                setattr(self, name, values[name])
+
+    def select(self, token: str, patch_row: int = -1, patch_col: int = -1) -> None:
+        """Hold a token, by the words that select it in a run.
+
+        Parameters
+        ----------
+        token : {"patch", "pose", "state"}
+        patch_row, patch_col : int
+            Place of a patch, or of a state token on its lattice.
+
+        Raises
+        ------
+        InvalidArgument
+            When the site has no such token.
+        """
+        self.token = {"token": token, "patch_row": int(patch_row), "patch_col": int(patch_col)}
+        self.pinned = True
+
+    def attention(self, side: str = "query", run: str | None = None) -> xr.DataArray:
+        """Return what is shown of the chosen token, labelled.
+
+        Parameters
+        ----------
+        side : {"query", "key"}
+            Whether the token is taken as a query (result over keys) or as a key (over queries).
+        run : str, optional
+            Name of the run; the first one unless said.
+
+        Raises
+        ------
+        InvalidArgument
+            When the token is not on that side of the site, or the run has no rows there.
+        """
+        rows = self._rows[self._run_name(run)]
+        show = self.show if self.show in QUANTITIES else "weights"
+        index = self._index(side, self.token)
+        values = rows.row(self.site, self.frame, self.layer, self.head, side, index, show)
+        site = rows.sites[self.site]
+        other = "key" if side == "query" else "query"
+        labels = {name: site[name] for name in site[other].coords}
+        found = xr.DataArray(values, dims=(other,), name=show, attrs=dict(site[show].attrs))
+        for name, label in labels.items():
+            if name != other:
+                found = found.assign_coords({name: (other, label.values)})
+        return found.assign_coords(frame=self.frame, layer=self.layer, head=self.head)
+
+    def statistic(self, run: str | None = None) -> np.ndarray:
+        """Return the statistic that is shown, one number per token of its side."""
+        rows = self._rows[self._run_name(run)]
+        return rows.statistic(self.site, self.frame, self.layer, self.head, self.show)
+
+    def scene(self, run: str | None = None) -> dict[str, np.ndarray | None]:
+        """Return the frame as the backbone saw it, and the regions outlined on it.
+
+        Returns
+        -------
+        dict
+            ``image`` (y, x, rgb), ``cue`` (patch_row, patch_col) and ``truth`` (y, x), bool; None
+            for what is not known.
+        """
+        chosen = self._runs[self._run_name(run)]
+        score, mask = motion_score(chosen, self.frame), true_motion(chosen, self.frame)
+        return {
+            "image": self._image(self.frame),
+            "cue": None if score is None else score > CUE_THRESHOLD,
+            "truth": None if mask is None else mask.astype(bool),
+        }
+
+    def describe_token(self) -> str:
+        """Words for the chosen token."""
+        return _words(self.token)
+
+    def figure(self, *, size: str = "page") -> "Figure":
+        """Draw the current view as a figure for a paper.
+
+        Parameters
+        ----------
+        size : {"column", "page", "slide"}
+        """
+        from mut3r_analysis.widgets.attention_figure import attention_figure
+
+        return attention_figure(self, size)
+
+    def save_html(
+        self,
+        path: str | Path,
+        *,
+        frames: Collection[int] | None = None,
+        sites: Collection[str] | None = None,
+        layers: Collection[int] | None = None,
+        heads: Collection[int | str] | None = None,
+        most_bytes: int = 64 * 2**20,
+    ) -> Path:
+        """Write the explorer as one page that needs neither a kernel nor a network.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in ``.html``.
+        frames, sites, layers, heads : collection, optional
+            What the page can show; by default the current frame, site and head, and every layer.
+        most_bytes : int
+            Refuse a page with more numbers than this.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        InvalidArgument
+            When something was not captured, or the page would be too large.
+        AlreadyExists
+            When the path holds something else than such a page.
+        """
+        chosen = {
+            "frames": [self.frame] if frames is None else [int(frame) for frame in frames],
+            "sites": [self.site] if sites is None else list(sites),
+            "heads": [self.head] if heads is None else list(heads),
+            "layers": None if layers is None else [int(layer) for layer in layers],
+        }
+        held = narrowed(self.held, chosen)
+        self._page_held = held
+        title = f"Attention explorer: {next(iter(self._runs.values())).attrs['sequence']['name']}"
+        return self._write_page(path, title, self._page_requests(held), most_bytes)
+
+    def page_state(self) -> dict[str, Any]:
+        """Return the synchronised values, narrowed to what a page holds."""
+        return super().page_state() | {"held": self._page_held}
+
+    def _page_requests(self, held: dict[str, Any]) -> Iterable[dict[str, Any]]:
+        for frame in held["frames"]:
+            yield {"ask": "frame", "frame": frame}
+            for site in held["sites"]:
+                for layer in site["layers"]:
+                    for head in site["heads"]:
+                        where = {
+                            "site": site["name"], "frame": frame, "layer": layer, "head": head,
+                        }  # fmt: skip
+                        for item in site["statistics"]:
+                            yield {"ask": "statistic", **where, "show": item["name"]}
+                        if not site["rows"]:
+                            continue
+                        for show in QUANTITIES:
+                            for side in ("query", "key"):
+                                count = self._tokens(site["name"], side)
+                                for token in range(count):
+                                    row = {"side": side, "token": token, "show": show}
+                                    yield {"ask": "row", **where, **row}
+
+    def answer(self, request: dict[str, Any]) -> Answer:
+        """Answer the page: a row, a statistic, or a frame with its outlines."""
+        asked = request.get("ask")
+        if asked == "frame":
+            return self._frame(int(request["frame"]))
+        if asked not in ("row", "statistic"):
+            raise InvalidArgument(f"this explorer does not know {asked!r}")
+        place = (request["site"], request["frame"], request["layer"], request["head"])
+        if asked == "row":
+            more = (request["side"], request["token"], request["show"])
+            return {}, [rows.row(*place, *more) for rows in self._rows.values()]
+        name = request["show"]
+        values = [rows.statistic(*place, name) for rows in self._rows.values()]
+        return {"side": STATISTICS[name].side}, values
+
+    def _frame(self, frame: int) -> Answer:
+        arrays: list[np.ndarray] = []
+
+        def place(array: np.ndarray | None) -> int | None:
+            if array is None:
+                return None
+            arrays.append(array)
+            return len(arrays) - 1
+
+        first = next(iter(self._runs.values()))
+        size = self.held["image"]
+        values = {
+            "height": size["height"],
+            "width": size["width"],
+            "image": place(self._image(frame)),
+            "truth": place(true_motion(first, frame)),
+            "cues": [place(motion_score(run, frame)) for run in self._runs.values()],
+        }
+        return values, arrays
+
+    def _image(self, frame: int) -> np.ndarray | None:
+        if self._sequence is None:
+            return None
+        first = next(iter(self._runs.values()))
+        return frames_seen(first, self._sequence, np.array([frame])).values[0]
+
+    def held_site(self) -> dict[str, Any]:
+        """Return what the runs hold at the current site."""
+        return next(each for each in self.held["sites"] if each["name"] == self.site)
+
+    def _run_name(self, run: str | None) -> str:
+        if run is None:
+            return next(iter(self._runs))
+        if run not in self._runs:
+            raise InvalidArgument(f"no run {run!r}; there are {', '.join(self._runs)}")
+        return run
+
+    def _tokens(self, site: str, side: str) -> int:
+        return stream_grid(next(iter(self._rows.values())).sites[site], side)[2]
+
+    def _index(self, side: str, token: dict[str, Any]) -> int:
+        """Position of a token along a side of the current site."""
+        site = next(iter(self._rows.values())).sites[self.site]
+        prefix = "key_" if side == "key" else ""
+        match = np.ones(self._tokens(self.site, side), bool)
+        for name, value in token.items():
+            match &= site[f"{prefix}{name}"].values == value
+        found = np.flatnonzero(match)
+        if not len(found):
+            raise InvalidArgument(
+                f"{_words(token)} is no {side} of {self.site}, which has "
+                f"{SITE_KINDS[self.site].queries} queries and {SITE_KINDS[self.site].keys} keys"
+            )
+        return int(found[0])
+
+    @traitlets.validate("frame")
+    def _check_frame(self, proposal: Any) -> int:
+        return among("frame", proposal["value"], self.held["frames"])
+
+    @traitlets.validate("site")
+    def _check_site(self, proposal: Any) -> str:
+        return among("site", proposal["value"], [each["name"] for each in self.held["sites"]])
+
+    @traitlets.validate("layer")
+    def _check_layer(self, proposal: Any) -> int:
+        return among("layer", proposal["value"], self.held_site()["layers"])
+
+    @traitlets.validate("head")
+    def _check_head(self, proposal: Any) -> int | str:
+        return among("head", proposal["value"], self.held_site()["heads"])
+
+    @traitlets.validate("show")
+    def _check_show(self, proposal: Any) -> str:
+        return among("show", proposal["value"], _shown(self.held_site()))
+
+    @traitlets.validate("token")
+    def _check_token(self, proposal: Any) -> dict[str, Any]:
+        token = dict(proposal["value"])
+        if set(token) != set(_POSE):
+            raise InvalidArgument(f"a token is named by {', '.join(_POSE)}, got {token}")
+        sides = []
+        for side in ("query", "key"):
+            try:
+                self._index(side, token)
+            except InvalidArgument:
+                continue
+            sides.append(side)
+        if not sides:
+            self._index("query", token)
+        return token
+
+    @traitlets.observe("site")
+    def _settle(self, _: Any) -> None:
+        """Keep the view valid at another site: what it does not have becomes its nearest."""
+        site = self.held_site()
+        shown = _shown(site)
+        kind = SITE_KINDS[self.site]
+        with self.hold_trait_notifications():
+            if self.layer not in site["layers"]:
+                self.layer = site["layers"][0]
+            if self.head not in site["heads"]:
+                self.head = "mean"
+            if self.show not in shown:
+                self.show = shown[0]
+            role = self.token.get("token")
+            fits = {"state": "state", "pose": "image"}.get(str(role))
+            has = {kind.queries, kind.keys}
+            if role is None or not (fits in has if fits else has & {"image", "patches"}):
+                streams = self.held["streams"][kind.queries]
+                self.token = {
+                    "token": "state" if kind.queries == "state" else "patch",
+                    "patch_row": streams["rows"] // 2,
+                    "patch_col": streams["columns"] // 2,
+                }
+
+
+_VIEW = (
+    "site", "frame", "layer", "head", "show", "token", "pinned", "scale", "opacity", "outlines",
+)  # fmt: skip
+
+
+def _shown(site: dict[str, Any]) -> list[str]:
+    return [*(QUANTITIES if site["rows"] else ()), *(item["name"] for item in site["statistics"])]
+
+
+def _words(token: dict[str, Any]) -> str:
+    if token["token"] == "pose":
+        return "the pose token"
+    return f"{token['token']} ({token['patch_row']}, {token['patch_col']})"

@@ -1,0 +1,202 @@
+"""Rows and columns of attention maps, one token at a time, from an open run."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.attention.catalogue import STATISTICS
+from mut3r_analysis.attention.sites import SITE_KINDS
+from mut3r_analysis.errors import InvalidArgument
+
+QUANTITIES = {"weights": "attention weight", "logits": "scaled logit (nat)"}
+"""What of a map is shown, and what it is called."""
+
+_KEPT_BYTES = 256 * 2**20
+"""Most bytes of maps remembered between rows; the latest map is kept whatever its size."""
+
+
+@dataclass(frozen=True)
+class SiteOffer:
+    """What a run can show at one kind of site.
+
+    Attributes
+    ----------
+    name : str
+        Kind of site.
+    layers, heads : tuple of int
+        Labels that were captured.
+    statistics : tuple of str
+    rows : bool
+        Whether single rows and columns of the map can be shown.
+    origin : str
+        Where rows come from; or, without rows, what to capture to have them.
+    """
+
+    name: str
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    statistics: tuple[str, ...]
+    rows: bool
+    origin: str
+
+
+class AttentionRows:
+    """Single rows of the attention maps of a run, by name.
+
+    The map of the latest frame, layer and kind of site is remembered over all heads, so that
+    moving over patches costs nothing; a map is never sent anywhere whole.
+
+    Parameters
+    ----------
+    run : xarray.DataTree
+
+    Raises
+    ------
+    InvalidArgument
+        When the run holds no attention.
+    """
+
+    def __init__(self, run: xr.DataTree) -> None:
+        if not isinstance(run, xr.DataTree):
+            raise InvalidArgument(
+                f"an explorer shows a run's DataTree, got {type(run).__name__}; give what m3.run "
+                "or m3.open_run returned"
+            )
+        groups = run["attention"].children if "attention" in run.children else {}
+        if not groups:
+            raise InvalidArgument(
+                "this run holds no attention; run again with capture=m3.Capture(archive=True) for "
+                "rows of every map, or m3.Capture() for statistics"
+            )
+        self.sites = {name: run["attention"][name].to_dataset() for name in groups}
+        self.offers = {name: _offer(name, site) for name, site in self.sites.items()}
+        self._maps: OrderedDict[tuple[Any, ...], np.ndarray] = OrderedDict()
+
+    @property
+    def frames(self) -> list[int]:
+        """Labels of the frames at which attention was captured."""
+        return [int(frame) for frame in next(iter(self.sites.values()))["frame"].values]
+
+    def row(
+        self, site: str, frame: int, layer: int, head: int | str, side: str, token: int, show: str
+    ) -> np.ndarray:
+        """Return what one token has to do with every token of the other side.
+
+        Parameters
+        ----------
+        site : str
+        frame, layer : int
+            Labels.
+        head : int or "mean"
+            Label of a head, or the mean over the captured heads.
+        side : {"query", "key"}
+            Which side `token` is on: as a query it looks at keys, as a key it is looked at.
+        token : int
+            Position along that side.
+        show : {"weights", "logits"}
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 ``(key,)`` for a query, ``(query,)`` for a key.
+
+        Raises
+        ------
+        InvalidArgument
+            When the run has no rows at the site, or nothing of that name.
+        """
+        offer = self._offered(site)
+        if not offer.rows:
+            raise InvalidArgument(offer.origin)
+        block = self._map(site, frame, layer, show)
+        part = block[:, token, :] if side == "query" else block[:, :, token]
+        return self._reduced(part, offer, head)
+
+    def statistic(
+        self, site: str, frame: int, layer: int, head: int | str, name: str
+    ) -> np.ndarray:
+        """Return a statistic of every token of its side, float32.
+
+        Raises
+        ------
+        InvalidArgument
+            When the run does not have it.
+        """
+        offer = self._offered(site)
+        if name not in offer.statistics:
+            raise InvalidArgument(
+                f"this run has no {name!r} at {site}; it has {', '.join(offer.statistics)}"
+            )
+        values = _at(self.sites[site][name], frame=frame, layer=layer)
+        return self._reduced(values.values, offer, head)
+
+    def _map(self, site: str, frame: int, layer: int, show: str) -> np.ndarray:
+        key = (site, frame, layer, show)
+        if key in self._maps:
+            self._maps.move_to_end(key)
+            return self._maps[key]
+        found = _at(self.sites[site][show], frame=frame, layer=layer)
+        block = found.transpose("head", "query", "key").values
+        self._maps[key] = block
+        while len(self._maps) > 1 and sum(m.nbytes for m in self._maps.values()) > _KEPT_BYTES:
+            self._maps.popitem(last=False)
+        return block
+
+    def _offered(self, site: str) -> SiteOffer:
+        if site not in self.offers:
+            raise InvalidArgument(
+                f"this run holds nothing of {site!r}; it has {', '.join(self.offers)}"
+            )
+        return self.offers[site]
+
+    @staticmethod
+    def _reduced(values: np.ndarray, offer: SiteOffer, head: int | str) -> np.ndarray:
+        """Reduce or select the first axis, which is heads."""
+        if head == "mean":
+            return values.mean(axis=0, dtype=np.float32)
+        if head not in offer.heads:
+            raise InvalidArgument(
+                f"head must be 'mean' or one of {list(offer.heads)} at {offer.name}, got {head!r}"
+            )
+        return np.ascontiguousarray(values[offer.heads.index(int(head))], np.float32)
+
+
+def stream_grid(site: xr.Dataset, side: str) -> tuple[int, int, int]:
+    """Return rows, columns and number of tokens on one side of a site, the pose token included."""
+    prefix = "key_" if side == "key" else ""
+    rows, columns = (site[f"{prefix}patch_{axis}"].values for axis in ("row", "col"))
+    return int(rows.max()) + 1, int(columns.max()) + 1, len(rows)
+
+
+def _offer(name: str, site: xr.Dataset) -> SiteOffer:
+    if name not in SITE_KINDS:
+        raise InvalidArgument(f"unknown kind of site {name!r}; known: {', '.join(SITE_KINDS)}")
+    rows = "weights" in site
+    if not rows:
+        origin = (
+            f"No rows of {name}: this run kept neither its maps nor its queries and keys. Run "
+            f"again with m3.Capture(archive=True), or with m3.Capture(maps=[{name!r}])."
+        )
+    elif "rotated_query" in site:
+        origin = f"Rows are recomputed from kept queries and keys ({site['rotated_query'].dtype})."
+    else:
+        origin = f"Rows are read from stored maps of logits ({site['logits'].dtype})."
+    return SiteOffer(
+        name,
+        tuple(int(layer) for layer in site["layer"].values),
+        tuple(int(head) for head in site["head"].values),
+        tuple(statistic for statistic in STATISTICS if statistic in site),
+        rows,
+        origin,
+    )
+
+
+def _at(values: xr.DataArray, **labels: int) -> xr.DataArray:
+    for dim, label in labels.items():
+        known = values[dim].values
+        if label not in known:
+            raise InvalidArgument(f"{dim} {label} was not captured; there are {known.tolist()}")
+    return values.sel(labels)

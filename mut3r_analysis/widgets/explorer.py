@@ -1,0 +1,184 @@
+"""What all explorers share: answering a page's questions, with a kernel and without one."""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.errors import AlreadyExists, InvalidArgument, Mut3rError
+
+FRONTEND = Path(__file__).with_name("frontend")
+
+Answer = tuple[dict[str, Any], list[np.ndarray]]
+"""Plain values, and arrays that travel as bytes."""
+
+
+@cache
+def frontend_module(*names: str) -> str:
+    """Join JavaScript files into one module, which is all a notebook can load without a bundler."""
+    return "\n".join((FRONTEND / f"{name}.js").read_text(encoding="utf-8") for name in names)
+
+
+@cache
+def frontend_style() -> str:
+    """Return the style sheet of the explorers."""
+    return (FRONTEND / "explorer.css").read_text(encoding="utf-8")
+
+
+@cache
+def palette(name: str) -> bytes:
+    """Return 256 colours of a matplotlib colour map, red, green and blue."""
+    import matplotlib
+
+    colors = matplotlib.colormaps[name](np.arange(256))[:, :3]
+    return np.round(colors * 255).astype(np.uint8).tobytes()
+
+
+def named_runs(runs: xr.DataTree | Mapping[str, xr.DataTree], most: int) -> dict[str, xr.DataTree]:
+    """Return runs by name: one run, or a mapping of at most so many.
+
+    Raises
+    ------
+    InvalidArgument
+        For something else, or for runs of different sequences.
+    """
+    # A DataTree is a mapping as well, of its groups.
+    given = {"run": runs} if isinstance(runs, xr.DataTree) else runs
+    if not isinstance(given, Mapping) or not given:
+        raise InvalidArgument(
+            f"give a run, or a mapping such as {{'plain': run, 'gated': other}}, got "
+            f"{type(runs).__name__}"
+        )
+    if len(given) > most:
+        raise InvalidArgument(f"{len(given)} runs were given; at most {most} are shown together")
+    for name, run in given.items():
+        if not isinstance(run, xr.DataTree) or "prediction" not in run.children:
+            raise InvalidArgument(
+                f"{name!r} is not a run; give what m3.run or m3.open_run returned"
+            )
+    sequences = {name: run.attrs.get("sequence", {}).get("sha256") for name, run in given.items()}
+    if len(set(sequences.values())) > 1:
+        told = ", ".join(
+            f"{name}: {run.attrs.get('sequence', {}).get('name')}" for name, run in given.items()
+        )
+        raise InvalidArgument(
+            f"runs are compared frame by frame, but these are of different sequences ({told}); "
+            "run the same frames of one sequence"
+        )
+    return {str(name): run for name, run in given.items()}
+
+
+class Explorer(anywidget.AnyWidget):
+    """A widget whose page asks questions and draws the answers."""
+
+    _css = frontend_style()
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self.on_msg(self._reply)
+
+    def answer(self, request: dict[str, Any]) -> Answer:
+        """Answer a question of the page.
+
+        Raises
+        ------
+        InvalidArgument
+            When there is no such thing to show.
+        """
+        raise NotImplementedError
+
+    def page_state(self) -> dict[str, Any]:
+        """Return the synchronised values that a page without a kernel starts from."""
+        inherited = anywidget.AnyWidget.class_traits(sync=True)
+        own = [name for name in self.traits(sync=True) if name not in inherited]
+        return {name: getattr(self, name) for name in own if not name.startswith("_")}
+
+    def _reply(self, _: Any, content: dict[str, Any], __: Any) -> None:
+        request = {name: value for name, value in content.items() if name != "id"}
+        try:
+            values, arrays = self.answer(request)
+        except Mut3rError as error:
+            values, arrays = {"error": str(error)}, []
+        except Exception as error:
+            # A page that waits for an answer must get one, whatever goes wrong.
+            values, arrays = {"error": f"{type(error).__name__}: {error}"}, []
+        self.send({"id": content.get("id"), **values}, [_bytes(array) for array in arrays])
+
+    def _write_page(
+        self, path: str | Path, title: str, requests: Iterable[dict[str, Any]], most_bytes: int
+    ) -> Path:
+        """Write the page with the answers to all `requests` inside."""
+        path = Path(path)
+        if path.suffix != ".html":
+            raise InvalidArgument(
+                f"a page is written to a path that ends in .html, got {str(path)!r}"
+            )
+        if path.exists() and not path.read_bytes()[:2000].count(_MARK):
+            raise AlreadyExists(f"{path} exists and is no explorer's page; choose another name")
+        answers: dict[str, Any] = {}
+        size = 0
+        for request in requests:
+            values, arrays = self.answer(request)
+            size += sum(array.nbytes for array in arrays)
+            if size > most_bytes:
+                raise InvalidArgument(
+                    f"the page would hold more than {most_bytes / 2**20:.0f} MiB of rows; choose "
+                    "fewer frames, layers or heads, or raise most_bytes"
+                )
+            encoded = [base64.b64encode(_bytes(array)).decode() for array in arrays]
+            answers[_request_key(request)] = [values, encoded]
+        state = {
+            name: {"base64": base64.b64encode(value).decode()}
+            if isinstance(value, bytes)
+            else value
+            for name, value in self.page_state().items()
+        }
+        page = (FRONTEND / "page.html").read_text(encoding="utf-8")
+        parts = {
+            "TITLE": _escaped(title),
+            "STYLE": frontend_style(),
+            "STATE": _script_json(state),
+            "ANSWERS": _script_json(answers),
+            "MODULE": base64.b64encode(str(self._module).encode()).decode(),
+        }
+        for name, text in parts.items():
+            page = page.replace(f"%{name}%", text)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+        return path
+
+    _module = ""
+
+
+_MARK = b'<meta name="generator" content="mut3r_analysis explorer">'
+
+
+def _page_value(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    return value
+
+
+def _bytes(array: np.ndarray) -> bytes:
+    little = array.dtype.newbyteorder("<")
+    return np.ascontiguousarray(array, little).tobytes()
+
+
+def _request_key(request: dict[str, Any]) -> str:
+    """Write a request as the page's own JSON writer does."""
+    return json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _script_json(values: Any) -> str:
+    """JSON that may stand inside a script element."""
+    return json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -1,0 +1,343 @@
+"""Failure explorer: errors frame by frame, and what the frame looked like."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import traitlets
+import xarray as xr
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.figures.reading import source_line
+from mut3r_analysis.figures.seen import frames_seen
+from mut3r_analysis.widgets.attention_explorer import AttentionExplorer
+from mut3r_analysis.widgets.explorer import (
+    Answer,
+    Explorer,
+    frontend_module,
+    named_runs,
+    palette,
+)
+from mut3r_analysis.widgets.failures import Series, depth_error, frame_series, gate_words
+from mut3r_analysis.widgets.regions import CUE_THRESHOLD, motion_score, true_motion
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_RUNS = 2
+_WORST = 8
+
+
+class FailureExplorer(Explorer):
+    """Show errors as strips over frames; click a frame to see it, click a patch to look closer.
+
+    Parameters
+    ----------
+    runs : xarray.DataTree or mapping of str to xarray.DataTree
+        One run, or two of one sequence under names.
+    sequence : xarray.Dataset, optional
+        The sequence that was run, for its frames.
+    scores : xarray.Dataset or mapping of str to xarray.Dataset, optional
+        What `evaluate` gave for each run; by default the runs are evaluated here, as far as they
+        hold the truth.
+    protocol : str
+        Under which the runs are evaluated when there are no scores.
+    metrics : collection of str, optional
+        Strips to show, by the metrics' names.
+
+    Attributes
+    ----------
+    frame : int
+        Label of the frame that is looked at.
+    metric : str
+        By which frames are ranked.
+    rank : str
+        A run's name, or ``"difference"`` (the second run's error minus the first's).
+    patch : dict
+        ``patch_row`` and ``patch_col`` last clicked; empty before.
+    layer : int
+        At which a linked attention explorer opens.
+
+    Raises
+    ------
+    InvalidArgument
+        When runs or scores do not fit together, or there is nothing to show per frame.
+    """
+
+    _esm = frontend_module("shared", "failure")
+    _module = _esm
+
+    held = traitlets.Dict().tag(sync=True)
+    palette = traitlets.Bytes().tag(sync=True)
+    cue_palette = traitlets.Bytes().tag(sync=True)
+    frame = traitlets.Int().tag(sync=True)
+    metric = traitlets.Unicode().tag(sync=True)
+    rank = traitlets.Unicode().tag(sync=True)
+    patch = traitlets.Dict().tag(sync=True)
+    layer = traitlets.Int(0).tag(sync=True)
+
+    def __init__(
+        self,
+        runs: xr.DataTree | Mapping[str, xr.DataTree],
+        sequence: xr.Dataset | None = None,
+        *,
+        scores: xr.Dataset | Mapping[str, xr.Dataset] | None = None,
+        protocol: str = "default",
+        metrics: Collection[str] | None = None,
+    ) -> None:
+        self._runs = named_runs(runs, _MOST_RUNS)
+        self._sequence = sequence
+        self._scores = _named_scores(self._runs, scores, protocol)
+        found = {
+            name: frame_series(run, self._scores[name], metrics) for name, run in self._runs.items()
+        }
+        self._series = _aligned(found)
+        if not self._series:
+            raise InvalidArgument(
+                "there is nothing to show per frame: the runs hold no state statistics and could "
+                "not be scored; give scores=m3.evaluate(run, ...)"
+            )
+        frames = [int(frame) for frame in self._first["prediction"].to_dataset()["frame"].values]
+        if sequence is not None:
+            frames_seen(self._first, sequence, np.array(frames[:1]))
+        self._linked: list[AttentionExplorer] = []
+        held = self._describe(frames)
+        self._page_held = held
+        super().__init__(held=held, palette=palette("magma"), cue_palette=palette("viridis"))
+        self.metric = next(iter(self._series))
+        self.rank = held["ranks"][0]
+        self.frame = self.worst()[0]
+
+    def worst(self, count: int = _WORST) -> list[int]:
+        """Return the labels of the worst frames under the current ranking, worst first."""
+        values = self._badness()
+        order = np.argsort(-np.where(np.isfinite(values), values, -np.inf), kind="stable")
+        ranked = [int(self.held["frames"][at]) for at in order if np.isfinite(values[at])]
+        return ranked[:count] or [int(self.held["frames"][0])]
+
+    def series(self, metric: str, run: str | None = None) -> xr.DataArray:
+        """Return one strip, labelled by frame.
+
+        Raises
+        ------
+        InvalidArgument
+            For a strip or a run that is not there.
+        """
+        if metric not in self._series:
+            raise InvalidArgument(f"no strip {metric!r}; there are {', '.join(self._series)}")
+        name = next(iter(self._runs)) if run is None else run
+        if name not in self._runs:
+            raise InvalidArgument(f"no run {name!r}; there are {', '.join(self._runs)}")
+        found = self._series[metric][list(self._runs).index(name)]
+        coords = {"frame": self.held["frames"]}
+        attrs = {"long_name": found.label}
+        return xr.DataArray(found.values, coords, ("frame",), name=metric, attrs=attrs)
+
+    def error_map(self, run: str | None = None) -> np.ndarray | None:
+        """Return the relative depth error of the current frame, float32 (y, x)."""
+        name = next(iter(self._runs)) if run is None else run
+        return depth_error(self._runs[name], self._scores[name], self.frame)
+
+    def attention_explorer(self, **view: Any) -> AttentionExplorer:
+        """Open an attention explorer that follows: a clicked patch is held there at its frame.
+
+        Parameters
+        ----------
+        **view
+            Where it begins, as for :class:`AttentionExplorer`.
+        """
+        explorer = AttentionExplorer(self._runs, self._sequence, **view)
+        self._linked.append(explorer)
+        self.layer = explorer.layer
+        self._lead(None)
+        return explorer
+
+    @traitlets.observe("frame", "patch", "layer")
+    def _lead(self, _: Any) -> None:
+        for explorer in getattr(self, "_linked", []):
+            if self.frame in explorer.held["frames"]:
+                explorer.frame = self.frame
+            if self.layer in explorer.held_site()["layers"]:
+                explorer.layer = self.layer
+            streams = {explorer.held_site()["queries"], explorer.held_site()["keys"]}
+            if self.patch and streams & {"image", "patches"}:
+                explorer.select("patch", self.patch["patch_row"], self.patch["patch_col"])
+
+    def figure(self, *, size: str = "page") -> "Figure":
+        """Draw the strips and the current frame for a paper.
+
+        Parameters
+        ----------
+        size : {"column", "page", "slide"}
+        """
+        from mut3r_analysis.widgets.failure_figure import failure_figure
+
+        return failure_figure(self, size)
+
+    def save_html(
+        self,
+        path: str | Path,
+        *,
+        frames: Collection[int] | None = None,
+        most_bytes: int = 64 * 2**20,
+    ) -> Path:
+        """Write the explorer as one page that needs neither a kernel nor a network.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in ``.html``.
+        frames : collection of int, optional
+            Whose pictures the page holds; by default the worst ones and the current one. Strips
+            are always whole.
+        most_bytes : int
+            Refuse a page with more numbers than this.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        InvalidArgument
+            For a frame that was not run, or a page that would be too large.
+        AlreadyExists
+            When the path holds something else than such a page.
+        """
+        chosen = [self.frame, *self.worst()] if frames is None else frames
+        wanted = list(dict.fromkeys(int(frame) for frame in chosen))
+        unknown = [frame for frame in wanted if frame not in self.held["frames"]]
+        if unknown:
+            raise InvalidArgument(f"frames {unknown} were not run")
+        requests: list[dict[str, Any]] = [
+            {"ask": "strips"},
+            *({"ask": "frame", "frame": each} for each in wanted),
+        ]
+        title = f"Failure explorer: {self._first.attrs['sequence']['name']}"
+        return self._write_page(path, title, requests, most_bytes)
+
+    def answer(self, request: dict[str, Any]) -> Answer:
+        """Answer the page: all strips, or the pictures of a frame."""
+        if request.get("ask") == "strips":
+            values = [each.values for both in self._series.values() for each in both]
+            return {}, [np.stack(values)]
+        if request.get("ask") == "frame":
+            return self._frame(int(request["frame"]))
+        raise InvalidArgument(f"this explorer does not know {request.get('ask')!r}")
+
+    @property
+    def _first(self) -> xr.DataTree:
+        return next(iter(self._runs.values()))
+
+    def _frame(self, frame: int) -> Answer:
+        arrays: list[np.ndarray] = []
+
+        def place(array: np.ndarray | None) -> int | None:
+            if array is None:
+                return None
+            arrays.append(array)
+            return len(arrays) - 1
+
+        image = None
+        if self._sequence is not None:
+            image = frames_seen(self._first, self._sequence, np.array([frame])).values[0]
+        values = {
+            "image": place(image),
+            "truth": place(true_motion(self._first, frame)),
+            "errors": [
+                place(depth_error(run, self._scores[name], frame))
+                for name, run in self._runs.items()
+            ],
+            "cues": [place(motion_score(run, frame)) for run in self._runs.values()],
+        }
+        return values, arrays
+
+    def _describe(self, frames: list[int]) -> dict[str, Any]:
+        backbone = self._first.attrs["backbone"]
+        depth = self._first["prediction"].to_dataset().sizes
+        patch = backbone.get("config", {}).get("patch_size", backbone["preparation"]["patch"])
+        height, width = depth.get("y", 3 * patch), depth.get("x", 4 * patch)
+        names = list(self._runs)
+        return {
+            "runs": names,
+            "ranks": [*names, *(["difference"] if len(names) > 1 else [])],
+            "gates": [gate_words(run) for run in self._runs.values()],
+            "frames": frames,
+            "series": [
+                {
+                    "name": name,
+                    "label": both[0].label,
+                    "higher_is_better": both[0].higher_is_better,
+                }
+                for name, both in self._series.items()
+            ],
+            "image": {"height": height, "width": width},
+            "grid": {"rows": height // patch, "columns": width // patch},
+            "layers": backbone.get("config", {}).get("dec_depth", 0),
+            "cue_threshold": CUE_THRESHOLD,
+            "has_cue": any("cue" in run.children for run in self._runs.values()),
+            "worst": _WORST,
+            "notes": list(dict.fromkeys(source_line(run) for run in self._runs.values())),
+        }
+
+    def _badness(self) -> np.ndarray:
+        """How bad every frame is under the current ranking."""
+        both = self._series[self.metric]
+        sign = -1.0 if both[0].higher_is_better else 1.0
+        if self.rank == "difference":
+            return sign * (both[1].values - both[0].values)
+        return sign * both[list(self._runs).index(self.rank)].values
+
+    @traitlets.validate("frame", "metric", "rank")
+    def _check(self, proposal: Any) -> Any:
+        name, value = proposal["trait"].name, proposal["value"]
+        known = {"frame": "frames", "rank": "ranks"}.get(name)
+        allowed = self.held[known] if known else list(self._series)
+        if value not in allowed:
+            raise InvalidArgument(f"{name} must be one of {allowed}, got {value!r}")
+        return value
+
+
+def _named_scores(
+    runs: Mapping[str, xr.DataTree],
+    scores: xr.Dataset | Mapping[str, xr.Dataset] | None,
+    protocol: str,
+) -> dict[str, xr.Dataset | None]:
+    from mut3r_analysis.evaluation import evaluate
+    from mut3r_analysis.metrics.errors import UndefinedMetric
+
+    if scores is None:
+        found: dict[str, xr.Dataset | None] = {}
+        for name, run in runs.items():
+            try:
+                found[name] = evaluate(run, protocol)
+            except UndefinedMetric:
+                # A run without truth still has strips of its own: its state and its cue.
+                found[name] = None
+        return found
+    given = dict.fromkeys(runs, scores) if isinstance(scores, xr.Dataset) else dict(scores)
+    if isinstance(scores, xr.Dataset) and len(runs) > 1:
+        raise InvalidArgument(f"give scores of each run: {{{', '.join(map(repr, runs))}: ...}}")
+    if set(given) != set(runs):
+        raise InvalidArgument(f"scores are of {sorted(given)}, runs are {sorted(runs)}")
+    return dict(given)
+
+
+def _aligned(found: Mapping[str, list[Series]]) -> dict[str, list[Series]]:
+    """Arrange strips by name, one per run; a run that lacks one has no numbers in it."""
+    names: dict[str, Series] = {}
+    for series in found.values():
+        for each in series:
+            names.setdefault(each.name, each)
+    empty = {name: np.full_like(one.values, np.nan) for name, one in names.items()}
+    return {
+        name: [
+            next(
+                (each for each in series if each.name == name),
+                Series(name, one.label, empty[name], one.higher_is_better),
+            )
+            for series in found.values()
+        ]
+        for name, one in names.items()
+    }

@@ -1,0 +1,147 @@
+"""Where a run goes wrong: what every frame contributes to its errors, and the map behind it."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.evaluation.pairing import HIGHER_IS_BETTER
+
+USUAL = ("abs_rel", "ate", "rpe_translation", "rpe_rotation", "roc_auc", "region")
+"""Metrics shown unless others are named, where the scores have them."""
+
+STATE_UPDATE, CUE_MASS = "state_update", "cue_mass"
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One number per frame.
+
+    Attributes
+    ----------
+    name, label : str
+    values : numpy.ndarray
+        float32 ``(frame,)`` over the frames of the run; NaN where there is none.
+    higher_is_better : bool
+    """
+
+    name: str
+    label: str
+    values: np.ndarray
+    higher_is_better: bool = False
+
+
+def frame_series(
+    run: xr.DataTree, scores: xr.Dataset | None, metrics: Collection[str] | None
+) -> list[Series]:
+    """Collect what is known per frame: contributions to metrics, state updates, cue mass.
+
+    Parameters
+    ----------
+    run : xarray.DataTree
+    scores : xarray.Dataset, optional
+        What `evaluate` gave for this run.
+    metrics : collection of str, optional
+        Names without ``frame_``; by default the usual ones among those scored.
+
+    Raises
+    ------
+    InvalidArgument
+        When the scores are of another sequence, or lack a metric that is named.
+    """
+    frames = run["prediction"]["frame"].values
+    found = []
+    if scores is not None:
+        name = str(run.attrs["sequence"]["name"])
+        if name not in scores["sequence"].values:
+            told = ", ".join(map(str, scores["sequence"].values))
+            raise InvalidArgument(f"the scores are of {told}, the run is of {name}")
+        mine = scores.sel(sequence=name)
+        scored = [str(key).removeprefix("frame_") for key in mine if str(key).startswith("frame_")]
+        lacking = [metric for metric in metrics or () if metric not in scored]
+        if lacking:
+            raise InvalidArgument(
+                f"the scores have no {', '.join(lacking)} per frame; they have {', '.join(scored)}"
+            )
+        for metric in scored if metrics is None else metrics:
+            values = mine[f"frame_{metric}"].reindex(frame=frames)
+            usual = metric in USUAL and bool(np.isfinite(values).any())
+            if metrics is None and not usual:
+                continue
+            found.append(
+                Series(
+                    metric,
+                    _label(mine, metric),
+                    values.values.astype(np.float32),
+                    metric.startswith(HIGHER_IS_BETTER),
+                )
+            )
+    if "state" in run.children:
+        update = run["state"].to_dataset()["update_size"].reindex(frame=frames)
+        mean = update.mean("state_token").values.astype(np.float32)
+        found.append(Series(STATE_UPDATE, "mean update of the state", mean))
+    if "cue" in run.children and "motion" in run["cue"]:
+        motion = run["cue"].to_dataset()["motion"].reindex(frame=frames)
+        mass = motion.mean(["patch_row", "patch_col"]).values.astype(np.float32)
+        found.append(Series(CUE_MASS, "cue mass (mean motion score)", mass))
+    return found
+
+
+def depth_error(run: xr.DataTree, scores: xr.Dataset | None, frame: int) -> np.ndarray | None:
+    """Return the relative error of the aligned depth of a frame.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        float32 ``(y, x)``: distance from the true depth over the true depth, NaN where that is not
+        known; None when the run has no depth or no truth.
+
+    Notes
+    -----
+    Aligned as the scores were; without scores the prediction is taken as it is.
+    """
+    truth = run["truth"].to_dataset() if "truth" in run.children else xr.Dataset()
+    prediction = run["prediction"].to_dataset()
+    if "depth" not in truth or "depth" not in prediction:
+        return None
+    known = truth["depth"].sel(frame=frame).values.astype(np.float64)
+    given = prediction["depth"].sel(frame=frame).values.astype(np.float64)
+    if scores is not None and "depth_alignment_scale" in scores:
+        mine = scores.sel(sequence=str(run.attrs["sequence"]["name"]))
+        scale, shift = (
+            _of_frame(mine[f"depth_alignment_{name}"], frame) for name in ("scale", "shift")
+        )
+        given = scale * given + shift
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.where(known > 0, np.abs(given - known) / known, np.nan)
+    return error.astype(np.float32)
+
+
+def gate_words(run: xr.DataTree) -> str:
+    """Say which gate a run had, in one line, and why it is inert if it is."""
+    from mut3r_analysis.motion import DIRECTIONS, Gate
+
+    given = run.attrs.get("gate")
+    if not given:
+        return "no gate"
+    gate = Gate.from_json(given) if isinstance(given, str) else Gate.from_dict(dict(given))
+    depth = run.attrs["backbone"]["config"]["dec_depth"]
+    parts = [f"{site} {name}" for site in DIRECTIONS if (name := getattr(gate, site))]
+    told = f"{', '.join(parts)}; beta {gate.beta:g}; {gate.describe_layers(depth)}"
+    reason = gate.inert(depth)
+    return f"{told} (inert: {reason})" if reason else told
+
+
+def _of_frame(values: xr.DataArray, frame: int) -> float:
+    return float(values.sel(frame=frame) if "frame" in values.dims else values)
+
+
+def _label(scores: xr.Dataset, metric: str) -> str:
+    attrs = scores[f"frame_{metric}"].attrs
+    units = str(attrs.get("units", "1"))
+    words = {"abs_rel": "relative depth error", "ate": "ATE, this frame"}.get(
+        metric, metric.replace("_", " ").replace("rpe", "RPE")
+    )
+    return words if units in ("1", "") else f"{words} ({'°' if units == 'degree' else units})"

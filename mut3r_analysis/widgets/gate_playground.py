@@ -1,0 +1,235 @@
+"""Gate playground: turn a knob, see depth, pose and cue of a short sequence change."""
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import traitlets
+import xarray as xr
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion import DIRECTIONS, READINGS, REALISATIONS, Cue, Gate
+from mut3r_analysis.widgets.explorer import Answer, Explorer, frontend_module, palette
+from mut3r_analysis.widgets.regions import motion_score, true_motion
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mut3r_analysis.backbones.cut3r import CUT3R
+
+OFF = "off"
+METRICS = {"abs_rel": "relative depth error", "ate": "ATE (m)", "rpe_rotation": "RPE rotation (°)"}
+_KEPT_RUNS = 12
+_MOST_FRAMES = 32
+_SETTINGS = ("reading", "beta", "first_layer", "last_layer", *DIRECTIONS)
+
+
+class GatePlayground(Explorer):
+    """Run a backbone over a short sequence again at every setting, beside the plain backbone.
+
+    A setting that cannot change anything is not run: the playground says why it is inert.
+
+    Parameters
+    ----------
+    backbone : CUT3R
+    sequence : xarray.Dataset
+        At most 32 frames; open a longer one with ``stop=``.
+
+    Attributes
+    ----------
+    reading : str
+        What the cue reads of image self-attention, or ``"mask"`` for the true motion.
+    beta : float
+    first_layer, last_layer : int
+        Half-open range of gated layers.
+    image_self, state_to_image, image_to_state : str
+        Realisation at each site, or ``"off"``.
+    frame : int
+        Label.
+
+    Raises
+    ------
+    InvalidArgument
+        For a sequence that is too long, or a setting that does not exist.
+    """
+
+    _esm = frontend_module("shared", "playground")
+    _module = _esm
+
+    held = traitlets.Dict().tag(sync=True)
+    palette = traitlets.Bytes().tag(sync=True)
+    cue_palette = traitlets.Bytes().tag(sync=True)
+    frame = traitlets.Int().tag(sync=True)
+    reading = traitlets.Unicode("logit_key_mean").tag(sync=True)
+    beta = traitlets.Float(1.0, min=0).tag(sync=True)
+    first_layer = traitlets.Int(0).tag(sync=True)
+    last_layer = traitlets.Int(1).tag(sync=True)
+    image_self = traitlets.Unicode("pair_bias").tag(sync=True)
+    state_to_image = traitlets.Unicode("key_bias").tag(sync=True)
+    image_to_state = traitlets.Unicode("output_scale").tag(sync=True)
+
+    def __init__(self, backbone: "CUT3R", sequence: xr.Dataset) -> None:
+        if sequence.sizes.get("frame", 0) > _MOST_FRAMES:
+            raise InvalidArgument(
+                f"{sequence.sizes['frame']} frames take too long for every turn of a knob; open "
+                f"the sequence with stop={_MOST_FRAMES} or less"
+            )
+        self._backbone, self._sequence = backbone, sequence
+        self._done: OrderedDict[str, tuple[xr.DataTree, dict[str, float]]] = OrderedDict()
+        self._depth = backbone.config.dec_depth
+        height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
+        patch = backbone.config.patch_size
+        name = sequence.attrs.get("name")
+        held: dict[str, Any] = {
+            "frames": [int(frame) for frame in sequence["frame"].values],
+            "readings": [*READINGS, *(["mask"] if "motion_mask" in sequence else [])],
+            "realisations": {site: [OFF, *REALISATIONS[site]] for site in DIRECTIONS},
+            "depth": self._depth,
+            "image": {"height": height, "width": width},
+            "grid": {"rows": height // patch, "columns": width // patch},
+            "metrics": METRICS,
+            "note": f"{name}, {backbone.origin.name}, {backbone.update} update",
+        }
+        super().__init__(held=held, palette=palette("magma_r"), cue_palette=palette("viridis"))
+        self.last_layer = max(1, self._depth // 2)
+        self.frame = held["frames"][-1]
+
+    def gate(self) -> Gate:
+        """Return the gate of the current setting."""
+        return _gate(self._settings())
+
+    def cue(self) -> Cue:
+        """Return the cue of the current setting."""
+        return _cue(self.reading)
+
+    def runs(self) -> dict[str, xr.DataTree]:
+        """Return the plain run, and the gated one unless the setting is inert."""
+        plain, _ = self._run(None)
+        if self.gate().inert(self._depth):
+            return {"plain": plain}
+        return {"plain": plain, "gated": self._run(self._settings())[0]}
+
+    def answer(self, request: dict[str, Any]) -> Answer:
+        """Answer the page: scores before and after, and the maps of one frame."""
+        if request.get("ask") != "setting":
+            raise InvalidArgument(f"this playground does not know {request.get('ask')!r}")
+        settings = {name: request[name] for name in _SETTINGS}
+        gate = _gate(settings)
+        inert = gate.inert(self._depth)
+        plain, before = self._run(None)
+        gated, after = (plain, before) if inert else self._run(settings)
+        frame = int(request["frame"])
+        maps = [run["prediction"].to_dataset()["depth"].sel(frame=frame) for run in (plain, gated)]
+        arrays = [values.values.astype(np.float32) for values in maps]
+        score, mask = motion_score(gated, frame), true_motion(plain, frame)
+        places: dict[str, int | None] = {"cue": None, "truth": None}
+        for name, array in (("cue", score), ("truth", mask)):
+            if array is not None:
+                places[name] = len(arrays)
+                arrays.append(array)
+        values = {
+            **places,
+            "inert": inert,
+            "layers": gate.describe_layers(self._depth),
+            "scores": {name: [before.get(name), after.get(name)] for name in METRICS},
+        }
+        return values, arrays
+
+    def figure(self, *, size: str = "page") -> "Figure":
+        """Draw depth before and after and their difference, for the current frame and setting.
+
+        Parameters
+        ----------
+        size : {"column", "page", "slide"}
+        """
+        from mut3r_analysis.widgets.playground_figure import playground_figure
+
+        return playground_figure(self, size)
+
+    def save_html(self, path: str | Path, *, most_bytes: int = 64 * 2**20) -> Path:
+        """Write the current setting, all frames, as one page without kernel and network.
+
+        Raises
+        ------
+        InvalidArgument
+            When the page would be too large.
+        AlreadyExists
+            When the path holds something else than such a page.
+        """
+        settings = self._settings()
+        requests = [{"ask": "setting", **settings, "frame": frame} for frame in self.held["frames"]]
+        return self._write_page(path, "Gate playground", requests, most_bytes)
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _SETTINGS} | {"beta": _plain(self.beta)}
+
+    def _run(self, settings: dict[str, Any] | None) -> tuple[xr.DataTree, dict[str, float]]:
+        from mut3r_analysis.evaluation import evaluate
+        from mut3r_analysis.metrics.errors import UndefinedMetric
+        from mut3r_analysis.running import run
+
+        key = json.dumps(settings, sort_keys=True)
+        if key not in self._done:
+            more = {} if settings is None else _specified(settings)
+            tree = run(self._backbone, self._sequence, progress=False, **more)
+            scores: dict[str, float] = {}
+            try:
+                found = evaluate(tree)
+                values = {name: float(found[name][0]) for name in METRICS if name in found}
+                scores = {name: value for name, value in values.items() if np.isfinite(value)}
+            except UndefinedMetric:
+                # Without truth there are maps to look at, and no numbers.
+                pass
+            self._done[key] = tree, scores
+            while len(self._done) > _KEPT_RUNS:
+                self._done.popitem(last=False)
+        self._done.move_to_end(key)
+        return self._done[key]
+
+    @traitlets.validate("reading", *DIRECTIONS)
+    def _check_name(self, proposal: Any) -> str:
+        name, value = proposal["trait"].name, proposal["value"]
+        known = self.held["readings"] if name == "reading" else self.held["realisations"][name]
+        if value not in known:
+            raise InvalidArgument(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        return str(value)
+
+    @traitlets.validate("first_layer", "last_layer")
+    def _check_layer(self, proposal: Any) -> int:
+        value = int(proposal["value"])
+        if not 0 <= value <= self._depth:
+            raise InvalidArgument(
+                f"{proposal['trait'].name} must be from 0 to {self._depth}, got {value}"
+            )
+        return value
+
+    @traitlets.validate("frame")
+    def _check_frame(self, proposal: Any) -> int:
+        if proposal["value"] not in self.held["frames"]:
+            raise InvalidArgument(
+                f"frame must be one of {self.held['frames']}, got {proposal['value']!r}"
+            )
+        return int(proposal["value"])
+
+
+def _plain(number: float) -> float | int:
+    """Write whole numbers as JavaScript does, so that a page finds its recorded answers."""
+    return int(number) if number == int(number) else number
+
+
+def _cue(reading: str) -> Cue:
+    return Cue.oracle() if reading == "mask" else Cue.mut3r(reading=reading)
+
+
+def _gate(settings: dict[str, Any]) -> Gate:
+    sites: dict[str, Any] = {
+        site: None if settings[site] == OFF else settings[site] for site in DIRECTIONS
+    }
+    first, last = sorted((int(settings["first_layer"]), int(settings["last_layer"])))
+    return Gate(beta=float(settings["beta"]), layers=(first, last), **sites)
+
+
+def _specified(settings: dict[str, Any]) -> dict[str, Any]:
+    return {"cue": _cue(str(settings["reading"])), "gate": _gate(settings)}

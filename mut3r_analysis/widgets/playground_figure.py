@@ -1,0 +1,48 @@
+"""The gate playground's view on paper."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mut3r_analysis.figures.reading import sentence, source_line
+from mut3r_analysis.figures.styling import DEPTH_COLORS, style
+from mut3r_analysis.widgets.failures import gate_words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mut3r_analysis.widgets.gate_playground import GatePlayground
+
+
+def playground_figure(playground: "GatePlayground", size: str) -> "Figure":
+    """Draw depth of the plain and the gated backbone and their relative difference."""
+    from mut3r_analysis.figures.tiles import Tiles, limits, show
+
+    runs = playground.runs()
+    depths = [
+        run["prediction"].to_dataset()["depth"].sel(frame=playground.frame).values
+        for run in runs.values()
+    ]
+    last = list(runs.values())[-1]
+    inert = playground.gate().inert(playground.held["depth"])
+    words = f"nothing is gated: {inert}" if inert else gate_words(last)
+    height, width = depths[0].shape
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    titles = [*runs, *(["relative change"] if len(runs) > 1 else [])]
+    with style(size) as page:
+        texts = (
+            "Depth before and after gating",
+            sentence(f"frame {playground.frame}", words, f"cue {playground.reading}"),
+            source_line(last),
+        )
+        tiles = Tiles(page, 1, len(titles), height / width, texts)
+        tiles.label_columns(titles)
+        low, high = limits(np.stack(depths))
+        for axis, depth in zip(tiles.axes[0], depths, strict=False):
+            drawn = show(axis, depth, extent, cmap=DEPTH_COLORS, vmin=low, vmax=high)
+        if len(depths) > 1:
+            change = (depths[1] - depths[0]) / np.maximum(depths[0], 1e-9)
+            show(tiles.axes[0, 2], change, extent, cmap="PuOr", vmin=-0.5, vmax=0.5)
+        tiles.bar(drawn, 0, 0)
+        tiles.label_bars(0, 0, "depth (m); change from −50 % (orange) to +50 % (purple)")
+    return tiles.figure

@@ -1,0 +1,338 @@
+"""Scene view: point clouds and cameras of runs and of the truth, frame by frame."""
+
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import traitlets
+import xarray as xr
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.figures.reading import source_line
+from mut3r_analysis.figures.seen import frames_seen
+from mut3r_analysis.widgets.cloud_files import write_glb, write_ply
+from mut3r_analysis.widgets.clouds import (
+    TRUTH,
+    Cloud,
+    frusta,
+    predicted_cloud,
+    predicted_poses,
+    true_cloud,
+    true_poses,
+)
+from mut3r_analysis.widgets.explorer import (
+    Answer,
+    Explorer,
+    frontend_module,
+    named_runs,
+    palette,
+)
+from mut3r_analysis.widgets.failures import depth_error
+from mut3r_analysis.widgets.regions import motion_score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLORINGS = ("image", "error", "motion", "source")
+SOURCE_COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (110, 110, 110))
+"""Of runs in their order, and last of the truth."""
+
+_MOST_RUNS = 3
+_MOST_POINTS = 1_000_000
+_GREY = 150
+
+
+class SceneView(Explorer):
+    """Show points and cameras in space; drag to turn, scroll to come closer.
+
+    Points come frame by frame, thinned evenly so that all frames of all clouds together stay below
+    `most_points`. The true cloud is moved rigidly so that first poses coincide, and not scaled.
+
+    Parameters
+    ----------
+    runs : xarray.DataTree or mapping of str to xarray.DataTree
+        Up to three runs of one sequence.
+    sequence : xarray.Dataset, optional
+        The sequence that was run, for the points' colours.
+    most_points : int
+        At most a million.
+    least_confidence : float
+        Share in [0, 1) of each frame's least confident points that are left out.
+
+    Attributes
+    ----------
+    frame : int
+        Label of the frame up to which points are shown.
+    coloring : {"image", "error", "motion", "source"}
+        By the frame's colours, relative depth error, motion score, or by where a cloud comes from.
+    alone : bool
+        Show the points of this frame only, not of all frames before.
+    visible : list of str
+        Names of runs, and ``"truth"``.
+    point_size : float
+        Pixels.
+
+    Raises
+    ------
+    InvalidArgument
+        When a run holds no points of the world, or numbers make no sense.
+    """
+
+    _esm = frontend_module("shared", "scene")
+    _module = _esm
+
+    held = traitlets.Dict().tag(sync=True)
+    frame = traitlets.Int().tag(sync=True)
+    coloring = traitlets.Enum(COLORINGS, "image").tag(sync=True)
+    alone = traitlets.Bool(False).tag(sync=True)
+    visible = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    point_size = traitlets.Float(2.0, min=0.5, max=12).tag(sync=True)
+
+    def __init__(
+        self,
+        runs: xr.DataTree | Mapping[str, xr.DataTree],
+        sequence: xr.Dataset | None = None,
+        *,
+        most_points: int = 300_000,
+        least_confidence: float = 0.0,
+    ) -> None:
+        self._runs = named_runs(runs, _MOST_RUNS)
+        if TRUTH in self._runs:
+            raise InvalidArgument(f"{TRUTH!r} names the true cloud; give the run another name")
+        if not 1 <= most_points <= _MOST_POINTS:
+            raise InvalidArgument(
+                f"most_points must be from 1 to {_MOST_POINTS:,}, got {most_points}"
+            )
+        if not 0 <= least_confidence < 1:
+            raise InvalidArgument(
+                f"least_confidence is a share in [0, 1), got {least_confidence!r}"
+            )
+        self._sequence = sequence
+        self._least = least_confidence
+        first = self._first
+        self._frames = [int(each) for each in first["prediction"].to_dataset()["frame"].values]
+        predicted_cloud(first, self._frames[0], 1)
+        has_truth = true_cloud(first, self._frames[0], 1) is not None
+        names = [*self._runs, *([TRUTH] if has_truth else [])]
+        self._stride = self._fitting_stride(most_points, len(names))
+        # Clouds are asked for twice: once for their places, once for their colours.
+        self._cloud = lru_cache(maxsize=8)(self._make_cloud)
+        super().__init__(held=self._describe(names))
+        self.visible = list(self._runs)
+        self.frame = self._frames[-1]
+        if sequence is None:
+            self.coloring = "source"
+
+    def cloud(
+        self, name: str, *, frames: Collection[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return points as they are shown.
+
+        Parameters
+        ----------
+        name : str
+            Of a run, or ``"truth"``.
+        frames : collection of int, optional
+            By default those that are visible now.
+
+        Returns
+        -------
+        (numpy.ndarray, numpy.ndarray)
+            Positions float32 ``(point, xyz)`` in metres and colours uint8 ``(point, rgb)``.
+
+        Raises
+        ------
+        InvalidArgument
+            For a cloud or a frame that is not there.
+        """
+        if name not in self.held["names"]:
+            raise InvalidArgument(f"no cloud {name!r}; there are {', '.join(self.held['names'])}")
+        chosen = self._shown_frames() if frames is None else list(frames)
+        unknown = [frame for frame in chosen if frame not in self._frames]
+        if unknown or not chosen:
+            raise InvalidArgument(f"frames {unknown or chosen} were not run")
+        places = [self._cloud(name, frame).positions for frame in chosen]
+        colors = [self._colors(name, frame, self.coloring) for frame in chosen]
+        return np.concatenate(places), np.concatenate(colors)
+
+    def export(self, path: str | Path) -> Path:
+        """Write what is visible: points as ``.ply``, or points and cameras as ``.glb``.
+
+        Raises
+        ------
+        InvalidArgument
+            For another suffix.
+        """
+        path = Path(path)
+        clouds = {name: self.cloud(name) for name in self.visible}
+        if path.suffix == ".ply":
+            positions, colors = zip(*clouds.values(), strict=True)
+            return write_ply(path, np.concatenate(positions), np.concatenate(colors))
+        if path.suffix != ".glb":
+            raise InvalidArgument(f"scenes are written as .ply or .glb, got {str(path)!r}")
+        shown = [self._frames.index(frame) for frame in self._shown_frames()]
+        lines = {
+            f"{name} cameras": (ends[shown], self.source_color(name))
+            for name in self.visible
+            if (ends := self._frusta(name)) is not None
+        }
+        return write_glb(path, clouds, lines)
+
+    def figure(self, *, size: str = "page") -> "Figure":
+        """Draw what is visible from above and from the side.
+
+        Parameters
+        ----------
+        size : {"column", "page", "slide"}
+        """
+        from mut3r_analysis.widgets.scene_figure import scene_figure
+
+        return scene_figure(self, size)
+
+    def save_html(self, path: str | Path, *, most_bytes: int = 64 * 2**20) -> Path:
+        """Write the view as one page that needs neither a kernel nor a network.
+
+        Raises
+        ------
+        InvalidArgument
+            When the page would be too large; make the view with fewer `most_points`.
+        AlreadyExists
+            When the path holds something else than such a page.
+        """
+        requests: list[dict[str, Any]] = [{"ask": "cameras"}]
+        for frame in self._frames:
+            requests.append({"ask": "points", "frame": frame})
+            requests += [
+                {"ask": "colors", "frame": frame, "coloring": each}
+                for each in self.held["colorings"]
+            ]
+        title = f"Scene view: {self._first.attrs['sequence']['name']}"
+        return self._write_page(path, title, requests, most_bytes)
+
+    def answer(self, request: dict[str, Any]) -> Answer:
+        """Answer the page: places or colours of a frame's points, or the cameras."""
+        asked, names = request.get("ask"), self.held["names"]
+        if asked == "points":
+            frame = int(request["frame"])
+            return {}, [self._cloud(name, frame).positions for name in names]
+        if asked == "colors":
+            frame, coloring = int(request["frame"]), str(request["coloring"])
+            return {}, [self._colors(name, frame, coloring) for name in names]
+        if asked == "cameras":
+            found = [self._frusta(name) for name in names]
+            empty = np.zeros((0, 9, 2, 3), np.float32)
+            return {}, [empty if each is None else each for each in found]
+        raise InvalidArgument(f"this view does not know {asked!r}")
+
+    @property
+    def _first(self) -> xr.DataTree:
+        return next(iter(self._runs.values()))
+
+    def shown_path(self, name: str) -> np.ndarray | None:
+        """Return camera centres ``(frame, xyz)`` of a cloud, or None."""
+        poses = self._poses(name)
+        return None if poses is None else poses[:, :3, 3]
+
+    def source_color(self, name: str) -> tuple[int, int, int]:
+        """Return the colour that stands for a cloud."""
+        return SOURCE_COLORS[-1] if name == TRUTH else SOURCE_COLORS[list(self._runs).index(name)]
+
+    def _shown_frames(self) -> list[int]:
+        if self.alone:
+            return [self.frame]
+        return self._frames[: self._frames.index(self.frame) + 1]
+
+    def _fitting_stride(self, most_points: int, clouds: int) -> int:
+        sizes = self._first["prediction"].to_dataset()["points_world"].sizes
+        stride = 1
+        while True:
+            down, across = (-(-(sizes[dim] - stride // 2) // stride) for dim in ("y", "x"))
+            if down * across * len(self._frames) * clouds <= most_points or down * across == 1:
+                return stride
+            stride += 1
+
+    def _make_cloud(self, name: str, frame: int) -> Cloud:
+        if name == TRUTH:
+            found = true_cloud(self._first, frame, self._stride)
+            empty = Cloud(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
+            return empty if found is None else found
+        return predicted_cloud(self._runs[name], frame, self._stride, self._least)
+
+    def _colors(self, name: str, frame: int, coloring: str) -> np.ndarray:
+        cloud = self._cloud(name, frame)
+        run = self._first if name == TRUTH else self._runs[name]
+        values, table = None, b""
+        if coloring == "source":
+            return np.tile(np.array(self.source_color(name), np.uint8), (len(cloud.pixels), 1))
+        if coloring == "image" and self._sequence is not None:
+            seen = frames_seen(self._first, self._sequence, np.array([frame])).values[0]
+            return seen.reshape(-1, 3)[cloud.pixels]
+        if coloring == "error" and name != TRUTH:
+            values, table = depth_error(run, None, frame), palette("magma")
+        if coloring == "motion":
+            values, table = motion_score(run, frame), palette("viridis")
+            if values is not None:
+                size = self.held["image"]
+                repeats = size["height"] // values.shape[0], size["width"] // values.shape[1]
+                values = values.repeat(repeats[0], 0).repeat(repeats[1], 1)
+        if values is None:
+            return np.full((len(cloud.pixels), 3), _GREY, np.uint8)
+        # Both are read on a scale from 0 to 1: an error of 1 is as large as the depth itself.
+        shares = np.nan_to_num(values.ravel()[cloud.pixels], nan=0.0)
+        steps = np.clip(np.floor(256 * shares), 0, 255).astype(int)
+        return np.frombuffer(table, np.uint8).reshape(256, 3)[steps]
+
+    def _poses(self, name: str) -> np.ndarray | None:
+        return true_poses(self._first) if name == TRUTH else predicted_poses(self._runs[name])
+
+    def _frusta(self, name: str) -> np.ndarray | None:
+        poses = self._poses(name)
+        if poses is None:
+            return None
+        sizes = self._first["prediction"].to_dataset().sizes
+        prediction = self._first["prediction"].to_dataset()
+        focal = float(np.median(prediction["focal"].values)) if "focal" in prediction else np.nan
+        if not np.isfinite(focal) or focal <= 0:
+            focal = float(sizes["x"])
+        slopes = (sizes["x"] / 2 / focal, sizes["y"] / 2 / focal)
+        reach = 0.12 * max(float(np.ptp(poses[:, :3, 3], axis=0).max()), 0.5)
+        return frusta(poses, slopes, reach)
+
+    def _describe(self, names: list[str]) -> dict[str, Any]:
+        first = self._first["prediction"].to_dataset().sizes
+        has_motion = any("cue" in run.children for run in self._runs.values())
+        can = {
+            "image": self._sequence is not None,
+            "error": TRUTH in names,
+            "motion": has_motion,
+            "source": True,
+        }
+        return {
+            "names": names,
+            "frames": self._frames,
+            "colorings": [name for name in COLORINGS if can[name]],
+            "source_colors": [list(self.source_color(name)) for name in names],
+            "image": {"height": first["y"], "width": first["x"]},
+            "stride": self._stride,
+            "notes": [
+                f"Every {self._stride}. pixel along both axes."
+                if self._stride > 1
+                else "Every pixel.",
+                *dict.fromkeys(source_line(run) for run in self._runs.values()),
+            ],
+        }
+
+    @traitlets.validate("frame")
+    def _check_frame(self, proposal: Any) -> int:
+        if proposal["value"] not in self._frames:
+            raise InvalidArgument(f"frame must be one of {self._frames}, got {proposal['value']!r}")
+        return int(proposal["value"])
+
+    @traitlets.validate("visible")
+    def _check_visible(self, proposal: Any) -> list[str]:
+        unknown = [name for name in proposal["value"] if name not in self.held["names"]]
+        if unknown:
+            raise InvalidArgument(f"no cloud {unknown}; there are {', '.join(self.held['names'])}")
+        return [name for name in self.held["names"] if name in proposal["value"]]

@@ -1,0 +1,43 @@
+"""The gating notebook is committed without outputs, runs through, and computes what it says."""
+
+import nbformat
+import pytest
+
+from mut3r_analysis.notebook import execute_notebook, find_notebook
+
+NOTEBOOK = "03_asymmetric_gating"
+
+
+def said(notebook, name):
+    (cell,) = (each for each in notebook.cells if each.id == name)
+    return "".join(
+        output.get("text") or output["data"].get("text/markdown") or output["data"]["text/plain"]
+        for output in cell.outputs
+    )
+
+
+def test_the_gating_notebook_is_committed_clean():
+    notebook = nbformat.read(find_notebook(NOTEBOOK), as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    code = [each for each in notebook.cells if each.cell_type == "code"]
+    assert all(not each.outputs and each.execution_count is None for each in code)
+    assert len({each.id for each in notebook.cells}) == len(notebook.cells)
+
+
+@pytest.mark.slow
+def test_the_two_facts_hold_where_the_notebook_says_so(shared):
+    notebook = execute_notebook(
+        find_notebook(NOTEBOOK),
+        {
+            "backbone": "random:small",
+            "folder": str(shared / "frames" / "walking_woman"),
+            "frames": 2,
+            "progress": False,
+        },
+    )
+    assert float(said(notebook, "say-constant").split("**")[1]) < 1e-5
+    change, same = said(notebook, "say-bias").split("**")[1:4:2]
+    assert float(change) < 1e-13
+    assert same == "True"
+    assert "without contrast" in said(notebook, "say-refused")
+    assert said(notebook, "say-effects").count("**") == 4  # the scene and the folder

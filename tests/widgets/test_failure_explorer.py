@@ -1,0 +1,113 @@
+"""The failure explorer shows what the evaluation found, and leads to the patch behind it."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import mut3r_analysis as m3
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.widgets import FailureExplorer
+from mut3r_analysis.widgets.failures import depth_error, frame_series
+
+
+@pytest.fixture(scope="module")
+def scores(archived) -> xr.Dataset:
+    return m3.evaluate(archived)
+
+
+@pytest.fixture
+def explorer(archived, cued, scene, scores) -> FailureExplorer:
+    runs = {"plain": archived, "gated": cued}
+    return FailureExplorer(runs, scene, scores=dict.fromkeys(runs, scores))
+
+
+def test_strips_are_the_evaluation_frame_by_frame(explorer, archived, scores):
+    _, (values,) = explorer.answer({"ask": "strips"})
+    names = [each["name"] for each in explorer.held["series"]]
+    assert names[:4] == ["abs_rel", "ate", "rpe_translation", "rpe_rotation"]
+    assert {"state_update", "cue_mass"} <= set(names)
+    values = values.reshape(len(names), 2, len(explorer.held["frames"]))
+    for at, name in enumerate(names[:4]):
+        expected = scores[f"frame_{name}"].isel(sequence=0).values.astype(np.float32)
+        np.testing.assert_array_equal(values[at, 0], expected)
+        np.testing.assert_array_equal(explorer.series(name, "gated").values, expected)
+    update = archived["state/update_size"].mean("state_token").values
+    np.testing.assert_array_equal(values[names.index("state_update"), 0], update)
+
+
+def test_the_cue_mass_is_the_mean_motion_score(explorer, cued):
+    expected = cued["cue/motion"].mean(["patch_row", "patch_col"]).values
+    np.testing.assert_allclose(explorer.series("cue_mass", "gated").values, expected, rtol=1e-6)
+    assert np.isnan(explorer.series("cue_mass", "plain").values).all()
+
+
+def test_the_error_map_is_what_the_score_averages(archived, scores):
+    """The mean of |aligned - true| / true over the frame's pixels is its relative error."""
+    for frame in (0, 2):
+        error = depth_error(archived, scores, frame)
+        expected = float(scores["frame_abs_rel"].isel(sequence=0).sel(frame=frame))
+        assert float(np.nanmean(error)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_frames_are_ranked_by_the_chosen_run_and_by_the_difference(archived, cued, scores):
+    worse = scores.copy(deep=True)
+    worse["frame_ate"] = scores["frame_ate"] + xr.DataArray([0.0, 5.0, 1.0], dims="frame")
+    explorer = FailureExplorer(
+        {"plain": archived, "gated": cued}, scores={"plain": scores, "gated": worse}
+    )
+    explorer.metric = "ate"
+    explorer.rank = "difference"
+    assert explorer.worst(2) == [1, 2]
+    explorer.rank = "plain"
+    expected = np.argsort(-scores["frame_ate"].isel(sequence=0).values)
+    assert explorer.worst() == expected.tolist()
+
+
+def test_a_metric_that_should_be_high_is_ranked_from_below(archived, scores):
+    explorer = FailureExplorer(archived, scores=scores, metrics=["delta_1"])
+    values = scores["frame_delta_1"].isel(sequence=0).values
+    assert explorer.worst()[0] == int(np.argmin(values))
+
+
+def test_a_clicked_patch_is_held_in_a_linked_attention_explorer(explorer):
+    attention = explorer.attention_explorer(site="image_self")
+    explorer.frame, explorer.layer = 2, 3
+    explorer.patch = {"patch_row": 4, "patch_col": 1}
+    assert (attention.frame, attention.layer, attention.pinned) == (2, 3, True)
+    assert attention.token == {"token": "patch", "patch_row": 4, "patch_col": 1}
+    attention.site = "state_self"
+    explorer.patch = {"patch_row": 0, "patch_col": 1}
+    assert attention.token["token"] == "state"
+
+
+def test_a_run_without_truth_shows_its_state(archived):
+    bare = archived.copy()
+    del bare["truth"]
+    explorer = FailureExplorer(bare)
+    assert [each["name"] for each in explorer.held["series"]] == ["state_update"]
+    content, arrays = explorer.answer({"ask": "frame", "frame": 1})
+    assert content["errors"] == [None]
+    assert arrays == []
+    assert explorer.figure() is not None
+
+
+def test_what_does_not_fit_is_refused_in_words(archived, cued, scores):
+    with pytest.raises(InvalidArgument, match="have no beauty per frame; they have abs_rel"):
+        frame_series(archived, scores, ["beauty"])
+    with pytest.raises(InvalidArgument, match="scores of each run"):
+        FailureExplorer({"plain": archived, "gated": cued}, scores=scores)
+    with pytest.raises(InvalidArgument, match="scores are of other, the run is of orbit-03"):
+        FailureExplorer(archived, scores=scores.assign_coords(sequence=["other"]))
+    explorer = FailureExplorer(archived, scores=scores)
+    with pytest.raises(InvalidArgument, match="metric must be one of"):
+        explorer.metric = "beauty"
+    with pytest.raises(InvalidArgument, match=r"frames \[9\] were not run"):
+        explorer.save_html("page.html", frames=[9])
+
+
+def test_figure_and_page_are_made(explorer, tmp_path):
+    assert explorer.save_html(tmp_path / "failures.html").stat().st_size > 10_000
+    figure = explorer.figure(size="column")
+    labels = [axis.get_title(loc="left") for part in figure.subfigs for axis in part.axes]
+    assert "relative depth error" in labels
+    assert "plain" in labels
