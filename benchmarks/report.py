@@ -22,6 +22,15 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
+def ratio(name: str, value: float | dict[str, Any]) -> list[str]:
+    if isinstance(value, dict) and value["limit"] is None:
+        value = value["ratio"]
+    if isinstance(value, dict):
+        met = "met" if value["met"] else "**not met**"
+        return [name, f"{value['ratio']:.2f}", f"{value['limit']:.2f}, {met}"]
+    return [name, f"{value:.2f}", ""]
+
+
 def section(name: str, result: dict[str, Any]) -> str:
     machine = result["machine"]
     height, width = result["image"]
@@ -42,8 +51,15 @@ def section(name: str, result: dict[str, Any]) -> str:
     if "parts_cpu_seconds" in result:
         rows = [[key, f"{value:.2f}"] for key, value in result["parts_cpu_seconds"].items()]
         parts.append(table(["part of a plain frame", "cpu s"], rows))
-    rows = [[key, f"{value:.2f}"] for key, value in result["ratios"].items()]
-    parts.append(table(["ratio", "value"], rows))
+    if "seconds" in result:
+        rows = [
+            [key, f"{item['cpu']:.2f}", f"{item['wall']:.2f}"]
+            for key, item in result["seconds"].items()
+        ]
+        parts.append(table(["", "cpu s", "wall s"], rows))
+    parts.append(
+        table(["ratio", "value", "limit"], [ratio(*it) for it in result["ratios"].items()])
+    )
     return "\n\n".join(parts)
 
 

@@ -2,15 +2,23 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import load_file
 
 from mut3r_analysis.backbones.config import CUT3RConfig
 from mut3r_analysis.backbones.cut3r import CUT3R
+
+# The same examples every time, so that a failure is the change's and not the draw's;
+# HYPOTHESIS_PROFILE=search looks for new ones.
+settings.register_profile("repeat", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None, max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -56,8 +56,11 @@ def test_every_reading_equals_its_dense_definition(reading, pose, diagonal, coun
     found = patch_values(reading, q, k, pose_query=True, pose_key=True, **options)
     expected = dense(reading, q, k, **options)
     assert found.shape == (2, 3, count - 1)
-    scale = np.abs(expected).max() + 1e-2
-    assert np.abs(found.double().numpy() - expected).max() / scale < 1e-5
+    # The root of a variance near zero magnifies rounding without bound: compare the variance.
+    power = 2 if reading == "logit_key_std" else 1
+    values, truth = found.double().numpy() ** power, expected**power
+    scale = np.abs(truth).max() + 1e-2
+    assert np.abs(values - truth).max() / scale < 1e-5
     exact = patch_values(reading, q.double(), k.double(), pose_query=True, pose_key=True, **options)
     np.testing.assert_allclose(exact.numpy(), expected, rtol=1e-9, atol=1e-9)
 
