@@ -51,7 +51,7 @@ class Training:
     step : int
         Steps taken.
     seconds : float
-        Time they took, over all sessions.
+        Time they took, over all resumptions.
     """
 
     recipe: Recipe
