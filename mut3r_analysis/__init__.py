@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         running,
         scenes,
         sequences,
+        studies,
+        sweeps,
         widgets,
     )
     from mut3r_analysis.attention import Capture
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from mut3r_analysis.evaluation import evaluate, import_predictions, paired, table
     from mut3r_analysis.literature import compare, conflicts, headlines, published
     from mut3r_analysis.motion import Cue, Gate
-    from mut3r_analysis.running import Commit, Configuration, fork, open_run, plan, run, run_batch
+    from mut3r_analysis.running import Commit, Configuration, fork, open_run, run, run_batch
     from mut3r_analysis.sequences import check_dataset, export_sequence, open_sequence
+    from mut3r_analysis.sweeps import open_sweep, plan, sweep
 
 __version__ = "0.1.0"
 
@@ -57,6 +60,7 @@ __all__ = [
     "motion",
     "open_run",
     "open_sequence",
+    "open_sweep",
     "paired",
     "plan",
     "published",
@@ -65,6 +69,9 @@ __all__ = [
     "running",
     "scenes",
     "sequences",
+    "studies",
+    "sweep",
+    "sweeps",
     "table",
     "widgets",
 ]
@@ -95,14 +102,18 @@ __getattr__ = lazy_names(
         "motion": "mut3r_analysis.motion",
         "open_run": "mut3r_analysis.running",
         "open_sequence": "mut3r_analysis.sequences",
+        "open_sweep": "mut3r_analysis.sweeps",
         "paired": "mut3r_analysis.evaluation",
-        "plan": "mut3r_analysis.running",
+        "plan": "mut3r_analysis.sweeps",
         "published": "mut3r_analysis.literature",
         "run": "mut3r_analysis.running",
         "run_batch": "mut3r_analysis.running",
         "running": "mut3r_analysis.running",
         "scenes": "mut3r_analysis.scenes",
         "sequences": "mut3r_analysis.sequences",
+        "studies": "mut3r_analysis.studies",
+        "sweep": "mut3r_analysis.sweeps",
+        "sweeps": "mut3r_analysis.sweeps",
         "table": "mut3r_analysis.evaluation",
         "widgets": "mut3r_analysis.widgets",
     },

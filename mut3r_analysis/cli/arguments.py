@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mut3r_analysis.attention.capture import Capture
@@ -86,6 +86,7 @@ def read_inputs(args: argparse.Namespace) -> "tuple[CUT3R, xr.Dataset, Capture]"
     """Return the backbone, sequence and capture that the arguments name."""
     from mut3r_analysis.backbones import load_backbone
     from mut3r_analysis.sequences import open_sequence
+    from mut3r_analysis.sequences.frames import Selection
 
     statistics = "all" if args.statistics == ["all"] else args.statistics
     layers = None if args.layers is None else range(*_bounds("--layers", args.layers, 2))
@@ -98,8 +99,7 @@ def read_inputs(args: argparse.Namespace) -> "tuple[CUT3R, xr.Dataset, Capture]"
         state=args.state,
         budget=args.budget,
     )
-    start, stop, stride = slice_parts(args.frames)
-    sequence = open_sequence(args.sequence, start=start, stop=stop, stride=stride)
+    sequence = open_sequence(args.sequence, **asdict(Selection.parse(args.frames)))
     backbone = load_backbone(
         args.backbone, update=args.update, device=args.device, precision=args.precision
     )
@@ -133,21 +133,6 @@ def _named(flag: str, text: str | None, read: Any, presets: dict[str, Any]) -> A
             f"{flag} takes {' or '.join(presets)}, or JSON with the fields that differ from the "
             f"default; got {text!r}"
         ) from None
-
-
-def slice_parts(text: str) -> tuple[int, int | None, int]:
-    """Return start, stop and stride of ``START:STOP:STRIDE``, each of which may be left out."""
-    parts = text.split(":")
-    try:
-        numbers = [int(part) if part else None for part in parts]
-    except ValueError:
-        numbers = []
-    if not 2 <= len(numbers) <= 3:
-        raise InvalidArgument(
-            f"--frames takes START:STOP:STRIDE, for example 0:100:2, got {text!r}"
-        )
-    start, stop, stride = (*numbers, None)[:3]
-    return start or 0, stop, 1 if stride is None else stride
 
 
 def _bounds(flag: str, text: str, count: int) -> list[int]:

@@ -17,6 +17,7 @@ _COMMANDS = (
     "mut3r_analysis.evaluation.command",
     "mut3r_analysis.metrics.command",
     "mut3r_analysis.sequences.layouts.command",
+    "mut3r_analysis.sweeps.command",
     "mut3r_analysis.training.command",
 )
 """Modules that add a verb: ``add_parser(subparsers)``, whose parser sets ``run=`` for its args."""

@@ -1,7 +1,7 @@
 """Frames that are decoded when they are asked for, as an array xarray can index lazily."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from xarray.backends import BackendArray
@@ -36,6 +36,19 @@ class Selection:
     start: int = 0
     stop: int | None = None
     stride: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``START:STOP`` or ``START:STOP:STRIDE``, each part of which may be left out."""
+        parts = text.split(":")
+        try:
+            numbers = [int(part) if part else None for part in parts]
+        except ValueError:
+            numbers = []
+        if not 2 <= len(numbers) <= 3:
+            raise InvalidArgument(f"frames are START:STOP or START:STOP:STRIDE, got {text!r}")
+        start, stop, stride = (*numbers, None)[:3]
+        return cls(start or 0, stop, 1 if stride is None else stride)
 
     def __post_init__(self) -> None:
         for name in ("start", "stop", "stride"):

@@ -1,0 +1,1 @@
+"""Studies: one question each, answered with labelled data and a computed sentence."""

@@ -1,0 +1,143 @@
+"""Means over sequences, their changes, and how far either can be trusted."""
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.bootstrap import sequences_needed
+
+LEVEL = 0.95
+RESAMPLES = 2000
+SEED = 0
+
+
+def estimate(values: xr.DataArray, over: str = "sequence") -> xr.Dataset:
+    """Return the mean over sequences with a bootstrap interval.
+
+    Parameters
+    ----------
+    values : DataArray
+        (sequence, ...). Sequences without a value (NaN) are left out, cell by cell.
+    over : str
+        The dimension that is resampled.
+
+    Returns
+    -------
+    Dataset
+        Without that dimension: ``value``, ``lower`` and ``upper`` in the unit of `values` (the
+        percentile interval at `LEVEL`), and ``n``, how many sequences have a value. Where `n` is
+        below 2 the interval is NaN.
+    """
+    return _summary(values, values.mean(over), _resampled(values, over), values.attrs, over)
+
+
+def change(values: xr.DataArray, reference: xr.DataArray, over: str = "sequence") -> xr.Dataset:
+    """Return the paired change of the mean against a reference, in percent of the reference.
+
+    Parameters
+    ----------
+    values : DataArray
+        (sequence, ...).
+    reference : DataArray
+        (sequence, ...), broadcast against `values`; the same sequences. A sequence that either
+        lacks is left out of both.
+    over : str
+        The dimension that is resampled; both sides are drawn together.
+
+    Returns
+    -------
+    Dataset
+        As of :func:`estimate`; negative is lower than the reference.
+
+    Notes
+    -----
+    The change is that of the means, not the mean of the changes: no sequence with a tiny error
+    dominates it.
+    """
+    values, reference = xr.broadcast(*xr.align(values, reference, join="inner"))
+    both = values.notnull() & reference.notnull()
+    values, reference = values.where(both), reference.where(both)
+    found = 100 * (values.mean(over) / reference.mean(over) - 1)
+    drawn = 100 * (_resampled(values, over) / _resampled(reference, over) - 1)
+    name = values.attrs.get("long_name", values.name or "value")
+    attrs = {"long_name": f"change of {name}", "units": "%"}
+    return _summary(values, found, drawn, attrs, over)
+
+
+def difference(values: xr.DataArray, reference: xr.DataArray, over: str = "sequence") -> xr.Dataset:
+    """Return the mean paired difference to a reference, in their unit, as :func:`estimate`."""
+    values, reference = xr.broadcast(*xr.align(values, reference, join="inner"))
+    paired = values - reference
+    name = values.attrs.get("long_name", values.name or "value")
+    paired.attrs = {**values.attrs, "long_name": f"difference of {name}"}
+    return estimate(paired, over)
+
+
+def verdict(cell: xr.Dataset) -> str:
+    """Say in words what one cell of :func:`change` or :func:`difference` allows to conclude.
+
+    Parameters
+    ----------
+    cell : Dataset
+        Scalars ``value``, ``lower``, ``upper``, ``n``.
+
+    Returns
+    -------
+    str
+        ``"lower"``, ``"higher"``, ``"no difference that these sequences could show"`` or
+        ``"too few sequences to tell"``.
+    """
+    if cell.sizes:
+        raise InvalidArgument(f"select one cell first; dimensions left: {dict(cell.sizes)}")
+    if int(cell["n"]) < sequences_needed(LEVEL):
+        return "too few sequences to tell"
+    if float(cell["upper"]) < 0:
+        return "lower"
+    if float(cell["lower"]) > 0:
+        return "higher"
+    return "no difference that these sequences could show"
+
+
+def spelled(cell: xr.Dataset, digits: int = 1) -> str:
+    """Write one cell as ``value [lower, upper] unit (n)``."""
+    units = cell["value"].attrs.get("units", "1")
+    unit = "" if units == "1" else f" {units}"
+    sign = "+" if "change" in cell["value"].attrs.get("long_name", "") else ""
+    numbers = [
+        format(float(cell[name]), f"{sign}.{digits}f") for name in ("value", "lower", "upper")
+    ]
+    if not np.isfinite(float(cell["lower"])):
+        return f"{numbers[0]}{unit} (n = {int(cell['n'])})"
+    return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]{unit} (n = {int(cell['n'])})"
+
+
+def _resampled(values: xr.DataArray, over: str) -> xr.DataArray:
+    """Means over the same draws of sequences, ``(draw, ...)``."""
+    count = values.sizes[over]
+    draws = np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
+    weights = np.apply_along_axis(np.bincount, 1, draws, minlength=count).astype(float)
+    shares = xr.DataArray(weights, dims=("draw", over))
+    present = values.notnull().astype(float)
+    total = xr.dot(shares, values.fillna(0.0).drop_vars(over, errors="ignore"), dim=over)
+    drawn = xr.dot(shares, present.drop_vars(over, errors="ignore"), dim=over)
+    return total / drawn.where(drawn > 0)
+
+
+def _summary(
+    values: xr.DataArray,
+    found: xr.DataArray,
+    drawn: xr.DataArray,
+    attrs: dict,
+    over: str,
+) -> xr.Dataset:
+    n = values.notnull().sum(over)
+    tail = (1 - LEVEL) / 2
+    bounds = drawn.quantile([tail, 1 - tail], dim="draw", skipna=True).where(n > 1)
+    lower, upper = (bounds.isel(quantile=i, drop=True) for i in (0, 1))
+    summary = xr.Dataset({"value": found, "lower": lower, "upper": upper, "n": n})
+    name = attrs.get("long_name", "value")
+    for part, text in (("value", name), ("lower", f"{name}, {LEVEL:.0%} from"),
+                       ("upper", f"{name}, {LEVEL:.0%} to")):  # fmt: skip
+        summary[part].attrs = {"long_name": text, "units": attrs.get("units", "1")}
+    summary["n"].attrs = {"long_name": "sequences with a value", "units": "1"}
+    return summary

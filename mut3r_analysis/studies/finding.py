@@ -1,0 +1,56 @@
+"""What a notebook found, in words that its cells computed, and readable by the map of notebooks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mut3r_analysis.errors import InvalidArgument
+
+FINDING_MIME = "application/vnd.mut3r.finding+json"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One computed answer. As the last value of a cell a notebook shows it as text.
+
+    Parameters
+    ----------
+    question : str
+        What was asked, ending in a question mark.
+    answer : str
+        One or two sentences whose numbers were computed.
+    values : dict
+        The numbers behind them, plain values.
+    """
+
+    question: str
+    answer: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.question.strip().endswith("?"):
+            raise InvalidArgument(f"a finding answers a question, with a '?': {self.question!r}")
+        if not self.answer.strip():
+            raise InvalidArgument(f"the finding on {self.question!r} says nothing")
+
+    def __str__(self) -> str:
+        return f"{self.question} {self.answer}"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {
+            "text/plain": str(self),
+            "text/markdown": f"**{self.question}** {self.answer}",
+            FINDING_MIME: {
+                "question": self.question,
+                "answer": self.answer,
+                "values": self.values,
+            },
+        }
+
+
+def findings_of(notebook: Any) -> Iterator[Finding]:
+    """Yield the findings that the outputs of an executed notebook hold, in their order."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if FINDING_MIME in (data := output.get("data", {})):
+                yield Finding(**data[FINDING_MIME])
