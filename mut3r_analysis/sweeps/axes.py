@@ -1,0 +1,135 @@
+"""What varies in a sweep: a grid or a list of configurations, with the labels of its result."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from numbers import Real
+from typing import Any
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion.cue import Cue
+from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.running.commit import Commit
+from mut3r_analysis.running.configuration import Configuration
+
+_PARTS: dict[str, type] = {"cue": Cue, "gate": Gate, "commit": Commit}
+Label = str | float | int
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The configurations of a sweep, in the order of a grid.
+
+    Attributes
+    ----------
+    labels : dict of str to tuple
+        Name of each dimension, and its labels.
+    configurations : tuple of Configuration
+        As many as the grid has cells, the last dimension fastest.
+    """
+
+    labels: dict[str, tuple[Label, ...]]
+    configurations: tuple[Configuration, ...]
+
+    @classmethod
+    def of(
+        cls,
+        base: Configuration,
+        *,
+        grid: Mapping[str, Any] | None = None,
+        configurations: Mapping[str, Any] | Sequence[Any] | None = None,
+    ) -> "Axes":
+        """Build from what a person gives; see :func:`~mut3r_analysis.sweep`.
+
+        Raises
+        ------
+        InvalidArgument
+            For a key that names nothing, an axis without values, two values of one label, or a
+            value that a cue, gate or commit refuses.
+        """
+        if grid is not None and configurations is not None:
+            raise InvalidArgument("give grid= or configurations=, not both")
+        if configurations is not None:
+            return cls._listed(configurations)
+        if not grid:
+            return cls({}, (base,))
+        names = {key: key.replace(".", "_") for key in grid}
+        choices = {key: _labelled(key, values) for key, values in grid.items()}
+        # A whole cue or gate is put in place before its fields are changed.
+        order = sorted(grid, key=lambda key: "." in key)
+        found = []
+        for cell in itertools.product(*(choices[key].items() for key in grid)):
+            values = {key: value for key, (_, value) in zip(grid, cell, strict=True)}
+            found.append(_configured(base, {key: values[key] for key in order}))
+        return cls({names[key]: tuple(choices[key]) for key in grid}, tuple(found))
+
+    @classmethod
+    def _listed(cls, configurations: Mapping[str, Any] | Sequence[Any]) -> "Axes":
+        chosen = _labelled("configurations", configurations)
+        found = tuple(Configuration.of(value) for value in chosen.values())
+        return cls({"configuration": tuple(chosen)}, found)
+
+
+def label_of(value: Any) -> Label | None:
+    """Return the label of a value of an axis; None where it needs one to be given."""
+    if value is None:
+        return "none"
+    if isinstance(value, str | bool):
+        return str(value)
+    if isinstance(value, Real):
+        return float(value) if isinstance(value, float) else int(value)  # type: ignore[call-overload]
+    if isinstance(value, range) and value.step == 1:
+        return f"[{value.start}, {value.stop})"
+    if isinstance(value, tuple | list) and len(value) == 2 and all(type(x) is int for x in value):
+        return f"[{value[0]}, {value[1]})"
+    text = str(value)
+    return text if len(text) <= 24 else None
+
+
+def _labelled(key: str, values: Any) -> dict[Label, Any]:
+    if isinstance(values, Mapping):
+        found = dict(values)
+    elif isinstance(values, Iterable) and not isinstance(values, str):
+        listed = list(values)
+        labels = [label_of(value) for value in listed]
+        labels = [f"{key} {i}" if text is None else text for i, text in enumerate(labels)]
+        repeated = sorted({str(text) for text in labels if labels.count(text) > 1})
+        if repeated:
+            raise InvalidArgument(
+                f"{key}: {', '.join(repeated)} appears more than once; leave it out, or give "
+                "{label: value} with labels of your own"
+            )
+        found = dict(zip(labels, listed, strict=True))
+    else:
+        raise InvalidArgument(f"{key} needs a list of values or {{label: value}}, got {values!r}")
+    if not found:
+        raise InvalidArgument(f"{key} has no values; give at least one, or leave it out")
+    if not all(isinstance(text, Real) for text in found):
+        found = {str(text): value for text, value in found.items()}
+    return found
+
+
+def _configured(base: Configuration, values: Mapping[str, Any]) -> Configuration:
+    """Put the values of one cell of a grid into the base configuration."""
+    parts: dict[str, Any] = {name: getattr(base, name) for name in _PARTS}
+    for key, value in values.items():
+        name, _, field = key.partition(".")
+        if name not in _PARTS or (field and name == "commit"):
+            known = ["cue", "gate", "commit", "cue.<field>", "gate.<field>"]
+            raise InvalidArgument(f"a grid cannot vary {key!r}; it can: {', '.join(known)}")
+        if not field:
+            parts[name] = value
+            continue
+        kind: Any = _PARTS[name]
+        if field not in (known := [item.name for item in fields(kind)]):
+            raise InvalidArgument(f"{key!r}: a {name} has the fields {', '.join(known)}")
+        if parts[name] is None:
+            if name in values:
+                continue  # this cell says: none at all
+            parts[name] = kind.mut3r()
+        # A cue states its reading's own sign; another reading brings another one.
+        changes = {"sign": None} if key == "cue.reading" and "cue.sign" not in values else {}
+        parts[name] = replace(parts[name], **{**changes, field: value})
+    if parts["gate"] is not None and parts["cue"] is None:
+        parts["cue"] = Cue.mut3r()
+    return Configuration(**parts)

@@ -1,0 +1,89 @@
+"""``mut3r sweep``: a declared sweep from a file, and how far one is."""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mut3r_analysis.errors import InvalidArgument
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command's parser."""
+    parser = verbs.add_parser(
+        "sweep",
+        help="run and score many configurations on many sequences",
+        description="Run every configuration of a YAML file on every sequence, share the encoder "
+        "between configurations, skip what is finished, and write a table. Started again, it goes "
+        "on where it stopped.",
+    )
+    parser.add_argument(
+        "specification",
+        nargs="?",
+        help="YAML file with backbone, sequences, grid or configurations, out ...",
+    )
+    parser.add_argument("--out", help="folder of the sweep, in place of the file's")
+    parser.add_argument("--workers", type=int, default=0, help="processes (default: this one)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster")
+    parser.add_argument("--plan", action="store_true", help="only say what it would cost")
+    parser.add_argument("--status", action="store_true", help="only say how far it is")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the verb; 1 when a run failed."""
+    from mut3r_analysis import sweeps
+    from mut3r_analysis.sweeps.specification import read_specification
+
+    given = {} if args.specification is None else read_specification(args.specification)
+    out = args.out or given.pop("out", None)
+    given.pop("out", None)
+    if out is None:
+        raise InvalidArgument("a sweep needs a folder: --out FOLDER, or out: in the file")
+    if args.status:
+        return _report(sweeps.open_sweep(out), out)
+    if not given:
+        raise InvalidArgument("give the YAML file that declares the sweep, or --status")
+    if args.plan:
+        print(sweeps.plan(given.pop("backbone"), given.pop("sequences"), out=out, **given))
+        return 0
+    client = None
+    if args.scheduler:
+        client = _client(args.scheduler)
+    table = sweeps.sweep(
+        **given, out=out, workers=args.workers, client=client, progress=not args.quiet
+    )
+    return _report(table, out)
+
+
+def _client(address: str) -> Any:
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise InvalidArgument(
+            "--scheduler needs Dask: pip install 'mut3r-analysis[cluster]'"
+        ) from error
+    return Client(address)
+
+
+def _report(table: Any, out: str) -> int:
+    """Print how far a sweep is and what it found, and write the table as CSV."""
+    counts = Counter(table["status"].values.ravel().tolist())
+    print(f"{out}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+    failed = table["error"].where(table["status"] == "failed", drop=True)
+    for text in sorted({str(line) for line in failed.values.ravel() if line}):
+        print(f"  failed: {text.splitlines()[0]}")
+    dims = table["status"].dims
+    single = [str(n) for n, v in table.data_vars.items() if v.dims == dims]
+    frame = table[single].to_dataframe()[single]
+    target = Path(out) / "table.csv"
+    frame.to_csv(target)
+    numbers = [n for n in single if table[n].dtype.kind == "f" and n != "seconds"]
+    means = table[numbers].mean("sequence")
+    if numbers and means.sizes:
+        print(means.to_dataframe()[numbers].to_string(float_format=lambda x: f"{x:.4g}"))
+    elif numbers:
+        print("\n".join(f"{name:24s} {float(means[name]):.4g}" for name in numbers))
+    print(f"per sequence in {target}")
+    return 1 if counts["failed"] else 0

@@ -1,0 +1,195 @@
+"""A sweep as declared: every run by its digest, in the shape of the result."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.backbones.heads import check_outputs
+from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError, UnreadableFile
+from mut3r_analysis.evaluation.scores import named_protocols
+from mut3r_analysis.metrics.protocols import Protocol
+from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.sweeps.axes import Axes, Label
+from mut3r_analysis.sweeps.ledger import DECLARATION, DONE, Ledger, write_json
+from mut3r_analysis.sweeps.sources import (
+    BackboneSource,
+    SequenceSource,
+    backbone_sources,
+    sequence_sources,
+)
+from mut3r_analysis.sweeps.units import Unit, digest_of, run_digest
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where each run of a sweep stands in its result: what `sweep.json` holds.
+
+    Attributes
+    ----------
+    labels : dict of str to tuple
+        Dimensions of the result and their labels, the last one ``sequence``.
+    digests : numpy.ndarray
+        Digest of the run in each cell.
+    scoring : str
+        Digest of the protocols.
+    protocol : str
+        Their name.
+    """
+
+    labels: dict[str, tuple[Label, ...]]
+    digests: np.ndarray
+    scoring: str
+    protocol: str
+
+    def write(self, folder: Path) -> None:
+        """Write ``sweep.json``."""
+        values = {
+            "labels": {name: list(labels) for name, labels in self.labels.items()},
+            "digests": self.digests.tolist(),
+            "scoring": self.scoring,
+            "protocol": self.protocol,
+        }
+        write_json(folder / DECLARATION, values)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Cells":
+        """Read ``sweep.json``.
+
+        Raises
+        ------
+        MissingFile, UnreadableFile
+        """
+        path = folder / DECLARATION
+        if not path.is_file():
+            raise MissingFile(f"{folder} is not the folder of a sweep: it holds no {DECLARATION}")
+        try:
+            values = json.loads(path.read_text())
+            labels = {name: tuple(given) for name, given in values["labels"].items()}
+            digests = np.array(values["digests"], dtype=object)
+            shape = tuple(map(len, labels.values()))
+            return cls(labels, digests.reshape(shape), values["scoring"], values["protocol"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnreadableFile(
+                f"{path} is damaged ({error}); start the sweep again, finished runs are kept"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A sweep that is ready to be priced or carried out.
+
+    Attributes
+    ----------
+    folder : Path
+    cells : Cells
+    units : tuple of Unit
+        All of them, finished or not.
+    """
+
+    folder: Path
+    cells: Cells
+    units: tuple[Unit, ...]
+
+    def pending(self) -> list[Unit]:
+        """Return the units that are left, without the runs that are finished and scored."""
+        ledger = Ledger(self.folder)
+        done = {name for name, outcome in ledger.outcomes().items() if outcome == DONE}
+        found = []
+        for unit in self.units:
+            left = {
+                name: item
+                for name, item in unit.runs.items()
+                if name not in done or not ledger.score_path(name, unit.scoring).exists()
+            }
+            if left:
+                found.append(replace(unit, runs=left))
+        return found
+
+
+def declare(
+    backbone: Any,
+    sequences: Any,
+    *,
+    grid: Mapping[str, Any] | None,
+    configurations: Any,
+    base: Configuration,
+    frames: str,
+    capture: Capture | None,
+    outputs: Any,
+    protocol: str | Protocol,
+    folder: Path,
+    batch: int,
+) -> Declaration:
+    """Open everything a sweep names, check it, and lay out its units.
+
+    Raises
+    ------
+    InvalidArgument
+        For anything no run of the sweep could do.
+    """
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise InvalidArgument(f"batch must be a whole number from 1 on, got {batch!r}")
+    if capture is not None and not isinstance(capture, Capture):
+        raise InvalidArgument(f"capture must be a Capture or None, got {capture!r}")
+    axes = Axes.of(base, grid=grid, configurations=configurations)
+    scoring = digest_of([each.digest for each in named_protocols(protocol)])
+    models = backbone_sources(backbone)
+    videos = sequence_sources(sequences, frames)
+    cells, units = [], []
+    for model in models.values():
+        names = check_outputs(outputs, model.open().config.rgb_head)
+        _check(model, videos, axes.configurations, names)
+        by_sequence = []
+        for video in videos:
+            digests = [
+                run_digest(model, video, item, capture, names) for item in axes.configurations
+            ]
+            by_sequence.append(digests)
+            runs = dict(zip(digests, axes.configurations, strict=True))
+            units += [
+                Unit(folder, model, video, some, capture, names, protocol, scoring)
+                for some in _batched(runs, batch)
+            ]
+        cells.append(np.array(by_sequence, dtype=object).T)
+    labels: dict[str, tuple[Label, ...]] = {}
+    if list(models) != [""]:
+        labels["backbone"] = tuple(models)
+    labels |= axes.labels
+    labels["sequence"] = tuple(video.name for video in videos)
+    shape = tuple(map(len, labels.values()))
+    name = protocol if isinstance(protocol, str) else protocol.id
+    made = Cells(labels, np.stack(cells).reshape(shape), scoring, name)
+    # Sequence by sequence, so that early results say something about every configuration.
+    order = {video.name: index for index, video in enumerate(videos)}
+    units.sort(key=lambda unit: order[unit.sequence.name])
+    return Declaration(folder, made, tuple(units))
+
+
+def _batched(runs: Mapping[str, Configuration], size: int) -> list[dict[str, Configuration]]:
+    items = list(runs.items())
+    return [dict(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def _check(
+    model: BackboneSource,
+    videos: Sequence[SequenceSource],
+    configurations: Sequence[Configuration],
+    outputs: Sequence[str],
+) -> None:
+    """Refuse a configuration that can run on no sequence; one that fails on some is recorded."""
+    backbone = model.open()
+    for item in configurations:
+        errors: list[Mut3rError] = []
+        for video in videos:
+            try:
+                item.check(backbone, video.open(), outputs)
+                break
+            except Mut3rError as error:
+                errors.append(error)
+        if len(errors) == len(videos):
+            raise errors[0]

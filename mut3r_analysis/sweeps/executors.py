@@ -1,0 +1,155 @@
+"""Where units are done: in this process, in processes of this machine, or on a Dask cluster."""
+
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.running.provenance import timestamp
+from mut3r_analysis.sweeps.ledger import Entry, Ledger, Outcome
+from mut3r_analysis.sweeps.sources import BackboneSource
+from mut3r_analysis.sweeps.units import Unit
+from mut3r_analysis.sweeps.working import work
+
+Executor = Callable[[Sequence[Unit]], Iterator[Entry]]
+_DEVICE = "MUT3R_SWEEP_DEVICE"
+
+
+def in_process(units: Sequence[Unit]) -> Iterator[Entry]:
+    """Do units one after the other, here."""
+    for unit in units:
+        yield work(unit)
+
+
+def in_processes(workers: int) -> Executor:
+    """Return an executor with so many processes, each on its own CUDA device where there are some.
+
+    A process that dies costs the unit it was doing, which is tried once more in a new process.
+    """
+
+    def execute(units: Sequence[Unit]) -> Iterator[Entry]:
+        todo: queue.SimpleQueue[Unit] = queue.SimpleQueue()
+        done: queue.SimpleQueue[Entry] = queue.SimpleQueue()
+        for unit in units:
+            todo.put(unit)
+        stop = threading.Event()
+        threads = [
+            threading.Thread(target=_serve, args=(index, workers, todo, done, stop), daemon=True)
+            for index in range(min(workers, len(units)))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in units:
+                yield done.get()
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    return execute
+
+
+def on_cluster(client: Any) -> Executor:
+    """Return an executor that sends units to the workers of a `dask.distributed.Client`.
+
+    Workers get descriptions, not tensors; they open checkpoint, sequence and the folder of the
+    sweep by their paths, which must mean the same there. Dask gives the unit of a worker that dies
+    to another one.
+    """
+    try:
+        from dask.distributed import as_completed
+    except ImportError as error:
+        raise InvalidArgument(
+            "client= needs Dask: pip install 'mut3r-analysis[cluster]'"
+        ) from error
+
+    def execute(units: Sequence[Unit]) -> Iterator[Entry]:
+        # Not pure: the same unit may be tried again, and its result lies on disk.
+        futures = {client.submit(work_here, unit, pure=False): unit for unit in units}
+        try:
+            for future in as_completed(list(futures)):
+                try:
+                    yield future.result()
+                except Exception as error:
+                    yield _lost(futures[future], error)
+        finally:
+            client.cancel(list(futures))
+
+    return execute
+
+
+def work_here(unit: Unit) -> Entry:
+    """Do a unit in a worker, which keeps the last backbones it loaded."""
+    return work(unit, _backbone(unit.backbone))
+
+
+@lru_cache(maxsize=2)
+def _backbone(source: BackboneSource) -> CUT3R:
+    return source.open(os.environ.get(_DEVICE))
+
+
+def _serve(
+    index: int,
+    workers: int,
+    todo: "queue.SimpleQueue[Unit]",
+    done: "queue.SimpleQueue[Entry]",
+    stop: threading.Event,
+) -> None:
+    """Keep one process busy."""
+    pool = None
+    while not stop.is_set():
+        try:
+            unit = todo.get_nowait()
+        except queue.Empty:
+            break
+        for last in (False, True):
+            pool = pool or _process(index, workers)
+            try:
+                entry = pool.submit(work_here, unit).result()
+                break
+            except BrokenProcessPool as error:
+                pool = None
+                if last:
+                    entry = _lost(unit, error)
+            except Exception as error:
+                entry = _lost(unit, error)
+                break
+        done.put(entry)
+    if pool is not None:
+        pool.shutdown()
+
+
+def _process(index: int, workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        max_workers=1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_settle,
+        initargs=(index, workers),
+    )
+
+
+def _settle(index: int, workers: int) -> None:
+    devices = torch.cuda.device_count()
+    if devices:
+        os.environ[_DEVICE] = f"cuda:{index % devices}"
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+def _lost(unit: Unit, error: BaseException) -> Entry:
+    """Record a unit that no worker could finish."""
+    reason = RuntimeError(f"the process that did this unit ended: {error}")
+    outcome = Outcome.failed(reason)
+    entry = Entry(unit.digest, str(unit), dict.fromkeys(unit.runs, outcome), 0.0,
+                  unit.sequence.frames, timestamp())  # fmt: skip
+    Ledger(unit.folder).record(entry)
+    return entry

@@ -1,0 +1,183 @@
+"""What a run or a whole sweep will cost, before anything runs."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.metrics.protocols import Protocol
+from mut3r_analysis.motion.cue import Cue
+from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.running import planning
+from mut3r_analysis.running.commit import Commit
+from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.planning import Plan, human_bytes, human_seconds
+from mut3r_analysis.sweeps.declaration import Declaration, declare
+from mut3r_analysis.sweeps.ledger import DONE, Ledger
+from mut3r_analysis.sweeps.units import Unit
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """The price of a sweep.
+
+    Attributes
+    ----------
+    units, runs : int
+        Batches of configurations on one sequence, and runs in them.
+    runs_done : int
+        Runs that are finished and scored already.
+    units_left : int
+    frames_left : int
+        Frames that the runs left will process, all runs added up.
+    stored_bytes : int
+        What the runs left will store.
+    seconds : float
+        Estimate for the runs left, in one process.
+    basis : str
+        What the estimate of time comes from.
+    """
+
+    units: int
+    runs: int
+    runs_done: int
+    units_left: int
+    frames_left: int
+    stored_bytes: int
+    seconds: float
+    basis: str
+
+    def __str__(self) -> str:
+        left = self.runs - self.runs_done
+        return (
+            f"{self.runs} runs in {self.units} units, {self.runs_done} done, {left} left in "
+            f"{self.units_left} units: {self.frames_left} frames, "
+            f"{human_bytes(self.stored_bytes)} to store, roughly {human_seconds(self.seconds)} in "
+            f"one process ({self.basis})"
+        )
+
+
+def plan(
+    backbone: Any,
+    sequence: Any,
+    *,
+    cue: Cue | None = None,
+    gate: Gate | None = None,
+    capture: Capture | None = None,
+    commit: Commit | str = "rw.gg",
+    outputs: Collection[str] | None = None,
+    grid: Mapping[str, Any] | None = None,
+    configurations: Any = None,
+    frames: str = "::",
+    protocol: str | Protocol = "default",
+    out: str | Path | None = None,
+    batch: int = 8,
+) -> Plan | SweepPlan:
+    """Price a run or a sweep without running it.
+
+    Parameters
+    ----------
+    backbone, cue, gate, capture, commit, outputs
+        As for `run`; for a sweep `backbone` may be whatever `sweep` takes.
+    sequence : Dataset, or what `sweep` takes
+        One opened sequence is a run; names, patterns and lists are a sweep.
+    grid, configurations, frames, protocol, batch
+        As for `sweep`.
+    out : str or Path, optional
+        Folder of the sweep: what is finished there costs nothing.
+
+    Returns
+    -------
+    Plan or SweepPlan
+        Both print.
+
+    Raises
+    ------
+    InvalidArgument
+        For anything that `run` or `sweep` would refuse.
+    """
+    if isinstance(sequence, xr.Dataset) and grid is None and configurations is None:
+        return planning.plan(
+            backbone, sequence, cue=cue, gate=gate, capture=capture, commit=commit, outputs=outputs
+        )
+    declared = declare(
+        backbone,
+        sequence,
+        grid=grid,
+        configurations=configurations,
+        base=Configuration(cue=cue, gate=gate, commit=commit),
+        frames=frames,
+        capture=capture,
+        outputs=outputs,
+        protocol=protocol,
+        folder=Path(out).absolute() if out is not None else Path("/nowhere"),
+        batch=batch,
+    )
+    return price(declared)
+
+
+def price(declared: Declaration) -> SweepPlan:
+    """Price the units of a sweep that are left."""
+    pending = declared.pending()
+    ledger = Ledger(declared.folder)
+    done = {name for name, outcome in ledger.outcomes().items() if outcome == DONE}
+    runs = sum(len(unit.runs) for unit in declared.units)
+    left = sum(len(unit.runs) for unit in pending)
+    prices: dict[Any, Plan] = {}
+    size, estimated, frames = 0, 0.0, 0
+    for unit in pending:
+        for name, configuration in unit.runs.items():
+            if name in done:
+                continue  # left to be scored only
+            found = _priced(unit, configuration, prices)
+            size += found.stored_bytes
+            estimated += found.seconds
+            frames += unit.sequence.frames
+    measured = _measured(ledger, {name for unit in declared.units for name in unit.runs})
+    if measured is not None:
+        estimated, basis = measured * frames, "from the runs that are done"
+    else:
+        basis = "from operation counts and the speed of this device; batches are cheaper"
+    return SweepPlan(
+        len(declared.units), runs, runs - left, len(pending), frames, size, estimated, basis
+    )
+
+
+def _priced(unit: Unit, configuration: Configuration, prices: dict[Any, Plan]) -> Plan:
+    """Price a run; those that differ only in what costs nothing are priced once."""
+    sequence = unit.sequence.open()
+    key = (
+        unit.backbone.identity()["sha256"],
+        unit.backbone.update,
+        tuple(sequence.sizes.items()),
+        tuple(sequence.data_vars),
+        configuration.passes,
+        configuration.captured_pass,
+        configuration.cue and (configuration.cue.site, configuration.cue.layers,
+                               configuration.cue.source, configuration.cue.reading),
+        configuration.commit.keeps_probe,
+    )  # fmt: skip
+    if key not in prices:
+        prices[key] = planning.plan(
+            unit.backbone.open(),
+            sequence,
+            cue=configuration.cue,
+            gate=configuration.gate,
+            commit=configuration.commit,
+            capture=unit.capture,
+            outputs=unit.outputs,
+        )
+    return prices[key]
+
+
+def _measured(ledger: Ledger, names: set[str]) -> float | None:
+    """Seconds per run and frame of what was done of this sweep."""
+    found = [entry for entry in ledger.entries() if set(entry.runs) & names]
+    frames = sum(entry.frames * len(entry.runs) for entry in found)
+    good = [e for e in found if all(outcome == DONE for outcome in e.runs.values())]
+    if not good or not frames:
+        return None
+    return sum(e.seconds for e in good) / sum(e.frames * len(e.runs) for e in good)

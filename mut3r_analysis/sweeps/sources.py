@@ -1,0 +1,238 @@
+"""What a sweep runs on, described so that any process can open it: backbones and sequences."""
+
+import glob
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+
+from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.loading import load_backbone
+from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.errors import InvalidArgument, Mut3rError
+from mut3r_analysis.scenes import scene_names
+from mut3r_analysis.sequences import open_sequence
+from mut3r_analysis.sequences.frames import Selection
+from mut3r_analysis.sequences.layouts.catalogue import find_layout
+from mut3r_analysis.sequences.prefixes import split_prefix
+
+
+@dataclass(frozen=True)
+class BackboneSource:
+    """A backbone as a description, and here also as the object.
+
+    Attributes
+    ----------
+    spec : str
+        For `load_backbone`.
+    update, precision : str
+    dtype : torch.dtype
+    preparation : Preparation
+    sha256 : str
+        Of the weights, which must be the same wherever they are loaded.
+    loaded : CUT3R, optional
+        Not sent to other processes.
+    """
+
+    spec: str
+    update: str
+    precision: str
+    dtype: torch.dtype
+    preparation: Preparation
+    sha256: str
+    loaded: CUT3R | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, given: Any) -> "BackboneSource":
+        """Describe a loaded backbone, or load and describe what `load_backbone` takes."""
+        model = given if isinstance(given, CUT3R) else load_backbone(given)
+        name = model.origin.name
+        return cls(
+            spec=os.path.abspath(name) if Path(name).is_file() else name,
+            update=model.update,
+            precision=model.precision.name,
+            dtype=model.dtype,
+            preparation=model.preparation,
+            sha256=model.origin.sha256,
+            loaded=model,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Everything about the backbone that determines a run."""
+        return {
+            "sha256": self.sha256,
+            "update": self.update,
+            "precision": self.precision,
+            "dtype": str(self.dtype),
+            "preparation": self.preparation.to_dict(),
+        }
+
+    def open(self, device: str | None = None) -> CUT3R:
+        """Return the backbone, loading it where this process does not have it.
+
+        Raises
+        ------
+        InvalidArgument
+            When what is loaded here is not what the sweep was declared with.
+        """
+        if self.loaded is not None:
+            return self.loaded
+        model = load_backbone(
+            self.spec,
+            update=self.update,
+            device=device,
+            dtype=self.dtype,
+            precision=self.precision,
+            preparation=self.preparation,
+        )
+        if model.origin.sha256 != self.sha256:
+            raise InvalidArgument(
+                f"the weights of {self.spec!r} are {model.origin.sha256[:12]} here and were "
+                f"{self.sha256[:12]} when the sweep was declared; give a file that every worker "
+                "sees and that does not change meanwhile"
+            )
+        return model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "loaded": None}
+
+
+@dataclass(frozen=True)
+class SequenceSource:
+    """A sequence as a description, and here also as the Dataset.
+
+    Attributes
+    ----------
+    source : str, optional
+        For `open_sequence`; None for a Dataset that only this process has.
+    selection : Selection
+        Frames taken.
+    name, sha256 : str
+    frames : int
+    opened : Dataset, optional
+        Not sent to other processes.
+    """
+
+    source: str | None
+    selection: Selection
+    name: str
+    sha256: str
+    frames: int
+    opened: xr.Dataset | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, given: Any, selection: Selection) -> "SequenceSource":
+        """Open and describe what `open_sequence` takes."""
+        source = None
+        if isinstance(given, str | Path):
+            source = os.path.abspath(given) if Path(given).exists() else str(given)
+        opened = open_sequence(given if source is None else source, **asdict(selection))
+        return cls(
+            source=source,
+            selection=selection,
+            name=str(opened.attrs["name"]),
+            sha256=str(opened.attrs["sha256"]),
+            frames=opened.sizes["frame"],
+            opened=opened,
+        )
+
+    def open(self) -> xr.Dataset:
+        """Return the sequence, opening it where this process does not have it.
+
+        Raises
+        ------
+        InvalidArgument
+            When its contents are not what the sweep was declared with.
+        """
+        if self.opened is not None:
+            return self.opened
+        if self.source is None:
+            raise InvalidArgument(
+                f"{self.name!r} is a Dataset in memory, which other processes cannot open; give "
+                "a name or a path, or run the sweep in this process (workers=0, no client)"
+            )
+        opened = open_sequence(self.source, **asdict(self.selection))
+        if opened.attrs["sha256"] != self.sha256:
+            raise InvalidArgument(
+                f"the frames of {self.source!r} are not those the sweep was declared with; "
+                "start it again, so that what changed is run again"
+            )
+        return opened
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "opened": None}
+
+
+def backbone_sources(given: Any) -> dict[str, BackboneSource]:
+    """Describe one backbone (labelled ``""``) or a mapping of labels to several.
+
+    Raises
+    ------
+    InvalidArgument
+        For an empty mapping.
+    """
+    if not isinstance(given, Mapping):
+        return {"": BackboneSource.of(given)}
+    if not given:
+        raise InvalidArgument("backbone = {} names no backbone; give {label: spec, ...}")
+    return {str(label): BackboneSource.of(value) for label, value in given.items()}
+
+
+def sequence_sources(given: Any, frames: str = "::") -> list[SequenceSource]:
+    """Describe the sequences of a sweep.
+
+    Parameters
+    ----------
+    given : str, Path, Dataset, or several of them
+        Patterns with ``*`` are spelled out: names of bundled scenes, and paths.
+    frames : str
+        ``START:STOP:STRIDE``, for every sequence.
+
+    Raises
+    ------
+    InvalidArgument
+        For no sequence, two of one name, or a range of frames that is none.
+    """
+    selection = Selection.parse(frames)
+    one = isinstance(given, str | Path | xr.Dataset)
+    listed = [item for each in ([given] if one else given) for item in _spelled_out(each)]
+    if not listed:
+        raise InvalidArgument(f"no sequences in {given!r}")
+    found = [SequenceSource.of(item, selection) for item in listed]
+    names = [item.name for item in found]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InvalidArgument(
+            f"several sequences are called {', '.join(repeated)}; open them with "
+            "open_sequence(..., name=...) so that results can be told apart"
+        )
+    return found
+
+
+def _spelled_out(item: Any) -> Iterable[Any]:
+    if not isinstance(item, str | Path) or not glob.has_magic(str(item)):
+        return [item]
+    text = os.path.expanduser(item)
+    found: list[str] = sorted(glob.glob(text))
+    if not found and (prefixed := split_prefix(text)):
+        root, _, pattern = prefixed.rest.partition("#")
+        if prefixed.prefix == "scenes":
+            names, pattern, start = scene_names(), root, "scenes/"
+        else:
+            layout = find_layout(prefixed.prefix)
+            names, start = sorted(layout.find(Path(root))), f"{prefixed.prefix}:{root}#"
+        found = [start + name for name in names if fnmatch(name, pattern)]
+    if not found:
+        raise InvalidArgument(f"nothing matches {text!r}")
+    return found
+
+
+def describe(error: BaseException) -> str:
+    """Return an error in one line."""
+    kind = "" if isinstance(error, Mut3rError) else f"{type(error).__name__}: "
+    return f"{kind}{error}".replace("\n", " ")

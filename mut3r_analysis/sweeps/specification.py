@@ -1,0 +1,116 @@
+"""The file that declares a sweep for ``mut3r sweep``."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.motion.cue import Cue
+from mut3r_analysis.motion.gate import Gate
+
+_NAMES = (
+    "backbone",
+    "sequences",
+    "frames",
+    "grid",
+    "configurations",
+    "cue",
+    "gate",
+    "commit",
+    "capture",
+    "outputs",
+    "protocol",
+    "batch",
+    "out",
+)
+_GATES: dict[str, Callable[[], Gate]] = {"mut3r": Gate.mut3r, "easi3r": Gate.easi3r}
+_CUES: dict[str, Callable[[], Cue]] = {"mut3r": Cue.mut3r}
+
+
+def read_specification(path: str | Path) -> dict[str, Any]:
+    """Read a sweep from YAML.
+
+    Parameters
+    ----------
+    path : str or Path
+        A mapping with the names of `sweep`'s arguments. Cues and gates are ``mut3r`` (gates also
+        ``easi3r``), a mapping of their fields, or null; a capture is a mapping of its fields.
+
+    Returns
+    -------
+    dict
+        Arguments of `sweep`.
+
+    Raises
+    ------
+    MissingFile, UnreadableFile
+        When there is no such file, or it is not YAML.
+    InvalidArgument
+        For an unknown name, a missing one, or a value that cannot mean anything.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFile(f"no specification of a sweep at {path}")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UnreadableFile(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise InvalidArgument(f"{path} holds {type(values).__name__}, not named values")
+    unknown = sorted(map(str, set(values) - set(_NAMES)))
+    if unknown:
+        raise InvalidArgument(f"{path} has {', '.join(unknown)}; a sweep has {', '.join(_NAMES)}")
+    missing = [name for name in ("backbone", "sequences") if name not in values]
+    if missing:
+        raise InvalidArgument(f"{path} does not say {' and '.join(missing)}")
+    return {name: _read(name, value) for name, value in values.items()}
+
+
+def _read(name: str, value: Any) -> Any:
+    if name == "cue":
+        return _part(value, Cue, _CUES)
+    if name == "gate":
+        return _part(value, Gate, _GATES)
+    if name == "capture":
+        return None if value is None else Capture.from_dict(_mapping(name, value))
+    if name == "grid" and value is not None:
+        return {str(key): _axis(str(key), values) for key, values in _mapping(name, value).items()}
+    if name == "configurations":
+        if isinstance(value, list):
+            return [_configuration(item) for item in value]
+        return {label: _configuration(item) for label, item in _mapping(name, value).items()}
+    return value
+
+
+def _axis(key: str, values: Any) -> Any:
+    if key not in ("cue", "gate"):
+        return values
+    if isinstance(values, Mapping):
+        return {label: _read(key, value) for label, value in values.items()}
+    return [_read(key, value) for value in values]
+
+
+def _configuration(item: Any) -> dict[str, Any]:
+    return {name: _read(name, value) for name, value in _mapping("configurations", item).items()}
+
+
+def _mapping(name: str, value: Any) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidArgument(f"{name} takes named values, got {value!r}")
+    return dict(value)
+
+
+def _part(value: Any, kind: Any, presets: Mapping[str, Callable[[], Any]]) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, str) and value in presets:
+        return presets[value]()
+    if isinstance(value, Mapping):
+        return kind.from_dict(dict(value))
+    raise InvalidArgument(
+        f"a {kind.__name__.lower()} is {' or '.join(presets)}, a mapping of its fields, or null; "
+        f"got {value!r}"
+    )

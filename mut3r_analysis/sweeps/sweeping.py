@@ -1,0 +1,129 @@
+"""``sweep``: many configurations on many sequences, resumed and never mixed with stale results."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.protocols import Protocol
+from mut3r_analysis.motion.cue import Cue
+from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.running.commit import Commit
+from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.sweeps.declaration import declare
+from mut3r_analysis.sweeps.executors import Executor, in_process, in_processes, on_cluster
+from mut3r_analysis.sweeps.progress import Progress
+from mut3r_analysis.sweeps.results import open_sweep
+
+
+def sweep(
+    backbone: Any,
+    sequences: Any,
+    *,
+    out: str | Path,
+    grid: Mapping[str, Any] | None = None,
+    configurations: Any = None,
+    cue: Cue | None = None,
+    gate: Gate | None = None,
+    commit: Commit | str = "rw.gg",
+    frames: str = "::",
+    capture: Capture | None = None,
+    outputs: Collection[str] | None = None,
+    protocol: str | Protocol = "default",
+    batch: int = 8,
+    workers: int = 0,
+    client: Any = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Run and score every configuration on every sequence.
+
+    A run is named by a digest of what determines it: weights, frames, configuration, capture,
+    outputs and the format of the store. What is finished is not done again, in whatever order or
+    however often the sweep is started; what changed is. A run that fails is recorded and the sweep
+    goes on; the next start tries it again.
+
+    Parameters
+    ----------
+    backbone : CUT3R, str, Path, or mapping
+        What `load_backbone` takes or gave; ``{label: ...}`` varies it.
+    sequences : str, Path, Dataset, or several of them
+        What `open_sequence` takes. Patterns such as ``"scenes/*"``, ``"/data/clips/*"`` or
+        ``"sintel:/data/sintel/training#*"`` stand for all that match.
+    out : str or Path
+        Folder of the sweep. Several sweeps may share one, and then share runs.
+    grid : mapping, optional
+        What varies: keys ``cue``, ``gate``, ``commit``, ``cue.<field>`` and ``gate.<field>``;
+        values a list, or ``{label: value}``. Every combination is run. A field of a gate or cue
+        that is None in a cell changes nothing there.
+    configurations : mapping or sequence, optional
+        Instead of a grid: ``{label: {"cue": ..., "gate": ..., "commit": ...}}``.
+    cue, gate, commit
+        What a grid changes. A grid over fields of a gate starts from ``Gate.mut3r()`` where none
+        is given, one over fields of a cue from ``Cue.mut3r()``.
+    frames : str
+        ``START:STOP:STRIDE``, of every sequence.
+    capture, outputs
+        As for `run`, of every run.
+    protocol : str or Protocol
+        How runs are scored, as for `evaluate`.
+    batch : int
+        Most configurations that go through the decoder together; memory grows with it.
+    workers : int
+        Processes on this machine, each with its own CUDA device where there are some. 0 is this
+        process.
+    client : dask.distributed.Client, optional
+        Of any cluster whose workers see the same files.
+    progress : bool
+
+    Returns
+    -------
+    Dataset
+        Dims named after what varies (``gate.beta`` becomes ``gate_beta``), then ``sequence``.
+        Metrics of `evaluate` per sequence and, as ``frame_<metric>``, per ``frame``; NaN where
+        there is none, and ``skipped`` says why. ``run`` is the path of each store, ``status`` is
+        done, failed or missing, ``error`` says why it failed, ``seconds`` its share of wall time.
+        `open_sweep` gives the same later.
+
+    Raises
+    ------
+    InvalidArgument
+        Before anything runs, for what no run could do.
+    """
+    declared = declare(
+        backbone,
+        sequences,
+        grid=grid,
+        configurations=configurations,
+        base=Configuration(cue=cue, gate=gate, commit=commit),
+        frames=frames,
+        capture=capture,
+        outputs=outputs,
+        protocol=protocol,
+        folder=Path(out).absolute(),
+        batch=batch,
+    )
+    execute = _executor(workers, client)
+    declared.folder.mkdir(parents=True, exist_ok=True)
+    declared.cells.write(declared.folder)
+    pending = declared.pending()
+    total = sum(len(unit.runs) for unit in declared.units)
+    left = sum(len(unit.runs) for unit in pending)
+    with Progress(total, total - left, progress) as bar:
+        for entry in execute(pending):
+            bar.add(entry)
+    return open_sweep(declared.folder)
+
+
+def _executor(workers: int, client: Any) -> Executor:
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise InvalidArgument(
+            f"workers must be 0 (this process) or a number of processes, got {workers!r}"
+        )
+    if client is not None:
+        if workers:
+            raise InvalidArgument("give workers= or client=, not both")
+        return on_cluster(client)
+    return in_processes(workers) if workers else in_process

@@ -1,0 +1,82 @@
+"""What a sweep consists of: runs named by what determines them, in units that share a pass."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.metrics.protocols import Protocol
+from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.provenance import FORMAT_VERSION
+from mut3r_analysis.sweeps.sources import BackboneSource, SequenceSource
+
+_DIGITS = 20
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Runs of one backbone on one sequence that go through it as one batch.
+
+    Attributes
+    ----------
+    folder : Path
+        Of the sweep.
+    backbone : BackboneSource
+    sequence : SequenceSource
+    runs : dict of str to Configuration
+        By digest.
+    capture : Capture, optional
+    outputs : tuple of str
+    protocol : str or Protocol
+    scoring : str
+        Digest of the protocols that the name stands for.
+    """
+
+    folder: Path
+    backbone: BackboneSource
+    sequence: SequenceSource
+    runs: Mapping[str, Configuration]
+    capture: Capture | None
+    outputs: tuple[str, ...]
+    protocol: str | Protocol
+    scoring: str
+
+    @property
+    def digest(self) -> str:
+        """Name of the unit."""
+        return digest_of([self.scoring, *self.runs])
+
+    def __str__(self) -> str:
+        return f"{self.sequence.name}, {len(self.runs)} configuration(s)"
+
+
+def digest_of(values: Any) -> str:
+    """Return a short hexadecimal name of plain values."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def run_digest(
+    backbone: BackboneSource,
+    sequence: SequenceSource,
+    configuration: Configuration,
+    capture: Capture | None,
+    outputs: Sequence[str],
+) -> str:
+    """Name a run by everything that determines it: nothing else may change its numbers.
+
+    The device, the number of threads and the batch it went through change their rounding only.
+    """
+    return digest_of(
+        {
+            "format": FORMAT_VERSION,
+            "backbone": backbone.identity(),
+            "sequence": sequence.sha256,
+            "configuration": configuration.to_dict(),
+            "capture": None if capture is None else capture.to_dict(),
+            "outputs": list(outputs),
+        }
+    )

@@ -1,0 +1,108 @@
+"""Carrying out one unit: run, score, move into place, record. It never raises for a bad run."""
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.errors import Mut3rError
+from mut3r_analysis.evaluation import evaluate
+from mut3r_analysis.running.provenance import timestamp
+from mut3r_analysis.running.streaming import run_batch
+from mut3r_analysis.sweeps.ledger import DONE, Entry, Ledger, Outcome, write_json
+from mut3r_analysis.sweeps.units import Unit
+
+
+def work(unit: Unit, backbone: CUT3R | None = None) -> Entry:
+    """Do a unit and leave its runs, scores and entry in the folder of the sweep.
+
+    Parameters
+    ----------
+    unit : Unit
+    backbone : CUT3R, optional
+        Where this process has it already.
+
+    Returns
+    -------
+    Entry
+        Also written to the ledger. A run that fails is in it with its traceback.
+    """
+    began = time.perf_counter()
+    ledger = Ledger(unit.folder)
+    place = ledger.workplace(unit.digest)
+    try:
+        outcomes = _runs(unit, ledger, place, backbone)
+    except Exception as error:
+        outcomes = dict.fromkeys(unit.runs, Outcome.failed(error))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    entry = Entry(
+        unit.digest,
+        str(unit),
+        outcomes,
+        time.perf_counter() - began,
+        unit.sequence.frames,
+        timestamp(),
+    )
+    ledger.record(entry)
+    return entry
+
+
+def _runs(unit: Unit, ledger: Ledger, place: Path, backbone: CUT3R | None) -> dict[str, Outcome]:
+    sequence = unit.sequence.open()
+    finished = {name for name, outcome in ledger.outcomes().items() if outcome == DONE}
+    missing = {name: item for name, item in unit.runs.items() if name not in finished}
+    failed: dict[str, Outcome] = {}
+    if missing:
+        model = backbone or unit.backbone.open()
+        try:
+            _run_together(replace(unit, runs=missing), sequence, place, model)
+        except Exception as error:
+            if len(missing) == 1:
+                return {**dict.fromkeys(finished & set(unit.runs), DONE),
+                        **dict.fromkeys(missing, Outcome.failed(error))}  # fmt: skip
+            # One bad configuration must not take the others with it.
+            for name in missing:
+                shutil.rmtree(place / f"{name}.zarr", ignore_errors=True)
+            for name, item in missing.items():
+                try:
+                    _run_together(replace(unit, runs={name: item}), sequence, place, model)
+                except Exception as single:
+                    failed[name] = Outcome.failed(single)
+    for name in unit.runs:
+        if name in failed:
+            continue
+        made = place / f"{name}.zarr"
+        scores = _scores(unit, made if name in missing else ledger.run_path(name), sequence)
+        if name in missing:
+            ledger.adopt(made, ledger.run_path(name))
+        write_json(ledger.score_path(name, unit.scoring), scores)
+    return {name: failed.get(name, DONE) for name in unit.runs}
+
+
+def _run_together(unit: Unit, sequence: xr.Dataset, place: Path, model: CUT3R) -> None:
+    run_batch(
+        model,
+        sequence,
+        list(unit.runs.values()),
+        capture=unit.capture,
+        outputs=unit.outputs,
+        out=[place / f"{name}.zarr" for name in unit.runs],
+        progress=False,
+    )
+
+
+def _scores(unit: Unit, run: Path, sequence: xr.Dataset) -> dict[str, Any]:
+    """Score one run; what cannot be scored says why."""
+    # The truth in the run is on the grid of the predictions, which only our own protocol takes.
+    truth = None if unit.protocol == "default" else sequence
+    try:
+        found = evaluate(run, unit.protocol, truth=truth)
+    except Mut3rError as error:
+        return {"skipped": str(error)}
+    summaries = [name for name in found if str(name).startswith(("mean_", "interval_"))]
+    return found.drop_vars([*summaries, "bound"]).to_dict()
