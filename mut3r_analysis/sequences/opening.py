@@ -128,7 +128,7 @@ def _from_path(path: Path, selection: Selection, name: str | None) -> xr.Dataset
 def _from_dataset(
     dataset: xr.Dataset, selection: Selection, name: str | None, digest: str | None = None
 ) -> xr.Dataset:
-    """Check and select from a Dataset; without a trusted `digest`, read its pixels once."""
+    """Check and select from a Dataset; without a trusted `digest`, read all of it once."""
     check_sequence(dataset)
     taken = selection.indices(dataset.sizes["frame"], "the Dataset")
     if "frame" not in dataset.coords:
@@ -140,9 +140,15 @@ def _from_dataset(
         "source": str(dataset.attrs.get("source", "dataset in memory")),
     }
     if digest is None:
-        hashed = sha256(f"{chosen.frame.values.tolist()} {chosen.image.shape}\n".encode())
-        for frame in range(chosen.sizes["frame"]):
-            hashed.update(chosen.image[frame].values.tobytes())
+        hashed = sha256(f"{chosen.frame.values.tolist()}\n".encode())
+        for key in sorted(chosen.data_vars, key=str):
+            variable = chosen[key]
+            hashed.update(f"{key} {variable.dtype} {variable.sizes}\n".encode())
+            parts = [variable]
+            if "frame" in variable.dims:
+                parts = [variable.isel(frame=frame) for frame in range(chosen.sizes["frame"])]
+            for part in parts:
+                hashed.update(np.ascontiguousarray(part.values).tobytes())
         digest = hashed.hexdigest()
     elif len(taken) < dataset.sizes["frame"]:
         digest = sha256(f"{digest} {taken.tolist()}\n".encode()).hexdigest()

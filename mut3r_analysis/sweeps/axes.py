@@ -15,6 +15,10 @@ from mut3r_analysis.running.configuration import Configuration
 _PARTS: dict[str, type] = {"cue": Cue, "gate": Gate, "commit": Commit}
 Label = str | float | int
 
+_SETTLED = {"cue.reading": ("sign", "of"), "gate.layers": ("of_depth",)}
+"""Fields that another value leaves to their default: a reading's own sign, and the depth in which
+the layers of ``Gate.mut3r()`` are counted, so that a range means the backbone's own layers."""
+
 
 @dataclass(frozen=True)
 class Axes:
@@ -127,9 +131,10 @@ def _configured(base: Configuration, values: Mapping[str, Any]) -> Configuration
             if name in values:
                 continue  # this cell says: none at all
             parts[name] = kind.mut3r()
-        # A cue states its reading's own sign; another reading brings another one.
-        changes = {"sign": None} if key == "cue.reading" and "cue.sign" not in values else {}
-        parts[name] = replace(parts[name], **{**changes, field: value})
+        settled = {
+            other: None for other in _SETTLED.get(key, ()) if f"{name}.{other}" not in values
+        }
+        parts[name] = replace(parts[name], **settled, **{field: value})
     if parts["gate"] is not None and parts["cue"] is None:
         parts["cue"] = Cue.mut3r()
     return Configuration(**parts)

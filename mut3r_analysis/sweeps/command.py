@@ -80,10 +80,9 @@ def _report(table: Any, out: str) -> int:
     target = Path(out) / "table.csv"
     frame.to_csv(target)
     numbers = [n for n in single if table[n].dtype.kind == "f" and n != "seconds"]
-    means = table[numbers].mean("sequence")
-    if numbers and means.sizes:
-        print(means.to_dataframe()[numbers].to_string(float_format=lambda x: f"{x:.4g}"))
-    elif numbers:
-        print("\n".join(f"{name:24s} {float(means[name]):.4g}" for name in numbers))
+    if numbers:
+        means = frame[numbers].groupby([dim for dim in dims if dim != "sequence"] or "sequence",
+                                       sort=False).mean()  # fmt: skip
+        print(means.to_string(float_format=lambda x: f"{x:.4g}"))
     print(f"per sequence in {target}")
     return 1 if counts["failed"] else 0

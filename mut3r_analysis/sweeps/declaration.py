@@ -98,13 +98,13 @@ class Declaration:
     def pending(self) -> list[Unit]:
         """Return the units that are left, without the runs that are finished and scored."""
         ledger = Ledger(self.folder)
-        done = {name for name, outcome in ledger.outcomes().items() if outcome == DONE}
+        outcomes = ledger.outcomes()
         found = []
         for unit in self.units:
             left = {
                 name: item
                 for name, item in unit.runs.items()
-                if name not in done or not ledger.score_path(name, unit.scoring).exists()
+                if outcomes.get(name) != DONE or not ledger.score_path(name, unit.scoring).exists()
             }
             if left:
                 found.append(replace(unit, runs=left))

@@ -11,7 +11,7 @@ import shutil
 import socket
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -133,6 +133,14 @@ class Ledger:
             for digest, outcome in found.items()
             if outcome.status == "failed" or self.run_path(digest).exists()
         }
+
+    def holds(self, runs: Iterable[str], scoring: str) -> bool:
+        """Say whether all these runs are finished and scored."""
+        outcomes = self.outcomes()
+        return all(
+            outcomes.get(digest) == DONE and self.score_path(digest, scoring).exists()
+            for digest in runs
+        )
 
     def record(self, entry: Entry) -> None:
         """Add an entry; earlier ones of the same unit stay."""

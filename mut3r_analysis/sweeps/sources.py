@@ -14,7 +14,7 @@ import xarray as xr
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.backbones.preparation import Preparation
-from mut3r_analysis.errors import InvalidArgument, Mut3rError
+from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.scenes import scene_names
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.sequences.frames import Selection
@@ -151,11 +151,7 @@ class SequenceSource:
         """
         if self.opened is not None:
             return self.opened
-        if self.source is None:
-            raise InvalidArgument(
-                f"{self.name!r} is a Dataset in memory, which other processes cannot open; give "
-                "a name or a path, or run the sweep in this process (workers=0, no client)"
-            )
+        assert self.source is not None  # a unit is checked before it is sent anywhere
         opened = open_sequence(self.source, **asdict(self.selection))
         if opened.attrs["sha256"] != self.sha256:
             raise InvalidArgument(
@@ -230,9 +226,3 @@ def _spelled_out(item: Any) -> Iterable[Any]:
     if not found:
         raise InvalidArgument(f"nothing matches {text!r}")
     return found
-
-
-def describe(error: BaseException) -> str:
-    """Return an error in one line."""
-    kind = "" if isinstance(error, Mut3rError) else f"{type(error).__name__}: "
-    return f"{kind}{error}".replace("\n", " ")

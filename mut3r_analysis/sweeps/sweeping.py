@@ -56,8 +56,8 @@ def sweep(
         Folder of the sweep. Several sweeps may share one, and then share runs.
     grid : mapping, optional
         What varies: keys ``cue``, ``gate``, ``commit``, ``cue.<field>`` and ``gate.<field>``;
-        values a list, or ``{label: value}``. Every combination is run. A field of a gate or cue
-        that is None in a cell changes nothing there.
+        values a list, or ``{label: value}``. Every combination is run. Fields of a gate or cue
+        change nothing where a cell has none; ``gate.layers`` counts the backbone's own layers.
     configurations : mapping or sequence, optional
         Instead of a grid: ``{label: {"cue": ..., "gate": ..., "commit": ...}}``.
     cue, gate, commit
@@ -106,6 +106,9 @@ def sweep(
         batch=batch,
     )
     execute = _executor(workers, client)
+    if execute is not in_process:
+        for unit in declared.units:
+            unit.check_portable()
     declared.folder.mkdir(parents=True, exist_ok=True)
     declared.cells.write(declared.folder)
     pending = declared.pending()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.provenance import FORMAT_VERSION
@@ -48,6 +49,20 @@ class Unit:
     def digest(self) -> str:
         """Name of the unit."""
         return digest_of([self.scoring, *self.runs])
+
+    def check_portable(self) -> None:
+        """Refuse what only this process has.
+
+        Raises
+        ------
+        InvalidArgument
+        """
+        if self.sequence.source is None:
+            raise InvalidArgument(
+                f"{self.sequence.name!r} is a Dataset in memory, which other processes cannot "
+                "open; give a name or a path, or run the sweep in this process (workers=0, no "
+                "client)"
+            )
 
     def __str__(self) -> str:
         return f"{self.sequence.name}, {len(self.runs)} configuration(s)"

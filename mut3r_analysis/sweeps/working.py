@@ -29,10 +29,15 @@ def work(unit: Unit, backbone: CUT3R | None = None) -> Entry:
     Returns
     -------
     Entry
-        Also written to the ledger. A run that fails is in it with its traceback.
+        Also written to the ledger, unless the unit is finished there. A run that fails is in it
+        with its traceback.
     """
     began = time.perf_counter()
     ledger = Ledger(unit.folder)
+    # A scheduler asks again for units whose answer was lost with a worker.
+    for entry in ledger.entries():
+        if entry.unit == unit.digest and ledger.holds(unit.runs, unit.scoring):
+            return entry
     place = ledger.workplace(unit.digest)
     try:
         outcomes = _runs(unit, ledger, place, backbone)

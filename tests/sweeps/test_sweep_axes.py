@@ -1,0 +1,85 @@
+"""What varies in a sweep, and how its result is labelled."""
+
+import pytest
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.running import Configuration
+from mut3r_analysis.sweeps.axes import Axes, label_of
+
+PLAIN = Configuration()
+
+
+def test_a_grid_is_every_combination_the_last_dimension_fastest():
+    axes = Axes.of(PLAIN, grid={"gate.layers": [(0, 1), (0, 2)], "gate.beta": [0.5, 1, 2]})
+    assert axes.labels == {"gate_layers": ("[0, 1)", "[0, 2)"), "gate_beta": (0.5, 1, 2)}
+    settings = [(item.gate.layers, item.gate.beta) for item in axes.configurations]
+    assert settings == [((0, a), b) for a in (1, 2) for b in (0.5, 1.0, 2.0)]
+    assert all(item.cue == Cue.mut3r() for item in axes.configurations)
+
+
+def test_a_cell_without_a_gate_stays_plain_whatever_its_fields():
+    grid = {"gate.beta": [1.0, 2.0], "gate": {"none": None, "mut3r": Gate.mut3r()}}
+    axes = Axes.of(PLAIN, grid=grid)
+    betas = [item.gate and item.gate.beta for item in axes.configurations]
+    assert betas == [None, 1.0, None, 2.0]
+    assert axes.configurations[0] == axes.configurations[2]
+
+
+def test_another_reading_brings_its_own_sign():
+    base = Configuration(cue=Cue(reading="logit_key_mean"))
+    axes = Axes.of(base, grid={"cue.reading": ["logit_key_mean", "entropy", "received"]})
+    expected = [Cue(reading=name).sign for name in ("logit_key_mean", "entropy", "received")]
+    assert [item.cue.sign for item in axes.configurations] == expected
+
+
+def test_without_anything_varied_there_is_one_cell():
+    axes = Axes.of(PLAIN)
+    assert axes.labels == {}
+    assert axes.configurations == (PLAIN,)
+
+
+def test_configurations_may_be_listed_with_labels():
+    axes = Axes.of(PLAIN, configurations={"plain": {}, "own": {"cue": Cue.mut3r()}})
+    assert axes.labels == {"configuration": ("plain", "own")}
+    assert axes.configurations[1].cue == Cue.mut3r()
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        (None, "none"),
+        (2, 2),
+        (0.5, 0.5),
+        (range(0, 6), "[0, 6)"),
+        ((2, 4), "[2, 4)"),
+        ("rw.gp", "rw.gp"),
+        (True, "True"),
+        (Gate.mut3r(), None),
+    ],
+)
+def test_values_label_themselves_where_they_can(value, label):
+    assert label_of(value) == label
+    assert type(label_of(value)) is type(label)
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        ({"beta": [1]}, "cannot vary 'beta'"),
+        ({"gate.sharpness": [1]}, "a gate has the fields"),
+        ({"commit.read": ["x"]}, "cannot vary"),
+        ({"gate.beta": []}, "no values"),
+        ({"gate.beta": 1.0}, "list of values"),
+        ({"gate.beta": [1.0, 1.0]}, "more than once"),
+        ({"gate.beta": [-1.0]}, "beta"),
+    ],
+)
+def test_a_grid_that_cannot_mean_anything_is_refused(grid, words):
+    with pytest.raises(InvalidArgument, match=words):
+        Axes.of(PLAIN, grid=grid)
+
+
+def test_a_grid_and_a_list_exclude_each_other():
+    with pytest.raises(InvalidArgument, match="not both"):
+        Axes.of(PLAIN, grid={"gate.beta": [1]}, configurations=[{}])
