@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run in parallel, one thread each; more threads would only wait for each other.
 WORKERS ?= auto
 
-.PHONY: demo test lab bench screenshots lint clean
+.PHONY: demo test notebooks lab bench screenshots lint clean
 
 demo: $(READY)
 	$(BIN)/mut3r demo --out outputs
@@ -19,6 +19,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+notebooks: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/mut3r notebooks --workers 2 --out outputs/notebooks --map notebooks/README.md
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

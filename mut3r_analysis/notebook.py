@@ -1,6 +1,7 @@
 """Executing the project's notebooks with parameters."""
 
 import ast
+import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 
 _PACKAGE = Path(__file__).resolve().parent
-_ROOTS = (_PACKAGE / "notebooks", _PACKAGE.parent / "notebooks")
+NOTEBOOK_FOLDERS = (_PACKAGE / "notebooks", _PACKAGE.parent / "notebooks")
 """Where notebooks are: in an installed package, and in a checkout."""
 
 _REMOTE_SCRIPT = re.compile(
@@ -31,10 +32,10 @@ def find_notebook(name: str) -> Path:
         When there is none of that name; the message lists those there are.
     """
     file = Path(name).with_suffix(".ipynb").name
-    for root in _ROOTS:
+    for root in NOTEBOOK_FOLDERS:
         if (root / file).is_file():
             return root / file
-    present = sorted({path.stem for root in _ROOTS for path in root.glob("*.ipynb")})
+    present = sorted({path.stem for root in NOTEBOOK_FOLDERS for path in root.glob("*.ipynb")})
     raise MissingFile(
         f"no notebook {file!r}; there are: {', '.join(present) or 'none'}. Notebooks come with a "
         "checkout of the repository and with its wheel; install again from either"
@@ -47,6 +48,7 @@ def execute_notebook(
     out_html: str | Path | None = None,
     timeout: float = 600,
     on_cell: Callable[[int, int], None] | None = None,
+    ignore_unknown: bool = False,
 ) -> Any:
     """Execute a notebook with parameters, in a fresh kernel.
 
@@ -64,6 +66,8 @@ def execute_notebook(
         Seconds that one cell may take.
     on_cell : callable, optional
         Called with the number of cells done and of all cells, before each.
+    ignore_unknown : bool
+        Leave out parameters that the notebook does not have, instead of refusing them.
 
     Returns
     -------
@@ -89,7 +93,9 @@ def execute_notebook(
     place = _parameters_cell(notebook, path)
     known = _assigned_names(notebook.cells[place].source)
     unknown = sorted(set(parameters) - set(known))
-    if unknown:
+    if ignore_unknown:
+        parameters = {name: value for name, value in parameters.items() if name in known}
+    elif unknown:
         raise InvalidArgument(
             f"{path.name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}"
         )
@@ -104,10 +110,20 @@ def execute_notebook(
     if on_cell is not None:
         count = len(notebook.cells)
         client.on_cell_start = lambda cell, cell_index: on_cell(cell_index, count)
-    client.execute()
+    _run(client)
     if out_html is not None:
         _write_page(notebook, Path(out_html))
     return notebook
+
+
+def _run(client: Any) -> None:
+    """Execute, with an event loop that is closed afterwards where the caller has none."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(client.async_execute())
+    else:
+        client.execute()
 
 
 def _parameters_cell(notebook: Any, path: Path) -> int:

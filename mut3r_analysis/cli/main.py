@@ -14,6 +14,7 @@ _COMMANDS = (
     "mut3r_analysis.cli.plan",
     "mut3r_analysis.cli.convert",
     "mut3r_analysis.cli.doctor",
+    "mut3r_analysis.cli.notebooks",
     "mut3r_analysis.evaluation.command",
     "mut3r_analysis.metrics.command",
     "mut3r_analysis.sequences.layouts.command",

@@ -1,0 +1,71 @@
+"""``mut3r notebooks``: execute the studies, and write the page that says what they found."""
+
+import argparse
+import ast
+import sys
+from pathlib import Path
+from typing import Any
+
+from mut3r_analysis.errors import InvalidArgument
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command's parser."""
+    parser = verbs.add_parser(
+        "notebooks",
+        help="execute the project's notebooks and keep them as pages",
+        description="Execute notebooks with their own parameters, or with some in their place, and "
+        "write each as a page that needs no network. Exit status 1 when a cell fails.",
+    )
+    parser.add_argument("names", nargs="*", help="notebooks, for example 02 08 (default: all)")
+    parser.add_argument("--out", default="outputs/notebooks", help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter, for example backbone=/data/cut3r_512_dpt_4_64.pth, or "
+        "sequences=\"['sintel:/data/sintel/training#alley_2']\"",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="notebooks at a time")
+    parser.add_argument(
+        "--map", metavar="FILE", help="also write the page of all findings, as Markdown"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the verb."""
+    from tqdm.auto import tqdm
+
+    from mut3r_analysis.notebook_map import execute_all, notebook_map, notebook_names
+
+    known = notebook_names()
+    names = [name for name in known if not args.names or name.startswith(tuple(args.names))]
+    if not names:
+        raise InvalidArgument(f"no notebook begins with {args.names}; there are {known}")
+    parameters = dict(_assignment(text) for text in args.set)
+    failed = []
+    with tqdm(total=len(names), desc="notebooks", unit="notebook") as bar:
+        for ended in execute_all(names, args.out, parameters, workers=args.workers):
+            bar.update()
+            state = f"failed: {ended.error}" if ended.error else f"{args.out}/{ended.name}.html"
+            tqdm.write(f"{ended.name}  {ended.seconds / 60:.1f} min  {state}", file=sys.stdout)
+            failed += [ended.name] if ended.error else []
+    if failed:
+        print(f"{len(failed)} of {len(names)} notebooks failed: {', '.join(failed)}")
+        return 1
+    if args.map:
+        Path(args.map).write_text(notebook_map(args.out), encoding="utf-8")
+        print(f"wrote {args.map}")
+    return 0
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, mark, value = text.partition("=")
+    if not mark or not name.isidentifier():
+        raise InvalidArgument(f"--set takes NAME=VALUE, got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value

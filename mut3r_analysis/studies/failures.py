@@ -1,0 +1,267 @@
+"""Failure cases: from a sweep to the sequences, frames, patches, layers and heads it went wrong at.
+
+Harm is the error with a treatment minus the error without, on the same sequence or frame. Where
+there is no truth there is no harm to be known, and what is ranked is how far two runs differ.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.opening import open_run
+from mut3r_analysis.running.streaming import run_batch
+from mut3r_analysis.studies.estimates import change, spelled, verdict
+from mut3r_analysis.studies.finding import Finding
+
+ERRORS = ("abs_rel", "rpe_translation", "rpe_rotation", "ate")
+"""Metrics that are errors, in the order in which they are looked for."""
+
+DIFFERENCE = "depth_difference"
+_SITES = ("image_self", "image_to_state")
+_STATISTICS = ("entropy", "logsumexp", "max_weight")
+
+Cell = Mapping[str, Any]
+
+
+def metric_of(table: xr.Dataset) -> str:
+    """Return the first error metric that a sweep has per frame; else `DIFFERENCE`."""
+    for name in ERRORS:
+        if f"frame_{name}" in table and bool(table[f"frame_{name}"].notnull().any()):
+            return name
+    return DIFFERENCE
+
+
+def harms(table: xr.Dataset, reference: Cell, treatment: Cell, metric: str) -> xr.Dataset:
+    """Compare two cells of a sweep, sequence by sequence and frame by frame.
+
+    Parameters
+    ----------
+    table : Dataset
+        From `sweep`.
+    reference, treatment : mapping
+        Labels that select one configuration each, for example ``{"configuration": "plain"}``.
+    metric : str
+        One of `ERRORS`, or `DIFFERENCE`: the median over pixels of the absolute difference of log
+        depth between the two runs, in percent, which needs no truth.
+
+    Returns
+    -------
+    Dataset
+        ``reference``, ``treatment`` and ``harm`` (sequence), the worst first, and ``frame_harm``
+        (sequence, frame), all in the unit of the metric.
+    """
+    first, second = _cell(table, reference), _cell(table, treatment)
+    if metric == DIFFERENCE:
+        return _differences(first, second)
+    if metric not in table:
+        raise InvalidArgument(f"the sweep has no {metric!r}; use one of {ERRORS} or {DIFFERENCE!r}")
+    harm = second[metric] - first[metric]
+    frames = second[f"frame_{metric}"] - first[f"frame_{metric}"]
+    attrs = {key: table[metric].attrs.get(key, "1") for key in ("long_name", "units")}
+    found = xr.Dataset(
+        {
+            "reference": first[metric].drop_vars(list(reference), errors="ignore"),
+            "treatment": second[metric].drop_vars(list(treatment), errors="ignore"),
+            "harm": harm,
+            "frame_harm": frames,
+        }
+    ).reset_coords(drop=True)
+    for name, variable in found.data_vars.items():
+        text = f"harm: {attrs['long_name']}" if "harm" in str(name) else attrs["long_name"]
+        variable.attrs = {**attrs, "long_name": text}
+    return found.isel(sequence=np.argsort(-found["harm"].fillna(-np.inf).values, kind="stable"))
+
+
+def worst_frames(found: xr.Dataset, count: int = 8, *, gain: bool = False) -> pd.DataFrame:
+    """List the frames with the greatest harm, or gain.
+
+    Parameters
+    ----------
+    found : Dataset
+        From :func:`harms`.
+    count : int
+    gain : bool
+        The frames that a treatment helped most instead.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``sequence``, ``frame``, ``harm``.
+    """
+    flat = found["frame_harm"].to_series().dropna().rename("harm").reset_index()
+    flat = flat.sort_values("harm", ascending=gain, kind="stable").head(count)
+    return flat[["sequence", "frame", "harm"]].reset_index(drop=True)
+
+
+def patch_harm(
+    reference: xr.DataTree, treatment: xr.DataTree, frame: int, patch: int
+) -> xr.DataArray:
+    """Return where in a frame a treatment did harm.
+
+    Parameters
+    ----------
+    reference, treatment : DataTree
+        Runs of one sequence.
+    frame : int
+        Label of the frame.
+    patch : int
+        Side of a patch, px.
+
+    Returns
+    -------
+    DataArray
+        (patch_row, patch_col), percent: the mean over a patch's pixels of the absolute log error
+        of depth, after one median scale per run and frame, with the treatment minus without.
+        Where the runs hold no true depth, the absolute difference of their log depths.
+    """
+    one, other = (
+        run["prediction"].to_dataset()["depth"].sel(frame=frame) for run in (reference, treatment)
+    )
+    if "truth" in reference.children and "depth" in reference["truth"]:
+        truth = reference["truth"].to_dataset()["depth"].sel(frame=frame)
+        errors = _log_error(other, truth) - _log_error(one, truth)
+        name = "harm to depth"
+    else:
+        errors = np.abs(np.log(other.clip(1e-6)) - np.log(one.clip(1e-6)))
+        name = "difference of depth"
+    blocks = (100 * errors).coarsen(y=patch, x=patch, boundary="trim").mean()
+    found = blocks.rename(y="patch_row", x="patch_col").reset_coords(drop=True)
+    found = found.assign_coords(
+        patch_row=np.arange(found.sizes["patch_row"]), patch_col=np.arange(found.sizes["patch_col"])
+    )
+    return found.assign_attrs({"long_name": name, "units": "%"})
+
+
+def attention_change(
+    backbone: CUT3R,
+    sequence: xr.Dataset,
+    reference: Configuration,
+    treatment: Configuration,
+    frame: int,
+    row: int,
+    column: int,
+) -> xr.DataArray:
+    """Return at which layers and heads a treatment changed what a patch attends to.
+
+    The two configurations run again up to the frame, whose attention is captured: logits before a
+    gate of that layer acts on them, so a change comes from the layers and frames before.
+
+    Parameters
+    ----------
+    backbone : CUT3R
+    sequence : Dataset
+    reference, treatment : Configuration
+    frame : int
+        Label of the frame.
+    row, column : int
+        The patch.
+
+    Returns
+    -------
+    DataArray
+        (site, statistic, layer, head): absolute change of the statistic, in units of its standard
+        deviation over the patches of the reference.
+    """
+    labels = sequence["frame"].values.tolist()
+    if frame not in labels:
+        raise InvalidArgument(f"the sequence has no frame {frame}; it has {labels}")
+    place = labels.index(frame)
+    capture = Capture(statistics=_STATISTICS, sites=_SITES, frames=[place])
+    short = sequence.isel(frame=slice(0, place + 1))
+    runs = run_batch(
+        backbone, short, [reference, treatment], capture=capture, outputs=("pose",), progress=False
+    )
+    sites = []
+    for site in _SITES:
+        one, other = (run[f"attention/{site}"].to_dataset().isel(frame=0) for run in runs)
+        parts = []
+        for name in _STATISTICS:
+            spread = one[name].sel(token="patch").std("query")
+            values = abs(other[name] - one[name]).sel(
+                token="patch", patch_row=row, patch_col=column
+            )
+            parts.append((values.squeeze(drop=True) / spread).reset_coords(drop=True))
+        sites.append(xr.concat(parts, dim=pd.Index(_STATISTICS, name="statistic")))
+    found = xr.concat(sites, dim=pd.Index(_SITES, name="site"))
+    return found.assign_attrs({"long_name": "change of attention", "units": "sd over patches"})
+
+
+def finding(
+    table: xr.Dataset, reference: Cell, treatment: Cell, metric: str, story: Mapping[str, Any]
+) -> Finding:
+    """Say what the sweep's worst case is and where it was found.
+
+    Parameters
+    ----------
+    table, reference, treatment, metric
+        As for :func:`harms`.
+    story : mapping
+        ``sequence``, ``frame``, ``row``, ``column``, ``score``, ``moving`` (None without truth),
+        ``site``, ``layer``, ``head`` of the worst frame.
+    """
+    found = harms(table, reference, treatment, metric)
+    units = found["harm"].attrs["units"]
+    unit = "" if units == "1" else f" {units}"
+    harm = found["harm"].dropna("sequence")
+    where = (
+        f"the worst frame is {story['frame']} of {story['sequence']}, at patch "
+        f"({story['row']}, {story['column']}) with a motion score of {story['score']:.2f}"
+    )
+    if story.get("moving") is not None:
+        where += f" and a truly moving share of {story['moving']:.2f}"
+    where += (
+        f"; attention there changed most at {story['site']}, layer {story['layer']}, head "
+        f"{story['head']}."
+    )
+    question = "Where does gating fail?"
+    if metric == DIFFERENCE:
+        answer = (
+            f"No ground truth: only differences between runs are known. Depth differs by "
+            f"{float(harm.mean()):.2g}{unit} on average over {harm.sizes['sequence']} sequence(s); "
+        )
+        return Finding(question, answer + where, {"mean": float(harm.mean()), **story})
+    hurt = int((harm > 0).sum())
+    cell = change(found["treatment"], found["reference"])
+    answer = (
+        f"Gating raises {metric} on {hurt} of {harm.sizes['sequence']} sequences; the mean changes "
+        f"by {spelled(cell)}: {verdict(cell)}. The sequence hurt most is "
+        f"{harm['sequence'].values[0]} ({float(harm[0]):+.3g}{unit}), the one helped most "
+        f"{harm['sequence'].values[-1]} ({float(harm[-1]):+.3g}{unit}); "
+    )
+    return Finding(question, answer + where, {"hurt": hurt, "metric": metric, **story})
+
+
+def _cell(table: xr.Dataset, labels: Cell) -> xr.Dataset:
+    cell = table.sel(dict(labels))
+    left = set(cell["run"].dims) - {"sequence"}
+    if left:
+        raise InvalidArgument(f"select one configuration; {sorted(map(str, left))} are left")
+    return cell
+
+
+def _differences(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
+    rows = []
+    for one, other in zip(first["run"].values, second["run"].values, strict=True):
+        if not one or not other:
+            rows.append(xr.DataArray([], dims="frame", coords={"frame": np.array([], int)}))
+            continue
+        a, b = (np.log(open_run(str(x))["prediction/depth"].clip(1e-6)) for x in (one, other))
+        rows.append((100 * np.abs(b - a)).median(["y", "x"]).reset_coords(drop=True))
+    frames = xr.concat(rows, dim=first["sequence"].reset_coords(drop=True), join="outer")
+    found = xr.Dataset({"harm": frames.mean("frame"), "frame_harm": frames})
+    for variable in found.data_vars.values():
+        variable.attrs = {"long_name": "difference of depth", "units": "%"}
+    return found.isel(sequence=np.argsort(-found["harm"].fillna(-np.inf).values, kind="stable"))
+
+
+def _log_error(depth: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
+    known = truth.where(truth > 0)
+    ratio: xr.DataArray = np.log(depth.clip(1e-6)) - np.log(known)  # type: ignore[assignment]
+    return abs(ratio - ratio.median())

@@ -1,0 +1,76 @@
+"""``mut3r notebooks``: executes, fails loudly, and writes the map of what was found."""
+
+import nbformat
+import pytest
+
+from mut3r_analysis import notebook, notebook_map
+from mut3r_analysis.cli import main
+from mut3r_analysis.errors import MissingFile
+
+PARAMETERS = "frames = 3  # at most so many\nbackbone = 'tiny'  # a name, or a path."
+FINDING = (
+    "from mut3r_analysis.studies.finding import Finding\n"
+    "Finding('How many?', f'{frames} frames.', {'frames': frames})"
+)
+
+
+def write(folder, name, *cells, parameters=PARAMETERS):
+    made = nbformat.v4.new_notebook()
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    made.cells.append(nbformat.v4.new_markdown_cell("# A title\n\nWhat is\nasked."))
+    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    made.cells += [first, *map(nbformat.v4.new_code_cell, cells)]
+    nbformat.write(made, folder / f"{name}.ipynb")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    home = tmp_path / "notebooks"
+    home.mkdir()
+    for module in (notebook, notebook_map):
+        monkeypatch.setattr(module, "NOTEBOOK_FOLDERS", (home,))
+    return home
+
+
+def test_the_map_says_what_executed_notebooks_found(folder, tmp_path, capsys):
+    write(folder, "01_counting", FINDING)
+    write(folder, "02_looking", "frames + 1")
+    out, page = tmp_path / "out", tmp_path / "README.md"
+    arguments = ["notebooks", "--out", str(out), "--set", "frames=5", "--set", "nobody=1"]
+    assert main([*arguments, "--map", str(page)]) == 0
+    text = page.read_text()
+    assert "**How many?** 5 frames." in text
+    assert "What is asked." in text
+    assert "`backbone`: a name, or a path." in text
+    assert (out / "01_counting.html").is_file()
+    assert "min" in capsys.readouterr().out
+
+
+def test_a_failing_cell_fails_the_command_and_leaves_no_stale_page(folder, tmp_path, capsys):
+    write(folder, "01_counting", FINDING)
+    write(folder, "02_broken", "1 / 0")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "02_broken.html").write_text("from an earlier time")
+    page = tmp_path / "README.md"
+    assert main(["notebooks", "--out", str(out), "--map", str(page)]) == 1
+    printed = capsys.readouterr().out
+    assert "ZeroDivisionError" in printed
+    assert "1 of 2 notebooks failed: 02_broken" in printed
+    assert not (out / "02_broken.html").exists()
+    assert (out / "01_counting.html").exists()
+    assert not page.exists()
+
+
+def test_a_map_needs_every_notebook(folder, tmp_path):
+    write(folder, "01_counting", FINDING)
+    with pytest.raises(MissingFile, match="01_counting"):
+        notebook_map.notebook_map(tmp_path)
+
+
+def test_a_name_that_is_no_notebook_and_a_setting_that_is_none_are_refused(folder, capsys):
+    write(folder, "01_counting", FINDING)
+    assert main(["notebooks", "99"]) == 1
+    assert "01_counting" in capsys.readouterr().err
+    assert main(["notebooks", "--set", "frames"]) == 1
+    assert "NAME=VALUE" in capsys.readouterr().err

@@ -1,0 +1,169 @@
+"""From the sweep to the worst frame, patch, layer and head; on data whose answer is known."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import mut3r_analysis as m3
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.studies.failures import (
+    DIFFERENCE,
+    attention_change,
+    finding,
+    harms,
+    metric_of,
+    patch_harm,
+    worst_frames,
+)
+from mut3r_analysis.studies.finding import findings_of
+
+CELLS = {"reference": {"configuration": "plain"}, "treatment": {"configuration": "gated"}}
+STORY = {
+    "sequence": "b",
+    "frame": 2,
+    "row": 1,
+    "column": 3,
+    "score": 0.9,
+    "moving": 0.0,
+    "site": "image_self",
+    "layer": 4,
+    "head": 1,
+}
+
+
+@pytest.fixture
+def table():
+    """Six sequences of three frames; gating hurts "b" most, at its last frame, and helps "a"."""
+    names = list("abcdef")
+    plain = np.full((6, 3), 0.2)
+    gated = plain + np.array([-0.1, 0.3, 0.01, 0.02, 0.03, 0.04])[:, None]
+    gated[1] += [0.0, -0.1, 0.1]
+    frames = np.stack([plain, gated])
+    dims = ("configuration", "sequence")
+    attrs = {"long_name": "relative depth error", "units": "1"}
+    return xr.Dataset(
+        {
+            "abs_rel": (dims, frames.mean(-1), attrs),
+            "frame_abs_rel": ((*dims, "frame"), frames, attrs),
+            "run": (dims, np.full((2, 6), "", dtype=str)),
+        },
+        coords={"configuration": ["plain", "gated"], "sequence": names, "frame": [0, 1, 2]},
+    )
+
+
+def test_sequences_and_frames_are_ranked_by_harm(table):
+    metric = metric_of(table)
+    assert metric == "abs_rel"
+    found = harms(table, **CELLS, metric=metric)
+    assert found["sequence"].values.tolist() == ["b", "f", "e", "d", "c", "a"]
+    assert float(found["harm"][0]) == pytest.approx(0.3)
+    worst = worst_frames(found, 2)
+    assert worst["sequence"].tolist() == ["b", "b"]
+    assert worst["frame"].tolist() == [2, 0]
+    assert worst["harm"].tolist() == pytest.approx([0.4, 0.3])
+    assert worst_frames(found, 1, gain=True)["sequence"].tolist() == ["a"]
+
+
+def test_the_sentence_follows_the_data(table):
+    said = finding(table, **CELLS, metric="abs_rel", story=STORY)
+    assert "5 of 6 sequences" in said.answer
+    assert "hurt most is b (+0.3)" in said.answer
+    assert ": higher." in said.answer or "no difference" in said.answer
+    swapped = table.assign_coords(configuration=["gated", "plain"])
+    other = finding(swapped, **CELLS, metric="abs_rel", story=STORY)
+    assert "1 of 6 sequences" in other.answer
+    assert "hurt most is a" in other.answer
+
+
+def test_harm_is_found_at_the_patch_that_has_it():
+    truth = np.full((1, 16, 16), 2.0, np.float32)
+    good, bad = truth.copy(), truth.copy()
+    bad[0, 8:, :8] *= 1.5
+    dims = ("frame", "y", "x")
+
+    def run(depth):
+        return xr.DataTree.from_dict(
+            {
+                "prediction": xr.Dataset({"depth": (dims, depth)}, {"frame": [7]}),
+                "truth": xr.Dataset({"depth": (dims, truth)}, {"frame": [7]}),
+            }
+        )
+
+    found = patch_harm(run(good), run(bad), frame=7, patch=8)
+    assert found.shape == (2, 2)
+    assert float(found.sel(patch_row=1, patch_col=0)) == pytest.approx(100 * np.log(1.5), rel=1e-4)
+    assert float(found.sum()) == pytest.approx(100 * np.log(1.5), rel=1e-4)
+    assert found.attrs["units"] == "%"
+
+
+def test_attention_cannot_change_before_a_gate_has_acted():
+    backbone = m3.load_backbone("tiny", device="cpu")
+    sequence = m3.open_sequence("scenes/orbit-03", stop=2)
+    gated = m3.Configuration(cue=m3.Cue.mut3r(), gate=m3.Gate.mut3r(layers=(2, 4)))
+    change = attention_change(backbone, sequence, m3.Configuration(), gated, 0, 2, 3)
+    assert change.dims == ("site", "statistic", "layer", "head")
+    assert float(change.sel(layer=[0, 1], site="image_self").max()) < 1e-3
+    assert float(change.sel(layer=[4, 5]).max()) > 1e-2
+    with pytest.raises(InvalidArgument, match="no frame 9"):
+        attention_change(backbone, sequence, m3.Configuration(), gated, 9, 2, 3)
+
+
+def test_one_configuration_has_to_be_selected(table):
+    with pytest.raises(InvalidArgument, match="configuration"):
+        harms(table, {}, {"configuration": "gated"}, "abs_rel")
+    with pytest.raises(InvalidArgument, match="no 'ate'"):
+        harms(table, **CELLS, metric="ate")
+
+
+@pytest.mark.slow
+def test_the_notebook_walks_from_the_number_to_the_head(tmp_path):
+    done = execute_notebook(
+        find_notebook("10_failure_cases"),
+        {
+            "sequences": ["scenes/orbit-0[13]"],
+            "frames": 3,
+            "out": str(tmp_path),
+            "progress": False,
+        },
+    )
+    (said,) = findings_of(done)
+    table = m3.open_sweep(tmp_path)
+    found = harms(table, **CELLS, metric=said.values["metric"])
+    worst = worst_frames(found, 1).iloc[0]
+    assert (said.values["sequence"], said.values["frame"]) == (worst["sequence"], worst["frame"])
+    assert f"{said.values['hurt']} of 2 sequences" in said.answer
+
+
+@pytest.mark.slow
+def test_the_notebook_says_what_is_missing_without_ground_truth(shared, tmp_path):
+    folder = sorted(path for path in (shared / "frames").iterdir() if path.is_dir())[0]
+    done = execute_notebook(
+        find_notebook("10_failure_cases"),
+        {
+            "backbone": "random:small",
+            "sequences": [str(folder)],
+            "frames": 3,
+            "out": str(tmp_path),
+            "progress": False,
+        },
+    )
+    (said,) = findings_of(done)
+    assert "No ground truth" in said.answer
+    assert said.values["moving"] is None
+
+
+def test_without_truth_what_is_ranked_is_the_difference(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 255, (3, 48, 64, 3), np.uint8)
+    table = m3.sweep(
+        "tiny",
+        m3.open_sequence(frames),
+        configurations={"plain": {}, "gated": {"cue": m3.Cue.mut3r(), "gate": m3.Gate.mut3r()}},
+        outputs=("depth",),
+        out=tmp_path,
+        progress=False,
+    )
+    assert metric_of(table) == DIFFERENCE
+    found = harms(table, **CELLS, metric=DIFFERENCE)
+    assert float(found["harm"][0]) > 0
+    assert found["frame_harm"].sizes == {"sequence": 1, "frame": 3}
