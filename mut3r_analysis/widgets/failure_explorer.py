@@ -11,6 +11,7 @@ import xarray as xr
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.reading import source_line
 from mut3r_analysis.figures.seen import frames_seen
+from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.widgets.attention_explorer import AttentionExplorer
 from mut3r_analysis.widgets.explorer import (
     Answer,
@@ -108,6 +109,55 @@ class FailureExplorer(Explorer):
         self.metric = next(iter(self._series))
         self.rank = held["ranks"][0]
         self.frame = self.worst()[0]
+
+    @classmethod
+    def of_sweep(
+        cls,
+        table: xr.Dataset,
+        name: str,
+        cells: Mapping[str, Mapping[str, Any]],
+        sequence: xr.Dataset | None = None,
+        **options: Any,
+    ) -> "FailureExplorer":
+        """Explore cells of a sweep on one of its sequences.
+
+        Parameters
+        ----------
+        table : xarray.Dataset
+            From `sweep` or `open_sweep`.
+        name : str
+            The sequence, as the table labels it.
+        cells : mapping
+            One or two runs: name -> the labels of its configuration, for example
+            ``{"plain": {"configuration": "plain"}, "gated": {"configuration": "own cue"}}``.
+        sequence : xarray.Dataset, optional
+            The sequence that was run, for its frames.
+        **options
+            As for the class.
+
+        Raises
+        ------
+        InvalidArgument
+            For labels that the table does not have, that leave more than one run, or whose run
+            is not finished.
+        """
+        runs = {}
+        for given, labels in cells.items():
+            try:
+                cell = table["run"].sel({**labels, "sequence": name})
+            except KeyError as error:
+                raise InvalidArgument(
+                    f"the sweep has no cell {dict(labels)} of {name!r}: {error}"
+                ) from error
+            if cell.ndim:
+                raise InvalidArgument(
+                    f"{dict(labels)} leaves {', '.join(map(str, cell.dims))} open; give a label "
+                    "for each"
+                )
+            if not cell.item():
+                raise InvalidArgument(f"the run {dict(labels)} of {name!r} is not finished")
+            runs[given] = open_run(str(cell.item()))
+        return cls(runs, sequence, **options)
 
     def worst(self, count: int = _WORST) -> list[int]:
         """Return the labels of the worst frames under the current ranking, worst first."""

@@ -4,6 +4,7 @@ import nbformat
 import pytest
 
 from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.studies.finding import findings_of
 
 NOTEBOOK = "03_asymmetric_gating"
 
@@ -25,19 +26,24 @@ def test_the_gating_notebook_is_committed_clean():
 
 
 @pytest.mark.slow
-def test_the_two_facts_hold_where_the_notebook_says_so(shared):
+def test_the_two_facts_hold_where_the_notebook_says_so(shared, tmp_path):
     notebook = execute_notebook(
         find_notebook(NOTEBOOK),
         {
             "backbone": "random:small",
             "folder": str(shared / "frames" / "walking_woman"),
             "frames": 2,
+            "sequences": [str(shared / "frames" / "walking_woman")],
+            "scored_frames": 2,
+            "out": str(tmp_path),
             "progress": False,
         },
     )
     assert float(said(notebook, "say-constant").split("**")[1]) < 1e-5
-    change, same = said(notebook, "say-bias").split("**")[1:4:2]
-    assert float(change) < 1e-13
-    assert same == "True"
+    scored, literal = findings_of(notebook)
+    assert "No ground truth" in scored.answer
+    assert literal.values["change"] < 1e-13
+    assert literal.values["equal"] is True
+    assert "bit for bit" in literal.answer
     assert "without contrast" in said(notebook, "say-refused")
     assert said(notebook, "say-effects").count("**") == 4  # the scene and the folder

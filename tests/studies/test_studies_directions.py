@@ -1,0 +1,65 @@
+"""Directions of gating alone and left out: what is run, and the sentence about it."""
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.motion import Cue
+from mut3r_analysis.motion.realisations import DIRECTIONS
+from mut3r_analysis.studies.directions import (
+    ALL,
+    PLAIN,
+    direction_changes,
+    direction_configurations,
+    finding,
+)
+
+
+def swept(factors):
+    """A sweep in which each configuration multiplies the error of every sequence by a factor."""
+    names = list(direction_configurations(Cue.mut3r()))
+    base = np.array([1.0, 2.0, 3.0, 1.5, 2.5, 0.5, 4.0])
+    factor = np.array([factors.get(name, 1.0) for name in names])
+    values = factor[:, None] * base
+    dims = ("configuration", "sequence")
+    return xr.Dataset(
+        {name: (dims, values, {"long_name": name, "units": "m"}) for name in ("abs_rel", "ate")},
+        coords={"configuration": names, "sequence": list("abcdefg")},
+    )
+
+
+def test_every_direction_is_alone_once_and_left_out_once():
+    found = direction_configurations(Cue.mut3r(), beta=2.0)
+    acting = {
+        label: {d for d in DIRECTIONS if item.gate and getattr(item.gate, d)}
+        for label, item in found.items()
+    }
+    assert acting[PLAIN] == set()
+    assert acting[ALL] == set(DIRECTIONS)
+    for name in DIRECTIONS:
+        assert acting[f"only {name}"] == {name}
+        assert acting[f"without {name}"] == set(DIRECTIONS) - {name}
+    assert {item.gate.beta for item in found.values() if item.gate} == {2.0}
+
+
+def test_changes_are_percent_of_the_plain_backbone():
+    changes = direction_changes(swept({ALL: 0.8, "only image_self": 1.1}))
+    cell = changes.sel(metric="abs_rel")
+    assert PLAIN not in cell["configuration"]
+    np.testing.assert_allclose(float(cell["value"].sel(configuration=ALL)), -20)
+    np.testing.assert_allclose(float(cell["upper"].sel(configuration="only image_self")), 10)
+
+
+def test_the_sentence_follows_the_data():
+    one = finding(direction_changes(swept({ALL: 0.8, "only image_self": 1.1})))
+    other = finding(direction_changes(swept({ALL: 1.3, "only state_to_image": 0.5})))
+    assert "-20.0 [-20.0, -20.0] % (n = 7) with all three (lower)" in one.answer
+    assert "with image_self: +10.0" in one.answer
+    assert "+30.0" in other.answer
+    assert "(higher)" in other.answer
+    assert "with state_to_image: -50.0" in other.answer
+
+
+def test_without_truth_nothing_is_claimed():
+    table = swept({}).drop_vars(["abs_rel", "ate"])
+    assert direction_changes(table) is None
+    assert "No ground truth" in finding(None).answer
