@@ -1,0 +1,237 @@
+"""A table of values as a heat map whose cells say their numbers."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.figures.styling import STATISTIC_COLORS, Size, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from mut3r_analysis.figures.page import Page
+    from mut3r_analysis.figures.panels import Part, Placed, Sheet
+
+DIVERGING_COLORS = "PuOr_r"
+_LABEL_SHARE = 0.32
+"""Of the width, where longer labels of rows are broken."""
+
+_LEAST_DIGITS = 4.4
+"""Size of numbers below which they are left out, points."""
+
+_CELL, _LEAST_CELL = 0.32, 0.075
+"""Usual height and least width of a cell, inches."""
+
+_TIGHTEST = 0.62
+"""Share of the usual distance of rows below which a figure grows beyond its size."""
+
+_LONGEST_BAR = 2.4
+"""Inches."""
+
+
+def matrix(
+    values: xr.DataArray | xr.Dataset,
+    *,
+    rows: str,
+    columns: str,
+    panels: str | None = None,
+    center: float | None = None,
+    annotate: bool = True,
+    title: str,
+    subtitle: str = "",
+    source: str = "",
+    size: str = "page",
+) -> "Page":
+    """Show values over two dimensions as colours, with the numbers in the cells.
+
+    Parameters
+    ----------
+    values : xarray.DataArray or xarray.Dataset
+        Over the dimensions named below; of a Dataset, its ``value``. Missing values are hatched,
+        and the subtitle says so.
+    rows, columns : str
+        Dimensions; the first row is on top.
+    panels : str, optional
+        Dimension whose entries are panels; all share axes and colours.
+    center : float, optional
+        Value of the neutral colour: colours then diverge from it, equally to both sides.
+    annotate : bool
+        Write the numbers, all with the same decimals. Cells too small for them are left without.
+    title, subtitle, source : str
+        What is shown, how it was selected, where it comes from.
+    size : {"column", "page", "slide"}
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Labelled by ``long_name`` and ``units`` of the values and of the coordinates.
+
+    Raises
+    ------
+    InvalidArgument
+        When the dimensions do not fit; the message says which there are.
+    """
+    from mut3r_analysis.figures.panels import close_sheet, open_sheet, place, wrapped
+    from mut3r_analysis.figures.reading import sentence
+
+    placed = place(values, panels=panels, rows=rows, columns=columns)
+    panel, row, column = placed.parts
+    grids = placed.value
+    missing = "hatched: no value" if np.isnan(grids).any() else ""
+    texts = (title, sentence(subtitle, missing), source)
+    with style(size) as page:
+        labels = [wrapped(label, _LABEL_SHARE * page.width, page) for label in row.labels]
+        numbers = _numbers(grids) if annotate else None
+        plan = _plan(placed, labels, numbers, page)
+        headings = [wrapped(text, 0.92 * plan.cell * grids.shape[2], page)
+                    for text in panel.headings()]  # fmt: skip
+        height = plan.height(headings if panels else [], page)
+        sheet = open_sheet(page, plan.shape, height, texts, headings, None)
+        colors = _colors(grids, center)
+        for index, axis in enumerate(sheet.axes):
+            drawn = _draw_panel(axis, grids[index], colors, page)
+            if numbers is not None and plan.digits >= _LEAST_DIGITS * page.scale:
+                _write(axis, drawn, grids[index], numbers[index], plan.digits)
+            axis.tick_params(axis="y", labelleft=axis in sheet.left, labelsize=plan.text)
+            axis.tick_params(axis="x", labelrotation=90 if plan.upright else 0)
+        sheet.axes[0].set_yticks(np.arange(len(labels)), labels, linespacing=1.0)
+        _label_columns(sheet.axes[0], column, plan, page)
+        for axis in sheet.left:
+            axis.set_ylabel(wrapped(row.title, len(labels) * plan.pitch, page), linespacing=1.0)
+        _explain(sheet, drawn, placed.label, height)
+        close_sheet(sheet, column.title, [], None)
+    return sheet.figure
+
+
+class _Plan(NamedTuple):
+    """Arrangement of panels and cells: inches; sizes of labels and of numbers in points."""
+
+    shape: tuple[int, int]
+    cell: float
+    pitch: float
+    text: float
+    digits: float
+    below: float
+    upright: bool
+    entries: int
+
+    def height(self, headings: list[str], page: Size) -> float:
+        """Return the height of all panels with their headings and the labels below, inches."""
+        from mut3r_analysis.figures.panels import lines_in
+
+        above = 0.14 * page.scale * (lines_in(headings) if headings else 0) + 0.06 * page.scale
+        return self.shape[0] * (self.entries * self.pitch + above) + self.below
+
+
+def _plan(placed: "Placed", labels: list[str], numbers: Any, page: Size) -> _Plan:
+    """Give numbers the room they need where panels can stand above each other."""
+    from mut3r_analysis.figures.panels import (
+        FONT,
+        LETTER,
+        label_size,
+        lines_in,
+        shape_of,
+        text_width,
+    )
+
+    panels, entries, columns = placed.value.shape
+    room = page.width - text_width(labels, page) - 1.0 * page.scale
+    lines = lines_in(labels)
+    wanted = (0.14 * lines + 0.03) * page.scale
+    letters = 0 if numbers is None else max(map(len, numbers.flat))
+    readable = max((letters + 1) * LETTER * 0.85 * FONT / 72, 0.16) * page.scale
+    for least in (readable, _LEAST_CELL * page.scale):
+        shape = shape_of(panels, int(room / (least * columns)))
+        if shape[0] * entries * wanted <= page.tallest:
+            break
+    cell = 0.95 * room / shape[1] / columns
+    longest = text_width(placed.parts[2].labels, page) + 0.06 * page.scale
+    upright = placed.parts[2].numbers is None and longest > cell
+    below = 0.2 * page.scale + (longest if upright else 0.14 * page.scale)
+    # Few rows are taller, so that the colour bar beside them can be read.
+    pitch = max(wanted, min(cell, max(_CELL, 0.95 / shape[0] / entries) * page.scale))
+    fitting = (page.tallest - below) / shape[0] / entries
+    pitch = max(_TIGHTEST * wanted, min(pitch, fitting))
+    text = label_size(pitch, lines, page)
+    digits = min(0.9 * FONT * page.scale, 0.62 * pitch * 72)
+    if letters:
+        digits = min(digits, cell * 72 / (0.5 * (letters + 0.6)))
+    return _Plan(shape, cell, pitch, text, digits, below, upright, entries)
+
+
+def _numbers(grids: np.ndarray) -> np.ndarray:
+    """Write all values with so many decimals that the largest has three digits."""
+    finite = np.abs(grids[np.isfinite(grids)])
+    largest = float(finite.max()) if finite.size else 0.0
+    digits = 2 - int(np.floor(np.log10(largest))) if largest > 0 else 0
+    if digits > 5 or digits < -4:
+        spelled = [f"{value:.1e}" for value in grids.flat]
+    else:
+        spelled = [f"{value:.{max(0, digits)}f}" for value in grids.flat]
+    # What rounds to nothing has no sign.
+    unsigned = [text.lstrip("-") if not text.strip("-0.") else text for text in spelled]
+    cleaned = ["" if text == "nan" else text.replace("-", "−") for text in unsigned]
+    return np.array(cleaned, dtype=object).reshape(grids.shape)
+
+
+def _colors(grids: np.ndarray, center: float | None) -> dict[str, Any]:
+    from mut3r_analysis.figures.tiles import limits
+
+    low, high = limits(grids, share=0)
+    if center is None:
+        return {"cmap": STATISTIC_COLORS, "vmin": low, "vmax": high}
+    reach = max(abs(high - center), abs(low - center)) or 1e-12
+    return {"cmap": DIVERGING_COLORS, "vmin": center - reach, "vmax": center + reach}
+
+
+def _draw_panel(axis: "Axes", grid: np.ndarray, colors: dict[str, Any], page: Size) -> Any:
+    from matplotlib.patches import Rectangle
+
+    down, across = grid.shape
+    drawn = axis.imshow(grid, aspect="auto", **colors)
+    for y, x in np.argwhere(np.isnan(grid)):
+        # The hatch is drawn in the edge's colour; a white line around it is the grid's.
+        axis.add_patch(
+            Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor="#f2f2f2", edgecolor="#b8b8b8",
+                      hatch="////", linewidth=0)
+        )  # fmt: skip
+    axis.set_xticks(np.arange(across + 1) - 0.5, minor=True)
+    axis.set_yticks(np.arange(down + 1) - 0.5, minor=True)
+    axis.grid(which="minor", color="white", linewidth=0.5 * page.scale)
+    axis.tick_params(which="both", length=0)
+    axis.spines[:].set_visible(False)
+    return drawn
+
+
+def _write(axis: "Axes", drawn: Any, grid: np.ndarray, numbers: np.ndarray, points: float) -> None:
+    red, green, blue, _ = np.moveaxis(drawn.cmap(drawn.norm(np.ma.masked_invalid(grid))), -1, 0)
+    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+    for (y, x), text in np.ndenumerate(numbers):
+        color = "white" if dark[y, x] else "black"
+        axis.text(x, y, text, ha="center", va="center_baseline", color=color, fontsize=points)
+
+
+def _label_columns(axis: "Axes", column: "Part", plan: _Plan, page: Size) -> None:
+    from mut3r_analysis.figures.panels import text_width
+
+    longest = text_width(column.labels, page) + 0.06 * page.scale
+    every = 1 if plan.upright else max(1, int(np.ceil(longest / plan.cell)))
+    axis.set_xticks(np.arange(0, len(column.labels), every), column.labels[::every])
+
+
+def _explain(sheet: "Sheet", drawn: Any, label: str, height: float) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    from mut3r_analysis.figures.panels import wrapped
+
+    scale = sheet.page.scale
+    # A bar as long as a tall sheet would be its largest object.
+    share = min(1.0, _LONGEST_BAR * scale / height)
+    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+    bar = sheet.figure.colorbar(
+        drawn, ax=sheet.axes, shrink=share, aspect=share * height / (0.08 * scale), pad=0.02,
+        anchor=(0.0, 1.0), ticks=ticks,
+    )  # fmt: skip
+    bar.outline.set_visible(False)
+    bar.set_label(wrapped(label, 0.85 * share * height, sheet.page), linespacing=1.0)

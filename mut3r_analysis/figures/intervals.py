@@ -1,0 +1,186 @@
+"""Estimates with their intervals, one row each."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.figures.styling import INK, QUIET, Size, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from mut3r_analysis.figures.page import Page
+    from mut3r_analysis.figures.panels import Look, Placed
+
+_ROOMY_PANEL, _LEAST_PANEL = 1.4, 0.55
+"""Widths of a panel that are wished for and borne, inches."""
+
+_LABEL_SHARE = 0.42
+"""Of the width, where longer labels of rows are broken."""
+
+_TIGHTEST = 0.66
+"""Share of the usual distance of rows below which a figure grows beyond its size."""
+
+
+def interval_dots(
+    values: xr.Dataset | xr.DataArray,
+    *,
+    rows: str,
+    panels: str | None = None,
+    colors: str | None = None,
+    reference: float | None = 0.0,
+    title: str,
+    subtitle: str = "",
+    source: str = "",
+    size: str = "page",
+) -> "Page":
+    """Show each estimate as a dot on its interval, in rows that read like a table.
+
+    Parameters
+    ----------
+    values : xarray.Dataset
+        ``value``, ``lower`` and ``upper`` over the dimensions named below, as
+        :func:`mut3r_analysis.studies.estimates.estimate` returns them. Where the interval is NaN
+        the dot stands alone; where the value is NaN the row says "no value".
+    rows : str
+        Dimension whose entries are the rows, the first on top.
+    panels : str, optional
+        Dimension whose entries are panels; all share their axes.
+    colors : str, optional
+        Dimension whose entries stand below each other in a row, told apart by colour and marker.
+    reference : float, optional
+        Where a line stands, for example no change.
+    title, subtitle, source : str
+        What is shown, how it was selected, where it comes from.
+    size : {"column", "page", "slide"}
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Labelled by ``long_name`` and ``units`` of ``value`` and of the coordinates.
+
+    Raises
+    ------
+    InvalidArgument
+        When the dimensions do not fit; the message says which there are.
+    """
+    from mut3r_analysis.figures.panels import close_sheet, looks, open_sheet, place, wrapped
+
+    placed = place(values, panels=panels, colors=colors, rows=rows)
+    panel, color, row = placed.parts
+    series = looks(color, "colors")
+    explained = None if colors is None else color
+    with style(size) as page:
+        labels = [wrapped(label, _LABEL_SHARE * page.width, page) for label in row.labels]
+        plan = _plan(placed, labels, page)
+        headings = [wrapped(text, 0.92 * plan.width, page) for text in panel.headings()]
+        below = wrapped(placed.label, page.width - 0.8 * page.scale, page)
+        height = plan.height(below, headings if panels else [], page)
+        sheet = open_sheet(page, plan.shape, height, (title, subtitle, source), headings, explained)
+        handles: list[Any] = []
+        for index, axis in enumerate(sheet.axes):
+            handles = _draw_panel(axis, placed, index, series, reference, page)
+            axis.tick_params(axis="y", labelsize=plan.text, labelleft=axis in sheet.left)
+            axis.tick_params(axis="y", length=0, labelcolor=INK)
+        sheet.axes[0].set_yticks(np.arange(len(labels)), labels, linespacing=1.0)
+        _tick(sheet.axes[0], plan.width, page)
+        close_sheet(sheet, below, handles, explained)
+    return sheet.figure
+
+
+class _Plan(NamedTuple):
+    """Arrangement of panels and rows: inches, and the size of row labels in points."""
+
+    shape: tuple[int, int]
+    width: float
+    pitch: float
+    text: float
+    entries: int
+
+    def height(self, below: str, headings: list[str], page: Size) -> float:
+        """Return the height of all panels with their headings, ticks and axis label, inches."""
+        from mut3r_analysis.figures.panels import lines_in
+
+        line = 0.14 * page.scale
+        above = lines_in(headings) * line if headings else 0.0
+        panel = self.entries * self.pitch + above + 0.06 * page.scale
+        return self.shape[0] * panel + 0.16 * page.scale + lines_in([below]) * line
+
+
+def _plan(placed: "Placed", labels: list[str], page: Size) -> _Plan:
+    """Put panels side by side where they can be wide; make them narrow before rows are tight."""
+    from mut3r_analysis.figures.panels import label_size, lines_in, shape_of, text_width
+
+    panels, series, entries = placed.value.shape
+    room = page.width - text_width(labels, page) - 0.3 * page.scale
+    lines = max(lines_in(labels), 0.75 * series)
+    wanted = (0.14 * lines + 0.02) * page.scale
+    for least in (_ROOMY_PANEL, _LEAST_PANEL):
+        shape = shape_of(panels, int(room / (least * page.scale)))
+        if shape[0] * entries * wanted <= page.tallest:
+            break
+    fitting = page.tallest / (shape[0] * entries)
+    pitch = float(np.clip(fitting, _TIGHTEST * wanted, wanted))
+    text = label_size(pitch, lines_in(labels), page)
+    return _Plan(shape, room / shape[1], pitch, text, entries)
+
+
+def _draw_panel(
+    axis: "Axes",
+    placed: "Placed",
+    panel: int,
+    series: "list[Look]",
+    reference: float | None,
+    page: Size,
+) -> list[Any]:
+    """Draw the dots of a panel, and return one handle per series."""
+    count = placed.value.shape[2]
+    if reference is not None:
+        axis.axvline(reference, color=QUIET, linewidth=0.5 * page.scale, zorder=1)
+    places = np.arange(count, dtype=float)
+    axis.hlines(
+        places, 0, 1, transform=axis.get_yaxis_transform(), color="#e4e4e4",
+        linewidth=0.3 * page.scale, zorder=0,
+    )  # fmt: skip
+    axis.set_ylim(count - 0.5, -0.5)
+    axis.spines["left"].set_visible(False)
+    handles = []
+    for index, look in enumerate(series):
+        # Series of a row stand below each other within the middle two thirds of it.
+        offset = 0.66 * ((index + 0.5) / len(series) - 0.5)
+        found, lower, upper = (part[panel, index] for part in placed[:3])
+        axis.hlines(places + offset, lower, upper, color=look.color,
+                    linewidth=0.9 * page.scale, zorder=2)  # fmt: skip
+        handles += axis.plot(
+            found,
+            places + offset,
+            linestyle="none",
+            marker=look.marker,
+            markersize=3.2 * page.scale,
+            markerfacecolor=look.color if look.filled else "white",
+            markeredgecolor=look.color,
+            markeredgewidth=0.6 * page.scale,
+            zorder=3,
+        )
+        for missing in np.flatnonzero(np.isnan(found)):
+            axis.annotate(
+                "no value",
+                (0, places[missing] + offset),
+                xycoords=axis.get_yaxis_transform(),
+                xytext=(2 * page.scale, 0),
+                textcoords="offset points",
+                va="center",
+                color=QUIET if len(series) == 1 else look.color,
+                fontsize=5.5 * page.scale,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )
+    return handles
+
+
+def _tick(axis: "Axes", inches: float, page: Size) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.margins(x=0.06)
+    most = int(np.clip(inches / (0.42 * page.scale), 2, 8))
+    axis.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))

@@ -1,0 +1,208 @@
+"""Estimates along a dimension, as lines with the bands of their intervals."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.figures.styling import QUIET, Size, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from mut3r_analysis.figures.page import Page
+    from mut3r_analysis.figures.panels import Look, Part, Placed
+
+_MOST_MARKERS = 24
+_MOST_TICKS = 9
+_LEAST_WIDTH = 1.3
+_HEIGHT, _HEIGHT_ALONE = 1.2, 1.5
+"""Of a panel among others and of a single one, inches."""
+
+
+def curves(
+    values: xr.Dataset | xr.DataArray,
+    *,
+    x: str,
+    colors: str | None = None,
+    panels: str | None = None,
+    reference: float | None = None,
+    title: str,
+    subtitle: str = "",
+    source: str = "",
+    size: str = "page",
+) -> "Page":
+    """Show values along a dimension as lines, with bands where intervals are known.
+
+    Parameters
+    ----------
+    values : xarray.Dataset or xarray.DataArray
+        ``value`` and perhaps ``lower`` and ``upper`` over the dimensions named below; or the
+        values alone. Missing values interrupt a line.
+    x : str
+        Dimension along which lines run. Numbers keep their distances (on a logarithmic axis when
+        each is the same multiple of the one before); labels are evenly spaced.
+    colors : str, optional
+        Dimension whose entries are lines, told apart by colour, marker and dashes.
+    panels : str, optional
+        Dimension whose entries are panels; all share their axes.
+    reference : float, optional
+        Where a horizontal line stands.
+    title, subtitle, source : str
+        What is shown, how it was selected, where it comes from.
+    size : {"column", "page", "slide"}
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Labelled by ``long_name`` and ``units`` of ``value`` and of the coordinates.
+
+    Raises
+    ------
+    InvalidArgument
+        When the dimensions do not fit; the message says which there are.
+    """
+    from mut3r_analysis.figures.panels import (
+        close_sheet,
+        lines_in,
+        looks,
+        open_sheet,
+        place,
+        shape_of,
+        wrapped,
+    )
+
+    placed = place(values, panels=panels, colors=colors, x=x)
+    panel, color, along = placed.parts
+    series = looks(color, "colors")
+    explained = None if colors is None else color
+    with style(size) as page:
+        count = len(panel.labels)
+        room = page.width - 0.5 * page.scale
+        shape = shape_of(count, int(room / (_LEAST_WIDTH * page.scale)))
+        width = room / shape[1]
+        headings = [wrapped(text, 0.92 * width, page) for text in panel.headings()]
+        above = 0.14 * page.scale * (lines_in(headings) if panels else 0) + 0.1 * page.scale
+        below = 0.35 * page.scale + _slanted_height(along, width, page)
+        usual = (_HEIGHT if panels else _HEIGHT_ALONE) * page.scale
+        frame = max(0.5 * page.scale, min(usual, (page.tallest - below) / shape[0] - above))
+        height = shape[0] * (frame + above) + below
+        sheet = open_sheet(page, shape, height, (title, subtitle, source), headings, explained)
+        handles: list[Any] = []
+        for index, axis in enumerate(sheet.axes):
+            if reference is not None:
+                axis.axhline(reference, color=QUIET, linewidth=0.5 * page.scale, zorder=1)
+            handles = _draw_panel(axis, placed, index, series, page)
+        _tick(sheet.axes[0], along, width, page)
+        for axis in sheet.bottom:
+            _slant(axis, along, width, page)
+        for axis in sheet.left:
+            axis.set_ylabel(wrapped(placed.label, frame, page), linespacing=1.0)
+        close_sheet(sheet, wrapped(along.title, room, page), handles, explained)
+    return sheet.figure
+
+
+def _draw_panel(
+    axis: "Axes", placed: "Placed", panel: int, series: "list[Look]", page: Size
+) -> list[Any]:
+    """Draw the lines of a panel, and return one handle per series."""
+    x = _places(placed.parts[2])
+    handles = []
+    for index, look in enumerate(series):
+        found, lower, upper = (part[panel, index] for part in placed[:3])
+        band = {"color": look.color, "alpha": 0.16 if len(series) < 3 else 0.09, "linewidth": 0}
+        axis.fill_between(x, lower, upper, zorder=1.5, **band)
+        # Thin edges keep overlapping bands apart, also in grey.
+        for edge in (lower, upper):
+            axis.plot(x, edge, color=look.color, linewidth=0.25 * page.scale, alpha=0.6, zorder=1.6)
+        lonely = _isolated(found)
+        axis.vlines(x[lonely], lower[lonely], upper[lonely], color=look.color,
+                    linewidth=0.5 * page.scale)  # fmt: skip
+        handles += axis.plot(
+            x,
+            found,
+            color=look.color,
+            linestyle=look.line,
+            marker=look.marker,
+            markersize=2.8 * page.scale,
+            markerfacecolor=look.color if look.filled else "white",
+            markevery=_marked(found, index, len(series)),
+            zorder=3,
+        )
+    return handles
+
+
+def _places(along: "Part") -> np.ndarray:
+    return np.arange(len(along.labels), dtype=float) if along.numbers is None else along.numbers
+
+
+def _isolated(found: np.ndarray) -> np.ndarray:
+    """Find values without a neighbour, which a line alone would not show."""
+    known = np.pad(np.isfinite(found), 1)
+    return np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:])
+
+
+def _marked(found: np.ndarray, index: int, count: int) -> list[int]:
+    """Every point of a short line, some of a long one among others, and those that stand alone."""
+    if len(found) <= _MOST_MARKERS:
+        return list(range(len(found)))
+    step = len(found) // 8
+    spread = range((index * step // 3) % step, len(found), step) if count > 1 else ()
+    return sorted({*spread, *_isolated(found).tolist()})
+
+
+def _tick(axis: "Axes", along: "Part", inches: float, page: Size) -> None:
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    numbers = along.numbers
+    axis.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    if numbers is None:
+        axis.set_xticks(_places(along), along.labels)
+        axis.set_xlim(-0.3, len(along.labels) - 0.7)
+        return
+    if _geometric(numbers):
+        axis.set_xscale("log")
+        axis.xaxis.set_minor_locator(NullLocator())
+    if len(numbers) <= _MOST_TICKS and _apart(numbers, along.labels, inches, page):
+        axis.set_xticks(numbers, along.labels)
+    elif not _geometric(numbers):
+        most = int(np.clip(inches / (0.35 * page.scale), 2, _MOST_TICKS))
+        whole = bool((numbers == numbers.round()).all())
+        axis.xaxis.set_major_locator(MaxNLocator(most, integer=whole))
+
+
+def _geometric(numbers: np.ndarray) -> bool:
+    if len(numbers) < 4 or (numbers <= 0).any():
+        return False
+    ratios = numbers[1:] / numbers[:-1]
+    return bool(ratios.min() >= 1.5 and ratios.max() / ratios.min() < 1.7)
+
+
+def _apart(numbers: np.ndarray, labels: list[str], inches: float, page: Size) -> bool:
+    """Whether a tick label at every number leaves room between them."""
+    from mut3r_analysis.figures.panels import text_width
+
+    places = np.sort(np.log(numbers) if _geometric(numbers) else numbers)
+    if len(places) < 2 or places[0] == places[-1]:
+        return True
+    closest = np.diff(places).min() / (places[-1] - places[0]) * 0.9 * inches
+    return bool(closest > text_width(labels, page) + 0.06 * page.scale)
+
+
+def _slanted(along: "Part", inches: float, page: Size) -> bool:
+    from mut3r_analysis.figures.panels import text_width
+
+    widest = text_width(along.labels, page) + 0.08 * page.scale
+    return along.numbers is None and widest > 0.95 * inches / len(along.labels)
+
+
+def _slanted_height(along: "Part", inches: float, page: Size) -> float:
+    from mut3r_analysis.figures.panels import text_width
+
+    return 0.7 * text_width(along.labels, page) if _slanted(along, inches, page) else 0.0
+
+
+def _slant(axis: "Axes", along: "Part", inches: float, page: Size) -> None:
+    if _slanted(along, inches, page):
+        for label in axis.get_xticklabels():
+            label.set(rotation=40, ha="right", rotation_mode="anchor")

@@ -1,0 +1,355 @@
+"""Panels of a summary: which dimension goes where, how its labels read and its series look."""
+
+import math
+import re
+import textwrap
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.figures.reading import text_label
+from mut3r_analysis.figures.styling import ACCENT, INK, QUIET, STATISTIC_COLORS, Size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from mut3r_analysis.figures.page import Page
+
+FONT = 7.5
+"""Size of the style's text at scale 1, points."""
+
+LETTER = 0.44
+"""Width of an average letter over the font size."""
+
+# Told apart by colour-blind readers; neighbours differ in grey as well.
+_COLORS = (INK, ACCENT, "#4aa3df", "#00614a", "#d38fb8", "#5b4b9e", "#b58900", QUIET)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+_LINES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
+MOST_SERIES = 2 * len(_COLORS)
+
+
+class Part(NamedTuple):
+    """What a dimension shows: its name, its labels, and its numbers where it has any."""
+
+    name: str
+    units: str
+    labels: list[str]
+    numbers: np.ndarray | None
+
+    @property
+    def title(self) -> str:
+        """Name with units, for an axis or a legend."""
+        return f"{self.name} ({self.units})" if self.units else self.name
+
+    def headings(self) -> list[str]:
+        """Labels that stand alone: words do, numbers say of what."""
+        if self.numbers is None:
+            return self.labels
+        return [f"{self.name} {label} {self.units}".strip() for label in self.labels]
+
+
+class Placed(NamedTuple):
+    """Numbers in the order of their parts; ``lower`` and ``upper`` are NaN where not known."""
+
+    value: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    parts: list[Part]
+    label: str
+
+
+class Look(NamedTuple):
+    """Colour, marker and line of a series; any two of them tell series apart without the first."""
+
+    color: Any
+    marker: str
+    line: Any
+    filled: bool
+
+
+def place(values: Any, **roles: str | None) -> Placed:
+    """Put every dimension in its place.
+
+    Parameters
+    ----------
+    values : Dataset or DataArray
+        With ``value`` and perhaps ``lower`` and ``upper``; or the values alone. Dimensions of
+        length 1 that have no role are dropped.
+    **roles : str or None
+        Argument of the figure -> name of a dimension, in the order wanted.
+
+    Returns
+    -------
+    Placed
+        One axis per role, of length 1 for a role that is None.
+
+    Raises
+    ------
+    InvalidArgument
+        When a role names no dimension, two name the same, or a dimension is left without one.
+    """
+    dataset = _as_dataset(values)
+    present = ", ".join(f"{dim} ({size})" for dim, size in dataset["value"].sizes.items())
+    present = f"dimensions are {present}" if present else "there are no dimensions"
+    named = {role: dim for role, dim in roles.items() if dim is not None}
+    for role, dim in named.items():
+        if dim not in dataset["value"].dims:
+            raise InvalidArgument(f"{role}={dim!r} is no dimension of these values; {present}")
+        if not dataset["value"].sizes[dim]:
+            raise InvalidArgument(f"{role}={dim!r} has no entries: nothing was left to draw")
+    if len(set(named.values())) < len(named):
+        raise InvalidArgument(f"each dimension has one place, got {named}; {present}")
+    free = [dim for dim in dataset["value"].dims if dim not in named.values()]
+    left = [str(dim) for dim in free if dataset.sizes[dim] > 1]
+    if left:
+        unused = [role for role in roles if role not in named]
+        advice = f"give it as {' or '.join(unused)}, or select" if unused else "select"
+        raise InvalidArgument(
+            f"dimension {left[0]!r} has no place in this figure; {advice} or reduce it first, for "
+            f"example .isel({left[0]}=0); {present}"
+        )
+    dataset = dataset.isel(dict.fromkeys(free, 0), drop=True)
+    order = [dim for dim in roles.values() if dim is not None]
+    axes = tuple(axis for axis, dim in enumerate(roles.values()) if dim is None)
+    value, lower, upper = (
+        np.expand_dims(dataset[name].transpose(*order).values.astype(np.float64), axes)
+        for name in ("value", "lower", "upper")
+    )
+    parts = [_part(dataset, dim) for dim in roles.values()]
+    return Placed(value, lower, upper, parts, text_label(dataset["value"]))
+
+
+def looks(part: Part, role: str) -> list[Look]:
+    """One look per label: an ordered scale for numbers, contrasting colours for words.
+
+    Raises
+    ------
+    InvalidArgument
+        When there are more than can be told apart.
+    """
+    count = len(part.labels)
+    if count > MOST_SERIES:
+        raise InvalidArgument(
+            f"{role}={part.name!r} has {count} entries, of which {MOST_SERIES} can be told apart; "
+            "show it as panels, or select fewer"
+        )
+    colors: Any = [_COLORS[index % len(_COLORS)] for index in range(count)]
+    if part.numbers is not None and count > 2:
+        from matplotlib import colormaps
+
+        # The light end of the scale would not stand out from white paper.
+        colors = colormaps[STATISTIC_COLORS](np.linspace(0, 0.78, count))
+    return [
+        Look(
+            colors[index],
+            _MARKERS[index % len(_MARKERS)],
+            _LINES[index % len(_LINES)],
+            index < len(_MARKERS),
+        )
+        for index in range(count)
+    ]
+
+
+def shape_of(count: int, across: int) -> tuple[int, int]:
+    """Rows and columns of panels: at most so many across, and as even as possible."""
+    rows = math.ceil(count / max(1, across))
+    return rows, math.ceil(count / rows)
+
+
+def text_width(labels: list[str], page: Size) -> float:
+    """Inches of the longest line."""
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    return longest * LETTER * FONT / 72 * page.scale
+
+
+def wrapped(text: str, inches: float, page: Size) -> str:
+    """Break text into lines of about that length, at spaces, underscores and hyphens only."""
+    letters = max(6, int(inches * 72 / (LETTER * FONT * page.scale)))
+    # A range such as "[0, 2)" stays in one piece; a name of code may go on in the next line.
+    tied = re.sub(r"(?<=,) (?=[^\[(]*[\])])", "\N{NO-BREAK SPACE}", text).replace("_", "_\t")
+    lines = textwrap.wrap(tied, letters, break_long_words=False, expand_tabs=False,
+                          replace_whitespace=False)  # fmt: skip
+    return "\n".join(lines).replace("\t", "") or text
+
+
+def label_size(pitch: float, lines: int, page: Size) -> float:
+    """Size at which labels of so many lines fit rows of that distance, points."""
+    points = FONT * page.scale * min(1.0, pitch / ((0.12 * lines + 0.01) * page.scale))
+    # Widths of text at fractional sizes differ between resolutions.
+    return math.floor(2 * points) / 2
+
+
+def lines_in(labels: list[str]) -> int:
+    """Count the lines of the tallest label."""
+    return max(label.count("\n") + 1 for label in labels)
+
+
+class Sheet(NamedTuple):
+    """A page with panels in rows; the last row may be short."""
+
+    figure: "Page"
+    axes: "list[Axes]"
+    across: int
+    page: Size
+
+    @property
+    def left(self) -> "list[Axes]":
+        """The first panel of every row."""
+        return self.axes[:: self.across]
+
+    @property
+    def bottom(self) -> "list[Axes]":
+        """The panels below which there is none."""
+        return self.axes[-self.across :]
+
+
+def open_sheet(
+    page: Size,
+    shape: tuple[int, int],
+    height: float,
+    texts: tuple[str, str, str],
+    headings: list[str],
+    explained: Part | None,
+) -> Sheet:
+    """Make a page of panels that share their axes.
+
+    Parameters
+    ----------
+    page : Size
+    shape : (int, int)
+        Rows and columns of panels.
+    height : float
+        Of everything between heading and source, without the legend, inches.
+    texts : (str, str, str)
+        Title, subtitle and source.
+    headings : list of str
+        One per panel.
+    explained : Part or None
+        What the legend of :func:`close_sheet` will explain; room for it is left.
+    """
+    from mut3r_analysis.figures.page import new_page
+
+    key = _legend_height(page, explained) if explained else 0.0
+    figure, _ = new_page(page, height + key, *texts)
+    engine: Any = figure.get_layout_engine()
+    left, bottom, width, tall = engine.get()["rect"]
+    engine.set(rect=(left, bottom, width, tall - key / figure.get_figheight()))
+    grid = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
+    axes = list(grid.flat)
+    for axis in axes[len(headings) :]:
+        axis.remove()
+    for axis, heading in zip(axes, headings, strict=False):
+        axis.set_title(heading, linespacing=1.0)
+    return Sheet(figure, axes[: len(headings)], shape[1], page)
+
+
+def close_sheet(sheet: Sheet, below: str, handles: list[Any], explained: Part | None) -> None:
+    """Write what all panels share - the label below and the legend above - and settle the page.
+
+    Parameters
+    ----------
+    sheet : Sheet
+    below : str
+        Label of the horizontal axis, in lines.
+    handles : list
+        One artist per label of `explained`.
+    explained : Part or None
+        As for :func:`open_sheet`.
+    """
+    from mut3r_analysis.figures.page import settle
+
+    figure, bottom = sheet.figure, sheet.bottom
+    for axis in bottom:
+        axis.tick_params(axis="x", labelbottom=True)
+        # One label for several panels is written last; blank ones keep its room.
+        axis.set_xlabel(below if len(bottom) == 1 else re.sub(r"[^\n]", " ", below))
+    if explained is not None:
+        _draw_legend(sheet, handles, explained)
+    settle(figure)
+    if len(bottom) == 1:
+        return
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    top = min(axis.xaxis.label.get_window_extent(renderer).y1 for axis in bottom)
+    boxes = [axis.get_position() for axis in bottom]
+    middle = (min(box.x0 for box in boxes) + max(box.x1 for box in boxes)) / 2
+    figure.text(middle, top / figure.bbox.height, below, ha="center", va="top")
+
+
+def _draw_legend(sheet: Sheet, handles: list[Any], part: Part) -> None:
+    figure, page = sheet.figure, sheet.page
+    columns, _ = _legend_shape(page, part)
+    engine: Any = figure.get_layout_engine()
+    left, bottom, _, tall = engine.get()["rect"]
+    key = _legend_height(page, part) / figure.get_figheight()
+    legend = figure.legend(
+        handles,
+        part.labels,
+        title=part.title,
+        loc="upper left",
+        bbox_to_anchor=(left, bottom + tall + key),
+        ncols=columns,
+        alignment="left",
+        borderpad=0,
+        columnspacing=1.2,
+        handletextpad=0.5,
+    )
+    legend.get_title().set_color(QUIET)
+    legend.set_in_layout(False)
+
+
+def _legend_height(page: Size, part: Part) -> float:
+    _, rows = _legend_shape(page, part)
+    return (0.155 * (rows + 1) + 0.06) * page.scale
+
+
+def _legend_shape(page: Size, part: Part) -> tuple[int, int]:
+    entry = text_width(part.labels, page) + 0.42 * page.scale
+    columns = max(1, min(len(part.labels), int((page.width - 0.1) / entry)))
+    rows = math.ceil(len(part.labels) / columns)
+    return math.ceil(len(part.labels) / rows), rows
+
+
+def _as_dataset(values: Any) -> xr.Dataset:
+    if isinstance(values, xr.DataArray):
+        # A name of code is read as words.
+        name = str(values.name or "value").replace("_", " ")
+        values = xr.Dataset({"value": values.assign_attrs({"long_name": name, **values.attrs})})
+    if not isinstance(values, xr.Dataset):
+        raise InvalidArgument(
+            "values must be a Dataset with value, lower and upper, as studies.estimates.estimate "
+            f"returns, or a DataArray; got {type(values).__name__}"
+        )
+    if "value" not in values:
+        held = ", ".join(map(str, values.data_vars)) or "nothing"
+        raise InvalidArgument(
+            f"these values hold {held} and no 'value'; give what studies.estimates.estimate "
+            "returned, or one variable as a DataArray"
+        )
+    unknown = xr.full_like(values["value"], np.nan, dtype=float)
+    bounds = {name: values.get(name, unknown) for name in ("lower", "upper")}
+    return xr.Dataset({"value": values["value"], **bounds})
+
+
+def _part(dataset: xr.Dataset, dim: str | None) -> Part:
+    if dim is None:
+        return Part("", "", [""], None)
+    coordinate = dataset[dim]
+    entries = coordinate.values.tolist()
+    numeric = coordinate.dtype.kind in "iuf" or all(
+        isinstance(entry, int | float) and not isinstance(entry, bool) for entry in entries
+    )
+    units = str(coordinate.attrs.get("units", "1"))
+    return Part(
+        str(coordinate.attrs.get("long_name", dim.replace("_", " "))),
+        "" if units == "1" else units,
+        [_spelled(entry) for entry in entries],
+        np.asarray(entries, dtype=np.float64) if numeric else None,
+    )
+
+
+def _spelled(entry: Any) -> str:
+    if entry is None:
+        return "none"
+    return f"{entry:g}" if isinstance(entry, float) else str(entry)
