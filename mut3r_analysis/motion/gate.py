@@ -5,7 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.motion.realisations import DIRECTIONS, REALISATIONS, realisation_name
+from mut3r_analysis.motion.realisations import (
+    DIRECTIONS,
+    REALISATIONS,
+    RENORMALISED,
+    realisation_name,
+)
 from mut3r_analysis.motion.specification import (
     Specification,
     head_indices,
@@ -250,16 +255,19 @@ class Gate(Specification):
     def kernel_at(self, site: str, device: str = "cpu") -> str:
         """Return the kernel used at a kind of site on a type of device: "values" or "dense".
 
-        Unasked, key gates use values everywhere. Pair gates with a whole beta up to 4 use value
-        groups on accelerators, whose fused kernels refuse or pad masks; the processor's takes a
-        mask for nothing, and a tiled bias is then twice as fast as two groups.
+        Unasked, value forms are used on accelerators, whose fused kernels refuse or pad masks:
+        for key gates, and for pair gates with a whole beta up to 4. The processor's kernel takes a
+        mask for next to nothing, which makes a row of biases per key gate ten times, and a tiled
+        bias per pair gate six times cheaper than widened values. Weights that are not renormalised
+        have no bias and use values everywhere.
         """
         if self.kernel != "auto":
             return self.kernel
-        if (site, getattr(self, site)) not in _PAIRS:
-            return "values"
-        whole = self.beta == int(self.beta) and self.beta <= MOST_GROUPS
-        return "values" if whole and device != "cpu" else "dense"
+        name = getattr(self, site)
+        if (site, name) in _PAIRS:
+            whole = self.beta == int(self.beta) and self.beta <= MOST_GROUPS
+            return "values" if whole and device != "cpu" else "dense"
+        return "dense" if device == "cpu" and name in RENORMALISED else "values"
 
     def _bounds(self, depth: int | None) -> tuple[int, int] | None:
         """First and last bound of the gated layers, where they are known without a backbone."""

@@ -118,6 +118,13 @@ def pair_gate(
     return (out / total).to(v.dtype)
 
 
+def key_biased(q: Tensor, k: Tensor, v: Tensor, log_weight: Tensor) -> Tensor:
+    """Add ``log_weight`` ``(batch, key)`` to the logits of every query: one row, not a map."""
+    bias = log_weight[:, None, None].to(torch.promote_types(v.dtype, torch.float32))
+    out = F.scaled_dot_product_attention(precise(q), precise(k), precise(v), attn_mask=bias)
+    return out.to(v.dtype)
+
+
 def biased(q: Tensor, k: Tensor, v: Tensor, log_weight: TileWeight) -> Tensor:
     """Add ``log_weight`` to the logits, a tile of query rows at a time; any weight, any beta."""
     out = v.new_empty(*q.shape[:-1], v.shape[-1])

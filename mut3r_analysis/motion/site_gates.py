@@ -9,12 +9,14 @@ from torch.nn import functional as F
 from mut3r_analysis.motion.kernels import (
     attention,
     biased,
+    key_biased,
     key_gate,
     log_sum_exp,
     masked,
     pair_gate,
     precise,
 )
+from mut3r_analysis.motion.realisations import RENORMALISED
 
 LARGEST_SCORE = 1 - 1e-4
 """Where a power or a logarithm of 1 - g is taken: no weight is ever zero."""
@@ -54,15 +56,16 @@ def gate_keys(
     average : Tensor or None
         ``(batch, head, query)``; None where it was not wanted or not free.
     """
-    renormalised = setting.name in ("key_bias", "key_bias_write", "hard")
+    renormalised = setting.name in RENORMALISED
     if setting.name in ("hard", "static_to_dynamic"):
         log_weight = torch.where(g >= setting.threshold, -torch.inf, 0.0)
     else:
         log_weight = beta * torch.log1p(-g.clamp_max(LARGEST_SCORE))
-    if setting.kernel == "values":
+    # What is averaged on the way costs the value form one channel, and another form a whole pass.
+    if setting.kernel == "values" or (renormalised and also is not None):
         return key_gate(q, k, v, log_weight, normalise=renormalised, also=also)
     if renormalised:
-        return biased(q, k, v, lambda rows: log_weight[:, None]), None
+        return key_biased(q, k, v, log_weight), None
     return masked(q, k, v, lambda rows: log_weight[:, None].exp()), None
 
 

@@ -132,7 +132,9 @@ def _summary(
 ) -> xr.Dataset:
     n = values.notnull().sum(over)
     tail = (1 - LEVEL) / 2
-    bounds = drawn.quantile([tail, 1 - tail], dim="draw", skipna=True).where(n > 1)
+    # A cell without values has no quantiles, and numpy would warn of each.
+    bounds = drawn.where(n > 1, 0.0).quantile([tail, 1 - tail], dim="draw", skipna=True)
+    bounds = bounds.where(n > 1)
     lower, upper = (bounds.isel(quantile=i, drop=True) for i in (0, 1))
     summary = xr.Dataset({"value": found, "lower": lower, "upper": upper, "n": n})
     name = attrs.get("long_name", "value")

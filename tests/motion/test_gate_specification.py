@@ -142,7 +142,9 @@ def test_the_kernel_follows_beta_and_device_unless_it_is_named():
     gate = Gate(image_self="C2", beta=1.5, kernel="values")
     assert gate.kernel_at("image_self") == "values"
     assert Gate(beta=1.5).kernel_at("image_self", "cuda") == "dense"
-    assert Gate(beta=1.5).kernel_at("state_to_image") == "values"
+    assert Gate(beta=1.5).kernel_at("state_to_image", "cuda") == "values"
+    assert Gate(beta=1.5).kernel_at("state_to_image", "cpu") == "dense"
+    assert Gate(state_to_image="B2").kernel_at("state_to_image", "cpu") == "values"
     assert Gate(beta=9).kernel_at("image_self", "cuda") == "dense"
     assert Gate(beta=2).kernel_at("image_self", "cuda") == "values"
     assert Gate(beta=2).kernel_at("image_self", "cpu") == "dense"
