@@ -86,7 +86,7 @@ def _observed(model: CUT3R, images: Tensor) -> tuple[dict[Cell, np.ndarray], np.
                 continue
             patches = values[..., 1:] if stream == "image" else values
             for layer, heads in enumerate(patches.unbind(1)):
-                found[Cell(kind, name, layer, -1)] = heads.mean(dim=1).numpy()
+                found[Cell(kind, name, layer, -1)] = heads.mean(dim=1).cpu().numpy()
                 for head, each in enumerate(heads.unbind(1)):
-                    found[Cell(kind, name, layer, head)] = each.numpy()
-    return found, torch.stack(tokens).numpy()
+                    found[Cell(kind, name, layer, head)] = each.cpu().numpy()
+    return found, torch.stack(tokens).cpu().numpy()

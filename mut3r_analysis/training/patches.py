@@ -74,13 +74,13 @@ def patch_truth(clips: Clips, patch: int, frame: int = -1) -> PatchTruth:
         "column": torch.from_numpy(columns.ravel()).expand_as(depth),
     }
     return PatchTruth(
-        moving=is_moving.numpy(),
-        resting=(of_object & (moving < RESTING_SHARE)).numpy(),
-        object=of_object.numpy(),
-        background=(patch_mean((instance > 0).float(), patch) < RESTING_SHARE).numpy(),
-        instance=torch.where(of_object, which + 1, 0).numpy(),
-        nuisances={name: value.double().numpy() for name, value in nuisances.items()},
-        frame_difference=patch_mean(change, patch).double().numpy(),
+        moving=is_moving.cpu().numpy(),
+        resting=(of_object & (moving < RESTING_SHARE)).cpu().numpy(),
+        object=of_object.cpu().numpy(),
+        background=(patch_mean((instance > 0).float(), patch) < RESTING_SHARE).cpu().numpy(),
+        instance=torch.where(of_object, which + 1, 0).cpu().numpy(),
+        nuisances={name: value.double().cpu().numpy() for name, value in nuisances.items()},
+        frame_difference=patch_mean(change, patch).double().cpu().numpy(),
     )
 
 

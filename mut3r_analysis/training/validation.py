@@ -123,8 +123,8 @@ def score_clips(
         ("points_self", own, true_own),
         ("points_world", world, true_world),
     ):
-        errors[name] = ((points - truth).norm(dim=-1).mean(dim=(1, 2, 3)) / scale).numpy()
-    return ClipScores(errors, motion.numpy(), predicted.numpy())
+        errors[name] = ((points - truth).norm(dim=-1).mean(dim=(1, 2, 3)) / scale).cpu().numpy()
+    return ClipScores(errors, motion.cpu().numpy(), predicted.cpu().numpy())
 
 
 def aligned_path_error(truth: np.ndarray, estimate: np.ndarray) -> np.ndarray:
@@ -155,8 +155,8 @@ def _motion_errors(true: torch.Tensor, predicted: torch.Tensor) -> dict[str, np.
     for suffix, estimate in (("", predicted), ("_constant", torch.zeros_like(true))):
         angle = _angle_between(true[..., :3], estimate[..., :3])
         shift = (true[..., 3:] - estimate[..., 3:]).norm(dim=-1)
-        errors[f"rpe_rotation{suffix}"] = angle.square().mean(1).sqrt().numpy()
-        errors[f"rpe_translation{suffix}"] = shift.square().mean(1).sqrt().numpy()
+        errors[f"rpe_rotation{suffix}"] = angle.square().mean(1).sqrt().cpu().numpy()
+        errors[f"rpe_translation{suffix}"] = shift.square().mean(1).sqrt().cpu().numpy()
     return errors
 
 
@@ -169,10 +169,10 @@ def _angle_between(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def _path_errors(clips: Clips, pose: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    truth = clips.pose[..., :3, 3].double().numpy()
+    truth = clips.pose[..., :3, 3].double().cpu().numpy()
     line = np.zeros_like(truth)
     line[..., 0] = np.arange(truth.shape[1])
-    estimate = pose[..., :3].double().numpy()
+    estimate = pose[..., :3].double().cpu().numpy()
     return aligned_path_error(truth, estimate), aligned_path_error(truth, line)
 
 
@@ -182,5 +182,5 @@ def _depth_errors(clips: Clips, depth: torch.Tensor) -> tuple[np.ndarray, np.nda
     scaled = depth.flatten(2)
     scaled = scaled * middle / scaled.median(dim=-1, keepdim=True).values.clamp_min(1e-6)
     both = ((each - truth).abs() / truth for each in (scaled, middle))
-    model, constant = (each.mean(dim=(1, 2)).numpy() for each in both)
+    model, constant = (each.mean(dim=(1, 2)).cpu().numpy() for each in both)
     return model, constant

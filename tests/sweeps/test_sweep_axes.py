@@ -51,7 +51,7 @@ def test_configurations_may_be_listed_with_labels():
         (None, "none"),
         (2, 2),
         (0.5, 0.5),
-        (range(0, 6), "[0, 6)"),
+        (range(6), "[0, 6)"),
         ((2, 4), "[2, 4)"),
         ("rw.gp", "rw.gp"),
         (True, "True"),

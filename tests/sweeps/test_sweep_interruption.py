@@ -19,7 +19,7 @@ GRID = {"gate.beta": [0.5, 1.0, 2.0]}
 SETTINGS = {"frames": "0:3", "outputs": ("pose", "depth"), "batch": 1, "progress": False}
 UNITS = len(SCENES) * 3
 
-PROGRAM = """
+PROGRAM = f"""
 import sys
 import mut3r_analysis as m3
 address = sys.argv[2] if len(sys.argv) > 2 else None
@@ -27,8 +27,8 @@ client = None
 if address:
     from dask.distributed import Client
     client = Client(address)
-m3.sweep("tiny", {scenes}, grid={grid}, out=sys.argv[1], client=client, **{settings})
-""".format(scenes=SCENES, grid=GRID, settings=SETTINGS)
+m3.sweep("tiny", {SCENES}, grid={GRID}, out=sys.argv[1], client=client, **{SETTINGS})
+"""
 
 
 def entries(folder: Path):
