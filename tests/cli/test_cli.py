@@ -9,8 +9,9 @@ from PIL import Image
 
 import mut3r_analysis as m3
 from mut3r_analysis.cli import main
-from mut3r_analysis.cli.arguments import slice_parts
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.sequences.frames import Selection
 
 
 @pytest.fixture
@@ -109,9 +110,39 @@ def test_help_names_every_verb(capsys):
     ("text", "parts"), [("::", (0, None, 1)), ("3:", (3, None, 1)), ("2:9:3", (2, 9, 3))]
 )
 def test_frame_ranges(text, parts):
-    assert slice_parts(text) == parts
+    assert Selection.parse(text) == Selection(*parts)
     with pytest.raises(InvalidArgument):
-        slice_parts("5")
+        Selection.parse("5")
+
+
+def test_gates_are_options(frames, tmp_path, capsys):
+    out = tmp_path / "gated.zarr"
+    arguments = ["run", frames, "--backbone", "random:small", "--out", str(out), "--quiet"]
+    cue = Cue(reading="entropy", layers=(0, 2))
+    gating = ["--cue", cue.to_json(), "--gate", "mut3r", "--beta", "2", "--commit", "rw.gp"]
+    assert main([*arguments, "--outputs", "pose", *gating]) == 0
+    run = m3.open_run(out)
+    assert Cue.from_json(run.attrs["cue"]) == cue
+    assert Gate.from_json(run.attrs["gate"]) == Gate.mut3r(beta=2.0)
+    assert "gp" in str(m3.Configuration.of_run(run.attrs).commit)
+    assert run["cue/motion"].dims == ("frame", "patch_row", "patch_col")
+
+
+@pytest.mark.parametrize(
+    ("gating", "words"),
+    [
+        (["--gate", "strong"], "easi3r"),
+        (["--beta", "2"], "--gate"),
+        (["--gate", "mut3r", "--beta", "-1"], "beta"),
+        (["--commit", "rw.gp"], "gate"),
+        (["--cue", '{"reading": "weight_key_mean"}'], "contrast"),
+    ],
+)
+def test_gates_that_cannot_mean_anything_are_refused(frames, tmp_path, capsys, gating, words):
+    out = tmp_path / "gated.zarr"
+    assert main(["run", frames, "--backbone", "random:small", "--out", str(out), *gating]) == 1
+    assert words in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_the_command_is_installed():
