@@ -1,0 +1,138 @@
+"""What attention says while a backbone watches clips, many at a time, with nothing stored."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.attention.recorder import Recorder
+from mut3r_analysis.attention.sites import DECODER_KINDS
+from mut3r_analysis.backbones.cut3r import CUT3R, Frame
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion import Cue, MotionMeter
+from mut3r_analysis.motion.readings import MASK
+from mut3r_analysis.running.passes import together
+
+Array = NDArray[np.floating[Any]]
+
+CONTROL_SITE = "encoder_self"
+"""The encoder sees one frame and no memory."""
+
+SITES = (*DECODER_KINDS, CONTROL_SITE)
+
+
+def capture(*, carry: bool = True) -> Capture:
+    """Capture all that readings need.
+
+    Parameters
+    ----------
+    carry : bool
+        State tokens have no place in the image. The whole maps of ``image_to_state`` say which
+        patches read them; without these, ``state_self`` is not read.
+    """
+    return Capture(statistics="all", sites=SITES, maps=("image_to_state",) if carry else ())
+
+
+class Observed(NamedTuple):
+    """Statistics of one clip.
+
+    Attributes
+    ----------
+    statistics : dict of str to dict of str to ndarray
+        Site -> statistic -> (layer, head, frame, token).
+    carrying : ndarray or None
+        (layer, frame, patch, state token): the attention weights with which patches read the
+        state, averaged over heads.
+    motion : ndarray
+        (frame, patch): motion score of the cue.
+    grid : (int, int)
+        Rows and columns of patches.
+    """
+
+    statistics: dict[str, dict[str, Array]]
+    carrying: Array | None
+    motion: Array
+    grid: tuple[int, int]
+
+
+@torch.no_grad()
+def observe(backbone: CUT3R, clips: Tensor, cue: Cue) -> list[Observed]:
+    """Watch clips of equal size and length, all in one batch.
+
+    Parameters
+    ----------
+    backbone : CUT3R
+    clips : Tensor
+        (clip, frame, rgb, y, x), prepared for the backbone.
+    cue : Cue
+        Scored in the same pass.
+
+    Returns
+    -------
+    list of Observed
+        One per clip.
+    """
+    if cue.reading == MASK:
+        raise InvalidArgument(f"the cue that is tested must read attention; got {cue}")
+    grid = backbone.config.patch_grid(*clips.shape[-2:])
+    meter = MotionMeter(cue, backbone.site_sizes())
+    history = meter.start(len(clips), backbone.device)
+    recorder = Recorder(capture())
+    state = None
+    frames: list[dict[str, dict[str, Array]]] = []
+    carrying, motion = [], []
+    for position, images in enumerate(clips.unbind(1)):
+        probe = meter.probe(grid)
+        frame = Frame(images.to(backbone.device))
+        watching = together(recorder, probe)
+        state = backbone.step(frame, state, probe=watching, outputs=("pose",)).state
+        motions, history = meter.score(probe, history, grid=grid, position=position)
+        motion.append(meter.joined(motions).flatten(1).cpu().numpy())
+        records = recorder.take()
+        weights = records["image_to_state"].pop("logits").softmax(dim=-1).mean(dim=2)
+        carrying.append(weights[:, :, 1:].numpy())
+        frames.append(
+            {
+                site: {name: values.numpy() for name, values in statistics.items()}
+                for site, statistics in records.items()
+            }
+        )
+    return [
+        Observed(
+            {
+                site: {
+                    name: np.stack([frame[site][name][clip] for frame in frames], axis=2)
+                    for name in statistics
+                }
+                for site, statistics in frames[0].items()
+            },
+            np.stack([frame[clip] for frame in carrying], axis=1),
+            np.stack([frame[clip] for frame in motion]),
+            grid,
+        )
+        for clip in range(len(clips))
+    ]
+
+
+def observed_in(run: xr.DataTree) -> Observed:
+    """Take the same from a run that recorded :func:`capture` and a cue."""
+    statistics: dict[str, dict[str, Array]] = {}
+    carrying = None
+    for site in SITES:
+        group = run[f"attention/{site}"].to_dataset()
+        if "logits" in group:
+            weights = group["weights"].transpose("layer", "frame", "head", "query", "key").values
+            carrying = weights.mean(axis=2)[..., 1:, :]
+        group = group.drop_vars(["logits", "weights"], errors="ignore")
+        statistics[site] = {
+            str(name): values.transpose("layer", "head", "frame", ...).values
+            for name, values in group.data_vars.items()
+        }
+    score = run["cue/motion"].transpose("frame", "patch_row", "patch_col")
+    return Observed(
+        statistics, carrying, score.values.reshape(len(score), -1), tuple(score.shape[1:])
+    )
