@@ -29,6 +29,10 @@ lab: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/capture.py
 	$(BIN)/python benchmarks/gating.py
+	$(BIN)/python benchmarks/gating.py --size bundled
+	$(BIN)/python benchmarks/storage.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/sweeps.py
 	$(BIN)/python benchmarks/report.py outputs/benchmarks
 
 screenshots: $(READY)

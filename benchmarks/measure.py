@@ -2,11 +2,14 @@
 
 import ctypes
 import gc
+import json
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any
 
@@ -35,16 +38,25 @@ def pin_allocator() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 64 * 1024)
 
 
-def measure(alternatives: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, Measurement]:
-    """Run every alternative in turn, A B C A B C ..., so that a drifting machine favours none.
+def measure(
+    alternatives: dict[str, Callable[[], Any]],
+    repetitions: int,
+    prepare: Callable[[], Any] | None = None,
+) -> dict[str, Measurement]:
+    """Run every alternative once per repetition, in an order drawn anew for each.
 
-    Memory is the peak resident size during the call minus the size before it.
+    So neither a drifting machine nor what the alternative before left behind favours any.
+    Memory is the peak resident size during the call minus the size before it. What `prepare` does
+    comes before every call and is not measured.
     """
     wall: dict[str, list[float]] = {name: [] for name in alternatives}
     cpu: dict[str, list[float]] = {name: [] for name in alternatives}
     peak: dict[str, list[int]] = {name: [] for name in alternatives}
-    for _ in range(repetitions):
-        for name, call in alternatives.items():
+    for repetition in range(repetitions):
+        for name in Random(repetition).sample(list(alternatives), len(alternatives)):
+            call = alternatives[name]
+            if prepare is not None:
+                prepare()
             before = _settle()
             began, began_cpu = time.perf_counter(), time.process_time()
             call()
@@ -66,6 +78,36 @@ def machine() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
     }
+
+
+def at_most(ratio: float, limit: float | None = None) -> dict[str, Any]:
+    """Return a ratio beside what it should not exceed."""
+    met = None if limit is None else bool(ratio <= limit)
+    return {"ratio": float(ratio), "limit": limit, "met": met}
+
+
+def at_least(ratio: float, limit: float) -> dict[str, Any]:
+    """Return a ratio beside what it should not fall below."""
+    return {
+        "ratio": float(ratio),
+        "limit": limit,
+        "met": bool(ratio >= limit),
+        "at_least": True,
+    }
+
+
+def publish(name: str, result: dict[str, Any], out: Path | None, quick: bool) -> None:
+    """Print a result with its date and machine, and keep it where the report finds it.
+
+    A quick run is a rehearsal: it is kept only where it is told to.
+    """
+    stamped = {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), **result}
+    if out is None and not quick:
+        out = Path(f"outputs/benchmarks/{name}.json")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(stamped, indent=2))
+    print(json.dumps(stamped, indent=2))
 
 
 def _settle() -> int:

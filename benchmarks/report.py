@@ -1,4 +1,4 @@
-"""Write benchmarks/README.md from the results that the benchmarks left.
+"""Write benchmarks/README.md and its figure from the results that the benchmarks left.
 
 python benchmarks/report.py outputs/benchmarks
 """
@@ -8,13 +8,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
+
+from mut3r_analysis import figures
+
 INTRODUCTION = """# Benchmarks
 
-`make bench` runs these and writes this page; nothing here is typed by hand. Alternatives run in
-turn in one process on the same frames and weights, so the ratios hold where absolute times do not.
+`make bench` runs these and writes this page; nothing here is typed by hand. Alternatives take turns
+in one process on the same frames and weights, so the ratios hold where absolute times do not.
 Seconds are processor seconds (all threads added up), which other work on the machine disturbs less
-than wall time. Memory is the peak resident size during a frame, above what was resident before it.
+than wall time, beside wall time. Memory is the peak resident size during a frame, above what was
+resident before it, unless said otherwise.
 """
+
+FIGURE = "ratios.png"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -23,24 +30,38 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def ratio(name: str, value: float | dict[str, Any]) -> list[str]:
-    if isinstance(value, dict) and value["limit"] is None:
-        value = value["ratio"]
-    if isinstance(value, dict):
-        met = "met" if value["met"] else "**not met**"
-        return [name, f"{value['ratio']:.2f}", f"{value['limit']:.2f}, {met}"]
-    return [name, f"{value:.2f}", ""]
+    if not isinstance(value, dict):
+        value = {"ratio": value, "limit": None}
+    if value["limit"] is None:
+        return [name, number(value["ratio"]), ""]
+    met = "met" if value["met"] else "**not met**"
+    bound = "at least" if value.get("at_least") else "at most"
+    return [name, number(value["ratio"]), f"{bound} {number(value['limit'])}, {met}"]
+
+
+def number(value: float) -> str:
+    return f"{value:.2f}" if value == 0 or abs(value) >= 0.01 else f"{value:.0e}"
+
+
+def described(result: dict[str, Any]) -> str:
+    """Say when, with what and where the numbers were measured."""
+    machine, repetitions = result["machine"], result["repetitions"]
+    parts = [result["backbone"]]
+    if "image" in result:
+        height, width = result["image"]
+        parts.append(f"{width} x {height} px")
+    if "store" in result:
+        parts.append(result["store"])
+    parts.append(
+        f"{machine['device']} ({machine['processor']}, {machine['cores']} cores, "
+        f"{machine['threads']} thread(s)), torch {machine['torch']}"
+    )
+    parts.append("one repetition" if repetitions == 1 else f"median of {repetitions}")
+    return f"{result['date']}: {', '.join(parts)}."
 
 
 def section(name: str, result: dict[str, Any]) -> str:
-    machine = result["machine"]
-    height, width = result["image"]
-    described = (
-        f"{result['date']}: {result['backbone']}, {width} x {height} px, "
-        f"{machine['device']} ({machine['processor']}, {machine['cores']} cores, "
-        f"{machine['threads']} thread(s)), torch {machine['torch']}, "
-        f"median of {result['repetitions']}."
-    )
-    parts = [f"## {name}", described]
+    parts = [f"## {name}", described(result)]
     if "seconds_per_frame" in result:
         extra = result.get("extra_peak_megabytes", {})
         rows = [
@@ -57,10 +78,63 @@ def section(name: str, result: dict[str, Any]) -> str:
             for key, item in result["seconds"].items()
         ]
         parts.append(table(["", "cpu s", "wall s"], rows))
+    if "milliseconds" in result:
+        rows = [[key, f"{value:.1f}"] for key, value in result["milliseconds"].items()]
+        parts.append(table(["", "wall ms"], rows))
+    if "growth" in result:
+        rows = [
+            [
+                key,
+                f"{1e3 * item['cpu']:.1f}",
+                f"{1e3 * item['wall']:.1f}",
+                f"{item['peak'] / 1e6:.0f}",
+                f"{(item['peak'] - item['before']) / 1e6:+.1f}",
+            ]
+            for key, item in result["growth"].items()
+        ]
+        header = ["", "cpu ms per frame", "wall ms per frame", "peak memory, MB", "of the run, MB"]
+        parts.append(table(header, rows))
     parts.append(
         table(["ratio", "value", "limit"], [ratio(*it) for it in result["ratios"].items()])
     )
     return "\n\n".join(parts)
+
+
+def against_limits(results: dict[str, dict[str, Any]]) -> xr.DataArray:
+    """Return every ratio that has a limit, over its limit; what must not fall below, inverted."""
+    found = {
+        f"{name}: {text}": value["limit"] / value["ratio"]
+        if value.get("at_least")
+        else value["ratio"] / value["limit"]
+        for name, result in results.items()
+        for text, value in result["ratios"].items()
+        if isinstance(value, dict) and value["limit"] is not None
+    }
+    return xr.DataArray(
+        list(found.values()),
+        dims="benchmark",
+        coords={"benchmark": list(found)},
+        attrs={"long_name": "share of the limit", "units": "1"},
+    )
+
+
+def draw(results: dict[str, dict[str, Any]], path: Path) -> bool:
+    """Draw all ratios that have a limit; return whether there are any."""
+    values = against_limits(results)
+    if not values.size:
+        return False
+    dates = sorted({result["date"] for result in results.values()})
+    devices = sorted({result["machine"]["device"] for result in results.values()})
+    figure = figures.interval_dots(
+        values,
+        rows="benchmark",
+        reference=1.0,
+        title="Benchmarks against their limits",
+        subtitle="left of the line the limit is met; limits from below are inverted",
+        source=f"Source: {', '.join(devices)}; {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}",
+    )
+    figures.save(figure, path)
+    return True
 
 
 def main() -> None:
@@ -71,8 +145,12 @@ def main() -> None:
     files = sorted(args.results.glob("*.json"))
     if not files:
         raise SystemExit(f"no results in {args.results}; run `make bench` first")
-    sections = [section(file.stem, json.loads(file.read_text())) for file in files]
-    args.page.write_text("\n\n".join([INTRODUCTION.rstrip(), *sections]) + "\n")
+    results = {file.stem: json.loads(file.read_text()) for file in files}
+    parts = [INTRODUCTION.rstrip()]
+    if draw(results, args.page.parent / FIGURE):
+        parts.append(f"![Every ratio that has a limit, over its limit]({FIGURE})")
+    parts += [section(name, result) for name, result in results.items()]
+    args.page.write_text("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Opening a run: the labelled tree that a store holds, read lazily."""
 
+import importlib.util
 import warnings
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import xarray as xr
@@ -10,18 +12,22 @@ from zarr.abc.store import Store
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
-from mut3r_analysis.errors import MissingFile, StoreError
+from mut3r_analysis.errors import InvalidArgument, MissingFile, StoreError
 from mut3r_analysis.running.derived import derived_variables
 from mut3r_analysis.running.provenance import FORMAT_VERSION
 
 
-def open_run(path: str | Path | Store) -> xr.DataTree:
+def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataTree:
     """Open the store of a run.
 
     Parameters
     ----------
     path : str or Path
         What was given to ``run(out=...)``.
+    chunks : {"auto"}, optional
+        By default arrays are lazy and a selection reads only itself. With ``"auto"`` they are Dask
+        arrays, for computations larger than memory: one Dask chunk per block of the store (per
+        frame and layer of what is derived), which is also the least that a selection then reads.
 
     Returns
     -------
@@ -34,6 +40,8 @@ def open_run(path: str | Path | Store) -> xr.DataTree:
 
     Raises
     ------
+    InvalidArgument
+        For other `chunks`, or when Dask is not installed.
     MissingFile
         When there is nothing at the path.
     StoreError
@@ -45,6 +53,7 @@ def open_run(path: str | Path | Store) -> xr.DataTree:
         When the run was interrupted: the tree then holds the frames that are whole, and
         ``attrs["frames_complete"]`` says how many.
     """
+    _check_chunks(chunks)
     if isinstance(path, str | Path):
         location = Path(path)
         if not location.exists():
@@ -83,7 +92,8 @@ def open_run(path: str | Path | Store) -> xr.DataTree:
         if complete < frames:
             kept = [i for i, frame in enumerate(dataset["frame"].values) if int(frame) in whole]
             dataset = dataset.isel(frame=slice(0, len(kept)))
-        nodes[node.path] = label(dataset.assign(derived_variables(dataset, str(node.name))))
+        dataset = label(dataset.assign(derived_variables(dataset, str(node.name))))
+        nodes[node.path] = dataset if chunks is None else _blocks(dataset)
     opened = xr.DataTree.from_dict(nodes, name=str(tree.attrs["sequence"]["name"]))
     opened.set_close(tree.close)
     return opened
@@ -109,3 +119,31 @@ def label(dataset: xr.Dataset) -> xr.Dataset:
             for name in names:
                 dataset[name].attrs.update(attrs[name])
     return dataset
+
+
+def _check_chunks(chunks: str | None) -> None:
+    if chunks not in (None, "auto"):
+        raise InvalidArgument(
+            f"chunks must be None or 'auto', got {chunks!r}; for other chunks rechunk what "
+            "open_run(path, chunks='auto') gives with .chunk(...)"
+        )
+    if chunks is not None and importlib.util.find_spec("dask") is None:
+        raise InvalidArgument(
+            "chunks='auto' needs Dask, which is not installed: "
+            "pip install 'mut3r-analysis[cluster]'; without chunks runs open lazily as well"
+        )
+
+
+def _blocks(dataset: xr.Dataset) -> xr.Dataset:
+    """Turn data variables into Dask arrays whose chunks are what one access to the store gives."""
+    chunked = {}
+    for name, array in dataset.data_vars.items():
+        variable = array.variable
+        stored = variable.encoding.get("shards") or variable.encoding.get("chunks")
+        if stored is None:
+            # What is derived is computed by frame and layer.
+            stored = (1, 1, *variable.shape[2:])
+        sizes = dict(zip(variable.dims, stored, strict=True))
+        # The name is given: finding one by content would read the array.
+        chunked[name] = variable.chunk(sizes, name=f"{name}-{uuid4().hex}")
+    return dataset.assign(chunked)

@@ -1,6 +1,7 @@
 """A run's Zarr v3 store: created from a schema, filled in blocks of whole frames.
 
-A block is the unit of writing: one file per variable and block. A frame is the unit of reading.
+A block is the unit of writing: one file per variable and block, and several for whole maps. A
+frame, or a head's map of it, is the unit of reading.
 The root attribute ``frames_complete`` is raised after every array of a block is on disk, so a store
 whose writer was killed says truthfully how many frames are whole.
 """
@@ -24,6 +25,8 @@ BLOCK_BYTES = 32 * 2**20
 MOST_FRAMES = 32
 _WHOLE_BLOCK_CHUNK = 32 * 2**10
 _MAP_BYTES = 16 * 2**20
+_FILE_BYTES = 2**20
+_FLAT: Any = {"name": "default", "separator": "."}
 
 
 def block_length(schema: Schema) -> int:
@@ -50,15 +53,17 @@ def chunking(
     """Chunk and shard shapes of a variable.
 
     Small variables are chunked by block, larger ones by frame within a shard per block, and whole
-    maps by head within a shard per layer. A group that holds only some frames is not sharded,
-    since its rows do not arrive in whole blocks.
+    maps by head, or by layer where heads are small: without shards, which are put together in
+    memory before they are written. A group that holds only some frames is not sharded, since its
+    rows do not arrive in whole blocks.
     """
     if variable.values is not None:
         return variable.shape, None
     size = frame_bytes(variable)
-    if size > _MAP_BYTES and variable.dims[1:3] == ("layer", "head"):
+    if _is_large_map(variable):
         heads, *rest = variable.shape[2:]
-        return (1, 1, 1, *rest), (1, 1, heads, *rest)
+        by_head = math.prod(rest) * variable.dtype.itemsize >= _FILE_BYTES
+        return (1, 1, 1 if by_head else heads, *rest), None
     shape = variable.shape[1:]
     if not dense or size > _MAP_BYTES:
         return (1, *shape), None
@@ -66,6 +71,10 @@ def chunking(
     if size <= _WHOLE_BLOCK_CHUNK:
         return (block, *shape), None
     return (1, *shape), (block, *shape)
+
+
+def _is_large_map(variable: Variable) -> bool:
+    return frame_bytes(variable) > _MAP_BYTES and variable.dims[1:3] == ("layer", "head")
 
 
 def stored_bytes(variable: Variable, block: int, dense: bool) -> int:
@@ -162,6 +171,8 @@ def _create_group(
             dimension_names=variable.dims,
             attributes=attributes,
             compressors=None,
+            # Files of maps lie side by side: a folder per index would cost as much as a file.
+            chunk_key_encoding=_FLAT if _is_large_map(variable) else None,
             fill_value=np.nan if variable.dtype.kind == "f" else None,
             # An array of zeros is data too: what is written is what was planned.
             config={"write_empty_chunks": True},
@@ -190,6 +201,13 @@ class BlockWriter:
         self._row = {
             path: {int(frame): row for row, frame in enumerate(group.frames)}
             for path, group in schema.items()
+        }
+        self._arrays: dict[tuple[str, str], zarr.Array[Any]] = {}
+        self._maps = {
+            (path, name)
+            for path, group in schema.items()
+            for name, variable in group.variables.items()
+            if variable.values is None and _is_large_map(variable)
         }
         self._rows: dict[tuple[str, str], list[np.ndarray]] = {}
         self._first: dict[str, int] = {}
@@ -221,8 +239,12 @@ class BlockWriter:
             return
         try:
             for (path, name), rows in self._rows.items():
-                first = self._first[path]
-                self._root[f"{path}/{name}"][first : first + len(rows)] = np.stack(rows)  # type: ignore[index]
+                array, first = self._array(path, name), self._first[path]
+                if (path, name) in self._maps and isinstance(array.store, LocalStore):
+                    for index, row in enumerate(rows, start=first):
+                        _write_map(array, index, row)
+                else:
+                    array[first : first + len(rows)] = np.stack(rows)
             done = self.complete + self._buffered
             self._root.attrs["frames_complete"] = done
         except OSError as error:
@@ -235,3 +257,28 @@ class BlockWriter:
         self._first.clear()
         self._buffered = 0
         self.complete = done
+
+    def _array(self, path: str, name: str) -> "zarr.Array[Any]":
+        """Open an array once: its metadata are read from the store each time it is opened."""
+        key = (path, name)
+        if key not in self._arrays:
+            found = self._root[f"{path}/{name}"]
+            assert isinstance(found, zarr.Array)
+            self._arrays[key] = found
+        return self._arrays[key]
+
+
+def _write_map(array: "zarr.Array[Any]", index: int, row: np.ndarray) -> None:
+    """Write the chunks of one frame of a large map.
+
+    They are the numbers as they are in memory. Written one after the other they take the time of
+    the disk; the store's own way copies them twice and costs more than that.
+    """
+    assert isinstance(array.store, LocalStore)
+    folder = array.store.root / array.path
+    values = np.ascontiguousarray(row, array.dtype.newbyteorder("<"))
+    layers, heads = array.chunks[1:3]
+    for layer, head in np.ndindex(row.shape[0] // layers, row.shape[1] // heads):
+        chunk = (index, layer, head, 0, 0)
+        part = values[layer * layers :, head * heads :][:layers, :heads]
+        (folder / array.metadata.encode_chunk_key(chunk)).write_bytes(part.data)

@@ -159,7 +159,8 @@ def _assembled(
     rows: dict[tuple[int, ...], xr.Dataset], dims: tuple[str, ...], shape: tuple[int, ...]
 ) -> xr.Dataset:
     """Put the scores of single sequences into arrays with a cell per run."""
-    frames = sorted({int(f) for row in rows.values() for f in row["frame"].values.tolist()})
+    labels = [row["frame"].values.tolist() for row in rows.values() if "frame" in row.coords]
+    frames = sorted({int(frame) for some in labels for frame in some})
     table = xr.Dataset()
     first: dict[Hashable, xr.DataArray] = {}
     for row in rows.values():
