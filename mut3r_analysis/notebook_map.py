@@ -156,7 +156,7 @@ def _section(name: str, notebook: Any) -> str:
 
 
 def _answer(finding: Finding) -> str:
-    return f"**{finding.question}** {finding.answer}\n"
+    return f"**{finding.question}** {finding.brief}\n"
 
 
 def _opening(notebook: Any) -> str:

@@ -192,7 +192,7 @@ def finding(table: xr.Dataset) -> Finding:
             f"{ranged(price, unsigned=True)} % of its norm."
         )
         values["all_gates"] = {"state": plain_numbers(cell), "price": plain_numbers(price)}
-    return Finding(QUESTION, " ".join(said), values)
+    return Finding(QUESTION, " ".join(said), values, " ".join(said[:2]))
 
 
 def _protects(table: xr.Dataset, cells: Mapping[str, xr.Dataset]) -> str:

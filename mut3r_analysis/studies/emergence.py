@@ -85,7 +85,7 @@ def finding(found: xr.Dataset) -> Finding:
             for key, value in parts.items()
             if int(value["n"])
         }
-    return Finding(QUESTION, " ".join(sentences), values)
+    return Finding(QUESTION, " ".join(sentences), values, " ".join(sentences[:2]))
 
 
 def estimated(values: xr.DataArray) -> xr.Dataset:

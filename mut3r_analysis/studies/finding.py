@@ -18,20 +18,25 @@ class Finding:
     question : str
         What was asked, ending in a question mark.
     answer : str
-        One or two sentences whose numbers were computed.
+        Sentences whose numbers were computed.
     values : dict
         The numbers behind them, plain values.
+    brief : str
+        The answer in one or two sentences, for an overview; `answer` itself unless given.
     """
 
     question: str
     answer: str
     values: dict[str, Any] = field(default_factory=dict)
+    brief: str = ""
 
     def __post_init__(self) -> None:
         if not self.question.strip().endswith("?"):
             raise InvalidArgument(f"a finding answers a question, with a '?': {self.question!r}")
         if not self.answer.strip():
             raise InvalidArgument(f"the finding on {self.question!r} says nothing")
+        if not self.brief:
+            object.__setattr__(self, "brief", self.answer)
 
     def __str__(self) -> str:
         return f"{self.question} {self.answer}"
@@ -44,6 +49,7 @@ class Finding:
                 "question": self.question,
                 "answer": self.answer,
                 "values": self.values,
+                "brief": self.brief,
             },
         }
 

@@ -43,7 +43,7 @@ def finding(cells: xr.Dataset, parts: xr.Dataset | None = None) -> Finding:
         if "shuffled" not in cue and bool(cells["ate"].sel(cue=cue).notnull().any()):
             said, values[cue] = _of_cue(cells, parts, cue, brief=bool(sentences))
             sentences.append(said)
-    return Finding(QUESTION, " ".join(sentences), values)
+    return Finding(QUESTION, " ".join(sentences), values, sentences[0])
 
 
 def pattern(ate: xr.Dataset, rpe: xr.Dataset) -> str:
