@@ -9,8 +9,7 @@ import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.notebook import execute_notebook, find_notebook
-from mut3r_analysis.studies import depth_findings
-from mut3r_analysis.studies.adaptive_depth import (
+from mut3r_analysis.studies.adaptive_depth.choice import (
     BEST,
     BOUND,
     NONE,
@@ -25,7 +24,8 @@ from mut3r_analysis.studies.adaptive_depth import (
     survey,
     trial,
 )
-from mut3r_analysis.studies.depth_policies import (
+from mut3r_analysis.studies.adaptive_depth.choice import finding as depth_findings
+from mut3r_analysis.studies.adaptive_depth.policies import (
     CRITERIA,
     Policy,
     candidate_depths,
@@ -36,7 +36,7 @@ from mut3r_analysis.studies.depth_policies import (
     paper_depth,
     thresholds,
 )
-from mut3r_analysis.studies.depth_walk import walk
+from mut3r_analysis.studies.adaptive_depth.walk import walk
 from mut3r_analysis.studies.finding import findings_of
 
 NOTEBOOK = "07_adaptive_depth"

@@ -11,10 +11,11 @@ import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.trajectory import score_trajectory
 from mut3r_analysis.notebook import execute_notebook, find_notebook
-from mut3r_analysis.studies import attribution, read_write, regression
 from mut3r_analysis.studies.finding import findings_of
-from mut3r_analysis.studies.path_errors import apart, path_parts
-from mut3r_analysis.studies.path_figure import show_paths
+from mut3r_analysis.studies.trajectories import attribution, read_write
+from mut3r_analysis.studies.trajectories import finding as regression
+from mut3r_analysis.studies.trajectories.figure import show_paths
+from mut3r_analysis.studies.trajectories.path_parts import apart, path_parts
 
 PATHS = ["read", "write"]
 NOTEBOOK = "04_sintel_ate_regression"

@@ -9,11 +9,11 @@ import xarray as xr
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.notebook import execute_notebook, find_notebook
-from mut3r_analysis.studies import corruption
-from mut3r_analysis.studies.content_pairs import content_pair
+from mut3r_analysis.studies.corruption.content_pairs import content_pair
+from mut3r_analysis.studies.corruption.figure import show_pair
+from mut3r_analysis.studies.corruption.injection import INJECTIONS, inject
+from mut3r_analysis.studies.corruption.traces import traces as corruption
 from mut3r_analysis.studies.finding import findings_of
-from mut3r_analysis.studies.injection import INJECTIONS, inject
-from mut3r_analysis.studies.pair_figure import show_pair
 
 NOTEBOOK = "09_state_corruption"
 CUES = ["own", "true mask", "shuffled mask"]

@@ -11,8 +11,19 @@ import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.notebook import execute_notebook, find_notebook
-from mut3r_analysis.studies import cue_cells, emergence, emergence_views
-from mut3r_analysis.studies.evidence import (
+from mut3r_analysis.studies.emergence.finding import cells as cue_cells
+from mut3r_analysis.studies.emergence.finding import finding as emergence
+from mut3r_analysis.studies.emergence.finding import views as emergence_views
+from mut3r_analysis.studies.emergence.observation import SITES, capture, observe, observed_in
+from mut3r_analysis.studies.emergence.readings import OVER_TIME, SIGNS, on_grid, patch_readings
+from mut3r_analysis.studies.emergence.separation import (
+    LEAST_PAIRS,
+    area,
+    frame_wins,
+    without_controls,
+)
+from mut3r_analysis.studies.emergence.sinks import corner_rank, sink_shares
+from mut3r_analysis.studies.emergence.survey import (
     CONTROLS_OUT,
     LOCAL,
     OBJECTS,
@@ -23,13 +34,9 @@ from mut3r_analysis.studies.evidence import (
     place_auc,
     survey,
 )
+from mut3r_analysis.studies.emergence.truth import patch_truth
+from mut3r_analysis.studies.emergence.twins import frozen_twin, twin_evidence, twin_frames
 from mut3r_analysis.studies.finding import findings_of
-from mut3r_analysis.studies.observation import SITES, capture, observe, observed_in
-from mut3r_analysis.studies.patch_readings import OVER_TIME, SIGNS, on_grid, patch_readings
-from mut3r_analysis.studies.patch_truth import patch_truth
-from mut3r_analysis.studies.separation import LEAST_PAIRS, area, frame_wins, without_controls
-from mut3r_analysis.studies.sinks import corner_rank, sink_shares
-from mut3r_analysis.studies.twins import frozen_twin, twin_evidence, twin_frames
 
 NOTEBOOK = "01_motion_cue_emergence"
 

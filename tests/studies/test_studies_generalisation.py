@@ -11,9 +11,8 @@ from mut3r_analysis import open_run
 from mut3r_analysis.backbones.write_rules import WRITE_RULES, WriteRule
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.notebook import execute_notebook, find_notebook
-from mut3r_analysis.studies import traces
 from mut3r_analysis.studies.finding import findings_of
-from mut3r_analysis.studies.generalisation import (
+from mut3r_analysis.studies.generalisation.effects import (
     DEPTH,
     POSE,
     finding,
@@ -21,8 +20,9 @@ from mut3r_analysis.studies.generalisation import (
     has_truth,
     place_effects,
     rule_contrasts,
+    traces,
 )
-from mut3r_analysis.studies.memory_sweeps import (
+from mut3r_analysis.studies.generalisation.memories import (
     OPEN,
     OWN,
     SHUFFLED,

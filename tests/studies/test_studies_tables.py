@@ -14,17 +14,23 @@ from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.metrics import protocol as find_protocol
 from mut3r_analysis.notebook import execute_notebook, find_notebook
 from mut3r_analysis.running import Commit
-from mut3r_analysis.studies import table_comparison as comparison
-from mut3r_analysis.studies.earlier_runs import read_results
 from mut3r_analysis.studies.finding import findings_of
-from mut3r_analysis.studies.paper_tables import (
+from mut3r_analysis.studies.paper_tables.columns import (
+    delta_columns,
+    own_column,
+    paper_columns,
+    stand_in_column,
+)
+from mut3r_analysis.studies.paper_tables.earlier_runs import read_results
+from mut3r_analysis.studies.paper_tables.published import (
     ABLATION,
     PAPER_TABLES,
+    comparison,
     conflict_table,
     gating_deltas,
     published_table,
 )
-from mut3r_analysis.studies.rebuilt_tables import (
+from mut3r_analysis.studies.paper_tables.rebuilt import (
     STAND_INS,
     bundled_values,
     named_stand_in,
@@ -32,12 +38,6 @@ from mut3r_analysis.studies.rebuilt_tables import (
     run_datasets,
     run_protocol,
     system_configurations,
-)
-from mut3r_analysis.studies.table_columns import (
-    delta_columns,
-    own_column,
-    paper_columns,
-    stand_in_column,
 )
 
 NOTEBOOK = "11_paper_tables"

@@ -1,0 +1,1 @@
+"""The suppressed depth chosen frame by frame."""

@@ -1,0 +1,275 @@
+"""Depth of gating chosen per frame from the variance of attention, against depths that stay."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.studies.adaptive_depth.policies import (
+    CRITERIA,
+    Policy,
+    drawn,
+    fixed,
+    leading,
+    oracle,
+    paper_depth,
+    thresholds,
+)
+from mut3r_analysis.studies.adaptive_depth.walk import walk
+
+QUANTILES = (0.0, 0.02, 0.05, 0.1, 0.25, 0.5)
+"""What the rule's threshold is chosen among: quantiles, over frames, of each layer's spread."""
+
+NONE, PAPER, BEST = "no gate", "MUT3R's depth", "best fixed depth"
+RULE, OPPOSITE = "rule", "opposite rule"
+RANDOM, BOUND = "its depths at random", "oracle per frame"
+OPTIONS = {
+    NONE: "the plain backbone",
+    PAPER: "the first half of the decoder",
+    BEST: "one depth for all frames, the best on the other half of the sequences",
+    RULE: "the leading layers in which the cue's variance over patches reaches a threshold, which "
+    "the other half chose",
+    OPPOSITE: "the leading layers in which it does not exceed one: a control for the direction",
+    RANDOM: "the rule's depths on the other half, drawn anew for every frame: a control for the "
+    "timing",
+    BOUND: "the depth with the lowest error on this very frame, by the truth: a bound, which takes "
+    "every chance difference too",
+}
+
+Sequences = Mapping[str, xr.Dataset]
+
+
+class Setting(NamedTuple):
+    """What every walk of the study shares."""
+
+    backbone: CUT3R
+    cue: Cue
+    gate: Gate
+    depths: tuple[int, ...]
+    progress: bool = True
+
+
+def stream(
+    setting: Setting, sequences: Sequences, policies_of: Callable[[str], Mapping[str, Policy]]
+) -> xr.Dataset:
+    """Walk every sequence with its policies.
+
+    Returns
+    -------
+    Dataset
+        (sequence, policy, frame) as of :func:`~mut3r_analysis.studies.depth_walk.walk`, without
+        maps and poses. Where :data:`NONE` is among the policies, ``depth_apart`` and
+        ``camera_apart`` say how far each is from it, in percent of the mean depth.
+    """
+    from tqdm.auto import tqdm
+
+    parts = []
+    for name, sequence in tqdm(sequences.items(), disable=not setting.progress, unit="sequence"):
+        policies = policies_of(name)
+        found = walk(setting.backbone, sequence, policies, cue=setting.cue, gate=setting.gate)
+        if NONE in policies:
+            found = found.merge(_apart(found))
+        parts.append(found.drop_vars(["depth_map", "pose"]))
+    order = xr.Variable("sequence", list(sequences), {"long_name": "sequence"})
+    together = xr.concat(
+        parts, dim=order, join="outer", coords="minimal", compat="override",
+        combine_attrs="override",
+    )  # fmt: skip
+    return together.transpose("sequence", "policy", "frame", ...)
+
+
+def survey(setting: Setting, sequences: Sequences) -> xr.Dataset:
+    """Walk every sequence at every fixed depth: (sequence, depth, frame), as of :func:`stream`."""
+    depths = list(setting.depths)
+    policies = {NONE if depth == 0 else str(depth): fixed(depth) for depth in depths}
+    found = stream(setting, sequences, lambda name: policies)
+    attrs = {"long_name": "gated layers, from the first"}
+    return found.rename(policy="depth").assign_coords(depth=("depth", depths, attrs))
+
+
+def by_median(setting: Setting, sequences: Sequences, surveyed: xr.Dataset) -> xr.Dataset:
+    """Walk with the rule at the median of the sequences' own spread: for want of a half to choose.
+
+    Returns
+    -------
+    Dataset
+        (sequence, policy, frame) as of :func:`stream`, with :data:`NONE` and :data:`RULE`.
+    """
+    median = thresholds(surveyed["spread"].sel(depth=0), 0.5)
+    policies = {NONE: fixed(0), RULE: leading(median, setting.depths)}
+    return stream(setting, sequences, lambda name: policies)
+
+
+def halves(surveyed: xr.Dataset, criteria: Sequence[str]) -> xr.DataArray:
+    """Divide the sequences with truth in two, alternating in their order.
+
+    Returns
+    -------
+    DataArray
+        (sequence) 0 or 1, of the sequences that have a value for every criterion.
+    """
+    unknown = sorted(set(criteria) - set(CRITERIA))
+    if unknown or not criteria:
+        raise InvalidArgument(f"criteria {list(criteria)}; choose among {', '.join(CRITERIA)}")
+    known = [surveyed[f"{name}_error"].notnull().any(["depth", "frame"]) for name in criteria]
+    scored = surveyed["sequence"].values[np.logical_and.reduce(known)]
+    return xr.DataArray(np.arange(len(scored)) % 2, {"sequence": scored}, ("sequence",))
+
+
+def fit(
+    setting: Setting,
+    sequences: Sequences,
+    surveyed: xr.Dataset,
+    half: xr.DataArray,
+    quantiles: Sequence[float] = QUANTILES,
+) -> xr.Dataset:
+    """Walk each sequence with every rule whose thresholds come from its own half.
+
+    Returns
+    -------
+    Dataset
+        (sequence, direction, quantile, frame) as of :func:`stream`; ``direction`` is :data:`RULE`
+        or :data:`OPPOSITE`.
+    """
+    keys = [(direction, q) for direction in (RULE, OPPOSITE) for q in quantiles]
+
+    def policies_of(name: str) -> dict[str, Policy]:
+        own = _spread(surveyed, half, int(half.sel(sequence=name)))
+        return {f"{direction} {q}": _rule(setting, own, direction, q) for direction, q in keys}
+
+    chosen = {str(name): sequences[str(name)] for name in half["sequence"].values}
+    found = stream(setting, chosen, policies_of)
+    attrs = {"long_name": "quantile of the spread that is the threshold"}
+    parts = []
+    for direction in (RULE, OPPOSITE):
+        part = found.sel(policy=[f"{direction} {q}" for q in quantiles]).rename(policy="quantile")
+        parts.append(part.assign_coords(quantile=("quantile", list(quantiles), attrs)))
+    return xr.concat(
+        parts, dim=xr.Variable("direction", [RULE, OPPOSITE]), combine_attrs="override"
+    )
+
+
+def choices(
+    surveyed: xr.Dataset, fitted: xr.Dataset, half: xr.DataArray, criteria: Sequence[str]
+) -> xr.Dataset:
+    """Choose fixed depth and thresholds on each half by the mean error there.
+
+    Returns
+    -------
+    Dataset
+        (half, criterion) ``depth``; (half, criterion, direction) ``quantile``.
+    """
+    rows = []
+    for which in (0, 1):
+        own = half["sequence"].values[half.values == which]
+        cells = []
+        for name in criteria:
+            steady = _mean_error(surveyed, name).sel(sequence=own).mean("sequence")
+            ruled = _mean_error(fitted, name).sel(sequence=own).mean("sequence")
+            best = {"depth": steady.idxmin("depth"), "quantile": ruled.idxmin("quantile")}
+            cells.append(xr.Dataset(best))
+        rows.append(xr.concat(cells, dim=xr.Variable("criterion", list(criteria))))
+    return xr.concat(rows, dim=xr.Variable("half", [0, 1]))
+
+
+def trial(
+    setting: Setting,
+    sequences: Sequences,
+    surveyed: xr.Dataset,
+    fitted: xr.Dataset,
+    chosen: xr.Dataset,
+    half: xr.DataArray,
+    *,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Test on each half what the other chose; no sequence has a say in what it is tested with.
+
+    Returns
+    -------
+    Dataset
+        (option, criterion, sequence): ``error``, the mean over frames of the criterion's error;
+        ``chosen`` (option, criterion, sequence, frame), gated layers.
+    """
+    criteria = [str(name) for name in chosen["criterion"].values]
+    moving = (RULE, OPPOSITE, RANDOM, BOUND)
+    order = [str(name) for name in half["sequence"].values]
+
+    def policies_of(name: str) -> dict[str, Policy]:
+        other = 1 - int(half.sel(sequence=name))
+        spread = _spread(surveyed, half, other)
+        policies: dict[str, Policy] = {}
+        for criterion in criteria:
+            its = chosen["quantile"].sel(half=other, criterion=criterion)
+            for direction in (RULE, OPPOSITE):
+                q = float(its.sel(direction=direction))
+                policies[f"{direction}|{criterion}"] = _rule(setting, spread, direction, q)
+            used = fitted["chosen"].sel(
+                sequence=half["sequence"].values[half.values == other],
+                direction=RULE,
+                quantile=float(its.sel(direction=RULE)),
+            )
+            values = used.values[np.isfinite(used.values)].astype(int)
+            policies[f"{RANDOM}|{criterion}"] = drawn(values.tolist(), (seed, order.index(name)))
+            policies[f"{BOUND}|{criterion}"] = oracle(setting.depths, criterion)
+        return policies
+
+    walked = stream(setting, {name: sequences[name] for name in order}, policies_of)
+    cells = []
+    for criterion in criteria:
+        still = surveyed.sel(sequence=half["sequence"])
+        own = chosen["depth"].sel(criterion=criterion, drop=True)
+        best = own.sel(half=1 - half).drop_vars("half", errors="ignore")
+        depth = paper_depth(setting.backbone.config.dec_depth)
+        parts = [still.sel(depth=0), still.sel(depth=depth), still.sel(depth=best)]
+        parts = [part.drop_vars("depth") for part in parts]
+        parts += [
+            walked.sel(policy=f"{option}|{criterion}").drop_vars("policy") for option in moving
+        ]
+        together = xr.concat(
+            [part[["chosen", f"{criterion}_error"]] for part in parts],
+            dim=xr.Variable("option", list(OPTIONS)),
+            combine_attrs="override",
+        )
+        cells.append(
+            xr.Dataset({"error": _mean_error(together, criterion), "chosen": together["chosen"]})
+        )
+    found = xr.concat(cells, dim=xr.Variable("criterion", criteria), combine_attrs="override")
+    found["error"].attrs = {"long_name": "error of the criterion, mean over frames"}
+    found["option"].attrs["long_name"] = "depth"
+    return found.transpose("option", "criterion", "sequence", ...)
+
+
+def _rule(setting: Setting, spread: xr.DataArray, direction: str, quantile: float) -> Policy:
+    wide = direction == RULE
+    return leading(thresholds(spread, quantile, wide=wide), setting.depths, wide=wide)
+
+
+def _spread(surveyed: xr.Dataset, half: xr.DataArray, which: int) -> xr.DataArray:
+    """Spread in the plain runs of one half: (sequence, frame, layer)."""
+    own = half["sequence"].values[half.values == which]
+    return surveyed["spread"].sel(sequence=own, depth=0)
+
+
+def _mean_error(found: xr.Dataset, criterion: str) -> xr.DataArray:
+    return found[f"{criterion}_error"].mean("frame")
+
+
+def _apart(walked: xr.Dataset) -> xr.Dataset:
+    plain = walked.sel(policy=NONE, drop=True)
+    size = plain["depth_map"].mean()
+    depth = abs(walked["depth_map"] - plain["depth_map"]).mean(("y", "x"))
+    shift = (walked["pose"] - plain["pose"]).isel(col=3, row=slice(0, 3))
+    found: dict[str, Any] = {
+        "depth_apart": (100 * depth / size, "depth apart from no gate"),
+        "camera_apart": (100 * np.sqrt((shift**2).sum("row")) / size, "camera apart from no gate"),
+    }
+    return xr.Dataset(
+        {
+            name: values.assign_attrs(long_name=text, units="% of the mean depth")
+            for name, (values, text) in found.items()
+        }
+    )

@@ -1,0 +1,230 @@
+"""One state through a sequence while the depth of gating changes from frame to frame."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from mut3r_analysis.backbones.cut3r import CUT3R, Decoded, Encoded, Frame
+from mut3r_analysis.backbones.geometry import pose_matrix
+from mut3r_analysis.backbones.precision import arithmetic
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion import Cue, Gate, GatePlan, MotionMeter
+from mut3r_analysis.running.recording import known_truth
+from mut3r_analysis.running.streaming import prepared
+from mut3r_analysis.studies.adaptive_depth.policies import CRITERIA, Array, Policy
+
+_HEAD_PIXELS = 512 * 384
+"""Dense heads take so many pixels at a time."""
+
+
+def walk(
+    backbone: CUT3R,
+    sequence: xr.Dataset,
+    policies: Mapping[str, Policy],
+    *,
+    cue: Cue,
+    gate: Gate,
+) -> xr.Dataset:
+    """Run a sequence once per policy, each with one state of its own.
+
+    In every frame a policy's state first meets a probe pass without gates. From its statistics come
+    the score, as in :func:`mut3r_analysis.run`, and the spread that the policy sees. Then a gated
+    pass runs from the same state, gated in layers [0, depth): the passes of all policies as one
+    batch. A policy that proposes several depths has as many gated passes; the one chosen is what
+    is read and written, the others leave no trace. A policy that always proposes one depth is
+    therefore a run with that gate.
+
+    Parameters
+    ----------
+    backbone : CUT3R
+    sequence : Dataset
+    policies : mapping of str to Policy
+    cue : Cue
+        Read from attention of all layers of its site, with source ``two_pass``.
+    gate : Gate
+        Its range of layers is replaced.
+
+    Returns
+    -------
+    Dataset
+        (policy, frame) ``chosen``, the number of gated layers, and the error of each criterion,
+        such as ``depth_error``, NaN where the truth is not known; ``spread`` (policy, frame,
+        layer), the variance of the cue's reading over patches in the probe pass; ``depth_map``
+        (policy, frame, y, x) and ``pose`` (policy, frame, row, col).
+
+    Raises
+    ------
+    InvalidArgument
+        For a cue or gate that this walk does not do, a depth the backbone does not have, or a
+        choice by truth without truth.
+    """
+    _check(cue, gate)
+    sizes, layers = backbone.site_sizes(), backbone.config.dec_depth
+
+    @cache
+    def plan(depths: tuple[int, ...]) -> GatePlan:
+        gates = [replace(gate, layers=(0, depth), of_depth=None) for depth in depths]
+        return GatePlan(gates, sizes)
+
+    count = len(policies)
+    meter = MotionMeter(cue, sizes)
+    state, history = backbone.initial_state(count), meter.start(count, backbone.device)
+    before: tuple[Array, Array] | None = None
+    rows: list[dict[str, Array]] = []
+    for position in range(sequence.sizes["frame"]):
+        frame = sequence.isel(frame=position)
+        image, truth = prepared(backbone, frame), known_truth(backbone, frame)
+        with arithmetic(backbone.precision, backbone.device), torch.no_grad():
+            seen = backbone.encode(Frame(image))
+            encoded = Encoded(seen.features.expand(count, -1, -1), seen.grid)
+            query = backbone.recall(encoded, state)
+            probe = meter.probe(seen.grid)
+            backbone.decode(encoded, state, query, probe=probe)
+            motions, history = meter.score(probe, history, grid=seen.grid, position=position)
+            score, raw = meter.joined(motions), motions[0].raw
+            assert raw is not None
+            spread = raw.flatten(2).double().var(dim=-1, correction=0).cpu().numpy()
+            tried = [
+                (row, depth)
+                for row, policy in enumerate(policies.values())
+                for depth in _proposed(policy, spread[row], position, layers)
+            ]
+            places, depths = ([pair[part] for pair in tried] for part in (0, 1))
+            decoded = backbone.decode(
+                Encoded(encoded.features[places], seen.grid),
+                replace(state, tokens=state.tokens[places]),
+                query[places],
+                gate=plan(tuple(depths)).seam(score[places]),
+            )
+            depth, pose = _read(backbone, decoded, seen.grid, image.shape[-2:])
+            errors = _errors(depth, pose, places, truth, before)
+            chosen = [
+                _chosen(name, policy, [i for i, row in enumerate(places) if row == index], errors)
+                for index, (name, policy) in enumerate(policies.items())
+            ]
+            writing = Frame(image.expand(count, -1, -1, -1))
+            state, _ = backbone.write(writing, encoded, _rows(decoded, chosen), state)
+        if "pose" in truth:
+            before = pose[chosen], np.asarray(truth["pose"], np.float64)
+        found = {f"{name}_error": values[chosen] for name, values in errors.items()}
+        found |= {"spread": spread, "depth_map": depth[chosen], "pose": pose[chosen]}
+        rows.append(found | {"chosen": np.array(depths)[chosen]})
+    return _labelled(rows, list(policies), sequence, cue, gate)
+
+
+def _check(cue: Cue, gate: Gate) -> None:
+    if not cue.measured or cue.source != "two_pass" or cue.layers is not None or cue.control:
+        raise InvalidArgument(
+            "the depth is chosen from a cue that is measured in all layers of a probe pass, such "
+            f"as Cue.mut3r(); got {cue}"
+        )
+    if cue.site not in ("image_self", "image_to_state", "state_to_image"):
+        raise InvalidArgument(f"the cue must be read in the decoder, not at {cue.site!r}")
+    if gate.writes:
+        raise InvalidArgument("this walk does not multiply the write rate by the static mass (B3)")
+
+
+def _proposed(policy: Policy, spread: Array, position: int, layers: int) -> Sequence[int]:
+    depths = [int(depth) for depth in policy.propose(spread, position)]
+    if not depths or min(depths) < 0 or max(depths) > layers:
+        raise InvalidArgument(f"depths go from 0 to {layers} here; a policy proposed {depths}")
+    return depths
+
+
+def _chosen(name: str, policy: Policy, tried: list[int], errors: Mapping[str, Array]) -> int:
+    if len(tried) == 1:
+        return tried[0]
+    if policy.criterion not in errors:
+        raise InvalidArgument(
+            f"policy {name!r} chooses by the {policy.criterion} error, whose truth is not known "
+            "for this sequence; leave it out"
+        )
+    values = errors[policy.criterion][tried]
+    return tried[0] if np.isnan(values).all() else tried[int(np.nanargmin(values))]
+
+
+def _read(
+    backbone: CUT3R, decoded: Decoded, grid: tuple[int, int], size: Sequence[int]
+) -> tuple[Array, Array]:
+    """Depth ``(row, y, x)`` and camera poses ``(row, 4, 4)`` of a batch, some rows at a time."""
+    step = max(1, _HEAD_PIXELS // (size[0] * size[1]))
+    depths, poses = [], []
+    for first in range(0, len(decoded.pose_token), step):
+        part = list(range(first, min(first + step, len(decoded.pose_token))))
+        found = backbone.predict(_rows(decoded, part), grid, ("pose", "depth"))
+        assert found.points_self is not None
+        assert found.pose is not None
+        depths.append(found.points_self[..., 2].double().cpu().numpy())
+        poses.append(pose_matrix(found.pose.double()).cpu().numpy())
+    return np.concatenate(depths), np.concatenate(poses)
+
+
+def _rows(decoded: Decoded, rows: list[int]) -> Decoded:
+    values: dict[str, Any] = {}
+    for field in fields(decoded):
+        value = getattr(decoded, field.name)
+        if isinstance(value, Tensor):
+            values[field.name] = value[rows]
+        elif value is not None:
+            values[field.name] = [level[rows] for level in value]
+    return replace(decoded, **values)
+
+
+def _errors(
+    depth: Array,
+    pose: Array,
+    places: Sequence[int],
+    truth: Mapping[str, Array],
+    before: tuple[Array, Array] | None,
+) -> dict[str, Array]:
+    """Errors of every pass ``(row,)``, as far as the truth is known."""
+    found: dict[str, Array] = {}
+    if "depth" in truth:
+        true = np.asarray(truth["depth"], np.float64)
+        known = np.isfinite(true) & (true > 0)
+        if known.any():
+            values, true = depth[:, known], true[known]
+            scale = np.median(true) / np.maximum(np.median(values, axis=1), 1e-6)
+            found["depth"] = (np.abs(scale[:, None] * values - true) / true).mean(axis=1)
+        else:
+            found["depth"] = np.full(len(depth), np.nan)
+    if "pose" in truth:
+        found["rotation"], found["translation"] = np.full((2, len(depth)), np.nan)
+        true = np.asarray(truth["pose"], np.float64)
+        if before is not None and np.isfinite(true).all() and np.isfinite(before[1]).all():
+            own = np.linalg.inv(before[0][list(places)]) @ pose
+            wanted = np.linalg.inv(before[1]) @ true
+            # The chord of a rotation is 2 sqrt(2) sin(angle / 2): exact also for small angles.
+            chord = np.linalg.norm((own - wanted)[:, :3, :3], axis=(1, 2)) / 8**0.5
+            found["rotation"] = np.degrees(2 * np.arcsin(np.minimum(chord, 1)))
+            found["translation"] = np.linalg.norm((own - wanted)[:, :3, 3], axis=1)
+    return found
+
+
+def _labelled(
+    rows: list[dict[str, Array]], policies: list[str], sequence: xr.Dataset, cue: Cue, gate: Gate
+) -> xr.Dataset:
+    dims = {"spread": ("layer",), "depth_map": ("y", "x"), "pose": ("row", "col")}
+    texts = {
+        **{f"{name}_error": text for name, text in CRITERIA.items()},
+        "chosen": ("gated layers", "1"),
+        "spread": (f"variance of {cue.reading.replace('_', ' ')} over patches", "nat2"),
+        "depth_map": ("depth along the optical axis", "m"),
+        "pose": ("camera-to-world transform", "m"),
+    }
+    missing = np.full(len(policies), np.nan)
+    variables: dict[str, Any] = {}
+    for name, (text, units) in texts.items():
+        values = np.stack([row.get(name, missing) for row in rows], axis=1)
+        attrs = {"long_name": text, "units": units}
+        variables[name] = (("policy", "frame", *dims.get(name, ())), values, attrs)
+    layers = ("layer", np.arange(rows[0]["spread"].shape[-1]), {"long_name": "decoder layer"})
+    coords = {"policy": policies, "frame": sequence["frame"].values, "layer": layers}
+    attrs = {"sequence": sequence.attrs.get("name", ""), "cue": str(cue), "gate": str(gate)}
+    return xr.Dataset(variables, coords, attrs)

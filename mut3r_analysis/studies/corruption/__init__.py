@@ -1,0 +1,1 @@
+"""Moving content in what is read and in what is written."""

@@ -1,0 +1,1 @@
+"""Where the motion cue lives: readings at every site, layer and head against what moves."""

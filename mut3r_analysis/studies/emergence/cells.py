@@ -1,0 +1,172 @@
+"""Cells: one reading at one place in the network, chosen on one half of the sequences.
+
+The best of hundreds of cells looks good on the sequences that chose it. Here every second sequence
+chooses, with the sign as well, and the others report.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.attention.sites import DECODER_KINDS
+from mut3r_analysis.studies.emergence.observation import CONTROL_SITE
+from mut3r_analysis.studies.emergence.readings import MEAN_HEAD, OVER_TIME, SIGNS
+from mut3r_analysis.studies.emergence.survey import LOCAL, OBJECTS, WHOLE
+
+BEST, TIME, ENCODER, CUE = "best of all", "best over time (R5)", "encoder (control)", "the cue"
+
+OF_ONE_FRAME = tuple(label for label in SIGNS if label not in OVER_TIME)
+"""Readings that look at one frame only: what they know of the past comes from the memory."""
+
+_LEAST_SPREAD = 0.05
+"""Of an AUC over sequences: a few that happen to agree are no certainty."""
+
+
+class Cell(NamedTuple):
+    """One reading at one place in the network, with the sign that makes motion high."""
+
+    site: str
+    reading: str
+    layer: int
+    head: str
+    sign: int
+
+    def __str__(self) -> str:
+        head = "mean over heads" if self.head == MEAN_HEAD else f"head {self.head}"
+        return f"{self.reading} at {self.site}, layer {self.layer}, {head}"
+
+    @property
+    def signed_code(self) -> str:
+        """The code of the reading with the sign of what speaks for motion, such as ``"−R1"``."""
+        code = self.reading.split()[0] if self.reading in OF_ONE_FRAME else self.reading
+        return f"{'+' if self.sign > 0 else '−'}{code}"
+
+    @property
+    def as_declared(self) -> bool:
+        """Whether the sign is the one that the reading is published, or usually read, with."""
+        return self.sign == SIGNS[self.reading]
+
+
+def choosing_tests(found: xr.Dataset) -> list[str]:
+    """Name the tests that choose: the strictest on the picture, and that of the twins.
+
+    Returns
+    -------
+    list of str
+        First moving against resting objects, or against the whole image where fewer than two
+        sequences know resting objects; then the change between twins, where at least four sequences
+        have one, two in each half. Empty where nothing can be tested.
+    """
+    if "auc" not in found:
+        return []
+    on_picture = [test for test in (OBJECTS, WHOLE) if _scored(found, test).sum() >= 2]
+    of_past = [LOCAL] if _scored(found, LOCAL).sum() >= 4 else []
+    return [*on_picture[:1], *of_past] if on_picture else []
+
+
+def halves(found: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """Split the sequences that can be tested: every second one chooses, the others report."""
+    scored = found.isel(sequence=np.flatnonzero(_scored(found, WHOLE)))
+    return scored.isel(sequence=slice(0, None, 2)), scored.isel(sequence=slice(1, None, 2))
+
+
+def choose(
+    found: xr.Dataset,
+    tests: Sequence[str],
+    *,
+    sites: Collection[str] = DECODER_KINDS,
+    readings: Collection[str] = OF_ONE_FRAME,
+    heads: Collection[str] | None = None,
+) -> Cell | None:
+    """Choose the cell whose mean AUC is farthest from chance, on the same side in all tests.
+
+    Distances are counted in standard errors over the sequences, since some readings lie far from
+    chance in every sequence but each time elsewhere, and those of the tests add up. A test that a
+    reading does not allow adds nothing.
+
+    Returns
+    -------
+    Cell or None
+        None where none of the sites and readings was measured.
+    """
+    areas = found["auc"].sel(test=list(tests))
+    kept = {
+        "site": [site for site in areas["site"].values if site in sites],
+        "reading": [label for label in areas["reading"].values if label in readings],
+        "head": [head for head in areas["head"].values if heads is None or head in heads],
+    }
+    areas = areas.sel(kept) - 0.5
+    if not areas.notnull().any():
+        return None
+    spread = np.sqrt((areas**2).mean("sequence") - areas.mean("sequence") ** 2 + _LEAST_SPREAD**2)
+    distance = areas.mean("sequence") / spread * np.sqrt(areas.notnull().sum("sequence"))
+    together = distance.sum("test").where(distance.notnull().any("test"))
+    cell = together[abs(together).fillna(-1).argmax(...)]
+    names = {dim: cell[dim].item() for dim in ("site", "reading", "layer", "head")}
+    return Cell(**names, sign=1 if cell.item() >= 0 else -1)
+
+
+def chosen_cells(found: xr.Dataset) -> dict[str, Cell]:
+    """Choose on the first half: over all, per site, over time, and at the encoder (a control).
+
+    Readings over time (R5) stand apart: they look at earlier frames themselves, so that a twin with
+    another past changes them whatever the memory holds. The encoder has no memory, so that its best
+    shows what looks alone can do. Neither is chosen by twins.
+    """
+    tests = choosing_tests(found)
+    if not tests:
+        return {}
+    half, _ = halves(found)
+    chosen = {BEST: choose(half, tests)}
+    chosen |= {site: choose(half, tests, sites=[site]) for site in DECODER_KINDS}
+    chosen[TIME] = choose(half, tests[:1], readings=OVER_TIME)
+    chosen[ENCODER] = choose(half, tests[:1], sites=[CONTROL_SITE], readings=tuple(SIGNS))
+    return {name: cell for name, cell in chosen.items() if cell is not None}
+
+
+def oriented(areas: xr.DataArray, cell: Cell) -> xr.DataArray:
+    """Take the AUC of one cell, with its sign."""
+    names = {dim: getattr(cell, dim) for dim in ("site", "reading", "layer", "head")}
+    taken = areas.sel(names).drop_vars([*names])
+    return signed(taken, cell.sign)
+
+
+def signed(areas: xr.DataArray, sign: int) -> xr.DataArray:
+    """Turn an AUC to the side of its sign."""
+    return areas if sign > 0 else (1 - areas).assign_attrs(areas.attrs)
+
+
+def cell_areas(found: xr.Dataset, cells: dict[str, Cell]) -> dict[str, xr.DataArray]:
+    """AUC ``(sequence, test)`` of cells on the half that did not choose them, and of the cue.
+
+    The cue was not chosen here, so all sequences report on it.
+    """
+    tests = choosing_tests(found)
+    if not tests:
+        return {}
+    _, half = halves(found)
+    areas = {name: oriented(half["auc"], cell) for name, cell in cells.items()}
+    return areas | {CUE: found["cue_auc"]}
+
+
+def cell_changes(found: xr.Dataset, cells: dict[str, Cell]) -> dict[str, xr.DataArray]:
+    """Change ``(sequence)`` of cells between twins, on the half that did not choose them, by sign.
+
+    Positive where motion in the past makes the reading speak more for motion.
+    """
+    _, half = halves(found)
+    changes = {}
+    for name, cell in cells.items():
+        names = {dim: getattr(cell, dim) for dim in ("site", "reading", "layer", "head")}
+        taken = half["change"].sel(names).drop_vars([*names])
+        if taken.notnull().any():
+            changes[name] = (cell.sign * taken).assign_attrs(found["change"].attrs)
+    return changes | {CUE: found["cue_change"]}
+
+
+def _scored(found: xr.Dataset, test: str) -> np.ndarray:
+    """Which sequences allow a test, ``(sequence,)``."""
+    known = found["auc"].sel(test=test).notnull()
+    return known.any([dim for dim in known.dims if dim != "sequence"]).values

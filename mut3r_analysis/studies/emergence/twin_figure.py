@@ -1,0 +1,119 @@
+"""Twins side by side: two pasts, one picture, and what attention makes of it."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+
+from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.figures.cells import DIVERGING_COLORS
+from mut3r_analysis.figures.reading import spell
+from mut3r_analysis.figures.styling import STATISTIC_COLORS, style
+from mut3r_analysis.motion import Cue
+from mut3r_analysis.studies.emergence.cells import Cell
+from mut3r_analysis.studies.emergence.observation import observe
+from mut3r_analysis.studies.emergence.readings import patch_readings
+from mut3r_analysis.studies.emergence.truth import patch_truth
+from mut3r_analysis.studies.emergence.twins import frozen_twin, twin_frames
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from mut3r_analysis.figures.page import Page
+
+_EARLIER = 2
+"""Frames of the past that are shown."""
+
+
+def twin_figure(backbone: CUT3R, sequence: xr.Dataset, cell: Cell, *, size: str = "page") -> "Page":
+    """Show a scene and its frozen twin, and a reading of the picture that they share.
+
+    Parameters
+    ----------
+    backbone : CUT3R
+    sequence : Dataset
+        Of a procedural scene.
+    cell : Cell
+        What is read.
+    size : {"column", "page", "slide"}
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InvalidArgument
+        When nothing moves after the first frame, or the sequence has no twin.
+    """
+    from mut3r_analysis.figures.tiles import Tiles, limits, show
+
+    truth = patch_truth(backbone, sequence)
+    places = twin_frames(truth, 1)
+    twin = frozen_twin(sequence, int(truth["frame"][places[0]])) if places else None
+    if twin is None:
+        raise InvalidArgument(
+            f"{sequence.attrs.get('name')!r} has no twin to compare with: nothing moves after its "
+            "first frame, or what rests would stand in the camera's way; take another scene"
+        )
+    at, both = places[0], (sequence, twin)
+    prepare = backbone.preparation
+    clips = [np.stack([prepare.image(image.values) for image in each["image"]]) for each in both]
+    seen = observe(backbone, torch.from_numpy(np.stack(clips)), Cue.mut3r())
+    grid = seen[0].grid
+    where = {"reading": cell.reading, "layer": cell.layer, "head": cell.head}
+    read = [
+        patch_readings(each, cell.site).sel(where).isel(frame=at).values.reshape(grid)
+        for each in seen
+    ]
+    change = read[0] - read[1]
+    earlier = np.unique(np.linspace(0, at, _EARLIER + 1).round().astype(int))
+    labels = truth["frame"].values
+    subtitle = (
+        f"{sequence.attrs['name']}; {cell}; motion in the {'high' if cell.sign > 0 else 'low'} "
+        f"values; moved patches outlined; largest change {np.abs(change).max():.2g}"
+    )
+    title = f"One picture after two pasts: frame {spell(labels[at])} after motion and after rest"
+    source = (
+        f"Source: {sequence.attrs['name']} and its frozen twin, backbone {backbone.origin.name}"
+    )
+    height, width = clips[0].shape[-2:]
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    with style(size) as page:
+        tiles = Tiles(page, 2, len(earlier) + 2, height / width, (title, subtitle, source))
+        tiles.label_columns([*(f"frame {labels[each]}" for each in earlier), "reading", "change"])
+        low, high = limits(np.stack(read), share=0)
+        for row, (each, name) in enumerate(zip(both, ("moved", "rested"), strict=True)):
+            for column, position in enumerate(earlier):
+                picture = prepare.pixels(each["image"].isel(frame=int(position)).values)
+                show(tiles.axes[row, column], picture, extent)
+            drawn = show(tiles.axes[row, -2], read[row], extent,
+                         cmap=STATISTIC_COLORS, vmin=low, vmax=high)  # fmt: skip
+            tiles.label_row(row, name)
+        most = float(np.abs(change).max()) or 1.0
+        show(tiles.axes[0, -1], change, extent, cmap=DIVERGING_COLORS, vmin=-most, vmax=most)
+        tiles.axes[1, -1].set_axis_off()
+        moving = truth["moving"].values[at].reshape(grid)
+        for axis in (tiles.axes[0, -2], tiles.axes[1, -2], tiles.axes[0, -1]):
+            _outline(axis, moving, height / grid[0], page.scale)
+        tiles.bar(drawn, 0, 1)
+        tiles.label_bars(0, 1, cell.reading)
+    return tiles.figure
+
+
+def _outline(axis: "Axes", mask: np.ndarray, side: float, scale: float) -> None:
+    """Draw the border of a mask of patches, exactly along their edges."""
+    from matplotlib.collections import LineCollection
+
+    padded = np.pad(mask, 1)
+    lines = []
+    for row, column in np.argwhere(padded[1:] != padded[:-1]):
+        lines.append([(column - 1, row), (column, row)])
+    for row, column in np.argwhere(padded[:, 1:] != padded[:, :-1]):
+        lines.append([(column, row - 1), (column, row)])
+    edges = [[(x * side - 0.5, y * side - 0.5) for x, y in line] for line in lines]
+    # Two lines, so that the border is seen on light and on dark.
+    for color, width in (("white", 2.0), ("black", 0.8)):
+        axis.add_collection(LineCollection(edges, colors=color, linewidths=width * scale))

@@ -1,0 +1,122 @@
+"""Frozen twins: the same picture now, after another past."""
+
+import json
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.scenes import Scene
+from mut3r_analysis.sequences import open_sequence
+from mut3r_analysis.studies.emergence.separation import area, wins
+
+LEAST_TWIN_PAIRS = 4
+"""Two moving patches: the same patches stand on both sides, so few pairs tell more."""
+
+
+class TwinEvidence(NamedTuple):
+    """What the past alone does to readings ``(...)``, over all twin frames of a sequence.
+
+    Attributes
+    ----------
+    separation : ndarray
+        AUC of moving patches against the same patches in the twin, where they have always rested.
+    locality : ndarray
+        AUC of the change between twins: moving patches against the still ones of that frame.
+    change : ndarray
+        Mean change of moving patches, in standard deviations of the reading over the frame.
+    """
+
+    separation: np.ndarray
+    locality: np.ndarray
+    change: np.ndarray
+
+
+def has_twin(sequence: xr.Dataset) -> bool:
+    """Whether the sequence is a procedural scene, which can be rendered with another past."""
+    return "scene" in sequence.attrs
+
+
+def frozen_twin(sequence: xr.Dataset, frame: int) -> xr.Dataset | None:
+    """Render a sequence with every object at rest where it is in one frame.
+
+    Parameters
+    ----------
+    sequence : Dataset
+        Of a procedural scene; :func:`has_twin`.
+    frame : int
+        Label of a frame. There both pictures are the same, pixel by pixel.
+
+    Returns
+    -------
+    Dataset or None
+        The sequence of the twin; None where resting objects would stand in the camera's way.
+    """
+    if not has_twin(sequence):
+        raise InvalidArgument(
+            f"{sequence.attrs.get('name')!r} is no procedural scene: only those can be rendered "
+            "with another past; give a name such as 'scenes/orbit-03' or 'scenes:seed=7'"
+        )
+    twin = Scene.from_dict(json.loads(sequence.attrs["scene"]))
+    try:
+        for number in range(1, len(twin.objects) + 1):
+            twin = twin.twin(freeze=f"object-{number}", at=frame)
+    except InvalidArgument:
+        return None
+    size = (sequence.sizes["x"], sequence.sizes["y"])
+    rendered = twin.render(size, supersample=int(sequence.attrs.get("supersample", 1)))
+    return open_sequence(rendered.sel(frame=sequence["frame"].values), name=twin.name)
+
+
+def twin_frames(truth: xr.Dataset, most: int) -> list[int]:
+    """Choose frames to compare: at most so many, evenly spread, in which patches move.
+
+    Parameters
+    ----------
+    truth : Dataset
+        With ``moving`` (frame, patch), if the motion is known at all.
+    most : int
+
+    Returns
+    -------
+    list of int
+        Positions, later than the first frame, which has no past.
+    """
+    if "moving" not in truth or most < 1:
+        return []
+    places = 1 + np.flatnonzero(truth["moving"].values[1:].any(axis=1))
+    if not len(places):
+        return []
+    # From the last backwards: the longest past comes first.
+    picks = np.linspace(len(places) - 1, 0, most + 1)[:most].round().astype(int)
+    return sorted({int(places[pick]) for pick in picks})
+
+
+def twin_evidence(
+    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+) -> TwinEvidence:
+    """Compare readings of twins.
+
+    Parameters
+    ----------
+    pairs : list of (own, other, moving, still)
+        Per frame the readings (..., patch) of the scene and of its twin, and which patches move
+        or are still in the scene, (patch,) bool.
+    """
+    separated, concentrated, changes = [], [], []
+    counts = np.array(
+        [[moving.sum() ** 2, moving.sum() * still.sum()] for *_, moving, still in pairs]
+    )
+    for own, other, moving, still in pairs:
+        change = own - other
+        separated.append(wins(own[..., moving], other[..., moving]))
+        concentrated.append(wins(change[..., moving], change[..., still]))
+        spread = own.std(axis=-1)
+        mean = change[..., moving].mean(axis=-1)
+        changes.append(np.divide(mean, spread, out=np.zeros_like(mean), where=spread > 0))
+    return TwinEvidence(
+        area(np.stack(separated, axis=-1), counts[:, 0], LEAST_TWIN_PAIRS),
+        area(np.stack(concentrated, axis=-1), counts[:, 1]),
+        np.mean(changes, axis=0),
+    )

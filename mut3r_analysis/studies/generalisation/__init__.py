@@ -1,0 +1,1 @@
+"""The same cue and gates through other memories."""

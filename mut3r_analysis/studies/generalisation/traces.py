@@ -1,0 +1,204 @@
+"""What runs with different memories recorded on the way: cue maps, state updates, predictions."""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from mut3r_analysis.metrics import UndefinedMetric, roc_auc
+from mut3r_analysis.studies.estimates import difference, estimate, spelled
+from mut3r_analysis.studies.generalisation.memories import OPEN, OWN
+
+ROUNDING = 1e-4
+"""Scores this close may differ by the order of sums alone, as between batches."""
+
+
+def read_traces(table: xr.Dataset) -> xr.Dataset:
+    """Read the runs without a gate and those gated by the own cue, each once.
+
+    Parameters
+    ----------
+    table : Dataset
+        From :func:`~mut3r_analysis.studies.memory_sweeps.sweep_memories`.
+
+    Returns
+    -------
+    Dataset
+        Of the cue's maps without a gate:
+
+        - ``correlation`` (memory, other, sequence, frame): Pearson's, over the patches of a frame;
+          NaN where a map is constant;
+        - ``same`` (memory, other, sequence, frame): whether two maps differ nowhere by more than
+          `ROUNDING`, as while both memories hold the same;
+        - ``auc`` (memory, sequence): how often a moving pixel scores above a still one, over all
+          frames together; NaN without a mask, or where all or nothing moves.
+
+        Of the state, means over its tokens, (memory, treatment, sequence, frame): ``update_size``,
+        the norm of a token's change in percent of its norm, and ``write_rate``, the share of it
+        replaced, in percent. Of the predictions, which takes no truth: ``moved`` (what, memory,
+        sequence), how far gating moves ``"depth"`` (mean absolute change) and ``"camera"`` (mean
+        distance between centres), in percent of the mean depth without a gate.
+    """
+    names = table["sequence"].values.tolist()
+    rows = [_of_sequence(table["run"].sel(sequence=name)) for name in names]
+    found = xr.concat(
+        rows, dim=xr.Variable("sequence", names), join="outer", coords="minimal", compat="override"
+    )
+    # Frames that a shorter sequence lacks have become NaN.
+    found["same"] = found["same"] == 1
+    for name, text, units in (
+        ("correlation", "correlation of cue maps", "1"),
+        ("auc", "AUC of the own cue against the true mask", "1"),
+        ("update_size", "change of a state token per frame", "% of its norm"),
+        ("write_rate", "share of a state token replaced", "%"),
+        ("moved", "moved by gating", "% of the mean depth"),
+    ):
+        found[name].attrs = {"long_name": text, "units": units}
+    for dim in ("memory", "treatment"):
+        found[dim].attrs = table[dim].attrs
+    return found
+
+
+def first_parting(traces: xr.Dataset) -> int | None:
+    """Return the first frame at which any two memories' cue maps differ; None if none does."""
+    apart = ~traces["same"] & traces["correlation"].notnull()
+    frames = traces["frame"].values[apart.any(["memory", "other", "sequence"]).values]
+    return int(frames[0]) if frames.size else None
+
+
+def likeness_to_first(traces: xr.Dataset) -> xr.Dataset | None:
+    """Return the correlation with the first memory's maps, from the first frame that differs on.
+
+    Returns
+    -------
+    Dataset or None
+        (memory), without the first, as :func:`~mut3r_analysis.studies.estimates.estimate`: of the
+        mean over frames; over all frames where no map ever differs. None for a single memory.
+    """
+    if traces.sizes["memory"] == 1:
+        return None
+    parting = first_parting(traces)
+    others = traces["correlation"].isel(memory=slice(1, None), other=0, drop=True)
+    return estimate(others.sel(frame=slice(parting, None)).mean("frame", keep_attrs=True))
+
+
+def written_shares(traces: xr.Dataset) -> xr.Dataset:
+    """Return the share of the state that a frame replaces, after the first one.
+
+    The first frame starts from learned tokens, and every rule writes it whole.
+
+    Returns
+    -------
+    Dataset
+        (memory, treatment), percent, as :func:`~mut3r_analysis.studies.estimates.estimate`.
+    """
+    later = traces["write_rate"].isel(frame=slice(1, None))
+    return estimate(later.mean("frame", keep_attrs=True))
+
+
+def auc_table(traces: xr.Dataset) -> pd.DataFrame:
+    """Write the AUC of the own cue per memory, and its paired difference to the first memory."""
+    first, *rest = traces["memory"].values.tolist()
+    auc = traces["auc"]
+    columns = {"AUC": estimate(auc)}
+    if rest:
+        apart = difference(auc.sel(memory=rest), auc.sel(memory=first, drop=True))
+        columns[f"minus {first}"] = apart
+    rows = {
+        memory: {
+            name: spelled(cells.sel(memory=memory), 3) if memory in cells["memory"].values else "–"
+            for name, cells in columns.items()
+        }
+        for memory in (first, *rest)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("memory")
+
+
+def _of_sequence(paths: xr.DataArray) -> xr.Dataset:
+    """Traces of one sequence from its stores (memory, treatment)."""
+    from mut3r_analysis import open_run
+
+    memories = paths["memory"].values.tolist()
+    maps, auc, moved, states = [], [], [], []
+    for memory in memories:
+        plain, gated = (open_run(paths.sel(memory=memory, treatment=t).item()) for t in (OPEN, OWN))
+        maps.append(plain["cue"].to_dataset()["motion"].values.astype(np.float64))
+        truth = plain["truth"].to_dataset() if "truth" in plain.children else xr.Dataset()
+        auc.append(_auc(truth, maps[-1]))
+        moved.append(_moved(*(run["prediction"].to_dataset() for run in (plain, gated))))
+        state = [_state(run["state"].to_dataset()) for run in (plain, gated)]
+        states.append(xr.concat(state, dim="treatment"))
+    correlation, same = _likeness(np.stack(maps))
+    pairs = ("memory", "other", "frame")
+    joined = xr.concat(states, dim="memory")
+    return xr.Dataset(
+        {
+            "correlation": (pairs, correlation),
+            "same": (pairs, same),
+            "auc": ("memory", auc),
+            "moved": (("memory", "what"), moved),
+            "update_size": joined["update_size"],
+            "write_rate": joined["write_rate"],
+        },
+        coords={
+            "memory": memories,
+            "other": memories,
+            "what": ["depth", "camera"],
+            "treatment": [OPEN, OWN],
+        },
+    )
+
+
+def _likeness(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Correlation and equality of maps (memory, frame, row, column), (memory, memory, frame)."""
+    flat = maps.reshape(*maps.shape[:2], -1)
+    count, frames = flat.shape[:2]
+    centred = flat - flat.mean(-1, keepdims=True)
+    norms = np.linalg.norm(centred, axis=-1)
+    correlation, same = np.empty((count, count, frames)), np.ones((count, count, frames))
+    for index in range(count):
+        correlation[index, index] = np.where(norms[index] > 0, 1.0, np.nan)
+    for first, second in combinations(range(count), 2):
+        both = norms[first] * norms[second]
+        product = (centred[first] * centred[second]).sum(-1)
+        pair = np.divide(product, both, out=np.full(frames, np.nan), where=both > 0)
+        correlation[first, second] = correlation[second, first] = pair
+        equal = (np.abs(flat[first] - flat[second]) <= ROUNDING).all(-1)
+        same[first, second] = same[second, first] = equal
+    return correlation, same
+
+
+def _state(state: xr.Dataset) -> xr.Dataset:
+    """Change of a token in percent of its norm, and share replaced; means over tokens."""
+    size, norm, rate = (
+        state[name].values.astype(np.float64) for name in ("update_size", "norm", "write_rate")
+    )
+    return xr.Dataset(
+        {
+            "update_size": ("frame", 100 * (size / norm).mean(-1)),
+            "write_rate": ("frame", 100 * rate.mean(-1)),
+        },
+        coords={"frame": state["frame"].values},
+    )
+
+
+def _moved(plain: xr.Dataset, gated: xr.Dataset) -> tuple[float, float]:
+    """How far depth and camera move, in percent of the mean depth."""
+    depth, other = (run["depth"].values.astype(np.float64) for run in (plain, gated))
+    centre, elsewhere = (run["pose"].values[:, :3, 3].astype(np.float64) for run in (plain, gated))
+    scale = np.abs(depth).mean() / 100
+    away = np.linalg.norm(elsewhere - centre, axis=-1).mean()
+    return np.abs(other - depth).mean() / scale, away / scale
+
+
+def _auc(truth: xr.Dataset, motion: np.ndarray) -> float:
+    if "motion_mask" not in truth:
+        return float("nan")
+    mask = truth["motion_mask"].values
+    size = mask.shape[-1] // motion.shape[-1]
+    pixels = motion.repeat(size, axis=-2).repeat(size, axis=-1)
+    try:
+        return roc_auc(mask, pixels)
+    except UndefinedMetric:
+        return float("nan")

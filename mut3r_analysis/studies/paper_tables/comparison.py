@@ -1,0 +1,187 @@
+"""What the paper's tables say of gating, and what one's own runs say beside them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from mut3r_analysis.evaluation.pairing import HIGHER_IS_BETTER
+from mut3r_analysis.studies.estimates import change, spelled
+from mut3r_analysis.studies.finding import Finding
+from mut3r_analysis.studies.generalisation.effects import finite
+from mut3r_analysis.studies.paper_tables.published import (
+    AFTER,
+    BEFORE,
+    METRIC_NAMES,
+    gating_deltas,
+)
+
+QUESTION = "How much of the paper's tables stands on common ground, and what does gating do here?"
+_LEADING = (("default:depth:scale_median", "abs_rel"), ("default:pose:sim3", "ate"))
+"""What the finding says of one's own sequences."""
+
+_NEAREST = ("accuracy_", "completion_")
+"""Distances to nearest points, which published tables report in contradiction to the scorer."""
+
+
+def own_changes(own: Mapping[str, xr.Dataset]) -> dict[tuple[str, str], xr.Dataset]:
+    """Return the paired change by MUT3R's gates of every metric that own runs have.
+
+    The change is that of plain means over sequences, also where a protocol weighs them.
+
+    Returns
+    -------
+    dict
+        (protocol, metric) -> scalars as of :func:`~mut3r_analysis.studies.estimates.change`.
+    """
+    found = {}
+    for protocol, values in own.items():
+        if not {BEFORE, AFTER} <= set(values["system"].values.tolist()):
+            continue
+        for metric in values["metric"].values.tolist():
+            scores = (
+                values["scores"].sel(metric=metric, drop=True).drop_vars("unit", errors="ignore")
+            )
+            after, before = (scores.sel(system=name, drop=True) for name in (AFTER, BEFORE))
+            if metric in METRIC_NAMES and bool((after + before).notnull().any()):
+                found[protocol, metric] = change(after, before)
+    return found
+
+
+def error_changes(
+    tables: Sequence[xr.Dataset], own: Mapping[str, xr.Dataset], here: str
+) -> xr.Dataset:
+    """Return all changes of errors by gating in one column: published ones, then one's own.
+
+    Parameters
+    ----------
+    tables : sequence of Dataset
+        From :func:`~mut3r_analysis.studies.paper_tables.published_table`.
+    own : mapping of str to Dataset
+        Protocol -> own values, of the paper's protocols and of others.
+    here : str
+        What to call own runs under protocols that are not the paper's.
+
+    Returns
+    -------
+    Dataset
+        Along ``number``: ``value``, ``lower``, ``upper`` in percent. Bounds of published changes
+        come from rounding, those of one's own from the bootstrap.
+    """
+    rows: dict[str, xr.Dataset] = {}
+    for table in tables:
+        deltas = gating_deltas(table)
+        for cell in deltas["cell"].values.tolist():
+            one = deltas.sel(cell=cell)
+            if bool(one["comparable"]) and not _higher_is_better(str(one["metric"].item())):
+                rows.setdefault(f"paper: {cell}", one)
+    known = {
+        (str(table["protocol"].sel(cell=cell).item()), str(table["metric"].sel(cell=cell).item())):
+        str(cell) for table in tables for cell in table["cell"].values
+    }  # fmt: skip
+    for (protocol, metric), cell in own_changes(own).items():
+        if _higher_is_better(metric) or metric.startswith(_NEAREST):
+            continue
+        if (protocol, metric) in known:
+            rows[f"own runs: {known[protocol, metric]}"] = cell
+        else:
+            rows[f"{here}: {_stand_in_name(protocol, metric)}"] = cell
+    parts = ("value", "lower", "upper")
+    found = xr.Dataset(
+        {part: ("number", [float(row[part]) for row in rows.values()]) for part in parts},
+        coords={"number": list(rows)},
+    )
+    for part in parts:
+        found[part].attrs = {"long_name": "change of the error by gating", "units": "%"}
+    return found
+
+
+def finding(
+    tables: Sequence[xr.Dataset],
+    own: Mapping[str, xr.Dataset],
+    bundled: Mapping[str, xr.Dataset] | None,
+    here: str,
+) -> Finding:
+    """Say how much could be rebuilt and compared, and what gating changes here.
+
+    Parameters
+    ----------
+    tables : sequence of Dataset
+        From :func:`~mut3r_analysis.studies.paper_tables.published_table`.
+    own : mapping of str to Dataset
+        Own values under the paper's protocols.
+    bundled : mapping of str to Dataset or None
+        Own values on other data; None or empty without ground truth.
+    here : str
+        What the other model and data are called.
+    """
+    count = _counts(tables, own)
+    said = (
+        f"{count['published']} published values of {len(tables)} tables were rebuilt; "
+        f"{count['comparable']} have a named protocol, and own runs stand beside "
+        f"{count['computed'] or 'none'} of those. {count['conflicts']} known conflicts touch "
+        f"{count['disputed']} of the values. Under a named protocol the tables state "
+        f"{count['changes']} changes by gating, {count['gains']} for the better and "
+        f"{count['losses']} for the worse; {count['rounding'] or 'none'} could be rounding alone, "
+        f"{count['scatter'] or 'none'} {'is' if count['scatter'] == 1 else 'are'} no larger than "
+        "the scatter of the published baseline."
+    )
+    values: dict[str, Any] = dict(count)
+    changes = own_changes(bundled or {})
+    parts = []
+    for key in _LEADING:
+        if key in changes:
+            cell = changes[key]
+            parts.append(f"{METRIC_NAMES[key[1]]} by {spelled(cell)}")
+            values[key[1]] = {part: finite(cell[part]) for part in ("value", "lower", "upper", "n")}
+    if parts:
+        said += (
+            f" With {here}, another model on other data and no reproduction, MUT3R's gates change "
+            f"{' and '.join(parts)}."
+        )
+    else:
+        said += " No ground truth: nothing of the model at hand could be scored beside them."
+    return Finding(QUESTION, said, values)
+
+
+def _counts(tables: Sequence[xr.Dataset], own: Mapping[str, xr.Dataset]) -> dict[str, int]:
+    """Count values and changes, each once however many tables hold it."""
+    values, changes = (
+        pd.concat([part.to_dataframe().reset_index() for part in parts])
+        for parts in (
+            [table[["value", "conflict"]] for table in tables],
+            [gating_deltas(table) for table in tables],
+        )
+    )
+    values = values.dropna(subset="value").drop_duplicates(["cell", "protocol", "system"])
+    changes = changes[changes["comparable"].astype(bool)].drop_duplicates("cell")
+    disputed = values.loc[values["conflict"] != "", "conflict"].tolist()
+    keys = values[["protocol", "metric", "system"]].itertuples(index=False, name=None)
+    return {
+        "published": len(values),
+        "comparable": int(values["comparable"].sum()),
+        "computed": sum(_is_computed(own.get(protocol), *cell) for protocol, *cell in keys),
+        "conflicts": len({each for text in disputed for each in text.split(";")}),
+        "disputed": len(disputed),
+        "changes": len(changes),
+        "gains": int((changes["better"] > 0).sum()),
+        "losses": int((changes["better"] < 0).sum()),
+        "rounding": int(changes["rounding"].sum()),
+        "scatter": int(changes["in_scatter"].sum()),
+    }
+
+
+def _is_computed(values: xr.Dataset | None, metric: str, system: str) -> bool:
+    if values is None or metric not in values["metric"] or system not in values["system"]:
+        return False
+    return int(values["n"].sel(metric=metric, system=system)) > 0
+
+
+def _stand_in_name(protocol: str, metric: str) -> str:
+    align = protocol.rpartition(":")[2].replace("_", " ")
+    return f"{METRIC_NAMES[metric]} ({align})"
+
+
+def _higher_is_better(metric: str) -> bool:
+    return metric.startswith(HIGHER_IS_BETTER)

@@ -1,0 +1,340 @@
+"""The same tables from one's own runs: under the paper's protocols, or on other data."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.errors import InvalidArgument, Mut3rError
+from mut3r_analysis.evaluation.eligibility import OFFICIAL
+from mut3r_analysis.metrics import FrameSelection, Protocol, UndefinedMetric
+from mut3r_analysis.metrics import protocol as find_protocol
+from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
+from mut3r_analysis.running import Commit, Configuration
+from mut3r_analysis.studies.paper_tables.published import (
+    ABLATION,
+    AFTER,
+    BEFORE,
+    PAPER_TABLES,
+    SYSTEMS,
+)
+
+_DEPTH = 12
+"""Layers of the decoder that the paper's ranges count."""
+
+_OUTPUTS = {
+    "video-depth": ("depth",),
+    "pose": ("pose",),
+    "reconstruction": ("pose", "depth"),
+}
+STAND_INS = {
+    "depth": ("default:depth:scale_median", "default:depth:metric"),
+    "pose": ("default:pose:sim3",),
+    "reconstruction": ("given:reconstruction:sim3",),
+    "ablation": ("default:depth:metric",),
+}
+"""For every table of the paper, protocols that take any sequence."""
+
+
+def system_configurations(
+    beta: float, names: Iterable[str] = (*SYSTEMS, *ABLATION)
+) -> dict[str, Configuration]:
+    """Return what the systems of the paper are, on the weights of CUT3R.
+
+    Parameters
+    ----------
+    beta : float
+        Sharpness of MUT3R's gates, which no source states.
+    names : iterable of str
+        Among those of the tables.
+    """
+    gates = {
+        AFTER: Gate.mut3r(beta=beta),
+        "MUT3R (layers 0-2)": Gate.mut3r(beta=beta, layers=(0, 2), of_depth=_DEPTH),
+        "MUT3R (layers 0-12)": Gate.mut3r(beta=beta, layers=(0, 12), of_depth=_DEPTH),
+    }
+    for left_out in DIRECTIONS:
+        label = f"MUT3R (without {left_out.replace('_', '-')} gate)"
+        kept = [direction for direction in DIRECTIONS if direction != left_out]
+        gates[label] = Gate.mut3r(beta=beta, directions=kept)
+    known = {BEFORE: Configuration(), "TTT3R": Configuration(commit=Commit.ttt3r())}
+    known |= {label: Configuration(cue=Cue.mut3r(), gate=gate) for label, gate in gates.items()}
+    return {name: known[name] for name in dict.fromkeys(names)}
+
+
+def named_stand_in(name: str) -> Protocol:
+    """Return a protocol of `STAND_INS`: of the catalogue, or the paper's for any sequence."""
+    if name != "given:reconstruction:sim3":
+        return find_protocol(name)
+    return replace(
+        find_protocol("reconstruction:dycheck-stride10:sim3"),
+        id=name,
+        dataset="any",
+        preparation="given",
+        frames=FrameSelection(),
+        source="this package; for sequences of one's own",
+        note="",
+    )
+
+
+def run_protocol(
+    backbone: Any,
+    location: str,
+    protocol: str | Protocol,
+    configurations: Mapping[str, Configuration],
+    *,
+    out: str | Path,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Run systems on a data set exactly as a protocol says, and score them.
+
+    Parameters
+    ----------
+    backbone : str or CUT3R
+        Its frames are prepared by the protocol's rule.
+    location : str
+        ``"sintel:/data/sintel/training"`` and likewise.
+    protocol : str or Protocol
+    configurations : mapping of str to Configuration
+    out : path
+        Folder of the sweep; what is there is not run again.
+    progress : bool
+
+    Returns
+    -------
+    Dataset
+        As of :func:`own_values`.
+
+    Raises
+    ------
+    InvalidArgument
+        When the location is of another data set or holds no sequence of the protocol, and when
+        the backbone takes frames of another size than the protocol.
+    """
+    from mut3r_analysis import check_dataset, load_backbone, sweep
+
+    chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    layout, _, root = location.partition(":")
+    if layout != chosen.dataset:
+        raise InvalidArgument(
+            f"{chosen.id} is a protocol of {chosen.dataset!r}; {location!r} is not, give "
+            f"'{chosen.dataset}:' and the folder of the data set"
+        )
+    present = [each.name for each in check_dataset(root, layout).sequences]
+    names, _ = chosen.select(present)
+    if not names:
+        raise InvalidArgument(f"{location!r} holds none of the sequences of {chosen.id}")
+    # A copy shares the weights, and the caller's backbone keeps its own preparation.
+    model = load_backbone(backbone) if isinstance(backbone, str) else copy(backbone)
+    if chosen.preparation != "given":
+        model.preparation = _prepared(model.preparation, chosen)
+    frames = chosen.frames
+    stop = "" if frames.limit is None else frames.start + frames.step * frames.limit
+    table = sweep(
+        model,
+        [f"{location}#{name}" for name in names],
+        configurations=dict(configurations),
+        frames=f"{frames.start}:{stop}:{frames.step}",
+        outputs=_OUTPUTS[chosen.task],
+        out=out,
+        progress=progress,
+    )
+    return own_values(table, chosen, truth=location)
+
+
+def run_datasets(
+    backbone: Any,
+    locations: Mapping[str, str],
+    configurations: Mapping[str, Configuration],
+    *,
+    out: str | Path,
+    progress: bool = True,
+) -> tuple[dict[str, xr.Dataset], list[str]]:
+    """Run every protocol of the paper's tables for which there is a data set.
+
+    Parameters
+    ----------
+    backbone : str or CUT3R
+    locations : mapping of str to str
+        Data set -> where it lies, ``{"bonn": "bonn:/data/bonn"}``.
+    configurations : mapping of str to Configuration
+        Ablations are run for their own table only.
+    out : path
+    progress : bool
+
+    Returns
+    -------
+    dict of str to Dataset
+        Per protocol, as of :func:`own_values`.
+    list of str
+        Which protocols could not be scored, and why.
+    """
+    from mut3r_analysis import load_backbone
+
+    if not locations:
+        return {}, []
+    model = load_backbone(backbone) if isinstance(backbone, str) else backbone
+    wanted: dict[str, dict[str, Configuration]] = {}
+    for table in PAPER_TABLES.values():
+        for name in table.protocols:
+            chosen = {
+                each: configurations[each] for each in table.systems if each in configurations
+            }
+            wanted.setdefault(name, {}).update(chosen)
+    found: dict[str, xr.Dataset] = {}
+    left_out: list[str] = []
+    for name, systems in wanted.items():
+        if (location := locations.get(find_protocol(name).dataset)) is None:
+            continue
+        try:
+            found[name] = run_protocol(model, location, name, systems, out=out, progress=progress)
+            left_out += [f"{name}: {reason}" for reason in found[name].attrs["reasons"]]
+        except Mut3rError as error:
+            left_out.append(f"{name}: {' '.join(str(error).split())}")
+    return found, left_out
+
+
+def own_values(table: xr.Dataset, protocol: Protocol, truth: Any = None) -> xr.Dataset:
+    """Score the runs of a sweep, one system per configuration.
+
+    Parameters
+    ----------
+    table : Dataset
+        From :func:`~mut3r_analysis.sweep` over ``configuration``.
+    protocol : Protocol
+    truth
+        As :func:`~mut3r_analysis.evaluate` takes it.
+
+    Returns
+    -------
+    Dataset
+        (metric, system): ``value``, ``lower``, ``upper`` (bootstrap over sequences and frames),
+        ``n``, sequences with a value; and per sequence ``scores`` (metric, system, sequence).
+        Along ``metric`` its ``unit``. Attributes: ``protocol``, ``expected``, sequences a complete
+        data set has, and ``reasons``, why sequences or systems have no value.
+
+    Raises
+    ------
+    UndefinedMetric
+        When no system could be scored.
+    """
+    from mut3r_analysis import evaluate
+
+    parts: dict[str, xr.Dataset] = {}
+    reasons: list[str] = []
+    for system in table["configuration"].values.tolist():
+        paths = [path for path in table["run"].sel(configuration=system).values.tolist() if path]
+        try:
+            parts[system] = summarised(evaluate(paths, protocol, truth=truth), protocol)
+            reasons += parts[system].attrs["reasons"]
+        except Mut3rError as error:
+            reasons.append(" ".join(str(error).split()))
+    if not parts:
+        raise UndefinedMetric("; ".join(dict.fromkeys(reasons)))
+    return joined_systems(parts, protocol, reasons)
+
+
+def bundled_values(
+    backbone: Any,
+    sequences: Sequence[Any],
+    configurations: Mapping[str, Configuration],
+    *,
+    frames: int | None = None,
+    out: str | Path,
+    progress: bool = True,
+) -> dict[str, xr.Dataset]:
+    """Run all systems on sequences of one's own, and score them by `STAND_INS`.
+
+    Another model on other data: nothing here reproduces a number of the paper.
+
+    Returns
+    -------
+    dict of str to Dataset
+        Per protocol, as of :func:`own_values`; without any that no sequence could be scored under.
+        Empty, and nothing is run, without any ground truth.
+    """
+    from mut3r_analysis import load_backbone, open_sequence, sweep
+
+    opened = [open_sequence(each, stop=frames) for each in sequences]
+    if not any({"depth", "pose"} & set(each) for each in opened):
+        return {}
+    model = load_backbone(backbone) if isinstance(backbone, str) else backbone
+    table = sweep(
+        model,
+        sequences,
+        configurations=dict(configurations),
+        frames="::" if frames is None else f":{frames}:",
+        outputs=("pose", "depth"),
+        out=out,
+        progress=progress,
+    )
+    truth = {str(each.attrs["name"]): each for each in opened}
+    asked = {each: key for key, names in STAND_INS.items() for each in names}
+    found: dict[str, xr.Dataset] = {}
+    for name, key in asked.items():
+        systems = [label for label in configurations if key == "ablation" or label in SYSTEMS]
+        # The truth on the grid of the predictions is in the runs; only points need the cameras of
+        # the source.
+        given = truth if key == "reconstruction" else None
+        with suppress(UndefinedMetric):
+            chosen = table.sel(configuration=systems)
+            found[name] = own_values(chosen, named_stand_in(name), given)
+    return found
+
+
+def _prepared(preparation: Preparation, protocol: Protocol) -> Preparation:
+    """Prepare frames by a protocol's rule, which is for backbones of one size."""
+    if any(getattr(preparation, name) != value for name, value in OFFICIAL.items()):
+        raise InvalidArgument(
+            f"{protocol.id} takes frames of {OFFICIAL['size']} px in patches of "
+            f"{OFFICIAL['patch']} px; this backbone takes {preparation.size} px in patches of "
+            f"{preparation.patch} px, so no number of it compares"
+        )
+    fields = preparation.to_dict() | {"rule": protocol.preparation}
+    return Preparation.from_dict(fields)
+
+
+def summarised(scores: xr.Dataset, protocol: Protocol) -> xr.Dataset:
+    """Return what :func:`own_values` holds of one system, from what ``evaluate`` gave."""
+    metrics = list(protocol.metrics)
+    means = [scores[f"mean_{name}"] for name in metrics]
+    found = xr.Dataset(
+        {
+            "value": ("metric", [float(mean) for mean in means]),
+            "n": ("metric", [int(mean.attrs["n_valid"]) for mean in means]),
+            "scores": (("metric", "sequence"), np.stack([scores[n].values for n in metrics])),
+        },
+        coords={
+            "metric": metrics,
+            "unit": ("metric", [str(mean.attrs.get("units", "1")) for mean in means]),
+            "sequence": scores["sequence"].values,
+        },
+        attrs={"reasons": [str(text) for text in scores["skipped"].values if str(text)]},
+    )
+    for end in ("lower", "upper"):
+        ends = [float(scores[f"interval_{name}"].sel(bound=end)) for name in metrics]
+        found[end] = ("metric", ends)
+    return found
+
+
+def joined_systems(
+    parts: Mapping[str, xr.Dataset], protocol: Protocol, reasons: Iterable[str]
+) -> xr.Dataset:
+    """Join what :func:`summarised` gave, by system; sequences that one lacks are NaN."""
+    systems = xr.Variable("system", list(parts))
+    joined = xr.concat(
+        list(parts.values()), dim=systems, join="outer", combine_attrs="drop", coords="minimal",
+        compat="override",
+    )  # fmt: skip
+    joined["n"] = joined["n"].fillna(0).astype(int)
+    return joined.assign_attrs(
+        protocol=protocol.id,
+        expected=protocol.expected_sequences or 0,
+        reasons=list(dict.fromkeys(reasons)),
+    )

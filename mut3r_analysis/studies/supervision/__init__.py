@@ -1,0 +1,1 @@
+"""The cue as a term of the loss, against gating at inference."""
