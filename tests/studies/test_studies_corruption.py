@@ -9,10 +9,10 @@ import xarray as xr
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.studies.corruption import traces as corruption
 from mut3r_analysis.studies.corruption.content_pairs import content_pair
 from mut3r_analysis.studies.corruption.figure import show_pair
 from mut3r_analysis.studies.corruption.injection import INJECTIONS, inject
-from mut3r_analysis.studies.corruption.traces import traces as corruption
 from mut3r_analysis.studies.finding import findings_of
 
 NOTEBOOK = "09_state_corruption"

@@ -11,9 +11,9 @@ import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.notebook import execute_notebook, find_notebook
-from mut3r_analysis.studies.emergence.finding import cells as cue_cells
-from mut3r_analysis.studies.emergence.finding import finding as emergence
-from mut3r_analysis.studies.emergence.finding import views as emergence_views
+from mut3r_analysis.studies.emergence import cells as cue_cells
+from mut3r_analysis.studies.emergence import finding as emergence
+from mut3r_analysis.studies.emergence import views as emergence_views
 from mut3r_analysis.studies.emergence.observation import SITES, capture, observe, observed_in
 from mut3r_analysis.studies.emergence.readings import OVER_TIME, SIGNS, on_grid, patch_readings
 from mut3r_analysis.studies.emergence.separation import (

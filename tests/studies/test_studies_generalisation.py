@@ -12,6 +12,7 @@ from mut3r_analysis.backbones.write_rules import WRITE_RULES, WriteRule
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.notebook import execute_notebook, find_notebook
 from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.generalisation import traces
 from mut3r_analysis.studies.generalisation.effects import (
     DEPTH,
     POSE,
@@ -20,7 +21,6 @@ from mut3r_analysis.studies.generalisation.effects import (
     has_truth,
     place_effects,
     rule_contrasts,
-    traces,
 )
 from mut3r_analysis.studies.generalisation.memories import (
     OPEN,

@@ -14,10 +14,12 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.notebook import execute_notebook, find_notebook
 from mut3r_analysis.scenes import SceneDistribution
-from mut3r_analysis.studies import supervision_price, supervision_scores, supervision_sequences
-from mut3r_analysis.studies.clip_cues import KINDS, CueReader, areas, replayed, walk
 from mut3r_analysis.studies.finding import findings_of
-from mut3r_analysis.studies.supervision import (
+from mut3r_analysis.studies.supervision import price as supervision_price
+from mut3r_analysis.studies.supervision import scores as supervision_scores
+from mut3r_analysis.studies.supervision import sequences as supervision_sequences
+from mut3r_analysis.studies.supervision.clip_cues import KINDS, CueReader, areas, replayed, walk
+from mut3r_analysis.studies.supervision.fine_tuning import (
     ARMS,
     CONTROL,
     ORIGINAL,

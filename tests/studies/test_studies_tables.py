@@ -15,6 +15,7 @@ from mut3r_analysis.metrics import protocol as find_protocol
 from mut3r_analysis.notebook import execute_notebook, find_notebook
 from mut3r_analysis.running import Commit
 from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.paper_tables import comparison
 from mut3r_analysis.studies.paper_tables.columns import (
     delta_columns,
     own_column,
@@ -25,7 +26,6 @@ from mut3r_analysis.studies.paper_tables.earlier_runs import read_results
 from mut3r_analysis.studies.paper_tables.published import (
     ABLATION,
     PAPER_TABLES,
-    comparison,
     conflict_table,
     gating_deltas,
     published_table,

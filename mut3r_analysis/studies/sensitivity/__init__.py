@@ -1,0 +1,1 @@
+"""How sharp gates should be, and what that depends on."""

@@ -1,0 +1,1 @@
+"""How deep into the decoder suppression should reach."""

@@ -1,0 +1,311 @@
+"""Sensitivity to beta: speeds, where harm starts, static scenes, and what carries over."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import mut3r_analysis as m3
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.scenes import load_scene
+from mut3r_analysis.sequences import open_sequence
+from mut3r_analysis.studies import measures
+from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.sensitivity import beta as sensitivity
+from mut3r_analysis.studies.sensitivity import motion_speed
+from mut3r_analysis.studies.sensitivity import transfer as beta_transfer
+from mut3r_analysis.studies.sensitivity.contrast import contrast
+
+NOTEBOOK = "08_beta_sensitivity"
+BETAS = (0.0, 0.5, 1.0, 2.0)
+CUE = "own, zscore"
+FAMILIES = 8
+GROUPS = ("static", "slow", "fast")
+
+
+def errors(effects, families=FAMILIES, seed=0):
+    """Errors by speed: a level per family times 1 + the effect of (speed, beta), nearly exact."""
+    rng = np.random.default_rng(seed)
+    factor = np.array([[1 + effects.get((group, beta), 0.0) for group in GROUPS] for beta in BETAS])
+    level = rng.uniform(0.5, 1.5, families)
+    noise = 1 + 0.001 * rng.standard_normal((2, len(BETAS), len(GROUPS), families))
+    found = xr.DataArray(
+        (factor[:, :, None] * level * noise)[:, None],
+        dims=("measure", "cue", "beta", "speed", "family"),
+        coords={
+            "measure": ["depth AbsRel (median scale)", "ATE (Sim3)"],
+            "task": ("measure", ["video-depth", "pose"]),
+            "cue": [CUE],
+            "beta": list(BETAS),
+            "speed": list(GROUPS),
+            "family": [f"scene-{number}" for number in range(families)],
+        },
+    )
+    found["speed"].attrs["boundary"] = 2.5
+    return found
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 3.0])
+def test_a_retimed_scene_is_the_same_at_one_frame_and_keeps_its_camera(factor):
+    scene = load_scene("slide-01")
+    other = motion_speed.retimed(scene, factor, at=3)
+    plain, changed = scene.render(), other.render()
+    np.testing.assert_array_equal(changed["pose"], plain["pose"])
+    np.testing.assert_allclose(
+        changed["image"].isel(frame=3).astype(int), plain["image"].isel(frame=3).astype(int), atol=1
+    )
+    assert not changed["image"].isel(frame=0).equals(plain["image"].isel(frame=0))
+
+
+def test_a_retimed_object_is_where_the_original_is_at_the_scaled_time():
+    scene = load_scene("slide-01")
+    slow = motion_speed.retimed(scene, 0.5, at=4)
+    paths = [each.arrays().object_poses(9)[0] for each in (scene, slow)]
+    np.testing.assert_allclose(paths[1][8], paths[0][6], atol=1e-12)
+    np.testing.assert_allclose(paths[1][0], paths[0][2], atol=1e-12)
+    with pytest.raises(InvalidArgument, match="factor"):
+        motion_speed.retimed(scene, -1.0)
+
+
+def test_residual_motion_is_what_the_scene_moves():
+    """Against the projection of the exact scene flow, an independent path to the same number."""
+    sequence = open_sequence("scenes/slide-01", stop=6)
+    found = motion_speed.residual_motion(sequence)
+    total, count = 0.0, 0
+    for frame in range(5):
+        here, camera = sequence.isel(frame=frame), sequence["intrinsics"].values[frame]
+        v, u = np.nonzero(here["motion_mask"].values)
+        depth = here["depth"].values[v, u].astype(float)
+        rays = np.stack([u, v, np.ones_like(u)]) * depth
+        world = (here["pose"].values @ np.vstack([np.linalg.solve(camera, rays), np.ones(len(u))]))[
+            :3
+        ]
+        flow = here["scene_flow"].values[v, u].T
+        seen = []
+        for points in (world, world + flow):
+            inside = np.linalg.inv(sequence["pose"].values[frame + 1]) @ np.vstack(
+                [points, np.ones(len(u))]
+            )
+            projected = sequence["intrinsics"].values[frame + 1] @ inside[:3]
+            seen.append(projected[:2] / projected[2])
+        total += np.linalg.norm(seen[1] - seen[0], axis=0).sum()
+        count += len(u)
+    assert float(found["speed"]) == pytest.approx(total / count, rel=1e-3)
+    assert 0 < float(found["share"]) < 1
+
+
+def test_speeds_are_measured_and_static_scenes_are_static():
+    opened = motion_speed.families(["scenes/slide-01", "scenes/static-01"], [0.0, 0.5, 1.5], 4)
+    assert [each.attrs["name"] for each in opened] == [
+        "slide-01+speed-0", "slide-01+speed-0.5", "slide-01+speed-1.5", "static-01+speed-0"
+    ]  # fmt: skip
+    found = motion_speed.speeds_of(opened)
+    assert found["group"].values.tolist() == ["static", "slow", "fast", "static"]
+    assert found["family"].values.tolist() == ["slide-01"] * 3 + ["static-01"]
+    speed = found["speed"].values
+    assert speed[0] == speed[3] == 0
+    assert 2 < speed[2] / speed[1] < 4
+    assert speed[1] <= found.attrs["boundary"] < speed[2]
+
+
+def test_what_cannot_be_measured_is_said():
+    sequence = open_sequence("scenes/slide-01", stop=4)
+    blind = motion_speed.residual_motion(sequence.drop_vars(["flow", "depth"]))
+    assert blind["missing"].item() == "no flow, depth"
+    assert np.isnan(blind["speed"])
+    skipping = motion_speed.residual_motion(sequence.isel(frame=[0, 2]))
+    assert "consecutive" in skipping["missing"].item()
+    unknown = motion_speed.speeds_of([sequence.drop_vars("flow")])
+    assert unknown["group"].item() == motion_speed.UNMEASURED
+    with pytest.raises(InvalidArgument, match="names of their own"):
+        motion_speed.speeds_of([sequence, sequence])
+
+
+def test_configurations_are_mut3rs_gates_at_every_beta():
+    cues = sensitivity.cues(["zscore", "minmax"])
+    runs = sensitivity.configurations(cues, [2.0, 0.5])
+    assert runs[sensitivity.PLAIN] == {}
+    assert len(runs) == 1 + 2 * len(cues)
+    for label, row in sensitivity.design(cues, [2.0, 0.5]).items():
+        assert runs[label]["gate"] == Gate.mut3r(beta=row["beta"])
+        assert runs[label]["cue"] == cues[row["cue"]]
+    with pytest.raises(InvalidArgument, match="above 0"):
+        sensitivity.configurations(cues, [0.0, 1.0])
+    with pytest.raises(InvalidArgument, match="normaliser"):
+        sensitivity.cues([])
+
+
+def test_families_are_averaged_per_speed_and_count_once():
+    values = xr.DataArray([1.0, 3.0, 10.0, 5.0], dims="sequence")
+    values = values.assign_coords(sequence=["a1", "a2", "a3", "b1"])
+    speeds = xr.Dataset(
+        {
+            "group": ("sequence", ["slow", "slow", "fast", "fast"]),
+            "family": ("sequence", ["a", "a", "a", "b"]),
+        },
+        coords={"sequence": values["sequence"]},
+        attrs={"boundary": 1.5},
+    )
+    found = sensitivity.by_speed(values, speeds)
+    assert found["speed"].attrs["boundary"] == 1.5
+    np.testing.assert_array_equal(found.sel(speed=["slow", "fast"]), [[2.0, np.nan], [10.0, 5.0]])
+    assert found["speed"].values.tolist() == ["slow", "fast"]
+    assert sensitivity.by_speed(values, speeds, ["static"]).isnull().all()
+
+
+def test_beta_zero_is_the_plain_run():
+    given = errors({}).sel(beta=[0.5, 1.0])
+    plain = given.isel(beta=0, cue=0, drop=True) * 2
+    joined = sensitivity.with_plain(given, plain)
+    assert joined["beta"].values.tolist() == [0.0, 0.5, 1.0]
+    xr.testing.assert_equal(joined.sel(beta=0.0, cue=CUE, drop=True), plain)
+    assert (sensitivity.against_plain(errors({}))["value"].sel(beta=0.0) == 0).all()
+
+
+def test_harm_starts_where_it_was_put_and_lasts():
+    given = errors({("slow", 2.0): 0.2, ("fast", 0.5): 0.2, ("fast", 1.0): 0.2, ("fast", 2.0): 0.3,
+                    ("static", 0.5): 0.2})  # fmt: skip
+    given.loc[{"speed": "static", "beta": [1.0, 2.0]}] *= 0.9
+    found = sensitivity.onset(sensitivity.against_plain(given)).sel(cue=CUE)
+    for measure in found["measure"].values:
+        told = found.sel(measure=measure)
+        assert float(told.sel(speed="slow")) == 2.0
+        assert float(told.sel(speed="fast")) == 0.5
+        assert np.isinf(told.sel(speed="static"))
+    few = sensitivity.onset(sensitivity.against_plain(given.isel(family=slice(0, 3))))
+    assert few.isnull().all()
+
+
+def test_a_beta_that_suits_one_speed_only_costs_at_the_other():
+    given = errors({("slow", 2.0): -0.3, ("fast", 2.0): 0.5, ("fast", 0.5): -0.1})
+    moved = beta_transfer.transfer(given)
+    used = moved["beta"].isel(measure=0, cue=0)
+    assert set(used.sel(learned="slow").values.ravel()) == {2.0}
+    assert set(used.sel(learned="fast").values.ravel()) == {0.5}
+    result = beta_transfer.transferred(moved, given)["value"].isel(measure=0, cue=0)
+    assert float(result.sel(learned="slow", tested="slow")) == pytest.approx(-30, abs=0.5)
+    assert float(result.sel(learned="slow", tested="fast")) == pytest.approx(50, abs=0.5)
+    cost = beta_transfer.cost_of_transfer(moved)["value"].isel(measure=0, cue=0)
+    assert float(cost.sel(tested="fast")) == pytest.approx(100 * (1.5 / 0.9 - 1), abs=1)
+    assert float(cost.sel(tested="slow")) == pytest.approx(100 * (1 / 0.7 - 1), abs=1)
+    assert beta_transfer.enough(given)
+    assert not beta_transfer.enough(given.isel(family=[0]))
+    picks = beta_transfer.picked(moved.isel(cue=0))
+    assert picks.iloc[0].tolist() == [f"2 ({FAMILIES})", f"0.5 ({FAMILIES})"]
+
+
+def test_the_finding_follows_the_data():
+    harm = sensitivity.finding(
+        errors({(group, beta): 0.2 * beta for group in GROUPS for beta in BETAS}), CUE
+    )
+    name = "depth AbsRel (median scale)"
+    assert harm.values[name]["onset"] == dict.fromkeys(GROUPS, 0.5)
+    assert harm.values[name]["static"]["is"] == "harm"
+    assert "so no loss" not in harm.answer.split("Across")[0]
+
+    gains = {0.5: -0.1, 1.0: -0.2, 2.0: -0.1}
+    fine = sensitivity.finding(
+        errors({(group, beta): gains[beta] for group in GROUPS for beta in gains}), CUE
+    )
+    assert fine.values[name]["onset"] == dict.fromkeys(GROUPS, "none tested")
+    assert fine.values[name]["static"]["is"] == "a gain"
+    assert fine.values[name]["best beta"] == {"slow": 1.0, "fast": 1.0}
+    assert "does not transfer" not in fine.answer
+
+    apart = sensitivity.finding(errors({("slow", 2.0): -0.3, ("fast", 2.0): 0.5}), CUE)
+    assert "does not transfer" in apart.answer
+
+    few = sensitivity.finding(errors({}, families=3), CUE)
+    assert "too few scenes" in few.answer
+    moving = sensitivity.finding(errors({}).sel(speed=["slow"]), CUE)
+    assert "There is no static scene" in moving.answer
+    assert "Across speeds" not in moving.answer
+    assert len({each.answer for each in (harm, fine, apart, few)}) == 4
+
+
+def test_differences_of_rounding_are_no_harm():
+    given = errors({})
+    given[:] = 1.0
+    given.loc[{"beta": [0.5, 1.0, 2.0]}] = 1 + 1e-6
+    found = sensitivity.onset(sensitivity.against_plain(given))
+    assert np.isinf(found).all()
+
+
+def test_contrast_is_that_of_the_scores_and_grows_with_beta(tmp_path):
+    cues = sensitivity.cues(["zscore"])
+    table = m3.sweep(
+        "random:small",
+        open_sequence("scenes/slide-01", stop=2),
+        configurations=sensitivity.configurations({CUE: cues[CUE]}, [1.0, 3.0]),
+        capture=m3.Capture(statistics=[], sites=[]),
+        outputs=("pose", "depth"),
+        out=tmp_path,
+        progress=False,
+    )
+    design = sensitivity.design([CUE], [1.0, 3.0])
+    found = contrast(table, design).sel(cue=CUE)
+    run = m3.open_run(table["run"].sel(configuration=f"{CUE}, beta 1").item())
+    kept = 1 - run["cue/motion"].values.reshape(2, -1).astype(float)
+    ratio = np.quantile(kept, 0.95, axis=1) / np.quantile(kept, 0.05, axis=1)
+    assert float(found.sel(beta=1.0)) == pytest.approx(np.log10(ratio).mean(), rel=0.02)
+    assert float(found.sel(beta=3.0)) == pytest.approx(3 * float(found.sel(beta=1.0)))
+    departed = measures.unfolded(measures.departures(table), design)
+    assert departed.dims == ("measure", "sequence", "cue", "beta")
+    assert (departed > 0).all()
+    nowhere = table.assign(run=table["run"].where(table["configuration"] == "plain", ""))
+    assert measures.unfolded(measures.departures(nowhere), design).isnull().all()
+
+
+def test_departures_are_told_from_the_least_to_the_largest_beta():
+    departed = xr.DataArray(
+        np.arange(1.0, 13.0).reshape(2, 1, 6, 1) * [1.0, 5.0],
+        dims=("measure", "cue", "sequence", "beta"),
+        coords={"measure": ["depth changed", "camera moved"], "cue": [CUE], "beta": [0.5, 2.0]},
+        attrs={"long_name": "departure", "units": "%"},
+    )
+    said = sensitivity.departure_finding(departed, CUE)
+    assert said.answer.startswith(measures.NO_TRUTH)
+    assert said.values["depth changed"] == {"0.5": 3.5, "2": 17.5}
+
+
+@pytest.mark.slow
+def test_the_notebook_answers_on_scenes(tmp_path):
+    notebook = execute_notebook(
+        find_notebook(NOTEBOOK),
+        {
+            "sequences": ["scenes/orbit-03", "scenes/tumble-01"],
+            "frames": 3,
+            "speeds": [0.0, 2.0],
+            "betas": [1.0],
+            "normalisers": ["zscore"],
+            "out": tmp_path,
+            "progress": False,
+        },
+    )
+    (found,) = findings_of(notebook)
+    assert found.question == sensitivity.QUESTION
+    assert found.values["betas"] == [1.0]
+    assert "too few scenes" in found.answer
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_on_real_frames(tmp_path, shared):
+    folder = shared / "frames" / "static_room"
+    if not folder.is_dir():
+        pytest.skip(f"no frames at {folder}")
+    notebook = execute_notebook(
+        find_notebook(NOTEBOOK),
+        {
+            "backbone": "random:small",
+            "sequences": [str(folder)],
+            "frames": 2,
+            "betas": [1.0, 4.0],
+            "normalisers": ["zscore"],
+            "out": tmp_path,
+            "progress": False,
+        },
+    )
+    (found,) = findings_of(notebook)
+    assert found.answer.startswith(measures.NO_TRUTH)
+    assert set(found.values) == {"depth changed", "camera moved"}
