@@ -15,6 +15,7 @@ from mut3r_analysis.notebook import NOTEBOOK_FOLDERS, execute_notebook, find_not
 from mut3r_analysis.studies.finding import Finding, findings_of
 
 _SECONDS = "mut3r_seconds"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _MARKER = "<!-- Written by `mut3r notebooks --map` from executed notebooks; do not edit. -->"
 
 
@@ -87,7 +88,7 @@ def _execute(name: str, folder: Path, parameters: dict[str, Any], timeout: float
             find_notebook(name), parameters, out_html=page, timeout=timeout, ignore_unknown=True
         )
     except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
+        lines = [line for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
         return Executed(name, time.monotonic() - began, lines[-1] if lines else repr(error))
     seconds = time.monotonic() - began
     found.metadata[_SECONDS] = round(seconds, 1)

@@ -1,6 +1,6 @@
 """Estimates along a dimension, as lines with the bands of their intervals."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -18,6 +18,9 @@ _MOST_TICKS = 9
 _LEAST_WIDTH = 1.3
 _HEIGHT, _HEIGHT_ALONE = 1.2, 1.5
 """Of a panel among others and of a single one, inches."""
+
+_SLANTED, _UPRIGHT = 0.9, 1.3
+"""Longest label that is slanted, and where upright ones are broken, inches."""
 
 
 def curves(
@@ -79,12 +82,15 @@ def curves(
     with style(size) as page:
         count = len(panel.labels)
         room = page.width - 0.5 * page.scale
-        shape = shape_of(count, int(room / (_LEAST_WIDTH * page.scale)))
+        shape = shape_of(count, int(room / _least_width(along, page)))
         width = room / shape[1]
+        names = _name_ticks(along, width, page)
         headings = [wrapped(text, 0.92 * width, page) for text in panel.headings()]
         above = 0.14 * page.scale * (lines_in(headings) if panels else 0) + 0.1 * page.scale
-        below = 0.35 * page.scale + _slanted_height(along, width, page)
+        below = 0.2 * page.scale + names.height
         usual = (_HEIGHT if panels else _HEIGHT_ALONE) * page.scale
+        # Under a short last row the panels above it have labels of their own.
+        below *= 1 if count % shape[1] == 0 else 2
         frame = max(0.5 * page.scale, min(usual, (page.tallest - below) / shape[0] - above))
         height = shape[0] * (frame + above) + below
         sheet = open_sheet(page, shape, height, (title, subtitle, source), headings, explained)
@@ -94,8 +100,8 @@ def curves(
                 axis.axhline(reference, color=QUIET, linewidth=0.5 * page.scale, zorder=1)
             handles = _draw_panel(axis, placed, index, series, page)
         _tick(sheet.axes[0], along, width, page)
-        for axis in sheet.bottom:
-            _slant(axis, along, width, page)
+        for axis in sheet.bottom if along.numbers is None else ():
+            _write_names(axis, names)
         for axis in sheet.left:
             axis.set_ylabel(wrapped(placed.label, frame, page), linespacing=1.0)
         close_sheet(sheet, wrapped(along.title, room, page), handles, explained)
@@ -189,20 +195,47 @@ def _apart(numbers: np.ndarray, labels: list[str], inches: float, page: Size) ->
     return bool(closest > text_width(labels, page) + 0.06 * page.scale)
 
 
-def _slanted(along: "Part", inches: float, page: Size) -> bool:
-    from mut3r_analysis.figures.panels import text_width
+class _Names(NamedTuple):
+    """Labels along a dimension without numbers: how they are broken and turned, and how high."""
 
-    widest = text_width(along.labels, page) + 0.08 * page.scale
-    return along.numbers is None and widest > 0.95 * inches / len(along.labels)
-
-
-def _slanted_height(along: "Part", inches: float, page: Size) -> float:
-    from mut3r_analysis.figures.panels import text_width
-
-    return 0.7 * text_width(along.labels, page) if _slanted(along, inches, page) else 0.0
+    labels: list[str]
+    angle: int
+    height: float
 
 
-def _slant(axis: "Axes", along: "Part", inches: float, page: Size) -> None:
-    if _slanted(along, inches, page):
-        for label in axis.get_xticklabels():
-            label.set(rotation=40, ha="right", rotation_mode="anchor")
+def _least_width(along: "Part", page: Size) -> float:
+    """Inches that a panel needs so that upright labels stand beside each other."""
+    from mut3r_analysis.figures.panels import lines_in, wrapped
+
+    usual = _LEAST_WIDTH * page.scale
+    if along.numbers is not None:
+        return usual
+    lines = lines_in([wrapped(label, _UPRIGHT * page.scale, page) for label in along.labels])
+    return max(usual, 0.14 * lines * len(along.labels) * page.scale)
+
+
+def _name_ticks(along: "Part", inches: float, page: Size) -> _Names:
+    """Leave labels level where they fit in three lines, slant short ones, set others upright."""
+    from mut3r_analysis.figures.panels import lines_in, text_width, wrapped
+
+    line, room = 0.15 * page.scale, 0.9 * inches / len(along.labels)
+    if along.numbers is not None:
+        return _Names(along.labels, 0, line)
+    level = [wrapped(label, room - 0.08 * page.scale, page) for label in along.labels]
+    if text_width(level, page) + 0.08 * page.scale <= room and lines_in(level) <= 3:
+        return _Names(level, 0, lines_in(level) * line)
+    longest = text_width(along.labels, page)
+    if longest <= _SLANTED * page.scale and room >= 1.2 * line:
+        return _Names(along.labels, 40, 0.7 * longest + line)
+    upright = [wrapped(label, _UPRIGHT * page.scale, page) for label in along.labels]
+    return _Names(upright, 90, text_width(upright, page) + 0.5 * line)
+
+
+def _write_names(axis: "Axes", names: _Names) -> None:
+    turned: dict[int, dict[str, Any]] = {
+        0: {"linespacing": 1.0},
+        40: {"ha": "right", "rotation_mode": "anchor"},
+        90: {"linespacing": 1.0},
+    }
+    how = {"rotation": names.angle, **turned[names.angle]}
+    axis.set_xticks(range(len(names.labels)), names.labels, **how)

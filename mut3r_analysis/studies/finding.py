@@ -1,5 +1,6 @@
 """What a notebook found, in words that its cells computed, and readable by the map of notebooks."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,3 +61,9 @@ def findings_of(notebook: Any) -> Iterator[Finding]:
         for output in cell.get("outputs", []):
             if FINDING_MIME in (data := output.get("data", {})):
                 yield Finding(**data[FINDING_MIME])
+
+
+def finite(value: Any) -> float | None:
+    """Return a number for a finding's values; None for what is not finite, which JSON lacks."""
+    number = float(value)
+    return number if math.isfinite(number) else None

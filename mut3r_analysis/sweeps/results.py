@@ -104,7 +104,7 @@ def gather(table: xr.Dataset, path: str, *, chunks: str | None = None) -> xr.Dat
     found: dict[tuple[int, ...], xr.DataArray] = {}
     for place, store in np.ndenumerate(np.asarray(stores.values)):
         if store:
-            run = open_run(str(store), **({} if chunks is None else {"chunks": chunks}))
+            run = open_run(str(store), chunks=chunks)
             found[place] = find_variable(
                 run, path, "A capture decides what runs hold"
             ).reset_coords(drop=True)

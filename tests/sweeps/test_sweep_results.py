@@ -178,6 +178,10 @@ def test_gather_brings_a_variable_of_all_runs_together(swept):
         np.testing.assert_array_equal(found, run["state/norm"])
     one = gather(table.isel(gate_layers=0, gate_beta=0, sequence=0), "state/norm")
     assert one.dims == ("frame", "state_token")
+    pytest.importorskip("dask.array")
+    lazy = gather(table, "state/norm", chunks="auto")
+    assert lazy.chunks is not None
+    np.testing.assert_array_equal(lazy, norms)
     with pytest.raises(InvalidArgument, match="holds no"):
         gather(table, "state/nothing")
 
@@ -185,7 +189,7 @@ def test_gather_brings_a_variable_of_all_runs_together(swept):
 def test_processes_give_what_this_process_gives(swept, tmp_path):
     table, _, grid = swept
     other = m3.sweep("tiny", SCENES, grid=grid, out=tmp_path, workers=2, **SMALL)
-    xr.testing.assert_allclose(scores_of(other), scores_of(table), rtol=1e-4, atol=1e-5)
+    xr.testing.assert_allclose(scores_of(other), scores_of(table), rtol=1e-3, atol=1e-4)
 
 
 def test_processes_need_what_they_can_open(tmp_path):

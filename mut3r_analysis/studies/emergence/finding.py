@@ -1,6 +1,5 @@
 """Where the motion cue lives: what the evidence allows to say, in a computed sentence."""
 
-import warnings
 from typing import Any
 
 import pandas as pd
@@ -61,7 +60,7 @@ def finding(found: xr.Dataset) -> Finding:
     best, cell = areas[BEST], cells[BEST]
     part, cue = (
         {name: each.sel(test=name, drop=True) for name in TESTS}
-        for each in (estimated(best), estimated(areas[CUE]))
+        for each in (estimate(best), estimate(areas[CUE]))
     )
     side = "high" if cell.sign > 0 else "low"
     sign = "the declared sign" if cell.as_declared else "the opposite of the declared sign"
@@ -88,16 +87,9 @@ def finding(found: xr.Dataset) -> Finding:
     return Finding(QUESTION, " ".join(sentences), values, " ".join(sentences[:2]))
 
 
-def estimated(values: xr.DataArray) -> xr.Dataset:
-    """Estimate over sequences; where none has a value there is none, and nothing to warn of."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
-        return estimate(values)
-
-
 def estimates(areas: dict[str, xr.DataArray]) -> xr.Dataset:
     """Estimate each ``(sequence, ...)`` over the sequences it has; they stand along ``cell``."""
-    return beside({name: estimated(values) for name, values in areas.items()}, "cell")
+    return beside({name: estimate(values) for name, values in areas.items()}, "cell")
 
 
 def beside(parts: dict[str, xr.Dataset], dim: str) -> xr.Dataset:
@@ -152,7 +144,7 @@ def selection(found: xr.Dataset) -> xr.Dataset:
         cell = choose(chose, [each])
         assert cell is not None
         parts = {
-            name: estimated(oriented(half["auc"], cell).sel(test=each, drop=True))
+            name: estimate(oriented(half["auc"], cell).sel(test=each, drop=True))
             for name, half in (("chose", chose), ("unseen", unseen))
         }
         rows[labels] = beside(parts, "half")
@@ -197,7 +189,7 @@ def _about_cue(cue: dict[str, xr.Dataset], test: str) -> str:
 
 
 def _about_controls(found: xr.Dataset, best: xr.DataArray, raw: xr.Dataset) -> str:
-    controls = estimated(found["control_auc"].sel(test=WHOLE, drop=True))
+    controls = estimate(found["control_auc"].sel(test=WHOLE, drop=True))
     top = controls.isel(abs(controls["value"] - 0.5).fillna(-1).argmax(...))
     alone = (
         f"the strongest control, {str(top['control'].item()).replace('_', ' ')}, alone reaches "
@@ -217,7 +209,7 @@ def _about_controls(found: xr.Dataset, best: xr.DataArray, raw: xr.Dataset) -> s
 def _about_encoder(areas: dict[str, xr.DataArray], test: str) -> str:
     if ENCODER not in areas:
         return "The encoder was not measured."
-    area = estimated(areas[ENCODER].sel(test=test, drop=True))
+    area = estimate(areas[ENCODER].sel(test=test, drop=True))
     return (
         "What looks alone can do: the best of the encoder, which has no past, reaches "
         f"{spelled(area, 2)} against {_OTHERS[test]}."

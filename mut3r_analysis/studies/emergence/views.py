@@ -16,10 +16,10 @@ from mut3r_analysis.studies.emergence.cells import (
     oriented,
     signed,
 )
-from mut3r_analysis.studies.emergence.finding import beside, estimated
+from mut3r_analysis.studies.emergence.finding import beside
 from mut3r_analysis.studies.emergence.observation import CONTROL_SITE
 from mut3r_analysis.studies.emergence.readings import MEAN_HEAD, SIGNS
-from mut3r_analysis.studies.estimates import spelled
+from mut3r_analysis.studies.estimates import estimate, spelled
 
 
 def layers_and_heads(found: xr.Dataset, test: str) -> xr.DataArray:
@@ -49,7 +49,7 @@ def over_layers(found: xr.Dataset, tests: Sequence[str]) -> xr.Dataset:
         cell = choose(chose, by, sites=[site], heads=[MEAN_HEAD])
         if cell is not None:
             areas = half["auc"].sel(site=site, reading=cell.reading, head=MEAN_HEAD, drop=True)
-            parts[f"{site}, {cell.signed_code}"] = estimated(
+            parts[f"{site}, {cell.signed_code}"] = estimate(
                 signed(areas.sel(test=list(tests)), cell.sign)
             )
     return beside(parts, "site")
@@ -58,7 +58,7 @@ def over_layers(found: xr.Dataset, tests: Sequence[str]) -> xr.Dataset:
 def over_frames(found: xr.Dataset, cells: dict[str, Cell]) -> xr.Dataset:
     """Estimate the AUC against resting objects, ``(cell, past)``, on the unseen half."""
     _, half = halves(found)
-    parts = {name: estimated(oriented(half["frame_auc"], cell)) for name, cell in cells.items()}
+    parts = {name: estimate(oriented(half["frame_auc"], cell)) for name, cell in cells.items()}
     together = beside(parts, "cell")
     together["past"].attrs = {"long_name": "frames seen before", "units": "1"}
     return together
@@ -91,7 +91,7 @@ def strongest(found: xr.Dataset, test: str) -> pd.DataFrame:
                 sign = "+" if cell.sign > 0 else "−"
                 labels[site, reading] = f"{sign}{cell.layer}/{cell.head}"
                 areas[site, reading] = oriented(half["auc"], cell).sel(test=test, drop=True)
-    tested = estimated(xr.concat(list(areas.values()), "cell"))
+    tested = estimate(xr.concat(list(areas.values()), "cell"))
     table = pd.DataFrame("", index=found["reading"].values, columns=found["site"].values)
     for place, (site, reading) in enumerate(areas):
         table.loc[reading, site] = f"{labels[site, reading]}, {spelled(tested.isel(cell=place), 2)}"

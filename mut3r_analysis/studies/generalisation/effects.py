@@ -9,7 +9,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.studies.estimates import change, difference, estimate, spelled, verdict
-from mut3r_analysis.studies.finding import Finding
+from mut3r_analysis.studies.finding import Finding, finite
 from mut3r_analysis.studies.generalisation.memories import OPEN, OWN, SHUFFLED, TRUE
 
 DEPTH, POSE = "abs_rel", "ate"
@@ -182,12 +182,6 @@ def _apart(contrasts: xr.Dataset | None, rules: Sequence[str], names: Mapping[st
     if not found:
         return f"Under no rule can the effect be told from that under {rules[0]}."
     return f"The effect differs from that under {rules[0]} with {_listed(found)}."
-
-
-def finite(value: xr.DataArray) -> float | None:
-    """Return a number for a finding's values; None for what is not finite, which JSON lacks."""
-    number = float(value)
-    return number if np.isfinite(number) else None
 
 
 def _without_truth(rules: Sequence[str], moved: xr.DataArray, control: str) -> Finding:

@@ -1,0 +1,104 @@
+"""Every benchmark runs, leaves finite ratios, and the page of results says what they hold."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+REHEARSALS = {
+    "capture": ["--size", "small", "--repetitions", "1"],
+    "gating": ["--size", "small", "--repetitions", "1", "--batch", "2"],
+    "scaling": ["--quick"],
+    "storage": ["--quick"],
+    "sweeps": ["--quick"],
+}
+
+
+def start(script: str, *arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / f"{script}.py", *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def value(ratio: Any) -> float:
+    return ratio["ratio"] if isinstance(ratio, dict) else ratio
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("benchmarks")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", REHEARSALS)
+def test_a_rehearsal_leaves_finite_ratios_with_date_and_machine(results: Path, script: str) -> None:
+    out = results / f"{script}.json"
+    start(script, *REHEARSALS[script], "--out", str(out))
+    found = json.loads(out.read_text())
+    assert found["ratios"]
+    assert all(math.isfinite(value(ratio)) for ratio in found["ratios"].values())
+    assert {"processor", "cores", "device", "torch"} <= set(found["machine"])
+    assert found["date"][:2] == "20"
+
+
+@pytest.mark.slow
+def test_batched_configurations_agree_with_single_ones(results: Path) -> None:
+    out = results / "sweeps.json"
+    if not out.exists():
+        start("sweeps", "--quick", "--out", str(out))
+    agreements = [
+        ratio for name, ratio in json.loads(out.read_text())["ratios"].items()
+        if "difference" in name
+    ]  # fmt: skip
+    assert len(agreements) == 2
+    assert all(ratio["met"] for ratio in agreements)
+
+
+def result(**ratios: Any) -> dict[str, Any]:
+    machine = {"processor": "x86_64", "cores": 4, "threads": 1, "device": "cpu", "torch": "2.13"}
+    return {
+        "date": "2030-01-02", "machine": machine, "backbone": "made-up", "repetitions": 3,
+        "ratios": ratios,
+    }  # fmt: skip
+
+
+def test_the_page_states_values_limits_and_whether_they_are_met(tmp_path: Path) -> None:
+    held = {
+        "first": result(
+            bare=1.25,
+            low={"ratio": 0.5, "limit": 0.7, "met": False, "at_least": True},
+            high={"ratio": 1.01, "limit": 1.05, "met": True},
+        ),
+        "second": result(free={"ratio": 2e-6, "limit": None, "met": None}),
+    }
+    for name, content in held.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    start("report", str(tmp_path), "--page", str(tmp_path / "README.md"))
+    page = (tmp_path / "README.md").read_text()
+    assert "2030-01-02: made-up, cpu (x86_64, 4 cores, 1 thread(s)), torch 2.13" in page
+    assert "| bare | 1.25 |  |" in page
+    assert "| low | 0.50 | at least 0.70, **not met** |" in page
+    assert "| high | 1.01 | at most 1.05, met |" in page
+    assert "| free | 2e-06 |  |" in page
+    assert "(ratios.png)" in page
+    assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_limits_there_is_no_figure_and_without_results_no_page(tmp_path: Path) -> None:
+    (tmp_path / "only.json").write_text(json.dumps(result(bare=1.0)))
+    start("report", str(tmp_path), "--page", str(tmp_path / "README.md"))
+    assert "ratios.png" not in (tmp_path / "README.md").read_text()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(AssertionError, match="run `make bench` first"):
+        start("report", str(empty), "--page", str(empty / "README.md"))
