@@ -61,7 +61,7 @@ def stream(
     Returns
     -------
     Dataset
-        (sequence, policy, frame) as of :func:`~mut3r_analysis.studies.depth_walk.walk`, without
+        (sequence, policy, frame) as of `walk`, without
         maps and poses. Where :data:`NONE` is among the policies, ``depth_apart`` and
         ``camera_apart`` say how far each is from it, in percent of the mean depth.
     """

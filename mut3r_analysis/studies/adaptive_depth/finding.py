@@ -20,7 +20,7 @@ def against(tested: xr.Dataset, reference: str = BEST) -> xr.Dataset:
     Parameters
     ----------
     tested : Dataset
-        From :func:`~mut3r_analysis.studies.adaptive_depth.trial`.
+        From `trial`.
     reference : str
 
     Returns
@@ -95,7 +95,7 @@ def without_truth(walked: xr.Dataset) -> Finding:
     Parameters
     ----------
     walked : Dataset
-        (sequence, policy, frame) of :func:`~mut3r_analysis.studies.adaptive_depth.by_median`.
+        (sequence, policy, frame) of `by_median`.
     """
     depths = walked["chosen"].sel(policy=RULE)
     shown = depths.values[np.isfinite(depths.values)]

@@ -19,7 +19,7 @@ def show_pair(pair: xr.Dataset, *, size: str = "page") -> "Page":
     Parameters
     ----------
     pair : Dataset
-        From :func:`~mut3r_analysis.studies.content_pairs.content_pair`.
+        From `content_pair`.
     size : {"column", "page", "slide"}
     """
     from mut3r_analysis.figures.page import new_page, settle

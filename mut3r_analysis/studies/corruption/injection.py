@@ -53,7 +53,7 @@ def inject(
     ----------
     backbone : CUT3R
     pair : Dataset
-        From :func:`~mut3r_analysis.studies.content_pairs.content_pair`.
+        From `content_pair`.
     configurations : mapping
         Named configurations, the first of which is the plain backbone. Their gates act from the
         first frame on, in all four injections alike.

@@ -62,13 +62,13 @@ def measure_injections(
     frames : int, optional
         At most so many of each sequence.
     window : (int, int), optional
-        As of :func:`~mut3r_analysis.studies.content_pairs.content_pair`.
+        As of `content_pair`.
     progress : bool
 
     Returns
     -------
     Dataset
-        What :func:`~mut3r_analysis.studies.injection.inject` measures, over ``sequence``, ``gate``,
+        What `inject` measures, over ``sequence``, ``gate``,
         ``cue``, ``injection`` and ``after``; ``moving_share`` (sequence), pixels that show
         something else within the window, %. Attributes: ``skipped``, sequences left out and why;
         ``contents``, what moves.

@@ -62,7 +62,7 @@ def patch_readings(observed: Observed, site: str) -> xr.DataArray:
     observed : Observed
         Of one clip.
     site : str
-        One of :data:`~mut3r_analysis.studies.observation.SITES`. A reading of ``state_self`` is
+        One of `SITES`. A reading of ``state_self`` is
         carried to the patches by what they read: the attention weights of ``image_to_state`` in
         the same layer, averaged over its heads.
 

@@ -99,7 +99,7 @@ def survey(
         ``change`` (sequence, site, ...) between twins in standard deviations of the reading;
         ``cue_auc`` (sequence, test) and ``cue_change`` of the cue; ``control_auc`` (sequence,
         test, control); ``sink`` and ``corner_rank`` as in
-        :mod:`~mut3r_analysis.studies.emergence.sinks`; ``truth``, what was known; counts.
+        `sinks`; ``truth``, what was known; counts.
     """
     sequences = list(sequences)
     if not sequences or len(set(sequences)) < len(sequences):
@@ -150,7 +150,7 @@ def clip_evidence(
     ----------
     own : Observed
     truth : Dataset
-        Of :func:`~mut3r_analysis.studies.patch_truth.patch_truth`.
+        Of `patch_truth`.
     twins : sequence of (int, Observed)
         The position at which a twin shows the same picture, and what was observed in the twin.
 
@@ -224,7 +224,7 @@ def place_auc(truths: Sequence[xr.Dataset]) -> xr.DataArray:
     Parameters
     ----------
     truths : sequence of Dataset
-        Of :func:`~mut3r_analysis.studies.patch_truth.patch_truth`; grids may differ.
+        Of `patch_truth`; grids may differ.
 
     Returns
     -------

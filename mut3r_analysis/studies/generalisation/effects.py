@@ -36,7 +36,7 @@ def gating_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) ->
     Parameters
     ----------
     table : Dataset
-        From :func:`~mut3r_analysis.studies.memory_sweeps.sweep_memories`.
+        From `sweep_memories`.
     metrics : iterable of str
         Those the table lacks are left out.
 
@@ -44,7 +44,7 @@ def gating_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) ->
     -------
     Dataset
         (metric, memory, treatment): ``value``, ``lower``, ``upper``, ``n`` as of
-        :func:`~mut3r_analysis.studies.estimates.change`.
+        `change`.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def rule_contrasts(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) ->
     -------
     Dataset
         (metric, memory, treatment), without the first memory: percentage points, as
-        :func:`~mut3r_analysis.studies.estimates.difference`.
+        `difference`.
     """
     present = _present(table, metrics)
     found = [_by_treatment(table, name, _contrast) for name in present]
@@ -91,7 +91,7 @@ def place_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> 
     -------
     Dataset
         (metric, memory), memories that were gated by both: as
-        :func:`~mut3r_analysis.studies.estimates.change`.
+        `change`.
     """
     present = _present(table, metrics)
     found = []

@@ -20,7 +20,7 @@ def read_traces(table: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     table : Dataset
-        From :func:`~mut3r_analysis.studies.memory_sweeps.sweep_memories`.
+        From `sweep_memories`.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def likeness_to_first(traces: xr.Dataset) -> xr.Dataset | None:
     Returns
     -------
     Dataset or None
-        (memory), without the first, as :func:`~mut3r_analysis.studies.estimates.estimate`: of the
+        (memory), without the first, as `estimate`: of the
         mean over frames; over all frames where no map ever differs. None for a single memory.
     """
     if traces.sizes["memory"] == 1:
@@ -91,7 +91,7 @@ def written_shares(traces: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     Dataset
-        (memory, treatment), percent, as :func:`~mut3r_analysis.studies.estimates.estimate`.
+        (memory, treatment), percent, as `estimate`.
     """
     later = traces["write_rate"].isel(frame=slice(1, None))
     return estimate(later.mean("frame", keep_attrs=True))

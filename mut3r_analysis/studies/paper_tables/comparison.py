@@ -32,7 +32,7 @@ def own_changes(own: Mapping[str, xr.Dataset]) -> dict[tuple[str, str], xr.Datas
     Returns
     -------
     dict
-        (protocol, metric) -> scalars as of :func:`~mut3r_analysis.studies.estimates.change`.
+        (protocol, metric) -> scalars as of `change`.
     """
     found = {}
     for protocol, values in own.items():
@@ -56,7 +56,7 @@ def error_changes(
     Parameters
     ----------
     tables : sequence of Dataset
-        From :func:`~mut3r_analysis.studies.paper_tables.published_table`.
+        From `published_table`.
     own : mapping of str to Dataset
         Protocol -> own values, of the paper's protocols and of others.
     here : str
@@ -107,7 +107,7 @@ def finding(
     Parameters
     ----------
     tables : sequence of Dataset
-        From :func:`~mut3r_analysis.studies.paper_tables.published_table`.
+        From `published_table`.
     own : mapping of str to Dataset
         Own values under the paper's protocols.
     bundled : mapping of str to Dataset or None

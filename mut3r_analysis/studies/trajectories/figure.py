@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from mut3r_analysis.figures.page import Page
 
 _LOOKS = {"truth": (QUIET, (0, (4, 2))), "plain": (INK, "-"), "gated": (ACCENT, "-")}
-_WORDS = "Sim(3) alignment over all frames; axes of the first true camera; dots: first frames"
+_WORDS = (
+    "Dashed: truth; black: plain; orange: gated. Sim(3) alignment over all frames; axes of the "
+    "first true camera; dots: first frames"
+)
 
 
 def show_paths(
@@ -25,7 +28,7 @@ def show_paths(
     Parameters
     ----------
     cells : Dataset
-        From :func:`~mut3r_analysis.studies.read_write.measure_cells`, with ``true_pose``.
+        From `measure_cells`, with ``true_pose``.
     sequence : str
         One whose alignment is determined.
     paths : sequence of str
@@ -79,7 +82,6 @@ def show_paths(
                 title=cue,
             )
         axes[0].set_ylabel("z, forward (m)")
-        axes[-1].legend(loc="best")
         settle(figure)
     return figure
 

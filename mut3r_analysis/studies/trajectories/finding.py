@@ -31,9 +31,9 @@ def finding(cells: xr.Dataset, parts: xr.Dataset | None = None) -> Finding:
     Parameters
     ----------
     cells : Dataset
-        From :func:`~mut3r_analysis.studies.read_write.measure_cells`.
+        From `measure_cells`.
     parts : Dataset, optional
-        From :func:`~mut3r_analysis.studies.path_errors.path_parts` of the same cells.
+        From `path_parts` of the same cells.
     """
     if "ate" not in cells or not bool(cells["ate"].notnull().any()):
         return _without_truth(cells)
@@ -52,7 +52,7 @@ def pattern(ate: xr.Dataset, rpe: xr.Dataset) -> str:
     Parameters
     ----------
     ate, rpe : Dataset
-        One cell each, of :func:`~mut3r_analysis.studies.estimates.change`.
+        One cell each, of `change`.
     """
     found = verdict(ate), verdict(rpe)
     if found == ("higher", "lower"):
