@@ -163,7 +163,9 @@ def reported(found: dict[str, dict[str, Any]], hovers: int) -> dict[str, Any]:
     milliseconds |= {
         f"scene of {view['points']:,} points: first picture": view["first"],
         f"scene of {view['points']:,} points: all points": view["all"],
-        f"scene of {view['points']:,} points: redraw while turning, median": median(view["turn"]),
+        f"scene of {view['points']:,} points: turn, with points left out, median": median(
+            view["turn"]
+        ),
     }
     return {
         "backbone": f"tiny and {SPEC}",

@@ -1,6 +1,6 @@
 """Attention explorer: click a patch, see what it looks at and who looks at it."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,21 @@ import xarray as xr
 from mut3r_analysis.attention.catalogue import STATISTICS
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.figures.seen import frames_seen
-from mut3r_analysis.widgets.attention_held import among, describe, narrowed
-from mut3r_analysis.widgets.attention_rows import QUANTITIES, AttentionRows, stream_grid
+from mut3r_analysis.widgets.attention_held import (
+    among,
+    describe,
+    narrowed,
+    offered,
+    page_requests,
+)
+from mut3r_analysis.widgets.attention_rows import QUANTITIES, AttentionRows, token_words
 from mut3r_analysis.widgets.explorer import (
+    MOST_BYTES,
     Answer,
-    Explorer,
+    RunExplorer,
     frontend_module,
     named_runs,
+    packed,
     palette,
 )
 from mut3r_analysis.widgets.regions import CUE_THRESHOLD, motion_score, true_motion
@@ -30,7 +37,7 @@ _MOST_RUNS = 2
 _POSE = {"token": "pose", "patch_row": -1, "patch_col": -1}
 
 
-class AttentionExplorer(Explorer):
+class AttentionExplorer(RunExplorer):
     """Show the attention of one token: hover over a patch, click to hold it.
 
     For a self-attention site the left picture shows where the token looks as a query, the right
@@ -82,6 +89,7 @@ class AttentionExplorer(Explorer):
 
     _esm = frontend_module("shared", "attention")
     _module = _esm
+    _title = "Attention explorer"
 
     held = traitlets.Dict().tag(sync=True)
     palette = traitlets.Bytes().tag(sync=True)
@@ -114,8 +122,7 @@ class AttentionExplorer(Explorer):
         first = held["sites"][0]
         if sequence is not None:
             # Refuses another sequence now, not when a frame is first looked at.
-            frames_seen(next(iter(self._runs.values())), sequence, np.array(held["frames"][:1]))
-        self._page_held = held
+            self._image(held["frames"][0])
         super().__init__(held=held, palette=palette("viridis"))
         start = {"site": first["name"], "frame": held["frames"][0], "outlines": ["cue", "truth"]}
         # In this order: the site decides what else may be chosen.
@@ -157,7 +164,7 @@ class AttentionExplorer(Explorer):
         """
         rows = self._rows[self._run_name(run)]
         show = self.show if self.show in QUANTITIES else "weights"
-        index = self._index(side, self.token)
+        index = rows.position(self.site, side, self.token)
         values = rows.row(self.site, self.frame, self.layer, self.head, side, index, show)
         site = rows.sites[self.site]
         other = "key" if side == "query" else "query"
@@ -182,7 +189,7 @@ class AttentionExplorer(Explorer):
             ``image`` (y, x, rgb), ``cue`` (patch_row, patch_col) and ``truth`` (y, x), bool; None
             for what is not known.
         """
-        chosen = self._runs[self._run_name(run)]
+        chosen = self._run(run)
         score, mask = motion_score(chosen, self.frame), true_motion(chosen, self.frame)
         return {
             "image": self._image(self.frame),
@@ -192,15 +199,9 @@ class AttentionExplorer(Explorer):
 
     def describe_token(self) -> str:
         """Words for the chosen token."""
-        return _words(self.token)
+        return token_words(self.token)
 
-    def figure(self, *, size: str = "page") -> "Figure":
-        """Draw the current view as a figure for a paper.
-
-        Parameters
-        ----------
-        size : {"column", "page", "slide"}
-        """
+    def _draw(self, size: str) -> "Figure":
         from mut3r_analysis.widgets.attention_figure import attention_figure
 
         return attention_figure(self, size)
@@ -213,7 +214,7 @@ class AttentionExplorer(Explorer):
         sites: Collection[str] | None = None,
         layers: Collection[int] | None = None,
         heads: Collection[int | str] | None = None,
-        most_bytes: int = 64 * 2**20,
+        most_bytes: int = MOST_BYTES,
     ) -> Path:
         """Write the explorer as one page that needs neither a kernel nor a network.
 
@@ -244,33 +245,7 @@ class AttentionExplorer(Explorer):
             "layers": None if layers is None else [int(layer) for layer in layers],
         }
         held = narrowed(self.held, chosen)
-        self._page_held = held
-        title = f"Attention explorer: {next(iter(self._runs.values())).attrs['sequence']['name']}"
-        return self._write_page(path, title, self._page_requests(held), most_bytes)
-
-    def page_state(self) -> dict[str, Any]:
-        """Return the synchronised values, narrowed to what a page holds."""
-        return super().page_state() | {"held": self._page_held}
-
-    def _page_requests(self, held: dict[str, Any]) -> Iterable[dict[str, Any]]:
-        for frame in held["frames"]:
-            yield {"ask": "frame", "frame": frame}
-            for site in held["sites"]:
-                for layer in site["layers"]:
-                    for head in site["heads"]:
-                        where = {
-                            "site": site["name"], "frame": frame, "layer": layer, "head": head,
-                        }  # fmt: skip
-                        for item in site["statistics"]:
-                            yield {"ask": "statistic", **where, "show": item["name"]}
-                        if not site["rows"]:
-                            continue
-                        for show in QUANTITIES:
-                            for side in ("query", "key"):
-                                count = self._tokens(site["name"], side)
-                                for token in range(count):
-                                    row = {"side": side, "token": token, "show": show}
-                                    yield {"ask": "row", **where, **row}
+        return self._write_page(path, page_requests(held), most_bytes, held=held)
 
     def answer(self, request: dict[str, Any]) -> Answer:
         """Answer the page: a row, a statistic, or a frame with its outlines."""
@@ -288,59 +263,18 @@ class AttentionExplorer(Explorer):
         return {"side": STATISTICS[name].side}, values
 
     def _frame(self, frame: int) -> Answer:
-        arrays: list[np.ndarray] = []
-
-        def place(array: np.ndarray | None) -> int | None:
-            if array is None:
-                return None
-            arrays.append(array)
-            return len(arrays) - 1
-
-        first = next(iter(self._runs.values()))
-        size = self.held["image"]
-        values = {
-            "height": size["height"],
-            "width": size["width"],
-            "image": place(self._image(frame)),
-            "truth": place(true_motion(first, frame)),
-            "cues": [place(motion_score(run, frame)) for run in self._runs.values()],
-        }
-        return values, arrays
-
-    def _image(self, frame: int) -> np.ndarray | None:
-        if self._sequence is None:
-            return None
-        first = next(iter(self._runs.values()))
-        return frames_seen(first, self._sequence, np.array([frame])).values[0]
+        values, arrays = packed(
+            {
+                "image": self._image(frame),
+                "truth": true_motion(self._first, frame),
+                "cues": [motion_score(run, frame) for run in self._runs.values()],
+            }
+        )
+        return self.held["image"] | values, arrays
 
     def held_site(self) -> dict[str, Any]:
         """Return what the runs hold at the current site."""
         return next(each for each in self.held["sites"] if each["name"] == self.site)
-
-    def _run_name(self, run: str | None) -> str:
-        if run is None:
-            return next(iter(self._runs))
-        if run not in self._runs:
-            raise InvalidArgument(f"no run {run!r}; there are {', '.join(self._runs)}")
-        return run
-
-    def _tokens(self, site: str, side: str) -> int:
-        return stream_grid(next(iter(self._rows.values())).sites[site], side)[2]
-
-    def _index(self, side: str, token: dict[str, Any]) -> int:
-        """Position of a token along a side of the current site."""
-        site = next(iter(self._rows.values())).sites[self.site]
-        prefix = "key_" if side == "key" else ""
-        match = np.ones(self._tokens(self.site, side), bool)
-        for name, value in token.items():
-            match &= site[f"{prefix}{name}"].values == value
-        found = np.flatnonzero(match)
-        if not len(found):
-            raise InvalidArgument(
-                f"{_words(token)} is no {side} of {self.site}, which has "
-                f"{SITE_KINDS[self.site].queries} queries and {SITE_KINDS[self.site].keys} keys"
-            )
-        return int(found[0])
 
     @traitlets.validate("frame")
     def _check_frame(self, proposal: Any) -> int:
@@ -360,29 +294,26 @@ class AttentionExplorer(Explorer):
 
     @traitlets.validate("show")
     def _check_show(self, proposal: Any) -> str:
-        return among("show", proposal["value"], _shown(self.held_site()))
+        return among("show", proposal["value"], offered(self.held_site()))
 
     @traitlets.validate("token")
     def _check_token(self, proposal: Any) -> dict[str, Any]:
         token = dict(proposal["value"])
         if set(token) != set(_POSE):
             raise InvalidArgument(f"a token is named by {', '.join(_POSE)}, got {token}")
-        sides = []
-        for side in ("query", "key"):
-            try:
-                self._index(side, token)
-            except InvalidArgument:
-                continue
-            sides.append(side)
-        if not sides:
-            self._index("query", token)
+        rows = next(iter(self._rows.values()))
+        try:
+            rows.position(self.site, "key", token)
+        except InvalidArgument:
+            # It may stand on the other side; if not, this says so.
+            rows.position(self.site, "query", token)
         return token
 
     @traitlets.observe("site")
     def _settle(self, _: Any) -> None:
         """Keep the view valid at another site: what it does not have becomes its nearest."""
         site = self.held_site()
-        shown = _shown(site)
+        shown = offered(site)
         kind = SITE_KINDS[self.site]
         with self.hold_trait_notifications():
             if self.layer not in site["layers"]:
@@ -406,13 +337,3 @@ class AttentionExplorer(Explorer):
 _VIEW = (
     "site", "frame", "layer", "head", "show", "token", "pinned", "scale", "opacity", "outlines",
 )  # fmt: skip
-
-
-def _shown(site: dict[str, Any]) -> list[str]:
-    return [*(QUANTITIES if site["rows"] else ()), *(item["name"] for item in site["statistics"])]
-
-
-def _words(token: dict[str, Any]) -> str:
-    if token["token"] == "pose":
-        return "the pose token"
-    return f"{token['token']} ({token['patch_row']}, {token['patch_col']})"

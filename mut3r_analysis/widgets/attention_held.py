@@ -1,5 +1,6 @@
 """What the attention explorer can show of runs: sites, frames, tokens, and where rows come from."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import xarray as xr
@@ -80,6 +81,35 @@ def narrowed(held: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
             among("head", head, site["heads"])
         sites.append(site | {"layers": layers, "heads": chosen["heads"]})
     return held | {"frames": chosen["frames"], "sites": sites}
+
+
+def page_requests(held: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give everything that can be asked of what is held: frames, statistics, rows of all tokens."""
+    for frame in held["frames"]:
+        yield {"ask": "frame", "frame": frame}
+        for site in held["sites"]:
+            for layer in site["layers"]:
+                for head in site["heads"]:
+                    where = {"site": site["name"], "frame": frame, "layer": layer, "head": head}
+                    yield from _site_requests(site, held["streams"], where)
+
+
+def _site_requests(
+    site: dict[str, Any], streams: dict[str, Any], where: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    for item in site["statistics"]:
+        yield {"ask": "statistic", **where, "show": item["name"]}
+    if not site["rows"]:
+        return
+    for show in QUANTITIES:
+        for side, stream in (("query", site["queries"]), ("key", site["keys"])):
+            for token in range(streams[stream]["count"]):
+                yield {"ask": "row", **where, "side": side, "token": token, "show": show}
+
+
+def offered(site: dict[str, Any]) -> list[str]:
+    """Return what can be shown at a site: quantities of rows, and statistics."""
+    return [*(QUANTITIES if site["rows"] else ()), *(item["name"] for item in site["statistics"])]
 
 
 def among(name: str, value: Any, known: list[Any]) -> Any:

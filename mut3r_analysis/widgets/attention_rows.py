@@ -80,6 +80,35 @@ class AttentionRows:
         """Labels of the frames at which attention was captured."""
         return [int(frame) for frame in next(iter(self.sites.values()))["frame"].values]
 
+    def position(self, site: str, side: str, token: dict[str, Any]) -> int:
+        """Return where a token stands along a side of a site.
+
+        Parameters
+        ----------
+        site : str
+        side : {"query", "key"}
+        token : dict
+            The words that select it: ``token``, ``patch_row``, ``patch_col``.
+
+        Raises
+        ------
+        InvalidArgument
+            When there is no such token on that side.
+        """
+        held = self.sites[site]
+        prefix = "key_" if side == "key" else ""
+        match = np.ones(held.sizes[side], bool)
+        for name, value in token.items():
+            match &= held[f"{prefix}{name}"].values == value
+        found = np.flatnonzero(match)
+        if not len(found):
+            kind = SITE_KINDS[site]
+            raise InvalidArgument(
+                f"{token_words(token)} is no {side} of {site}, which has {kind.queries} queries "
+                f"and {kind.keys} keys"
+            )
+        return int(found[0])
+
     def row(
         self, site: str, frame: int, layer: int, head: int | str, side: str, token: int, show: str
     ) -> np.ndarray:
@@ -162,6 +191,13 @@ class AttentionRows:
                 f"head must be 'mean' or one of {list(offer.heads)} at {offer.name}, got {head!r}"
             )
         return np.ascontiguousarray(values[offer.heads.index(int(head))], np.float32)
+
+
+def token_words(token: dict[str, Any]) -> str:
+    """Words for a token."""
+    if token["token"] == "pose":
+        return "the pose token"
+    return f"{token['token']} ({token['patch_row']}, {token['patch_col']})"
 
 
 def stream_grid(site: xr.Dataset, side: str) -> tuple[int, int, int]:

@@ -5,13 +5,20 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument, Mut3rError
+from mut3r_analysis.figures.seen import frames_seen
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_BYTES = 64 * 2**20
+"""A page without a kernel holds at most so many bytes of numbers, unless more are asked for."""
 
 FRONTEND = Path(__file__).with_name("frontend")
 
@@ -74,10 +81,28 @@ def named_runs(runs: xr.DataTree | Mapping[str, xr.DataTree], most: int) -> dict
     return {str(name): run for name, run in given.items()}
 
 
+def packed(named: Mapping[str, np.ndarray | list[np.ndarray | None] | None]) -> Answer:
+    """Answer with arrays by name: each name says at which place its array is, or None."""
+    arrays: list[np.ndarray] = []
+
+    def place(array: np.ndarray | None) -> int | None:
+        if array is None:
+            return None
+        arrays.append(array)
+        return len(arrays) - 1
+
+    values = {
+        name: [place(each) for each in given] if isinstance(given, list) else place(given)
+        for name, given in named.items()
+    }
+    return values, arrays
+
+
 class Explorer(anywidget.AnyWidget):
     """A widget whose page asks questions and draws the answers."""
 
     _css = frontend_style()
+    _title = "Explorer"
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
@@ -92,6 +117,38 @@ class Explorer(anywidget.AnyWidget):
             When there is no such thing to show.
         """
         raise NotImplementedError
+
+    def figure(self, *, size: str = "page") -> "Figure":
+        """Draw the current view as a figure for a paper.
+
+        Parameters
+        ----------
+        size : {"column", "page", "slide"}
+        """
+        return self._draw(size)
+
+    def save_html(self, path: str | Path, *, most_bytes: int = MOST_BYTES) -> Path:
+        """Write the explorer as one page that needs neither a kernel nor a network.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in ``.html``.
+        most_bytes : int
+            Refuse a page with more numbers than this.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        InvalidArgument
+            When the page would be too large.
+        AlreadyExists
+            When the path holds something else than such a page.
+        """
+        return self._write_page(path, self._page_requests(), most_bytes)
 
     def page_state(self) -> dict[str, Any]:
         """Return the synchronised values that a page without a kernel starts from."""
@@ -110,10 +167,24 @@ class Explorer(anywidget.AnyWidget):
             values, arrays = {"error": f"{type(error).__name__}: {error}"}, []
         self.send({"id": content.get("id"), **values}, [_bytes(array) for array in arrays])
 
+    def _draw(self, size: str) -> "Figure":
+        raise NotImplementedError
+
+    def _page_requests(self) -> Iterable[dict[str, Any]]:
+        """Give all that a page without a kernel may ask."""
+        raise NotImplementedError
+
+    def _page_title(self) -> str:
+        return self._title
+
     def _write_page(
-        self, path: str | Path, title: str, requests: Iterable[dict[str, Any]], most_bytes: int
+        self,
+        path: str | Path,
+        requests: Iterable[dict[str, Any]],
+        most_bytes: int,
+        **state: Any,
     ) -> Path:
-        """Write the page with the answers to all `requests` inside."""
+        """Write the page with the answers to all `requests`, and other values than the present."""
         path = Path(path)
         if path.suffix != ".html":
             raise InvalidArgument(
@@ -124,7 +195,7 @@ class Explorer(anywidget.AnyWidget):
         answers: dict[str, Any] = {}
         size = 0
         for request in requests:
-            values, arrays = self.answer(request)
+            answer, arrays = self.answer(request)
             size += sum(array.nbytes for array in arrays)
             if size > most_bytes:
                 raise InvalidArgument(
@@ -132,18 +203,13 @@ class Explorer(anywidget.AnyWidget):
                     "fewer frames, layers or heads, or raise most_bytes"
                 )
             encoded = [base64.b64encode(_bytes(array)).decode() for array in arrays]
-            answers[_request_key(request)] = [values, encoded]
-        state = {
-            name: {"base64": base64.b64encode(value).decode()}
-            if isinstance(value, bytes)
-            else value
-            for name, value in self.page_state().items()
-        }
+            answers[_request_key(request)] = [answer, encoded]
+        values = self.page_state() | state
         page = (FRONTEND / "page.html").read_text(encoding="utf-8")
         parts = {
-            "TITLE": _escaped(title),
+            "TITLE": _escaped(self._page_title()),
             "STYLE": frontend_style(),
-            "STATE": _script_json(state),
+            "STATE": _script_json({name: _page_value(each) for name, each in values.items()}),
             "ANSWERS": _script_json(answers),
             "MODULE": base64.b64encode(str(self._module).encode()).decode(),
         }
@@ -154,6 +220,37 @@ class Explorer(anywidget.AnyWidget):
         return path
 
     _module = ""
+
+
+class RunExplorer(Explorer):
+    """An explorer of runs of one sequence, by name."""
+
+    _runs: dict[str, xr.DataTree]
+    _sequence: xr.Dataset | None
+
+    @property
+    def _first(self) -> xr.DataTree:
+        return next(iter(self._runs.values()))
+
+    def _run(self, name: str | None) -> xr.DataTree:
+        """Return a run by its name, the first one unless said."""
+        return self._runs[self._run_name(name)]
+
+    def _run_name(self, name: str | None) -> str:
+        if name is None:
+            return next(iter(self._runs))
+        if name not in self._runs:
+            raise InvalidArgument(f"no run {name!r}; there are {', '.join(self._runs)}")
+        return name
+
+    def _image(self, frame: int) -> np.ndarray | None:
+        """Return a frame as the backbone saw it, uint8 (y, x, rgb), where the sequence is known."""
+        if self._sequence is None:
+            return None
+        return frames_seen(self._first, self._sequence, np.array([frame])).values[0]
+
+    def _page_title(self) -> str:
+        return f"{self._title}: {self._first.attrs['sequence']['name']}"
 
 
 _MARK = b'<meta name="generator" content="mut3r_analysis explorer">'

@@ -10,17 +10,24 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.reading import source_line
-from mut3r_analysis.figures.seen import frames_seen
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.widgets.attention_explorer import AttentionExplorer
 from mut3r_analysis.widgets.explorer import (
+    MOST_BYTES,
     Answer,
-    Explorer,
+    RunExplorer,
     frontend_module,
     named_runs,
+    packed,
     palette,
 )
-from mut3r_analysis.widgets.failures import Series, depth_error, frame_series, gate_words
+from mut3r_analysis.widgets.failures import (
+    aligned_series,
+    depth_error,
+    frame_series,
+    gate_words,
+    named_scores,
+)
 from mut3r_analysis.widgets.regions import CUE_THRESHOLD, motion_score, true_motion
 
 if TYPE_CHECKING:
@@ -30,8 +37,10 @@ _MOST_RUNS = 2
 _WORST = 8
 
 
-class FailureExplorer(Explorer):
+class FailureExplorer(RunExplorer):
     """Show errors as strips over frames; click a frame to see it, click a patch to look closer.
+
+    Of the cells of a sweep: :meth:`of_sweep`.
 
     Parameters
     ----------
@@ -68,6 +77,7 @@ class FailureExplorer(Explorer):
 
     _esm = frontend_module("shared", "failure")
     _module = _esm
+    _title = "Failure explorer"
 
     held = traitlets.Dict().tag(sync=True)
     palette = traitlets.Bytes().tag(sync=True)
@@ -89,11 +99,11 @@ class FailureExplorer(Explorer):
     ) -> None:
         self._runs = named_runs(runs, _MOST_RUNS)
         self._sequence = sequence
-        self._scores = _named_scores(self._runs, scores, protocol)
+        self._scores = named_scores(self._runs, scores, protocol)
         found = {
             name: frame_series(run, self._scores[name], metrics) for name, run in self._runs.items()
         }
-        self._series = _aligned(found)
+        self._series = aligned_series(found)
         if not self._series:
             raise InvalidArgument(
                 "there is nothing to show per frame: the runs hold no state statistics and could "
@@ -101,10 +111,9 @@ class FailureExplorer(Explorer):
             )
         frames = [int(frame) for frame in self._first["prediction"].to_dataset()["frame"].values]
         if sequence is not None:
-            frames_seen(self._first, sequence, np.array(frames[:1]))
+            self._image(frames[0])
         self._linked: list[AttentionExplorer] = []
         held = self._describe(frames)
-        self._page_held = held
         super().__init__(held=held, palette=palette("magma"), cue_palette=palette("viridis"))
         self.metric = next(iter(self._series))
         self.rank = held["ranks"][0]
@@ -141,22 +150,12 @@ class FailureExplorer(Explorer):
             For labels that the table does not have, that leave more than one run, or whose run
             is not finished.
         """
-        runs = {}
-        for given, labels in cells.items():
-            try:
-                cell = table["run"].sel({**labels, "sequence": name})
-            except KeyError as error:
-                raise InvalidArgument(
-                    f"the sweep has no cell {dict(labels)} of {name!r}: {error}"
-                ) from error
-            if cell.ndim:
-                raise InvalidArgument(
-                    f"{dict(labels)} leaves {', '.join(map(str, cell.dims))} open; give a label "
-                    "for each"
-                )
-            if not cell.item():
-                raise InvalidArgument(f"the run {dict(labels)} of {name!r} is not finished")
-            runs[given] = open_run(str(cell.item()))
+        if not isinstance(table, xr.Dataset) or "run" not in table:
+            raise InvalidArgument("give the table that m3.sweep or m3.open_sweep returned")
+        runs = {
+            given: open_run(_store_of(table["run"], {**labels, "sequence": name}))
+            for given, labels in cells.items()
+        }
         return cls(runs, sequence, **options)
 
     def worst(self, count: int = _WORST) -> list[int]:
@@ -176,9 +175,7 @@ class FailureExplorer(Explorer):
         """
         if metric not in self._series:
             raise InvalidArgument(f"no strip {metric!r}; there are {', '.join(self._series)}")
-        name = next(iter(self._runs)) if run is None else run
-        if name not in self._runs:
-            raise InvalidArgument(f"no run {name!r}; there are {', '.join(self._runs)}")
+        name = self._run_name(run)
         found = self._series[metric][list(self._runs).index(name)]
         coords = {"frame": self.held["frames"]}
         attrs = {"long_name": found.label}
@@ -186,7 +183,7 @@ class FailureExplorer(Explorer):
 
     def error_map(self, run: str | None = None) -> np.ndarray | None:
         """Return the relative depth error of the current frame, float32 (y, x)."""
-        name = next(iter(self._runs)) if run is None else run
+        name = self._run_name(run)
         return depth_error(self._runs[name], self._scores[name], self.frame)
 
     def attention_explorer(self, **view: Any) -> AttentionExplorer:
@@ -214,13 +211,7 @@ class FailureExplorer(Explorer):
             if self.patch and streams & {"image", "patches"}:
                 explorer.select("patch", self.patch["patch_row"], self.patch["patch_col"])
 
-    def figure(self, *, size: str = "page") -> "Figure":
-        """Draw the strips and the current frame for a paper.
-
-        Parameters
-        ----------
-        size : {"column", "page", "slide"}
-        """
+    def _draw(self, size: str) -> "Figure":
         from mut3r_analysis.widgets.failure_figure import failure_figure
 
         return failure_figure(self, size)
@@ -230,7 +221,7 @@ class FailureExplorer(Explorer):
         path: str | Path,
         *,
         frames: Collection[int] | None = None,
-        most_bytes: int = 64 * 2**20,
+        most_bytes: int = MOST_BYTES,
     ) -> Path:
         """Write the explorer as one page that needs neither a kernel nor a network.
 
@@ -264,8 +255,7 @@ class FailureExplorer(Explorer):
             {"ask": "strips"},
             *({"ask": "frame", "frame": each} for each in wanted),
         ]
-        title = f"Failure explorer: {self._first.attrs['sequence']['name']}"
-        return self._write_page(path, title, requests, most_bytes)
+        return self._write_page(path, requests, most_bytes)
 
     def answer(self, request: dict[str, Any]) -> Answer:
         """Answer the page: all strips, or the pictures of a frame."""
@@ -276,32 +266,16 @@ class FailureExplorer(Explorer):
             return self._frame(int(request["frame"]))
         raise InvalidArgument(f"this explorer does not know {request.get('ask')!r}")
 
-    @property
-    def _first(self) -> xr.DataTree:
-        return next(iter(self._runs.values()))
-
     def _frame(self, frame: int) -> Answer:
-        arrays: list[np.ndarray] = []
-
-        def place(array: np.ndarray | None) -> int | None:
-            if array is None:
-                return None
-            arrays.append(array)
-            return len(arrays) - 1
-
-        image = None
-        if self._sequence is not None:
-            image = frames_seen(self._first, self._sequence, np.array([frame])).values[0]
-        values = {
-            "image": place(image),
-            "truth": place(true_motion(self._first, frame)),
-            "errors": [
-                place(depth_error(run, self._scores[name], frame))
-                for name, run in self._runs.items()
-            ],
-            "cues": [place(motion_score(run, frame)) for run in self._runs.values()],
-        }
-        return values, arrays
+        errors = [depth_error(run, self._scores[name], frame) for name, run in self._runs.items()]
+        return packed(
+            {
+                "image": self._image(frame),
+                "truth": true_motion(self._first, frame),
+                "errors": errors,
+                "cues": [motion_score(run, frame) for run in self._runs.values()],
+            }
+        )
 
     def _describe(self, frames: list[int]) -> dict[str, Any]:
         backbone = self._first.attrs["backbone"]
@@ -349,45 +323,21 @@ class FailureExplorer(Explorer):
         return value
 
 
-def _named_scores(
-    runs: Mapping[str, xr.DataTree],
-    scores: xr.Dataset | Mapping[str, xr.Dataset] | None,
-    protocol: str,
-) -> dict[str, xr.Dataset | None]:
-    from mut3r_analysis.evaluation import evaluate
-    from mut3r_analysis.metrics.errors import UndefinedMetric
-
-    if scores is None:
-        found: dict[str, xr.Dataset | None] = {}
-        for name, run in runs.items():
-            try:
-                found[name] = evaluate(run, protocol)
-            except UndefinedMetric:
-                # A run without truth still has strips of its own: its state and its cue.
-                found[name] = None
-        return found
-    given = dict.fromkeys(runs, scores) if isinstance(scores, xr.Dataset) else dict(scores)
-    if isinstance(scores, xr.Dataset) and len(runs) > 1:
-        raise InvalidArgument(f"give scores of each run: {{{', '.join(map(repr, runs))}: ...}}")
-    if set(given) != set(runs):
-        raise InvalidArgument(f"scores are of {sorted(given)}, runs are {sorted(runs)}")
-    return dict(given)
-
-
-def _aligned(found: Mapping[str, list[Series]]) -> dict[str, list[Series]]:
-    """Arrange strips by name, one per run; a run that lacks one has no numbers in it."""
-    names: dict[str, Series] = {}
-    for series in found.values():
-        for each in series:
-            names.setdefault(each.name, each)
-    empty = {name: np.full_like(one.values, np.nan) for name, one in names.items()}
-    return {
-        name: [
-            next(
-                (each for each in series if each.name == name),
-                Series(name, one.label, empty[name], one.higher_is_better),
-            )
-            for series in found.values()
-        ]
-        for name, one in names.items()
-    }
+def _store_of(stores: xr.DataArray, labels: dict[str, Any]) -> str:
+    """Return where the run of one cell of a sweep is."""
+    told = ", ".join(f"{dim}={label!r}" for dim, label in labels.items())
+    try:
+        cell = stores.sel(labels)
+    except KeyError as error:
+        known = "; ".join(f"{dim}: {stores[dim].values.tolist()}" for dim in stores.dims)
+        raise InvalidArgument(f"the sweep has no cell {told}; it has {known}") from error
+    if cell.ndim:
+        raise InvalidArgument(
+            f"{told} leaves {', '.join(map(str, cell.dims))} open; give a label for each"
+        )
+    if not cell.item():
+        raise InvalidArgument(
+            f"the run of {told} is not finished; the table's status and error say why, and the "
+            "same sweep started again goes on with it"
+        )
+    return str(cell.item())

@@ -1,6 +1,6 @@
 """Where a run goes wrong: what every frame contributes to its errors, and the map behind it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +87,57 @@ def frame_series(
         mass = motion.mean(["patch_row", "patch_col"]).values.astype(np.float32)
         found.append(Series(CUE_MASS, "cue mass (mean motion score)", mass))
     return found
+
+
+def named_scores(
+    runs: Mapping[str, xr.DataTree],
+    scores: xr.Dataset | Mapping[str, xr.Dataset] | None,
+    protocol: str,
+) -> dict[str, xr.Dataset | None]:
+    """Return scores of every run: those given, or what `evaluate` finds; None without truth.
+
+    Raises
+    ------
+    InvalidArgument
+        When the scores given are not those of the runs.
+    """
+    from mut3r_analysis.evaluation import evaluate
+    from mut3r_analysis.metrics.errors import UndefinedMetric
+
+    if scores is None:
+        found: dict[str, xr.Dataset | None] = {}
+        for name, run in runs.items():
+            try:
+                found[name] = evaluate(run, protocol)
+            except UndefinedMetric:
+                # A run without truth still has strips of its own: its state and its cue.
+                found[name] = None
+        return found
+    given = dict.fromkeys(runs, scores) if isinstance(scores, xr.Dataset) else dict(scores)
+    if isinstance(scores, xr.Dataset) and len(runs) > 1:
+        raise InvalidArgument(f"give scores of each run: {{{', '.join(map(repr, runs))}: ...}}")
+    if set(given) != set(runs):
+        raise InvalidArgument(f"scores are of {sorted(given)}, runs are {sorted(runs)}")
+    return dict(given)
+
+
+def aligned_series(found: Mapping[str, list[Series]]) -> dict[str, list[Series]]:
+    """Arrange strips by name, one per run; a run that lacks one has no numbers in it."""
+    names: dict[str, Series] = {}
+    for series in found.values():
+        for each in series:
+            names.setdefault(each.name, each)
+    empty = {name: np.full_like(one.values, np.nan) for name, one in names.items()}
+    return {
+        name: [
+            next(
+                (each for each in series if each.name == name),
+                Series(name, one.label, empty[name], one.higher_is_better),
+            )
+            for series in found.values()
+        ]
+        for name, one in names.items()
+    }
 
 
 def depth_error(run: xr.DataTree, scores: xr.Dataset | None, frame: int) -> np.ndarray | None:

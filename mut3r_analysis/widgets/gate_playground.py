@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from pathlib import Path
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import DIRECTIONS, READINGS, REALISATIONS, Cue, Gate
-from mut3r_analysis.widgets.explorer import Answer, Explorer, frontend_module, palette
+from mut3r_analysis.widgets.explorer import Answer, Explorer, frontend_module, packed, palette
 from mut3r_analysis.widgets.regions import motion_score, true_motion
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class GatePlayground(Explorer):
     """Run a backbone over a short sequence again at every setting, beside the plain backbone.
 
     A setting that cannot change anything is not run: the playground says why it is inert.
+    ``save_html`` keeps the current setting at all frames.
 
     Parameters
     ----------
@@ -57,6 +58,7 @@ class GatePlayground(Explorer):
 
     _esm = frontend_module("shared", "playground")
     _module = _esm
+    _title = "Gate playground"
 
     held = traitlets.Dict().tag(sync=True)
     palette = traitlets.Bytes().tag(sync=True)
@@ -122,45 +124,29 @@ class GatePlayground(Explorer):
         gated, after = (plain, before) if inert else self._run(settings)
         frame = int(request["frame"])
         maps = [run["prediction"].to_dataset()["depth"].sel(frame=frame) for run in (plain, gated)]
-        arrays = [values.values.astype(np.float32) for values in maps]
-        score, mask = motion_score(gated, frame), true_motion(plain, frame)
-        places: dict[str, int | None] = {"cue": None, "truth": None}
-        for name, array in (("cue", score), ("truth", mask)):
-            if array is not None:
-                places[name] = len(arrays)
-                arrays.append(array)
-        values = {
-            **places,
+        values, arrays = packed(
+            {
+                "depths": [depth.values.astype(np.float32) for depth in maps],
+                "cue": motion_score(gated, frame),
+                "truth": true_motion(plain, frame),
+            }
+        )
+        more = {
             "inert": inert,
             "layers": gate.describe_layers(self._depth),
             "scores": {name: [before.get(name), after.get(name)] for name in METRICS},
         }
-        return values, arrays
+        return values | more, arrays
 
-    def figure(self, *, size: str = "page") -> "Figure":
-        """Draw depth before and after and their difference, for the current frame and setting.
-
-        Parameters
-        ----------
-        size : {"column", "page", "slide"}
-        """
+    def _draw(self, size: str) -> "Figure":
         from mut3r_analysis.widgets.playground_figure import playground_figure
 
         return playground_figure(self, size)
 
-    def save_html(self, path: str | Path, *, most_bytes: int = 64 * 2**20) -> Path:
-        """Write the current setting, all frames, as one page without kernel and network.
-
-        Raises
-        ------
-        InvalidArgument
-            When the page would be too large.
-        AlreadyExists
-            When the path holds something else than such a page.
-        """
+    def _page_requests(self) -> Iterable[dict[str, Any]]:
+        """Ask for the current setting at all frames."""
         settings = self._settings()
-        requests = [{"ask": "setting", **settings, "frame": frame} for frame in self.held["frames"]]
-        return self._write_page(path, "Gate playground", requests, most_bytes)
+        return [{"ask": "setting", **settings, "frame": frame} for frame in self.held["frames"]]
 
     def _settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _SETTINGS} | {"beta": _plain(self.beta)}

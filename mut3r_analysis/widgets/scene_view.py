@@ -1,6 +1,6 @@
 """Scene view: point clouds and cameras of runs and of the truth, frame by frame."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.reading import source_line
-from mut3r_analysis.figures.seen import frames_seen
 from mut3r_analysis.widgets.cloud_files import write_glb, write_ply
 from mut3r_analysis.widgets.clouds import (
     TRUTH,
@@ -24,7 +23,7 @@ from mut3r_analysis.widgets.clouds import (
 )
 from mut3r_analysis.widgets.explorer import (
     Answer,
-    Explorer,
+    RunExplorer,
     frontend_module,
     named_runs,
     palette,
@@ -44,11 +43,13 @@ _MOST_POINTS = 1_000_000
 _GREY = 150
 
 
-class SceneView(Explorer):
+class SceneView(RunExplorer):
     """Show points and cameras in space; drag to turn, scroll to come closer.
 
     Points come frame by frame, thinned evenly so that all frames of all clouds together stay below
     `most_points`. The true cloud is moved rigidly so that first poses coincide, and not scaled.
+    While a large scene turns, as many points are left out as this machine needs to keep up.
+    ``save_html`` keeps all frames; a page that would be too large needs fewer `most_points`.
 
     Parameters
     ----------
@@ -82,6 +83,7 @@ class SceneView(Explorer):
 
     _esm = frontend_module("shared", "scene")
     _module = _esm
+    _title = "Scene view"
 
     held = traitlets.Dict().tag(sync=True)
     frame = traitlets.Int().tag(sync=True)
@@ -180,36 +182,17 @@ class SceneView(Explorer):
         }
         return write_glb(path, clouds, lines)
 
-    def figure(self, *, size: str = "page") -> "Figure":
-        """Draw what is visible from above and from the side.
-
-        Parameters
-        ----------
-        size : {"column", "page", "slide"}
-        """
+    def _draw(self, size: str) -> "Figure":
         from mut3r_analysis.widgets.scene_figure import scene_figure
 
         return scene_figure(self, size)
 
-    def save_html(self, path: str | Path, *, most_bytes: int = 64 * 2**20) -> Path:
-        """Write the view as one page that needs neither a kernel nor a network.
-
-        Raises
-        ------
-        InvalidArgument
-            When the page would be too large; make the view with fewer `most_points`.
-        AlreadyExists
-            When the path holds something else than such a page.
-        """
-        requests: list[dict[str, Any]] = [{"ask": "cameras"}]
+    def _page_requests(self) -> Iterable[dict[str, Any]]:
+        yield {"ask": "cameras"}
         for frame in self._frames:
-            requests.append({"ask": "points", "frame": frame})
-            requests += [
-                {"ask": "colors", "frame": frame, "coloring": each}
-                for each in self.held["colorings"]
-            ]
-        title = f"Scene view: {self._first.attrs['sequence']['name']}"
-        return self._write_page(path, title, requests, most_bytes)
+            yield {"ask": "points", "frame": frame}
+            for coloring in self.held["colorings"]:
+                yield {"ask": "colors", "frame": frame, "coloring": coloring}
 
     def answer(self, request: dict[str, Any]) -> Answer:
         """Answer the page: places or colours of a frame's points, or the cameras."""
@@ -225,10 +208,6 @@ class SceneView(Explorer):
             empty = np.zeros((0, 9, 2, 3), np.float32)
             return {}, [empty if each is None else each for each in found]
         raise InvalidArgument(f"this view does not know {asked!r}")
-
-    @property
-    def _first(self) -> xr.DataTree:
-        return next(iter(self._runs.values()))
 
     def shown_path(self, name: str) -> np.ndarray | None:
         """Return camera centres ``(frame, xyz)`` of a cloud, or None."""
@@ -266,8 +245,7 @@ class SceneView(Explorer):
         values, table = None, b""
         if coloring == "source":
             return np.tile(np.array(self.source_color(name), np.uint8), (len(cloud.pixels), 1))
-        if coloring == "image" and self._sequence is not None:
-            seen = frames_seen(self._first, self._sequence, np.array([frame])).values[0]
+        if coloring == "image" and (seen := self._image(frame)) is not None:
             return seen.reshape(-1, 3)[cloud.pixels]
         if coloring == "error" and name != TRUTH:
             values, table = depth_error(run, None, frame), palette("magma")

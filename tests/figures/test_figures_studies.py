@@ -268,3 +268,27 @@ def test_the_figures_draw_without_warnings_at_every_size() -> None:
             ):  # fmt: skip
                 assert figure.get_size_inches()[0] == width
                 figure.canvas.draw()
+
+
+@pytest.mark.parametrize("size", ["column", "page", "slide"])
+@pytest.mark.parametrize("panels", [1, 5])
+def test_long_names_along_curves_stay_on_the_page_and_leave_room_for_them(
+    size: str, panels: int
+) -> None:
+    names = [f"true mask, state_to_image keys only, layers [0, {end})" for end in range(6)]
+    given = estimates(metric=panels, gate=6).assign_coords(gate=names)
+    figure = figures.curves(given, x="gate", panels="metric", size=size, **TEXTS)
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    for axis in figure.axes:
+        box = axis.get_window_extent(renderer)
+        assert box.width > 0.12 * figure.bbox.width
+        assert box.height > 0.04 * figure.bbox.height
+        labels = [label for label in axis.get_xticklabels() if label.get_visible()]
+        boxes = [label.get_window_extent(renderer) for label in labels if label.get_text()]
+        if axis is figure.axes[-1]:
+            assert len(boxes) == 6
+            assert min(box.x0 for box in boxes) >= 0
+            assert max(box.x1 for box in boxes) <= figure.bbox.width
+            assert min(box.y0 for box in boxes) >= 0
+            assert all(left.x1 <= right.x0 + 1 for left, right in pairwise(boxes))

@@ -1,4 +1,4 @@
-"""A real JupyterLab and a headless Chromium, for tests that look at what a reader sees."""
+"""A real JupyterLab and a headless Chromium, to see what a reader sees and how long it takes."""
 
 import json
 import os
@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 TOKEN = "explorers"
 CHROMIUM = next(
@@ -33,23 +31,13 @@ ARGUMENTS = [
 ]
 
 
-def require_chromium() -> str:
-    pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
-    )
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium, or your system's like")
-    return CHROMIUM
-
-
 @contextmanager
 def a_page(width: int = 1100, height: int = 1400) -> Iterator[tuple[Any, list[str]]]:
     """Open an empty page; errors it logs are collected, and requests to other machines count."""
     from playwright.sync_api import sync_playwright
 
-    chromium = require_chromium()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": width, "height": height})
         errors: list[str] = []
         page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
@@ -115,12 +103,27 @@ def _wait(address: str, lab: subprocess.Popen[bytes]) -> None:
 
 
 def open_notebook(page: Any, address: str, name: str) -> None:
-    """Open a notebook and run all its cells."""
-    page.goto(f"{address}/lab/tree/{name}?token={TOKEN}")
+    """Open a notebook and run all its cells; notebooks opened before stay closed."""
+    page.goto(f"{address}/lab/workspaces/{Path(name).stem}/tree/{name}?token={TOKEN}")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=180_000)
     session = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session"
     page.wait_for_function(f"{session}?.kernel?.status === 'idle'", timeout=180_000)
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+
+
+def write_notebook(path: Path, *cells: str) -> Path:
+    """Write a notebook of code cells."""
+    written = [
+        {
+            "cell_type": "code", "id": f"cell-{at}", "metadata": {}, "outputs": [],
+            "source": source, "execution_count": None,
+        }
+        for at, source in enumerate(cells)
+    ]  # fmt: skip
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    notebook = {"cells": written, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(notebook))
+    return path
 
 
 def with_parameters(source: Path, target: Path, parameters: dict[str, Any], last: str = "") -> Path:

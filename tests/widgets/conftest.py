@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from browser import CHROMIUM
 
 import mut3r_analysis as m3
 
@@ -47,3 +48,13 @@ def cued(archived) -> xr.DataTree:
     )
     run["cue"] = xr.DataTree(xr.Dataset({"motion": score}))
     return run
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium, or your system's like")
+    return CHROMIUM

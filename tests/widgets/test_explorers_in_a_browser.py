@@ -6,87 +6,32 @@ from statistics import median
 import matplotlib
 import numpy as np
 import pytest
-from browser import a_lab, a_page, open_notebook, require_chromium, with_parameters
+import scipy.special
+import zarr
+from browser import a_lab, a_page, open_notebook, with_parameters, write_notebook
+from explored import Explored, growth
+from large_runs import archived_store, large_sequence, points_store
 
+import mut3r_analysis as m3
+from mut3r_analysis.motion import REALISATIONS, Cue, Gate
 from mut3r_analysis.notebook import find_notebook
 from mut3r_analysis.widgets import AttentionExplorer, FailureExplorer, SceneView
+from mut3r_analysis.widgets.gate_playground import METRICS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("chromium")]
 
 VIRIDIS = np.round(matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255).astype(int)
-CENTRES = """(canvas, [rows, columns]) => {
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  const found = [];
-  for (let row = 0; row < rows; row += 1) for (let column = 0; column < columns; column += 1) {
-    const x = Math.floor(((column + 0.5) * canvas.width) / columns);
-    const y = Math.floor(((row + 0.5) * canvas.height) / rows);
-    found.push(Array.from(context.getImageData(x, y, 1, 1).data.slice(0, 3)));
-  }
-  return found;
-}"""
 SAVE = """for name in ("weights", "rotated_query"):
     np.save(Path(out) / f"{name}.npy", run["attention/image_self"][name].values)"""
 
 
-class Explored:
-    """The attention explorer of an open page."""
-
-    def __init__(self, page) -> None:
-        self.page = page
-        self.root = page.locator(".m3-attention").first
-        self.root.wait_for(timeout=240_000)
-        page.wait_for_selector(".m3-attention[data-drawn]", timeout=60_000)
-        self.root.scroll_into_view_if_needed()
-
-    def drawn(self) -> int:
-        return int(self.root.get_attribute("data-drawn"))
-
-    def settle(self, before: int) -> None:
-        self.page.wait_for_function(
-            "before => Number(document.querySelector('.m3-attention').dataset.drawn) > before",
-            arg=before,
-        )
-        # Two changes in a row are drawn in a row.
-        self.page.wait_for_timeout(150)
-
-    def point(self, side: str, row: int, column: int, rows: int = 6, columns: int = 8):
-        canvas = self.root.locator(f"canvas[data-side={side}]").first
-        box = canvas.bounding_box()
-        place = (column + 0.5) / columns * box["width"], (row + 0.5) / rows * box["height"]
-        return canvas, {"x": place[0], "y": place[1]}
-
-    def click(self, side: str, row: int, column: int) -> None:
-        before = self.drawn()
-        canvas, position = self.point(side, row, column)
-        canvas.click(position=position)
-        self.settle(before)
-
-    def press(self, key: str) -> None:
-        before = self.drawn()
-        self.page.keyboard.press(key)
-        self.settle(before)
-
-    def only_colours(self) -> None:
-        """Full opacity and no outlines: every pixel is the colour of its cell."""
-        before = self.drawn()
-        for box in self.root.locator(".m3-check input").all():
-            box.uncheck()
-        self.root.locator("label:has-text('Opacity') input").fill("20")
-        self.settle(before)
-
-    def pixels(self, side: str) -> np.ndarray:
-        canvas = self.root.locator(f"canvas[data-side={side}]").first
-        return np.array(canvas.evaluate(CENTRES, [6, 8]))
-
-
-def colors(values: np.ndarray) -> np.ndarray:
+def colors(values: np.ndarray, shift: float = 0) -> np.ndarray:
     """Colours of weights from nothing to their greatest, in 256 steps."""
-    steps = np.floor(256 * values.astype(np.float64) / values.max())
+    steps = np.floor(256 * values.astype(np.float64) / values.max() + shift)
     return VIRIDIS[np.clip(steps, 0, 255).astype(int)]
 
 
 def test_a_click_and_an_arrow_in_jupyterlab_show_the_numbers_of_the_run(tmp_path: Path):
-    require_chromium()
     parameters = {
         "backbone": "random:small", "sequence": "scenes/orbit-03", "frames": 4,
         "out": str(tmp_path), "progress": False,
@@ -111,44 +56,14 @@ def test_a_click_and_an_arrow_in_jupyterlab_show_the_numbers_of_the_run(tmp_path
         token = 1 + 1 * 8 + 6
         np.testing.assert_array_equal(explored.pixels("query"), colors(map_[token, 1:]))
         np.testing.assert_array_equal(explored.pixels("key"), colors(map_[1:, token]))
-        wander(explored, 10)
+        explored.wander(10)
         latencies: list[float] = []
-        grown = growth(page, lambda: latencies.extend(wander(explored, 200)))
+        grown = growth(page, lambda: latencies.extend(explored.wander(200)))
         print(
             f"hover to redraw: median {median(latencies):.1f} ms; page grew {grown / 2**20:.2f} MiB"
         )
         assert grown < 2 * 2**20
     assert errors == []
-
-
-def wander(explored: Explored, steps: int) -> list[float]:
-    """Let go of the token and move over patches; milliseconds from each move to its picture."""
-    explored.page.keyboard.press("Escape")
-    explored.page.wait_for_timeout(200)
-    found = []
-    for step in range(steps):
-        canvas, position = explored.point("query", (step // 8) % 6, step % 8)
-        before = explored.drawn()
-        canvas.hover(position=position, force=True)
-        explored.page.wait_for_function(
-            "before => Number(document.querySelector('.m3-attention').dataset.drawn) > before",
-            arg=before,
-        )
-        found.append(float(explored.root.get_attribute("data-latency")))
-    return found
-
-
-def growth(page, act) -> float:
-    """Bytes by which the page's heap has grown after an act that was done once before."""
-    session = page.context.new_cdp_session(page)
-
-    def used() -> float:
-        session.send("HeapProfiler.collectGarbage")
-        return session.send("Runtime.getHeapUsage")["usedSize"]
-
-    before = used()
-    act()
-    return used() - before
 
 
 def until(true, page) -> None:
@@ -159,8 +74,120 @@ def until(true, page) -> None:
     raise TimeoutError("the notebook did not finish")
 
 
+LARGE = """
+import sys
+sys.path.insert(0, {folder!r})
+import mut3r_analysis as m3
+from large_runs import large_sequence
+from mut3r_analysis.widgets import AttentionExplorer
+
+AttentionExplorer(
+    m3.open_run({store!r}), large_sequence(100), site="image_self", frame=99, layer=4, head=7,
+)
+"""
+
+
+def test_a_run_of_the_released_size_shows_the_row_of_its_queries_and_keys(tmp_path: Path):
+    """100 frames of 512 x 384 pixels: 769 tokens, 12 layers, 12 heads."""
+    store = archived_store(tmp_path / "large.zarr", frames=100, written=(99,))
+    cell = LARGE.format(folder=str(Path(__file__).parent), store=str(store))
+    write_notebook(tmp_path / "large.ipynb", cell)
+    site = zarr.open_group(store, mode="r")["attention/image_self"]
+    query, key = (site[f"rotated_{side}"][99, 4, 7].astype(float) for side in ("query", "key"))
+    weights = scipy.special.softmax(query @ key.T / np.sqrt(64), axis=-1)
+    token = 1 + 13 * 32 + 21
+    with a_lab(tmp_path) as address, a_page() as (page, errors):
+        open_notebook(page, address, "large.ipynb")
+        explored = Explored(page, 24, 32)
+        explored.only_colours()
+        page.keyboard.press("Escape")
+        explored.hover("query", 13, 21)
+        page.wait_for_timeout(150)
+        assert "Shown: patch (row 13, column 21)" in explored.root.inner_text()
+        for side, row in (("query", weights[token, 1:]), ("key", weights[1:, token])):
+            # A value at the border of two colours may get either.
+            near = [colors(row, step) for step in (-1e-3, 0, 1e-3)]
+            shown = explored.pixels(side)
+            assert np.any([(shown == each).all(-1) for each in near], axis=0).all()
+            assert len(np.unique(shown, axis=0)) > 20
+    assert errors == []
+
+
+PLAY = """
+import mut3r_analysis as m3
+from mut3r_analysis.widgets import GatePlayground
+
+video = m3.open_sequence("scenes/orbit-03", stop=3)
+playground = GatePlayground(m3.load_backbone("random:small", device="cpu"), video)
+playground
+"""
+
+
+class Played:
+    """The gate playground of an open page, played by keyboard."""
+
+    def __init__(self, page) -> None:
+        self.page = page
+        page.wait_for_selector(".m3-playground[data-drawn]", timeout=240_000)
+        self.root = page.locator(".m3-playground")
+        self.root.scroll_into_view_if_needed()
+
+    def press(self, label: str, *keys: str) -> None:
+        """Press keys with a control in focus, and wait for the numbers of the last one."""
+        control = self.root.locator(f"label:has-text('{label}')").locator("input, select")
+        control.focus()
+        for key in keys:
+            drawn = int(self.root.get_attribute("data-drawn"))
+            self.page.keyboard.press(key)
+            self.page.wait_for_function(
+                """before => {
+                  const root = document.querySelector(".m3-playground");
+                  const verdict = root.querySelector(".m3-verdict").textContent;
+                  return Number(root.dataset.drawn) > before && !verdict.startsWith("Running");
+                }""",
+                arg=drawn,
+            )
+
+    def verdict(self) -> str:
+        return self.root.locator(".m3-verdict").inner_text()
+
+    def scores(self) -> dict[str, list[float]]:
+        """Return plain and gated numbers by their labels."""
+        rows = self.root.locator(".m3-scores tr").all()[1:]
+        cells = [[cell.inner_text() for cell in row.locator("td").all()] for row in rows]
+        return {
+            label: [float(text.replace("−", "-")) for text in texts[:2]] for label, *texts in cells
+        }
+
+
+def test_knobs_turned_by_keyboard_show_the_numbers_of_the_run_they_set(tmp_path, model, scene):
+    write_notebook(tmp_path / "play.ipynb", PLAY)
+    with a_lab(tmp_path) as address, a_page() as (page, errors):
+        open_notebook(page, address, "play.ipynb")
+        played = Played(page)
+        played.press("β", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight")
+        played.press("image_self", "ArrowDown")
+        chosen = played.root.locator("label:has-text('image_self') select").input_value()
+        beta = played.root.locator("label:has-text('β') output").inner_text()
+        assert (chosen, beta) == (list(REALISATIONS["image_self"])[1], "2")
+        gate = Gate.mut3r(beta=2, layers=(0, 2), image_self=chosen)
+        assert played.verdict() == f"Gated at {gate.describe_layers(4)}."
+        expected = [
+            m3.evaluate(m3.run(model, scene, progress=False, **more))
+            for more in ({}, {"cue": Cue.mut3r(), "gate": gate})
+        ]
+        shown = played.scores()
+        assert set(shown) == set(METRICS.values())
+        for name, label in METRICS.items():
+            assert shown[label] == [float(f"{float(each[name][0]):.3g}") for each in expected]
+        played.press("β", "Home")
+        reason = Gate.mut3r(beta=0, layers=(0, 2)).inert(4)
+        assert played.verdict().startswith(f"Inert: {reason}.")
+        assert all(plain == gated for plain, gated in played.scores().values())
+    assert errors == []
+
+
 def test_a_saved_page_works_without_a_kernel_and_without_a_network(archived, scene, tmp_path):
-    require_chromium()
     explorer = AttentionExplorer(archived, scene, site="image_self", frame=1, layer=1)
     path = explorer.save_html(tmp_path / "page.html")
     with a_page() as (page, errors):
@@ -182,7 +209,6 @@ def test_a_saved_page_works_without_a_kernel_and_without_a_network(archived, sce
 
 
 def test_a_page_of_failures_goes_to_the_frame_that_is_clicked(archived, cued, scene, tmp_path):
-    require_chromium()
     explorer = FailureExplorer({"plain": archived, "gated": cued}, scene)
     path = explorer.save_html(tmp_path / "failures.html", frames=[0, 1, 2])
     with a_page() as (page, errors):
@@ -209,7 +235,6 @@ def test_a_page_of_failures_goes_to_the_frame_that_is_clicked(archived, cued, sc
 
 
 def test_a_page_of_a_scene_draws_its_points(archived, scene, tmp_path):
-    require_chromium()
     view = SceneView(archived, scene)
     view.coloring = "source"
     path = view.save_html(tmp_path / "scene.html")
@@ -229,6 +254,22 @@ def test_a_page_of_a_scene_draws_its_points(archived, scene, tmp_path):
     assert errors == []
 
 
+def test_a_large_scene_leaves_points_out_while_it_turns_and_none_at_rest(tmp_path):
+    run = m3.open_run(points_store(tmp_path / "points.zarr", frames=2))
+    view = SceneView(run, large_sequence(2), most_points=1_000_000)
+    view.point_size = 0.5
+    view.coloring = "source"
+    path = view.save_html(tmp_path / "scene.html")
+    with a_page() as (page, errors):
+        page.goto(path.as_uri())
+        page.wait_for_selector(".m3-scene[data-points='393216'][data-loaded]", timeout=60_000)
+        page.wait_for_timeout(500)
+        before, turning, after = page.evaluate(THERE_AND_BACK)
+        assert 0 < turning < 0.9 * before
+        assert after == before
+    assert errors == []
+
+
 COUNT_BLUE = """() => {
   const canvas = document.querySelector(".m3-scene-canvas");
   const gl = canvas.getContext("webgl");
@@ -240,3 +281,17 @@ COUNT_BLUE = """() => {
   }
   return count;
 }"""
+THERE_AND_BACK = f"""async () => {{
+  const count = {COUNT_BLUE};
+  const root = document.querySelector(".m3-scene");
+  const turn = async (key) => {{
+    root.dispatchEvent(new KeyboardEvent("keydown", {{ key }}));
+    await new Promise(requestAnimationFrame);
+  }};
+  const before = count();
+  await turn("a");
+  const turning = count();
+  await turn("d");
+  await new Promise((done) => setTimeout(done, 1500));
+  return [before, turning, count()];
+}}"""

@@ -111,3 +111,50 @@ def test_figure_and_page_are_made(explorer, tmp_path):
     labels = [axis.get_title(loc="left") for part in figure.subfigs for axis in part.axes]
     assert "relative depth error" in labels
     assert "plain" in labels
+
+
+@pytest.fixture(scope="module")
+def table(model, scene, tmp_path_factory) -> xr.Dataset:
+    """Two kinds of gates at two strengths, on one scene."""
+    gates = {"mut3r": m3.Gate.mut3r(), "keys": m3.Gate(image_self="key_bias")}
+    return m3.sweep(
+        model, scene, grid={"gate": gates, "gate.beta": [0.5, 2.0]},
+        out=tmp_path_factory.mktemp("sweep"), outputs=("pose", "depth"), progress=False,
+    )  # fmt: skip
+
+
+def cells(**labels) -> dict:
+    return {"one": {"gate": "mut3r", "gate_beta": 2.0}, "other": {"gate": "mut3r"} | labels}
+
+
+def test_cells_of_a_sweep_are_explored_by_their_labels(table, scene):
+    cell = {"gate": "keys", "gate_beta": 0.5}
+    explorer = FailureExplorer.of_sweep(table, "orbit-03", cells(**cell), scene, metrics=["ate"])
+    assert explorer.held["runs"] == ["one", "other"]
+    first, second = explorer.held["gates"]
+    assert "beta 2;" in first
+    assert "image_to_state" in first
+    assert second.startswith("image_self key_bias")
+    assert "beta 0.5;" in second
+    for name, labels in cells(**cell).items():
+        expected = table["frame_ate"].sel(labels).sel(sequence="orbit-03").values
+        np.testing.assert_allclose(explorer.series("ate", name).values, expected, rtol=1e-5)
+    assert explorer.answer({"ask": "frame", "frame": 1})[0]["image"] is not None
+
+
+def test_a_cell_that_is_not_one_finished_run_is_refused(table):
+    explore = FailureExplorer.of_sweep
+    with pytest.raises(InvalidArgument, match=r"no cell gate='mut3r', gate_beta=7.*\[0.5, 2.0\]"):
+        explore(table, "orbit-03", cells(gate_beta=7.0))
+    with pytest.raises(InvalidArgument, match="sequence='elsewhere'; it has"):
+        explore(table, "elsewhere", cells(gate_beta=0.5))
+    with pytest.raises(InvalidArgument, match=r"no cell .*colour='red'"):
+        explore(table, "orbit-03", cells(gate_beta=0.5, colour="red"))
+    with pytest.raises(InvalidArgument, match="leaves gate_beta open; give a label for each"):
+        explore(table, "orbit-03", cells())
+    unfinished = table.copy(deep=True)
+    unfinished["run"].loc[{"gate": "mut3r", "gate_beta": 0.5}] = ""
+    with pytest.raises(InvalidArgument, match=r"gate_beta=0.5.* is not finished"):
+        explore(unfinished, "orbit-03", cells(gate_beta=0.5))
+    with pytest.raises(InvalidArgument, match=r"m3\.sweep or m3\.open_sweep"):
+        explore(table.drop_vars("run"), "orbit-03", cells(gate_beta=0.5))

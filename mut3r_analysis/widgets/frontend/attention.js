@@ -223,7 +223,6 @@ function render({ model, el }) {
   let current = { token: null, scene: null, rows: {}, statistic: null, message: "" };
 
   const refresh = latest(async () => {
-    const began = performance.now();
     const where = {
       site: model.get("site"), frame: model.get("frame"), layer: model.get("layer"),
       head: model.get("head"),
@@ -253,7 +252,6 @@ function render({ model, el }) {
     current = next;
     arrange();
     paint();
-    root.dataset.latency = (performance.now() - began).toFixed(1);
     root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
   });
 

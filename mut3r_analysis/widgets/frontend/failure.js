@@ -223,7 +223,6 @@ function render({ model, el }) {
   }
 
   const refresh = latest(async () => {
-    const began = performance.now();
     try {
       if (!strips) {
         strips = floats((await link.ask({ ask: "strips" })).buffers[0]);
@@ -241,7 +240,6 @@ function render({ model, el }) {
       listWorst();
     }
     paint();
-    root.dataset.latency = (performance.now() - began).toFixed(1);
     root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
   });
 

@@ -46,6 +46,12 @@ function program(gl) {
   return made;
 }
 
+// While the scene turns, a picture should take about so long; points are left out until it does.
+const TURN_MILLISECONDS = 40;
+const FIRST_TURN_POINTS = 200_000;
+// WebGL steps over at most 255 bytes from one position of 12 to the next.
+const MOST_LEFT_OUT = 21;
+
 function render({ model, el }) {
   const held = model.get("held");
   const link = connect(model);
@@ -143,8 +149,15 @@ function render({ model, el }) {
     return times(lens, turn);
   }
 
+  // At rest every point is drawn; on the way only every so-many-th.
+  let turning = false;
+  let step = 1;
+  // Odd, so that what is left out makes no stripes where a row of pixels has an even number.
+  const thinned = (wish) => Math.max(1, Math.min(MOST_LEFT_OUT, Math.ceil(wish) | 1));
+
   function paint() {
     if (closed) return;
+    const began = performance.now();
     const ratio = window.devicePixelRatio || 1;
     const wide = Math.max(240, canvas.clientWidth);
     const [across, down] = [Math.round(wide * ratio), Math.round(wide * 0.56 * ratio)];
@@ -160,16 +173,17 @@ function render({ model, el }) {
     gl.uniform1f(place.round, 1);
     const now = held.frames.indexOf(model.get("frame"));
     let shown = 0;
+    const every = turning ? step : 1;
     held.names.forEach((name, cloud) => {
       if (!model.get("visible").includes(name)) return;
       for (let at = model.get("alone") ? now : 0; at <= now; at += 1) {
         const one = points[at] && points[at][cloud];
         if (!one || !one.count || !one.color) continue;
         gl.bindBuffer(gl.ARRAY_BUFFER, one.position);
-        gl.vertexAttribPointer(place.position, 3, gl.FLOAT, false, 0, 0);
+        gl.vertexAttribPointer(place.position, 3, gl.FLOAT, false, 12 * every, 0);
         gl.bindBuffer(gl.ARRAY_BUFFER, one.color);
-        gl.vertexAttribPointer(place.color, 3, gl.UNSIGNED_BYTE, true, 0, 0);
-        gl.drawArrays(gl.POINTS, 0, one.count);
+        gl.vertexAttribPointer(place.color, 3, gl.UNSIGNED_BYTE, true, 3 * every, 0);
+        gl.drawArrays(gl.POINTS, 0, Math.floor((one.count - 1) / every) + 1);
         shown += one.count;
       }
       const lines = cameras[cloud];
@@ -187,6 +201,12 @@ function render({ model, el }) {
       gl.enableVertexAttribArray(place.color);
       gl.uniform1f(place.round, 1);
     });
+    if (turning) {
+      // Reading a pixel waits until all are drawn.
+      gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+      const share = (performance.now() - began) / TURN_MILLISECONDS;
+      step = thinned(every * share);
+    } else step = thinned(shown / FIRST_TURN_POINTS);
     root.dataset.points = String(shown);
     const loaded = points.filter(Boolean).length;
     status.textContent =
@@ -202,12 +222,17 @@ function render({ model, el }) {
       if (data.length) cameras[cloud] = { position: buffer(data), ends: data };
     });
     for (let at = 0; at < count && !closed; at += 1) {
-      const { buffers } = await link.ask({ ask: "points", frame: held.frames[at] });
+      const [frame, coloring] = [held.frames[at], model.get("coloring")];
+      // Asked for at once: one way to the kernel and back, not two.
+      const [{ buffers }, { buffers: colors }] = await Promise.all([
+        link.ask({ ask: "points", frame }), link.ask({ ask: "colors", frame, coloring }),
+      ]);
       const places = buffers.map(floats);
       points[at] = places.map((data) => ({ position: buffer(data), count: data.length / 3, color: null }));
+      upload(at, colors);
+      if (coloring !== model.get("coloring")) await paintColors(at, model.get("coloring"));
       if (!eye.home) aim(places);
-      await paintColors(at, model.get("coloring"));
-      paint();
+      soon();
     }
     root.dataset.loaded = "true";
   }
@@ -227,7 +252,11 @@ function render({ model, el }) {
 
   async function paintColors(at, coloring) {
     const { buffers } = await link.ask({ ask: "colors", frame: held.frames[at], coloring });
-    buffers.forEach((each, cloud) => {
+    upload(at, buffers);
+  }
+
+  function upload(at, colors) {
+    colors.forEach((each, cloud) => {
       const one = points[at] && points[at][cloud];
       if (one) one.color = buffer(octets(each), one.color || gl.createBuffer());
     });
@@ -253,14 +282,24 @@ function render({ model, el }) {
       paint();
     });
   }
+  let rest = null;
+  function move() {
+    turning = true;
+    clearTimeout(rest);
+    rest = setTimeout(() => {
+      turning = false;
+      soon();
+    }, 200);
+    soon();
+  }
   const turn = (yaw, pitch) => {
     eye.yaw += yaw;
     eye.pitch = Math.max(-1.5, Math.min(1.5, eye.pitch + pitch));
-    soon();
+    move();
   };
   const zoom = (factor) => {
     eye.distance *= factor;
-    soon();
+    move();
   };
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
@@ -272,7 +311,7 @@ function render({ model, el }) {
       const step = eye.distance / canvas.clientHeight;
       eye.target = eye.target.map((value, at) =>
         value - step * (event.movementX * eye.axes.right[at] - event.movementY * eye.axes.up[at]));
-      soon();
+      move();
     } else turn(event.movementX * 0.008, event.movementY * 0.008);
   });
   canvas.addEventListener("wheel", (event) => {
@@ -323,6 +362,7 @@ function render({ model, el }) {
   });
   return () => {
     closed = true;
+    clearTimeout(rest);
     for (const name of names) model.off(`change:${name}`, follow);
     model.off("change:coloring", recolor);
     watcher.disconnect();

@@ -8,6 +8,8 @@ function make(tag, properties = {}, ...children) {
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value !== undefined) element.setAttribute(name, value);
   }
+  // A notebook takes arrows and Enter from whatever has the focus, unless that element itself says so.
+  if (/^(input|select|button)$/.test(tag)) element.dataset.lmSuppressShortcuts = "true";
   element.append(...children);
   return element;
 }
