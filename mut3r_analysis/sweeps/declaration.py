@@ -107,7 +107,8 @@ class Declaration:
                 if outcomes.get(name) != DONE or not ledger.score_path(name, unit.scoring).exists()
             }
             if left:
-                found.append(replace(unit, runs=left))
+                finished = frozenset(name for name in left if outcomes.get(name) == DONE)
+                found.append(replace(unit, runs=left, finished=finished))
         return found
 
 

@@ -37,13 +37,13 @@ def in_processes(workers: int) -> Executor:
     """
 
     def execute(units: Sequence[Unit]) -> Iterator[Entry]:
-        todo: queue.SimpleQueue[Unit] = queue.SimpleQueue()
+        waiting: queue.SimpleQueue[Unit] = queue.SimpleQueue()
         done: queue.SimpleQueue[Entry] = queue.SimpleQueue()
         for unit in units:
-            todo.put(unit)
+            waiting.put(unit)
         stop = threading.Event()
         threads = [
-            threading.Thread(target=_serve, args=(index, workers, todo, done, stop), daemon=True)
+            threading.Thread(target=_serve, args=(index, workers, waiting, done, stop), daemon=True)
             for index in range(min(workers, len(units)))
         ]
         for thread in threads:
@@ -101,7 +101,7 @@ def _backbone(source: BackboneSource) -> CUT3R:
 def _serve(
     index: int,
     workers: int,
-    todo: "queue.SimpleQueue[Unit]",
+    waiting: "queue.SimpleQueue[Unit]",
     done: "queue.SimpleQueue[Entry]",
     stop: threading.Event,
 ) -> None:
@@ -109,7 +109,7 @@ def _serve(
     pool = None
     while not stop.is_set():
         try:
-            unit = todo.get_nowait()
+            unit = waiting.get_nowait()
         except queue.Empty:
             break
         for last in (False, True):

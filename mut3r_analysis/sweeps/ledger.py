@@ -100,8 +100,8 @@ class Ledger:
         """Where the scores of a finished run are."""
         return self.folder / "scores" / f"{digest}-{scoring}.json"
 
-    def entries(self) -> Iterator[Entry]:
-        """Yield what units left behind, the oldest first.
+    def entries(self, unit: str = "*") -> Iterator[Entry]:
+        """Yield what units, or one unit, left behind, the oldest first.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class Ledger:
             When an entry is damaged.
         """
         found = []
-        for path in (self.folder / "units").glob("*.json"):
+        for path in (self.folder / "units").glob(f"{unit}-*.json"):
             try:
                 values = json.loads(path.read_text())
                 runs = {name: Outcome(**outcome) for name, outcome in values["runs"].items()}
@@ -135,10 +135,9 @@ class Ledger:
         }
 
     def holds(self, runs: Iterable[str], scoring: str) -> bool:
-        """Say whether all these runs are finished and scored."""
-        outcomes = self.outcomes()
+        """Say whether the stores and scores of all these runs are in their place."""
         return all(
-            outcomes.get(digest) == DONE and self.score_path(digest, scoring).exists()
+            self.run_path(digest).exists() and self.score_path(digest, scoring).exists()
             for digest in runs
         )
 

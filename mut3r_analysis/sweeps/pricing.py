@@ -1,5 +1,6 @@
 """What a run or a whole sweep will cost, before anything runs."""
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from mut3r_analysis.running.planning import Plan, human_bytes, human_seconds
 from mut3r_analysis.sweeps.declaration import Declaration, declare
 from mut3r_analysis.sweeps.ledger import DONE, Ledger
 from mut3r_analysis.sweeps.units import Unit
+
+_NOTHING_DONE = Path(os.devnull)
+"""Stands for the folder of a sweep that has none yet: nothing lies in it."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def plan(
         capture=capture,
         outputs=outputs,
         protocol=protocol,
-        folder=Path(out).absolute() if out is not None else Path("/nowhere"),
+        folder=_NOTHING_DONE if out is None else Path(out).absolute(),
         batch=batch,
     )
     return price(declared)
@@ -123,15 +127,14 @@ def price(declared: Declaration) -> SweepPlan:
     """Price the units of a sweep that are left."""
     pending = declared.pending()
     ledger = Ledger(declared.folder)
-    done = {name for name, outcome in ledger.outcomes().items() if outcome == DONE}
     runs = sum(len(unit.runs) for unit in declared.units)
     left = sum(len(unit.runs) for unit in pending)
     prices: dict[Any, Plan] = {}
     size, estimated, frames = 0, 0.0, 0
     for unit in pending:
         for name, configuration in unit.runs.items():
-            if name in done:
-                continue  # left to be scored only
+            if name in unit.finished:
+                continue
             found = _priced(unit, configuration, prices)
             size += found.stored_bytes
             estimated += found.seconds
@@ -176,8 +179,7 @@ def _priced(unit: Unit, configuration: Configuration, prices: dict[Any, Plan]) -
 def _measured(ledger: Ledger, names: set[str]) -> float | None:
     """Seconds per run and frame of what was done of this sweep."""
     found = [entry for entry in ledger.entries() if set(entry.runs) & names]
-    frames = sum(entry.frames * len(entry.runs) for entry in found)
     good = [e for e in found if all(outcome == DONE for outcome in e.runs.values())]
-    if not good or not frames:
+    if not good:
         return None
     return sum(e.seconds for e in good) / sum(e.frames * len(e.runs) for e in good)

@@ -9,7 +9,6 @@ import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument, UnreadableFile
-from mut3r_analysis.figures.reading import find_variable
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.sweeps.declaration import Cells
 from mut3r_analysis.sweeps.ledger import Ledger
@@ -105,9 +104,7 @@ def gather(table: xr.Dataset, path: str, *, chunks: str | None = None) -> xr.Dat
     for place, store in np.ndenumerate(np.asarray(stores.values)):
         if store:
             run = open_run(str(store), chunks=chunks)
-            found[place] = find_variable(
-                run, path, "A capture decides what runs hold"
-            ).reset_coords(drop=True)
+            found[place] = _variable(run, path).reset_coords(drop=True)
     if not found:
         raise InvalidArgument("no cell of this table has a finished run")
     first = next(iter(found.values()))
@@ -131,6 +128,17 @@ def gather(table: xr.Dataset, path: str, *, chunks: str | None = None) -> xr.Dat
     # Unstacking sorts labels; the table's own order is restored.
     whole = labelled.unstack("cell").sel({dim: stores[dim].values for dim in stores.dims})
     return whole.transpose(*stores.dims, *first.dims).assign_attrs(first.attrs)
+
+
+def _variable(run: xr.DataTree, path: str) -> xr.DataArray:
+    group, _, name = path.rpartition("/")
+    try:
+        return run[group].to_dataset()[name]
+    except KeyError:
+        raise InvalidArgument(
+            f"the runs hold no /{path}; they hold the groups {', '.join(run.children)}, and a "
+            "capture decides what is in them"
+        ) from None
 
 
 def _seconds(ledger: Ledger) -> dict[str, float]:

@@ -34,6 +34,8 @@ class Unit:
     protocol : str or Protocol
     scoring : str
         Digest of the protocols that the name stands for.
+    finished : frozenset of str
+        Runs that are done already and only lack these scores.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Unit:
     outputs: tuple[str, ...]
     protocol: str | Protocol
     scoring: str
+    finished: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:

@@ -35,8 +35,9 @@ def work(unit: Unit, backbone: CUT3R | None = None) -> Entry:
     began = time.perf_counter()
     ledger = Ledger(unit.folder)
     # A scheduler asks again for units whose answer was lost with a worker.
-    for entry in ledger.entries():
-        if entry.unit == unit.digest and ledger.holds(unit.runs, unit.scoring):
+    for entry in ledger.entries(unit.digest):
+        done = all(outcome == DONE for outcome in entry.runs.values())
+        if done and ledger.holds(unit.runs, unit.scoring):
             return entry
     place = ledger.workplace(unit.digest)
     try:
@@ -59,25 +60,23 @@ def work(unit: Unit, backbone: CUT3R | None = None) -> Entry:
 
 def _runs(unit: Unit, ledger: Ledger, place: Path, backbone: CUT3R | None) -> dict[str, Outcome]:
     sequence = unit.sequence.open()
-    finished = {name for name, outcome in ledger.outcomes().items() if outcome == DONE}
-    missing = {name: item for name, item in unit.runs.items() if name not in finished}
+    missing = {name: item for name, item in unit.runs.items() if name not in unit.finished}
     failed: dict[str, Outcome] = {}
     if missing:
         model = backbone or unit.backbone.open()
         try:
             _run_together(replace(unit, runs=missing), sequence, place, model)
         except Exception as error:
-            if len(missing) == 1:
-                return {**dict.fromkeys(finished & set(unit.runs), DONE),
-                        **dict.fromkeys(missing, Outcome.failed(error))}  # fmt: skip
+            failed = dict.fromkeys(missing, Outcome.failed(error))
+        if failed and len(missing) > 1:
             # One bad configuration must not take the others with it.
-            for name in missing:
-                shutil.rmtree(place / f"{name}.zarr", ignore_errors=True)
             for name, item in missing.items():
+                shutil.rmtree(place / f"{name}.zarr", ignore_errors=True)
                 try:
                     _run_together(replace(unit, runs={name: item}), sequence, place, model)
-                except Exception as single:
-                    failed[name] = Outcome.failed(single)
+                    del failed[name]
+                except Exception as error:
+                    failed[name] = Outcome.failed(error)
     for name in unit.runs:
         if name in failed:
             continue

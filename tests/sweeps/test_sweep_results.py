@@ -182,7 +182,7 @@ def test_gather_brings_a_variable_of_all_runs_together(swept):
     lazy = gather(table, "state/norm", chunks="auto")
     assert lazy.chunks is not None
     np.testing.assert_array_equal(lazy, norms)
-    with pytest.raises(InvalidArgument, match="holds no"):
+    with pytest.raises(InvalidArgument, match="hold no"):
         gather(table, "state/nothing")
 
 
