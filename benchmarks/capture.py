@@ -65,11 +65,11 @@ def parts(backbone: CUT3R, image: Tensor, repetitions: int) -> dict[str, float]:
         state = backbone.initial_state()
         encoded = backbone.encode(Frame(image))
         query = backbone.recall(encoded, state)
-        decoded = backbone.decode(encoded, state, query)
+        decoded = backbone.decode(backbone.enter(encoded, state, query))
         timed = measure(
             {
                 "encoder": lambda: backbone.encode(Frame(image)),
-                "decoder": lambda: backbone.decode(encoded, state, query),
+                "decoder": lambda: backbone.decode(backbone.enter(encoded, state, query)),
                 "memory": lambda: backbone.write(Frame(image), encoded, decoded, state),
                 "heads": lambda: backbone.predict(decoded, encoded.grid),
             },

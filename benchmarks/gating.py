@@ -25,6 +25,7 @@ from mut3r_analysis.backbones.heads import check_outputs
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running import Configuration
 from mut3r_analysis.running.branch import Branch, look
+from mut3r_analysis.running.grouping import grouped
 from mut3r_analysis.running.passes import Carried
 
 SIZES = {"full": "random:512-dpt", "bundled": "tiny", "small": "random:small"}
@@ -55,13 +56,19 @@ def midway(branch: Branch, grid: tuple[int, int]) -> Carried:
 def frame_of(backbone: CUT3R, configurations: Sequence[Configuration], image: Tensor, count: int
              ) -> Callable[[], None]:  # fmt: skip
     """Return a call that does `count` frames from the same state."""
-    branch = Branch(backbone, configurations, outputs=check_outputs(None, backbone.config.rgb_head))
-    carried = midway(branch, backbone.config.patch_grid(*image.shape[-2:]))
+    outputs = check_outputs(None, backbone.config.rgb_head)
+    branches = [
+        Branch(backbone, [configurations[i] for i in group], outputs=outputs)
+        for group in grouped(backbone, configurations, *image.shape[-2:])
+    ]
+    grid = backbone.config.patch_grid(*image.shape[-2:])
+    carried = [midway(branch, grid) for branch in branches]
 
     def call() -> None:
         for position in range(count):
-            sight = look([branch], image, position=position)
-            branch.step(sight, carried, measured=sight.measured[0], record=False)
+            sight = look(branches, image, position=position)
+            for branch, before, measured in zip(branches, carried, sight.measured, strict=True):
+                branch.step(sight, before, measured=measured, record=False)
 
     return call
 
@@ -99,7 +106,10 @@ def main() -> None:
         "image": [height, side],
         "frames": count,
         "repetitions": args.repetitions,
-        "seconds": {name: {"wall": x.wall, "cpu": x.cpu} for name, x in found.items()},
+        "seconds": {
+            name: {"wall": x.wall, "cpu": x.cpu, "least_cpu": x.least_cpu}
+            for name, x in found.items()
+        },
         "ratios": report,
     }
     out = args.out or Path(f"outputs/benchmarks/gating-{args.size}.json")
@@ -109,16 +119,19 @@ def main() -> None:
 
 
 def summary(found: dict[str, Measurement], size: str, batch: int) -> dict[str, dict[str, Any]]:
-    """Ratios of processor seconds beside what they should not exceed."""
+    """Ratios of the least processor seconds beside what they should not exceed."""
     rows = {
         f"{source} / plain": (
-            found[source].cpu / found["plain"].cpu,
+            found[source].least_cpu / found["plain"].least_cpu,
             limit if size == "full" else None,
         )
         for source, limit in LIMITS.items()
     }
-    single = batch * found["two_pass"].cpu
-    rows[f"{batch} as a batch / {batch} single"] = found["batch"].cpu / single, BATCH_LIMITS[size]
+    single = batch * found["two_pass"].least_cpu
+    rows[f"{batch} as a batch / {batch} single"] = (
+        found["batch"].least_cpu / single,
+        BATCH_LIMITS[size],
+    )
     return {
         name: {"ratio": ratio, "limit": limit, "met": None if limit is None else ratio <= limit}
         for name, (ratio, limit) in rows.items()

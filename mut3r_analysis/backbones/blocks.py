@@ -1,6 +1,7 @@
 """Transformer blocks of the CUT3R family. Parameter names are the official ones."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,23 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
+class Projected(NamedTuple):
+    """What a decoder block takes from its inputs before any attention, so before any gate.
+
+    Each ``(batch, head, token, channel)``.
+
+    Attributes
+    ----------
+    own : (Tensor, Tensor, Tensor)
+        Queries, keys and values of the self-attention.
+    other : (Tensor, Tensor)
+        Keys and values of the stream that is read.
+    """
+
+    own: tuple[Tensor, Tensor, Tensor]
+    other: tuple[Tensor, Tensor]
+
+
 def _split(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
@@ -57,13 +75,21 @@ class SelfAttention(nn.Module):
         self.site = site
         self.rotation_dtype: torch.dtype | None = None
 
-    def forward(self, x: Tensor, turn: Rotation | None, attend: Attend) -> Tensor:
-        """Attend within ``(batch, token, width)``; without a rotation tokens have no position."""
+    def project(self, x: Tensor, turn: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Project to queries, keys and values; without a rotation tokens have no position."""
         q, k, v = (_split(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
         if turn is not None:
             stored = self.rotation_dtype or q.dtype
             q, k = (rotate(part.to(stored), turn).to(v.dtype) for part in (q, k))
-        return self.proj(_merge(attend(self.site, q, k, v)))
+        return q, k, v
+
+    def attend(self, qkv: tuple[Tensor, Tensor, Tensor], attend: Attend) -> Tensor:
+        """Attend among what :meth:`project` returned: ``(batch, token, width)``."""
+        return self.proj(_merge(attend(self.site, *qkv)))
+
+    def forward(self, x: Tensor, turn: Rotation | None, attend: Attend) -> Tensor:
+        """Attend within ``(batch, token, width)``."""
+        return self.attend(self.project(x, turn), attend)
 
 
 class CrossAttention(nn.Module):
@@ -78,22 +104,18 @@ class CrossAttention(nn.Module):
         self.heads = heads
         self.site = site
 
+    def project(self, y: Tensor, turn: Rotation | None) -> tuple[Tensor, Tensor]:
+        """Project the stream that is read, ``(batch, token, width)``, to keys and values."""
+        k, v = _split(self.projk(y), self.heads), _split(self.projv(y), self.heads)
+        return k if turn is None else rotate(k, turn), v
+
     def forward(
-        self,
-        x: Tensor,
-        y: Tensor,
-        turn_x: Rotation | None,
-        turn_y: Rotation | None,
-        attend: Attend,
+        self, x: Tensor, kv: tuple[Tensor, Tensor], turn: Rotation | None, attend: Attend
     ) -> Tensor:
-        """Let ``x`` read ``y``, both ``(batch, token, width)``."""
-        q, k, v = (
-            _split(layer(tokens), self.heads)
-            for layer, tokens in ((self.projq, x), (self.projk, y), (self.projv, y))
-        )
-        if turn_x is not None and turn_y is not None:
-            q, k = rotate(q, turn_x), rotate(k, turn_y)
-        return self.proj(_merge(attend(self.site, q, k, v)))
+        """Let ``x`` ``(batch, token, width)`` read what :meth:`project` returned."""
+        q = _split(self.projq(x), self.heads)
+        q = q if turn is None else rotate(q, turn)
+        return self.proj(_merge(attend(self.site, q, *kv)))
 
 
 class EncoderBlock(nn.Module):
@@ -130,6 +152,13 @@ class DecoderBlock(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.norm_y = layer_norm(width)
 
+    def project(
+        self, x: Tensor, y: Tensor, turn_x: Rotation | None, turn_y: Rotation | None
+    ) -> Projected:
+        """Project ``x`` and ``y`` ``(batch, token, width)`` as far as no attention is involved."""
+        own = self.attn.project(self.norm1(x), turn_x)
+        return Projected(own, self.cross_attn.project(self.norm_y(y), turn_y))
+
     def forward(
         self,
         x: Tensor,
@@ -137,10 +166,15 @@ class DecoderBlock(nn.Module):
         turn_x: Rotation | None,
         turn_y: Rotation | None,
         attend: Attend,
+        projected: Projected | None = None,
     ) -> Tensor:
-        """Update ``x`` from itself and from ``y``, both ``(batch, token, width)``."""
-        x = x + self.attn(self.norm1(x), turn_x, attend)
-        x = x + self.cross_attn(self.norm2(x), self.norm_y(y), turn_x, turn_y, attend)
+        """Update ``x`` from itself and from ``y``, both ``(batch, token, width)``.
+
+        Passes that share their inputs may :meth:`project` them once and hand that in.
+        """
+        own, other = projected or self.project(x, y, turn_x, turn_y)
+        x = x + self.attn.attend(own, attend)
+        x = x + self.cross_attn(self.norm2(x), other, turn_x, attend)
         return x + self.mlp(self.norm3(x))
 
 

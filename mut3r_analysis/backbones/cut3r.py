@@ -7,7 +7,7 @@ those of official checkpoints, so these load unchanged.
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from mut3r_analysis.backbones.blocks import (
     DecoderBlock,
     EncoderBlock,
     PatchEmbed,
+    Projected,
     SelfAttention,
     layer_norm,
 )
@@ -124,6 +125,29 @@ class Encoded:
 
 
 @dataclass(frozen=True, eq=False)
+class Entered:
+    """A frame and a state about to meet in the decoders: all that passes over a frame share.
+
+    Attributes
+    ----------
+    features : Tensor
+        ``(batch, patch, channel)`` encoder tokens.
+    image, state : Tensor
+        ``(batch, token, channel)`` what the first layers read; the pose token leads the image.
+    turns : dict of str to (Rotation, Rotation)
+        Side -> rotations of its own and of the other side's tokens, in its own head width.
+    first : dict of str to Projected
+        Side -> what its first layer projects, which no gate can change.
+    """
+
+    features: Tensor
+    image: Tensor
+    state: Tensor
+    turns: dict[str, tuple[Rotation, Rotation]]
+    first: dict[str, Projected]
+
+
+@dataclass(frozen=True, eq=False)
 class Decoded:
     """What the two decoders make of a frame and a state.
 
@@ -179,7 +203,7 @@ class CUT3R(nn.Module):
 
     Notes
     -----
-    :meth:`step` does a whole frame. Its parts (:meth:`encode`, :meth:`recall`, :meth:`decode`,
+    :meth:`step` does a whole frame. Its parts (:meth:`encode`, :meth:`recall`, :meth:`enter`,
     :meth:`predict`, :meth:`write`) are public, so that passes over one frame can share work.
     """
 
@@ -319,7 +343,7 @@ class CUT3R(nn.Module):
         return Encoded(features, grid)
 
     def recall(self, encoded: Encoded, state: State, *, probe: Probe | None = None) -> Tensor:
-        """Return the pose token ``(batch, 1, channel)`` with which a frame enters the decoder."""
+        """Return the pose token ``(batch, 1, channel)`` with which a frame enters the decoders."""
         learned = self.pose_token.expand(len(encoded.features), -1, -1)
         if bool(state.fresh.all()):
             return learned
@@ -327,29 +351,38 @@ class CUT3R(nn.Module):
         recalled = self.pose_retriever.read(encoded.features, state.memory, seam)
         return torch.where(state.fresh[:, None, None], learned, recalled)
 
+    def enter(self, encoded: Encoded, state: State, query: Tensor) -> Entered:
+        """Ready a frame, its pose token and the state for the decoders, once for all passes."""
+        image = torch.cat([query, self.decoder_embed(encoded.features)], dim=1)
+        turns = self._decoder_turns(encoded.grid)
+        of_image = cast(DecoderBlock, self.dec_blocks[0])
+        of_state = cast(DecoderBlock, self.dec_blocks_state[0])
+        first = {
+            "image": of_image.project(image, state.tokens, *turns["image"]),
+            "state": of_state.project(state.tokens, image, *turns["state"]),
+        }
+        return Entered(encoded.features, image, state.tokens, turns, first)
+
     def decode(
-        self,
-        encoded: Encoded,
-        state: State,
-        pose_query: Tensor,
-        *,
-        gate: Gate | None = None,
-        probe: Probe | None = None,
+        self, entered: Entered, *, gate: Gate | None = None, probe: Probe | None = None
     ) -> Decoded:
         """Run both decoders; each layer reads the other side's tokens of the layer before."""
         make_rule_probe = WRITE_RULES[self.update].probe
         rule_probe = make_rule_probe() if make_rule_probe else None
         seam = partial(attend, gate=gate, probe=_both(rule_probe, probe))
         depth = self.config.dec_depth
-        turns = self._decoder_turns(encoded.grid)
-        image = torch.cat([pose_query, self.decoder_embed(encoded.features)], dim=1)
-        tokens = state.tokens
-        levels = [encoded.features]
+        image, tokens, turns = entered.image, entered.state, entered.turns
+        levels = [entered.features]
         for layer in range(depth):
+            known = entered.first if layer == 0 else {"image": None, "state": None}
             # The image block goes first so that a causal gate on the state block of a layer may
             # use what was seen in the same layer; both read the previous layer's tokens.
-            next_image = self.dec_blocks[layer](image, tokens, *turns["image"], seam)
-            tokens = self.dec_blocks_state[layer](tokens, image, *turns["state"], seam)
+            next_image = self.dec_blocks[layer](
+                image, tokens, *turns["image"], seam, known["image"]
+            )
+            tokens = self.dec_blocks_state[layer](
+                tokens, image, *turns["state"], seam, known["state"]
+            )
             image = next_image
             if layer + 1 in (depth // 2, depth * 3 // 4):
                 levels.append(image[:, 1:])
@@ -359,7 +392,7 @@ class CUT3R(nn.Module):
         return Decoded(
             levels=[*levels, image[:, 1:]],
             pose_token=image[:, :1],
-            pose_query=pose_query,
+            pose_query=entered.image[:, :1],
             proposal=self.dec_norm_state(tokens),
             mean_logit=rule_probe.mean if rule_probe else None,
         )
@@ -476,8 +509,8 @@ class CUT3R(nn.Module):
             encoded = self.encode(frame, gate=gate, probe=probe)
             if state is None:
                 state = self.initial_state(len(encoded.features))
-            query = self.recall(encoded, state, probe=probe)
-            decoded = self.decode(encoded, state, query, gate=gate, probe=probe)
+            entered = self.enter(encoded, state, self.recall(encoded, state, probe=probe))
+            decoded = self.decode(entered, gate=gate, probe=probe)
             prediction = self.predict(decoded, encoded.grid, outputs, gate=gate, probe=probe)
             committed, rate = self.write(frame, encoded, decoded, state, probe=probe)
         return Step(prediction, committed, rate, decoded)

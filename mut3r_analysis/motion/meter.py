@@ -83,12 +83,13 @@ class MotionMeter:
         meter = MotionMeter(Cue.mut3r(), backbone.site_sizes())
         history = meter.start(batch=1)
         ...
+        entered = backbone.enter(encoded, state, backbone.recall(encoded, state))
         probe = meter.probe(encoded.grid, stop=True)
         with contextlib.suppress(CueMeasured):
-            backbone.decode(encoded, state, query, probe=probe)
+            backbone.decode(entered, probe=probe)
         motion, history = meter.score(probe, history, grid=encoded.grid, position=t)
         gate = plan.seam(meter.joined(motion))
-        decoded = backbone.decode(encoded, state, query, gate=gate)
+        decoded = backbone.decode(entered, gate=gate)
     """
 
     def __init__(self, cues: Cue | Sequence[Cue], sizes: Mapping[str, SiteExtent]) -> None:

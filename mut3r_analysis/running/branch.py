@@ -14,7 +14,7 @@ from mut3r_analysis.attention.recorder import Recorder
 from mut3r_analysis.attention.seam import Gate as SeamGate
 from mut3r_analysis.attention.seam import Probe
 from mut3r_analysis.attention.sites import Site
-from mut3r_analysis.backbones.cut3r import CUT3R, Decoded, Encoded, Frame, State
+from mut3r_analysis.backbones.cut3r import CUT3R, Decoded, Encoded, Entered, Frame, State
 from mut3r_analysis.backbones.heads import Prediction
 from mut3r_analysis.backbones.precision import arithmetic
 from mut3r_analysis.backbones.write_rules import (
@@ -141,7 +141,7 @@ class Branch:
         active = self._active(carried)
         with arithmetic(backbone.precision, backbone.device), torch.no_grad():
             query = backbone.recall(encoded, carried.state)
-            decode = partial(self._decode, encoded, carried.state, query)
+            decode = partial(self._decode, backbone.enter(encoded, carried.state, query))
             passes = self._passes(sight, carried, active, measured, decode, record)
             prediction, at_heads = self._predict(passes, encoded.grid, record)
             if self._meter is not None and not passes.motions:
@@ -173,9 +173,7 @@ class Branch:
 
     def _decode(
         self,
-        encoded: Encoded,
-        state: State,
-        query: Tensor,
+        entered: Entered,
         *,
         gate: SeamGate | None = None,
         probe: Probe | None = None,
@@ -186,7 +184,7 @@ class Branch:
         names = [name for name in ("ttt3r", "ttsa3r") if rates and name in self._rates]
         maps = {name: MeanLogitMap(keys=name == "ttt3r") for name in names}
         watching = together(recorder, probe, *maps.values())
-        decoded = self.backbone.decode(encoded, state, query, gate=gate, probe=watching)
+        decoded = self.backbone.decode(entered, gate=gate, probe=watching)
         return Pass(decoded, gate if isinstance(gate, GatedSeam) else None, recorder, maps)
 
     def _passes(

@@ -177,14 +177,15 @@ def frame_flops(
             encoded = shadow.encode(frame)
             total = count("encoder", 0)
             query = shadow.pose_retriever.read(encoded.features, state.memory, _plain)
-            decoded = shadow.decode(encoded, state, query)
+            entered = shadow.enter(encoded, state, query)
+            decoded = shadow.decode(entered)
             shadow.write(frame, encoded, decoded, state)
             total = count("decoder and memory", total)
             shadow.predict(decoded, encoded.grid, outputs)
             total = count("heads", total)
             for stop in _probe_stops(shadow, configuration):
                 with suppress(CueMeasured):
-                    shadow.decode(encoded, state, query, probe=stop)
+                    shadow.decode(entered, probe=stop)
             if configuration.probes:
                 count("probe", total)
     return counts

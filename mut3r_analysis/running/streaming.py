@@ -23,6 +23,7 @@ from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.running.branch import Branch, look
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.grouping import grouped
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.running.planning import plan
 from mut3r_analysis.running.provenance import provenance, timestamp
@@ -218,12 +219,10 @@ def _frames(
     progress: bool,
 ) -> Iterator[list[Found]]:
     """Yield all that is known of each frame, for every configuration."""
-    members: dict[Any, list[int]] = {}
-    for index, configuration in enumerate(configurations):
-        members.setdefault(configuration.shape, []).append(index)
+    groups = grouped(backbone, configurations, sequence.sizes["y"], sequence.sizes["x"])
     branches = [
         Branch(backbone, [configurations[i] for i in group], capture=capture, outputs=outputs)
-        for group in members.values()
+        for group in groups
     ]
     carried = [branch.start() for branch in branches]
     recorded_frames = {
@@ -253,7 +252,7 @@ def _frames(
             found: dict[int, Found] = {}
             shared = time.perf_counter() - began
             truth = known_truth(backbone, frame) if "truth" in schemas[0] else {}
-            for number, (branch, group) in enumerate(zip(branches, members.values(), strict=True)):
+            for number, (branch, group) in enumerate(zip(branches, groups, strict=True)):
                 outcome = branch.step(
                     sight, carried[number], measured=sight.measured[number], record=record
                 )

@@ -61,10 +61,10 @@ def roll_out(
     states = []
     for time in range(frames):
         frame, encoded = Frame(images[:, time]), Encoded(features[:, time], every.grid)
-        query = model.recall(encoded, state)
+        entered = model.enter(encoded, state, model.recall(encoded, state))
         states.append(state.tokens)
         gate = gates[time] if gates is not None else None
-        decoded.append(model.decode(encoded, state, query, gate=gate))
+        decoded.append(model.decode(entered, gate=gate))
         if time + 1 < frames:
             state, _ = model.write(frame, encoded, decoded[-1], state)
 

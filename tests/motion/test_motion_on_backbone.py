@@ -42,12 +42,12 @@ def start(backbone, batch=1):
     with torch.no_grad():
         encoded = backbone.encode(Frame(image.expand(batch, -1, -1, -1)))
         state = backbone.initial_state(batch)
-        return encoded, state, backbone.recall(encoded, state)
+        return encoded, backbone.enter(encoded, state, backbone.recall(encoded, state))
 
 
 def decode(backbone, parts, **seam):
     with torch.no_grad():
-        out = backbone.decode(*parts, **seam)
+        out = backbone.decode(parts[1], **seam)
     return torch.cat([out.levels[-1], out.proposal, out.pose_token], dim=1)
 
 
@@ -143,12 +143,12 @@ def test_the_gate_measures_the_same_static_mass_as_the_probe(backbone):
 
 
 def test_gating_only_the_last_write_changes_the_state_and_no_output_of_this_frame(backbone):
-    encoded, state, query = start(backbone)
-    motion = score(backbone, (encoded, state, query), Cue())
+    parts = start(backbone)
+    motion = score(backbone, parts, Cue())
     last = Gate.mut3r(directions=["state_to_image"], layers=(3, 4))
     seam = GatePlan(last, backbone.site_sizes()).seam(motion)
     with torch.no_grad():
-        plain = backbone.decode(encoded, state, query)
-        gated = backbone.decode(encoded, state, query, gate=seam)
+        plain = backbone.decode(parts[1])
+        gated = backbone.decode(parts[1], gate=seam)
     assert torch.equal(plain.levels[-1], gated.levels[-1])
     assert not torch.equal(plain.proposal, gated.proposal)

@@ -85,7 +85,7 @@ def walk(
             encoded = Encoded(seen.features.expand(count, -1, -1), seen.grid)
             query = backbone.recall(encoded, state)
             probe = meter.probe(seen.grid)
-            backbone.decode(encoded, state, query, probe=probe)
+            backbone.decode(backbone.enter(encoded, state, query), probe=probe)
             motions, history = meter.score(probe, history, grid=seen.grid, position=position)
             score, raw = meter.joined(motions), motions[0].raw
             assert raw is not None
@@ -97,9 +97,11 @@ def walk(
             ]
             places, depths = ([pair[part] for pair in tried] for part in (0, 1))
             decoded = backbone.decode(
-                Encoded(encoded.features[places], seen.grid),
-                replace(state, tokens=state.tokens[places]),
-                query[places],
+                backbone.enter(
+                    Encoded(encoded.features[places], seen.grid),
+                    replace(state, tokens=state.tokens[places]),
+                    query[places],
+                ),
                 gate=plan(tuple(depths)).seam(score[places]),
             )
             depth, pose = _read(backbone, decoded, seen.grid, image.shape[-2:])

@@ -11,6 +11,7 @@ from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.geometry import pose_matrix
 from mut3r_analysis.running.branch import Branch, look
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.grouping import grouped
 from mut3r_analysis.running.passes import Carried, Outcome, Sight
 from mut3r_analysis.running.streaming import masks_for, prepared
 from mut3r_analysis.studies.trajectories.path_parts import apart
@@ -71,14 +72,11 @@ def inject(
     """
     names = list(configurations)
     settled = [Configuration.of(configurations[name]) for name in names]
-    groups: dict[Any, list[int]] = {}
-    for index, configuration in enumerate(settled):
-        groups.setdefault(configuration.shape, []).append(index)
+    groups = grouped(backbone, settled, pair.sizes["y"], pair.sizes["x"])
     branches = [
-        Branch(backbone, [settled[i] for i in group], outputs=("pose", "depth"))
-        for group in groups.values()
+        Branch(backbone, [settled[i] for i in group], outputs=("pose", "depth")) for group in groups
     ]
-    order = [index for group in groups.values() for index in group]
+    order = [index for group in groups for index in group]
     carried = [(branch.start(),) * 2 for branch in branches]
     start, stop = pair.attrs["start"], pair.attrs["stop"]
     rows = []

@@ -137,16 +137,16 @@ def _walked(model: CUT3R, images: Tensor, moving: Tensor, cue: Cue, gate: Gate |
     scores, readings = [], []
     for time in range(images.shape[1]):
         encoded = Encoded(features[:, time], every.grid)
-        query = model.recall(encoded, state)
+        entered = model.enter(encoded, state, model.recall(encoded, state))
         probe = meter.probe(every.grid)
-        decoded = model.decode(encoded, state, query, probe=probe)
+        decoded = model.decode(entered, probe=probe)
         masks = {str(cue.of): moving[:, time]} if cue.of else None
         motions, history = meter.score(probe, history, grid=every.grid, position=time, masks=masks)
         score = meter.joined(motions)
         scores.append(score)
         readings.append(motions[0].raw)
         if plan is not None:
-            decoded = model.decode(encoded, state, query, gate=plan.seam(score))
+            decoded = model.decode(entered, gate=plan.seam(score))
         state, _ = model.write(Frame(images[:, time]), encoded, decoded, state)
     kept = [each for each in readings if each is not None]
     return Walk(torch.stack(scores, dim=1), torch.stack(kept, dim=1) if cue.measured else None)
