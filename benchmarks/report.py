@@ -73,11 +73,14 @@ def section(name: str, result: dict[str, Any]) -> str:
         rows = [[key, f"{value:.2f}"] for key, value in result["parts_cpu_seconds"].items()]
         parts.append(table(["part of a plain frame", "cpu s"], rows))
     if "seconds" in result:
+        least = all("least_cpu" in item for item in result["seconds"].values())
+        columns = {"least_cpu": "least cpu s"} if least else {}
+        columns |= {"cpu": "cpu s", "wall": "wall s"}
         rows = [
-            [key, f"{item['cpu']:.2f}", f"{item['wall']:.2f}"]
+            [key, *(f"{item[column]:.2f}" for column in columns)]
             for key, item in result["seconds"].items()
         ]
-        parts.append(table(["", "cpu s", "wall s"], rows))
+        parts.append(table(["", *columns.values()], rows))
     if "milliseconds" in result:
         rows = [[key, f"{value:.1f}"] for key, value in result["milliseconds"].items()]
         parts.append(table(["", "wall ms"], rows))

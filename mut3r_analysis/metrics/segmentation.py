@@ -11,6 +11,7 @@ from scipy.ndimage import distance_transform_edt
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.errors import UndefinedMetric
+from mut3r_analysis.metrics.ranking import weighted_auc
 
 RECALL_THRESHOLD = 0.5
 BOUNDARY_TOLERANCE = 0.008
@@ -100,9 +101,7 @@ def roc_auc(truth: ArrayLike, score: ArrayLike) -> float:
         raise UndefinedMetric(
             f"{positives} moving and {negatives} still pixels: a ROC curve needs both kinds"
         )
-    _, place, ties = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]
-    return float((ranks[moving].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return float(weighted_auc(values, moving)[0])
 
 
 def score_masks(

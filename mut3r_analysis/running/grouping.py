@@ -6,9 +6,9 @@ from typing import Any
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.running.configuration import Configuration
 
-_CPU_PIXELS = 4 * 512 * 384
-"""Pixels of a batch on a CPU. The tokens of more no longer fit the blocks of memory that the C
-library keeps for reuse: every layer would fetch fresh pages, for a sixth more time."""
+REUSED_BYTES = 2**25
+"""Largest block of memory that the GNU C library keeps for reuse. Where a batch on a CPU makes
+larger ones, every layer fetches fresh pages from the system, for up to a sixth more time."""
 
 
 def grouped(
@@ -33,10 +33,17 @@ def grouped(
         alike.setdefault(configuration.shape, []).append(index)
     size = len(configurations)
     if backbone.device.type == "cpu":
-        rows, columns = backbone.preparation.shape(height, width)
-        size = max(1, _CPU_PIXELS // (rows * columns))
+        size = max(1, REUSED_BYTES // _widest_bytes(backbone, height, width))
     return [
         members[first : first + size]
         for members in alike.values()
         for first in range(0, len(members), size)
     ]
+
+
+def _widest_bytes(backbone: CUT3R, height: int, width: int) -> int:
+    """Bytes of the largest tensor that one sample needs in the decoders: inside the MLP."""
+    config = backbone.config
+    rows, columns = config.patch_grid(*backbone.preparation.shape(height, width))
+    tokens = max(1 + rows * columns, config.state_size)
+    return int(tokens * config.dec_embed_dim * config.mlp_ratio) * backbone.dtype.itemsize

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from mut3r_analysis.metrics.ranking import weighted_auc
+
 Array = NDArray[np.float64]
 
 LEVEL = 0.95
@@ -24,22 +26,6 @@ def roc_auc(score: Array, positive: NDArray[np.bool_], weight: Array | None = No
         NaN when a class is empty.
     """
     return float(weighted_auc(score, positive, None if weight is None else weight[None])[0])
-
-
-def weighted_auc(score: Array, positive: NDArray[np.bool_], weights: Array | None = None) -> Array:
-    """AUC under several weightings ``(draw, item)`` at the cost of one sort."""
-    order = np.argsort(score, kind="stable")
-    score, positive = score[order], positive[order]
-    weights = np.ones((1, len(score))) if weights is None else weights[:, order]
-    of_positive, of_negative = weights * positive, weights * ~positive
-    starts = np.flatnonzero(np.r_[True, np.diff(score) != 0])
-    if len(starts) < len(score):  # equal scores count as one place in the order
-        of_positive = np.add.reduceat(of_positive, starts, axis=1)
-        of_negative = np.add.reduceat(of_negative, starts, axis=1)
-    below = np.cumsum(of_negative, axis=1) - of_negative / 2
-    wins = np.einsum("ij,ij->i", of_positive, below)
-    pairs = of_positive.sum(axis=1) * of_negative.sum(axis=1)
-    return np.divide(wins, pairs, out=np.full(len(wins), np.nan), where=pairs > 0)
 
 
 def auc_interval(

@@ -5,6 +5,8 @@ import pytest
 
 import mut3r_analysis as m3
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument
+from mut3r_analysis.running import Configuration, grouping
+from mut3r_analysis.running.grouping import grouped
 
 FRAMES = 4
 CUE, GATE = m3.Cue.mut3r(), m3.Gate.mut3r()
@@ -55,6 +57,43 @@ def test_a_batch_equals_runs_one_by_one(backbone, sequence, together, index):
                 np.testing.assert_allclose(
                     found[node.path][name], values, rtol=1e-3, atol=2e-4, err_msg=name
                 )
+
+
+def room_for(samples, backbone):
+    """Bytes that the MLPs of so many samples fill, and not of one more."""
+    config = backbone.config
+    rows, columns = config.patch_grid(*backbone.preparation.shape(48, 64))
+    tokens = max(1 + rows * columns, config.state_size)
+    return int(samples * tokens * config.dec_embed_dim * config.mlp_ratio * 4)
+
+
+def test_batches_hold_what_pays_on_a_cpu_and_only_configurations_with_the_same_passes(
+    backbone, monkeypatch
+):
+    settled = [Configuration.of(how) for how in CONFIGURATIONS]
+    assert max(map(len, grouped(backbone, settled, 48, 64))) == 5
+    monkeypatch.setattr(grouping, "REUSED_BYTES", room_for(2, backbone))
+    groups = grouped(backbone, settled, 48, 64)
+    assert sorted(index for group in groups for index in group) == list(range(len(settled)))
+    assert max(map(len, groups)) == 2
+    assert all(len({settled[i].shape for i in group}) == 1 for group in groups)
+    monkeypatch.setattr(grouping, "REUSED_BYTES", 1)
+    assert len(grouped(backbone, settled, 48, 64)) == len(settled)
+
+
+def test_results_do_not_depend_on_how_large_batches_are(backbone, sequence, together, monkeypatch):
+    monkeypatch.setattr(grouping, "REUSED_BYTES", room_for(2, backbone))
+    split = m3.run_batch(backbone, sequence, CONFIGURATIONS, capture=CAPTURE, progress=False)
+    for one, other in zip(split, together, strict=True):
+        np.testing.assert_allclose(
+            one["prediction/depth"], other["prediction/depth"], rtol=1e-3, atol=2e-4
+        )
+        np.testing.assert_allclose(
+            one["attention/image_self/entropy"],
+            other["attention/image_self/entropy"],
+            rtol=1e-3,
+            atol=2e-4,
+        )
 
 
 def test_a_batch_writes_one_store_each_and_overwrites_none(backbone, sequence, tmp_path):

@@ -154,6 +154,37 @@ def test_every_cue_source_runs_and_its_control_is_exact(run, plain, source):
     assert not differences(plain, control, *EVERYTHING)
 
 
+def test_two_passes_share_the_encoder_the_pose_read_and_what_the_first_layer_projects(
+    run, backbone
+):
+    watched = {
+        "enc_blocks.0": FRAMES,
+        "pose_retriever.read_blocks.0": FRAMES - 1,  # the first frame has a learned pose token
+        "decoder_embed": FRAMES,
+        "dec_blocks.0.attn.qkv": FRAMES,
+        "dec_blocks.0.cross_attn.projk": FRAMES,
+        "dec_blocks_state.0.attn.qkv": FRAMES,
+        "dec_blocks_state.0.cross_attn.projv": FRAMES,
+        "dec_blocks.0.attn.proj": 2 * FRAMES,
+        "dec_blocks.1.attn.qkv": 2 * FRAMES,
+    }
+    calls = dict.fromkeys(watched, 0)
+
+    def count(name):
+        def hook(*_):
+            calls[name] += 1
+
+        return hook
+
+    handles = [backbone.get_submodule(n).register_forward_hook(count(n)) for n in watched]
+    try:
+        run(cue=CUE, gate=GATE)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert calls == watched
+
+
 @pytest.mark.parametrize("update", ["ttt3r", "ttsa3r"])
 def test_siblings_are_commits_too(run, update):
     commit = getattr(m3.Commit, update)(reset=2)

@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from test_training_loop import SMALL
 
+from mut3r_analysis.metrics.ranking import weighted_auc
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.cue_scenes import scenes_with_twins
 from mut3r_analysis.training.cue_trial import DECLARED, Halves, cue_test
@@ -19,7 +20,6 @@ from mut3r_analysis.training.separation import (
     mean_interval,
     roc_auc,
     sequence_draws,
-    weighted_auc,
     without,
 )
 
