@@ -188,6 +188,7 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
                 "target": target,
                 "value": value,
                 "bound": bound,
+                "above": above,
                 "reached": reached,
                 "declared": True,
             }
@@ -227,6 +228,7 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
                         "above 0.5",
                         "value": value,
                         "bound": bound,
+                        "above": True,
                         "reached": value[0] > bound and value[1] > 0.5,
                         "declared": declared,
                     }

@@ -1,0 +1,143 @@
+"""The model card as tables, figures and sentences: they say what the card holds."""
+
+import copy
+import json
+
+import nbformat
+import numpy as np
+import pytest
+
+from mut3r_analysis.data import data_path
+from mut3r_analysis.errors import UnreadableFile
+from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.model_card import tables
+from mut3r_analysis.studies.model_card.finding import late_change, learned, motion_in_attention
+
+NOTEBOOK = "13_model_card"
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return tables.find_card("tiny")
+
+
+@pytest.fixture
+def card(bundled):
+    return copy.deepcopy(bundled)
+
+
+def test_a_card_is_found_by_name_and_beside_a_checkpoint(bundled, tmp_path):
+    assert bundled["name"] == "tiny"
+    beside = tmp_path / "other.safetensors"
+    (tmp_path / "other.json").write_text(data_path("checkpoints", "tiny.json").read_text())
+    assert tables.find_card(str(beside)) == bundled
+    assert tables.find_card("random:small") is None
+    assert tables.find_card(str(tmp_path / "official.pth")) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"format": "something else"})])
+def test_what_is_no_card_is_refused(tmp_path, text):
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(UnreadableFile, match="model card"):
+        tables.find_card(str(tmp_path / "other.safetensors"))
+
+
+def test_a_target_is_reached_from_a_share_of_one_on(card):
+    held = tables.targets(card)
+    assert held.sizes["target"] == len(card["targets"])
+    assert (held["lower"] <= held["value"]).all()
+    assert (held["value"] <= held["upper"]).all()
+    plain = np.array(["interval" not in name for name in held["target"].values])
+    np.testing.assert_array_equal(held["value"].values[plain] >= 1, held["reached"].values[plain])
+    below = next(row for row in card["targets"] if not row["above"])
+    share = held["value"].sel(target=below["target"])
+    assert float(share) == pytest.approx(below["bound"] / below["value"][0])
+
+
+def test_tables_hold_the_numbers_of_the_card(card):
+    eight = card["scores"]["moving"]["8"]["model"]["ate_ratio"]
+    found = tables.scores(card).sel(scenes="moving", score=tables.RATIOS["ate_ratio"])
+    assert [float(found[name].sel(length=8)) for name in ("value", "lower", "upper")] == eight
+    assert np.isnan(found["value"].sel(length=2))
+    last = card["curve"][-1]
+    curve = tables.curve(card).sel(length=int(last["length"]), frames=last["frames"] / 1e3)
+    assert curve.values.tolist() == [last[name] for name in tables.RATIOS]
+    axes = tables.correlations(card).sel(length=int(last["length"]), frames=last["frames"] / 1e3)
+    assert float(axes.sel(axis="yaw")) == last["correlation_yaw"]
+    chosen = tables.cues(card)["value"].sel(against=tables.AGAINST["twin"])
+    row = [str(name).startswith("chosen: ") for name in chosen["cell"].values].index(True)
+    assert float(chosen[row]) == card["cue_test"]["best"]["twin"][0]
+    assert tables.probe(card).sizes["layer"] == card["config"]["dec_depth"]
+    gates = card["gating_test"]["trained"]["gates"]
+    first = next(iter(gates))
+    changed = tables.gating(card)["value"].sel(gate=first, error="depth", mask="own masks")
+    assert float(changed) == gates[first]["depth"]["oracle"][0]
+
+
+def test_the_sentence_on_targets_follows_the_card(card):
+    before = learned(card)
+    reached = [row for row in card["targets"] if row["declared"] and row["reached"]]
+    assert before.values["reached"] == [row["target"] for row in reached]
+    for row in card["targets"]:
+        row["reached"] = row["declared"] and "yaw" in row["target"]
+    card["scores"]["moving"]["8"]["model"]["ate_ratio"] = [0.123, 0.1, 0.2]
+    after = learned(card)
+    assert "it reaches 1: correlation of predicted and true yaw" in after.answer
+    assert "0.12 [0.10, 0.20] of a straight line's" in after.answer
+    for row in card["targets"]:
+        row["reached"] = False
+    assert "it reaches none." in learned(card).answer
+
+
+def test_the_sentence_on_training_says_whether_scores_still_fell(card):
+    seen = {row["frames"] for row in card["curve"]}
+    for row in card["curve"]:
+        late = row["frames"] > 0.95 * max(seen)
+        row |= dict.fromkeys(tables.RATIOS, 0.5 if late else 0.75)
+    assert late_change(card).values == pytest.approx(-0.25)
+    assert "-0.25" in learned(card).answer
+    assert "still falling" in learned(card).answer
+    for row in card["curve"]:
+        row |= dict.fromkeys(tables.RATIOS, 0.75)
+    assert "none was still falling" in learned(card).answer
+    card["curve"] = []
+    assert "last tenth" not in learned(card).answer
+
+
+@pytest.mark.parametrize(("low", "said"), [(0.51, "it tells motion"), (0.49, "not told from")])
+def test_the_sentence_on_attention_follows_the_intervals(card, low, said):
+    for name in ("objects", "twin"):
+        card["cue_test"]["best"][name] = [0.6, low, 0.7]
+    found = motion_in_attention(card)
+    assert said in found.answer
+    assert found.values["chosen twin"] == [0.6, low, 0.7]
+
+
+def test_the_card_notebook_is_committed_clean():
+    notebook = nbformat.read(find_notebook(NOTEBOOK), as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    code = [each for each in notebook.cells if each.cell_type == "code"]
+    assert all(not each.outputs and each.execution_count is None for each in code)
+
+
+@pytest.mark.slow
+def test_the_card_notebook_answers_on_the_bundled_model(bundled):
+    notebook = execute_notebook(find_notebook(NOTEBOOK), {"frames": 3, "progress": False})
+    whole, cue = findings_of(notebook)
+    assert whole.answer == learned(bundled).answer
+    assert cue.answer == motion_in_attention(bundled).answer
+
+
+@pytest.mark.slow
+def test_the_card_notebook_shows_a_model_without_a_card(shared):
+    notebook = execute_notebook(
+        find_notebook(NOTEBOOK),
+        {
+            "backbone": "random:small",
+            "sequence": str(shared / "frames" / "dog_and_geese"),
+            "frames": 3,
+            "progress": False,
+        },
+    )
+    assert not list(findings_of(notebook))
