@@ -33,6 +33,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/storage.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/sweeps.py
+	$(BIN)/python benchmarks/rendering.py
 	$(BIN)/python benchmarks/explorers.py
 	$(BIN)/python benchmarks/report.py outputs/benchmarks
 

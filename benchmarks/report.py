@@ -84,6 +84,9 @@ def section(name: str, result: dict[str, Any]) -> str:
     if "milliseconds" in result:
         rows = [[key, f"{value:.1f}"] for key, value in result["milliseconds"].items()]
         parts.append(table(["", "wall ms"], rows))
+    if "frames_per_second" in result:
+        rows = [[key, f"{value:,.0f}"] for key, value in result["frames_per_second"].items()]
+        parts.append(table(["", "frames per second"], rows))
     if "growth" in result:
         rows = [
             [

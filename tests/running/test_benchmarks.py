@@ -14,6 +14,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 REHEARSALS = {
     "capture": ["--size", "small", "--repetitions", "1"],
     "gating": ["--size", "small", "--repetitions", "1", "--batch", "2"],
+    "rendering": ["--quick"],
     "scaling": ["--quick"],
     "storage": ["--quick"],
     "sweeps": ["--quick"],
