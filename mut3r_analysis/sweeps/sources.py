@@ -132,13 +132,16 @@ class SequenceSource:
         if isinstance(given, str | Path):
             source = os.path.abspath(given) if Path(given).exists() else str(given)
         opened = open_sequence(given if source is None else source, **asdict(selection))
+        # A Dataset may have been changed since it was opened, so its contents say what it is. Its
+        # runs name it as it names itself, or it could not be laid beside them.
+        kept = source is None and selection == Selection() and "sha256" in given.attrs
         return cls(
             source=source,
             selection=selection,
             name=str(opened.attrs["name"]),
             sha256=str(opened.attrs["sha256"]),
             frames=opened.sizes["frame"],
-            opened=opened,
+            opened=given if kept else opened,
         )
 
     def open(self) -> xr.Dataset:

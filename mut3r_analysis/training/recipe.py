@@ -35,6 +35,10 @@ class Stage:
         which the state lattice fits the smaller patch grid.
     rate : float
         Factor on the learning rates during this stage.
+    cooldown : int
+        Last steps of this stage, over which the rate falls linearly toward zero. Until then it
+        does not depend on how long the training will be, and a stage added behind goes on at its
+        own rate: so a training may be prolonged.
     objective : dict
         Weights of the loss that differ from the recipe's during this stage.
     """
@@ -47,6 +51,7 @@ class Stage:
     size: tuple[int, int] | None = None
     lattice: int | None = None
     rate: float = 1.0
+    cooldown: int = 0
     objective: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -54,6 +59,7 @@ class Stage:
             if getattr(self, name) is not None:
                 _require(f"stage {self.name!r}: {name}", getattr(self, name), int, least)
         _require(f"stage {self.name!r}: rate", self.rate, float, 0)
+        _require(f"stage {self.name!r}: cooldown", self.cooldown, int, 0)
         if self.size is not None:
             object.__setattr__(self, "size", tuple(self.size))
         given = self.scenes if isinstance(self.scenes, list | tuple) else (self.scenes,)
@@ -206,9 +212,6 @@ class Optimiser:
         Largest norm of the gradient.
     warmup : int
         Steps of linear growth.
-    cooldown : int
-        Last steps of all, over which the rate falls linearly toward zero. Until then it does not
-        depend on how long the training will be, so that a training may be prolonged.
     average : float
         Decay of the exponential moving average of the weights, which is what ships.
     """
@@ -221,7 +224,6 @@ class Optimiser:
     weight_decay: float = 0.02
     clip: float = 1.0
     warmup: int = 100
-    cooldown: int = 500
     average: float = 0.999
 
     def __post_init__(self) -> None:
@@ -230,8 +232,7 @@ class Optimiser:
                 f"optimiser.matrices = {self.matrices!r}; choose 'adamw' or 'muon'"
             )
         object.__setattr__(self, "betas", tuple(map(float, self.betas)))
-        for name in ("warmup", "cooldown"):
-            _require(f"optimiser.{name}", getattr(self, name), int, 0)
+        _require("optimiser.warmup", self.warmup, int, 0)
         for name in ("rate", "matrix_rate", "weight_decay", "clip"):
             _require(f"optimiser.{name}", getattr(self, name), float, 0)
         for name in ("momentum", "average"):
@@ -331,11 +332,16 @@ class Recipe:
 
     def stage_at(self, step: int) -> Stage:
         """Return the stage that the 0-based `step` belongs to; the last one has no end."""
+        return self._place(step)[0]
+
+    def _place(self, step: int) -> tuple[Stage, int]:
+        """Stage of the 0-based `step`, and how many steps it has left, this one included."""
+        end = 0
         for stage in self.stages:
-            if step < stage.steps:
-                return stage
-            step -= stage.steps
-        return self.stages[-1]
+            end += stage.steps
+            if step < end:
+                break
+        return stage, end - step
 
     def objective_at(self, step: int) -> Objective:
         """Return the weights of the loss at the 0-based `step`."""
@@ -352,10 +358,10 @@ class Recipe:
 
     def rate_at(self, step: int) -> float:
         """Share of the learning rates at the 0-based `step`."""
-        optimiser = self.optimiser
-        rise = (step + 1) / (optimiser.warmup + 1)
-        fall = (self.steps - step) / (optimiser.cooldown + 1)
-        return self.stage_at(step).rate * max(0.0, min(1.0, rise, fall))
+        stage, left = self._place(step)
+        rise = (step + 1) / (self.optimiser.warmup + 1)
+        fall = left / (stage.cooldown + 1)
+        return stage.rate * max(0.0, min(1.0, rise, fall))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that :meth:`from_dict` reads back."""

@@ -192,6 +192,22 @@ def test_processes_give_what_this_process_gives(swept, tmp_path):
     xr.testing.assert_allclose(scores_of(other), scores_of(table), rtol=1e-3, atol=1e-4)
 
 
+def test_runs_name_an_opened_folder_as_it_names_itself_and_see_that_it_was_changed(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "clip").mkdir()
+    for frame in range(2):
+        pixels = rng.integers(0, 255, (48, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "clip" / f"{frame}.png")
+    opened = m3.open_sequence(tmp_path / "clip")
+    settings = {"configurations": [{}], "out": tmp_path / "out", "outputs": ("pose",)}
+    table = m3.sweep("tiny", opened, progress=False, **settings)
+    run = m3.open_run(tmp_path / "out" / str(table["run"].item()))
+    assert run.attrs["sequence"]["sha256"] == opened.attrs["sha256"]
+    darker = opened.assign(image=opened["image"] // 2)
+    again = m3.sweep("tiny", darker, progress=False, **settings)
+    assert again["run"].item() != table["run"].item()
+
+
 def test_processes_need_what_they_can_open(tmp_path):
     here = m3.open_sequence(np.zeros((2, 48, 64, 3), np.uint8))
     with pytest.raises(InvalidArgument, match="other processes cannot open"):

@@ -90,14 +90,14 @@ def test_stages_follow_each_other_and_the_last_one_has_no_end(values):
 def test_the_rate_rises_stays_and_falls_and_does_not_depend_on_later_stages(values):
     recipe = Recipe.from_dict(values)
     rates = [recipe.rate_at(step) for step in range(recipe.steps)]
-    warmup, cooldown = recipe.optimiser.warmup, recipe.optimiser.cooldown
+    warmup, cooldown = recipe.optimiser.warmup, recipe.stages[-1].cooldown
     assert rates[0] > 0
     assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
     assert rates[warmup] == recipe.stages[0].rate
     assert rates[-cooldown:] == sorted(rates[-cooldown:], reverse=True)
     longer = Recipe.from_dict({**values, "stages": [*values["stages"], values["stages"][-1]]})
-    kept = recipe.steps - cooldown
-    assert [longer.rate_at(step) for step in range(kept)] == rates[:kept]
+    assert [longer.rate_at(step) for step in range(recipe.steps)] == rates
+    assert longer.rate_at(recipe.steps) == longer.stages[-1].rate
 
 
 def test_a_stage_may_change_weights_of_the_loss(values):

@@ -77,6 +77,7 @@ class FineTuning:
             steps=self.steps,
             clips=self.clips,
             frames=self.frames,
+            cooldown=self.steps // 2,
             scenes=(self.scenes,),
         )
         return Recipe(
@@ -91,7 +92,6 @@ class FineTuning:
                 matrix_rate=self.rate,
                 weight_decay=0.0,
                 warmup=self.steps // 10,
-                cooldown=self.steps // 2,
                 average=0.9,
             ),
         )
