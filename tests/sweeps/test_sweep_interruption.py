@@ -124,7 +124,7 @@ def cluster():
         n_workers=2,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address=":0",  # the usual port may be taken
         memory_limit=0,
     ) as found:
         yield found
