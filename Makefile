@@ -28,8 +28,10 @@ lab: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/capture.py
-	$(BIN)/python benchmarks/gating.py
-	$(BIN)/python benchmarks/gating.py --size bundled
+	$(BIN)/python benchmarks/gating.py --repetitions 4
+	$(BIN)/python benchmarks/gating.py --repetitions 2 --batch 8
+	$(BIN)/python benchmarks/gating.py --repetitions 5 --size bundled
+	$(BIN)/python benchmarks/gating.py --repetitions 5 --size bundled --batch 8
 	$(BIN)/python benchmarks/storage.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/sweeps.py
