@@ -18,7 +18,7 @@ INTRODUCTION = """# Benchmarks
 in one process on the same frames and weights, so the ratios hold where absolute times do not.
 Seconds are processor seconds (all threads added up), which other work on the machine disturbs less
 than wall time, beside wall time. Memory is the peak resident size during a frame, above what was
-resident before it, unless said otherwise.
+resident before it, unless said otherwise. Where a table gives least seconds, ratios are of those.
 """
 
 FIGURE = "ratios.png"

@@ -210,7 +210,7 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
     add("trajectory error below the straight line's, T = 8", eight["ate_ratio"], 1.0)
     if "cue_test" in card:
         test = card["cue_test"]
-        strongest = max(test["declared"], key=lambda each: min(each["objects"][0], each["twin"][0]))
+        strongest = strongest_declared(test)
         for origin, row, declared in (
             ("declared cell", strongest, True),
             ("cell chosen on the other half", test["best"], False),
@@ -234,6 +234,12 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
                     }
                 )
     return rows
+
+
+def strongest_declared(test: dict[str, Any]) -> dict[str, Any]:
+    """Return the declared cell of a cue test whose lesser AUC of the two that count is highest."""
+    declared: list[dict[str, Any]] = test["declared"]
+    return max(declared, key=lambda row: min(row["objects"][0], row["twin"][0]))
 
 
 def _rounded(value: Any) -> Any:

@@ -4,6 +4,9 @@ from typing import Any
 
 from mut3r_analysis.training.validation import AXES
 
+SHORTEST_PATH = 4
+"""Frames below which an aligned trajectory says nothing."""
+
 
 def card_text(card: dict[str, Any]) -> str:
     """Return the Markdown of a card made by :func:`~mut3r_analysis.training.card.make_card`."""
@@ -138,7 +141,7 @@ def _scores(card: dict[str, Any]) -> str:
 
 
 def _score(cell: dict[str, Any], name: str, length: int) -> str:
-    if name.startswith("ate") and length < 4:
+    if name.startswith("ate") and length < SHORTEST_PATH:
         return "—"
     words = _interval(cell["model"][name])
     if name.endswith(("_constant", "_straight", "_ratio")) or name.startswith("correlation"):
@@ -232,13 +235,18 @@ def _cue_table(rows: list[dict[str, Any]]) -> str:
         heads,
         [
             [
-                f"{'+' if each['sign'] > 0 else '−'} {each['kind']} {each['statistic']} "
-                f"{each['layer']}/{each['head']}",
+                cell_name(each),
                 *(_interval(each[key]) for key in keys),
             ]
             for each in rows
         ],
     )
+
+
+def cell_name(row: dict[str, Any]) -> str:
+    """Name an attention cell: where its statistic is read, and with which sign."""
+    sign = "+" if row["sign"] > 0 else "−"
+    return f"{sign} {row['kind']} {row['statistic']} {row['layer']}/{row['head']}"
 
 
 def _gating(card: dict[str, Any]) -> str:

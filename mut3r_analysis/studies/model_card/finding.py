@@ -6,7 +6,9 @@ from typing import Any
 import xarray as xr
 
 from mut3r_analysis.studies.finding import Finding, finite
-from mut3r_analysis.studies.model_card.tables import AGAINST, RATIOS, cell_name, curve, targets
+from mut3r_analysis.studies.model_card.tables import AGAINST, RATIOS, curve, targets
+from mut3r_analysis.training.card import strongest_declared
+from mut3r_analysis.training.card_words import cell_name
 
 QUESTION = "What has this model learned, and what has it not?"
 CUE_QUESTION = "Does its attention show motion?"
@@ -67,7 +69,7 @@ def late_change(card: Mapping[str, Any]) -> xr.DataArray:
 def motion_in_attention(card: Mapping[str, Any]) -> Finding:
     """Say what the cue test found, for the cells declared before and for the one chosen."""
     test = card["cue_test"]
-    strongest = max(test["declared"], key=lambda row: min(row["objects"][0], row["twin"][0]))
+    strongest = strongest_declared(test)
     chosen = test["best"]
     told = {
         which: all(row[name][1] > _CHANCE for name in ("objects", "twin"))

@@ -11,6 +11,7 @@ import xarray as xr
 from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import UnreadableFile
 from mut3r_analysis.training.card import FORMAT
+from mut3r_analysis.training.card_words import SHORTEST_PATH, cell_name
 from mut3r_analysis.training.validation import AXES
 
 RATIOS = {
@@ -37,9 +38,6 @@ GATING_ERRORS = {
     "points_world": "points, world",
 }
 MASKS = {"oracle": "own masks", "shuffled": "another clip's masks"}
-
-_SHORTEST_PATH = 4
-"""Frames below which an aligned trajectory says nothing."""
 
 Card = Mapping[str, Any]
 
@@ -191,12 +189,6 @@ def gating(card: Card) -> xr.Dataset:
     )
 
 
-def cell_name(row: Mapping[str, Any]) -> str:
-    """Name an attention cell: where its statistic is read, and with which sign."""
-    sign = "+" if row["sign"] > 0 else "−"
-    return f"{sign} {row['kind']} {row['statistic']} {row['layer']}/{row['head']}"
-
-
 def _intervals(values: Sequence[Any], *dims: str) -> xr.Dataset:
     """Estimates from nested lists whose innermost are value, lower and upper."""
     numbers = np.asarray(values, dtype=float)
@@ -210,4 +202,4 @@ def _intervals(values: Sequence[Any], *dims: str) -> xr.Dataset:
 
 def _without_short_paths(values: xr.DataArray) -> xr.DataArray:
     path = values["score"] == RATIOS["ate_ratio"]
-    return values.where(~path | (values["length"] >= _SHORTEST_PATH))
+    return values.where(~path | (values["length"] >= SHORTEST_PATH))
