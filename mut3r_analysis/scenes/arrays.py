@@ -1,6 +1,6 @@
 """Many scenes as plain arrays: what the generator draws and both renderers read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -66,6 +66,11 @@ class SceneArrays:
 
     def __len__(self) -> int:
         return len(self.room)
+
+    def take(self, clips: slice) -> "SceneArrays":
+        """Return some of the scenes."""
+        parts = {each.name: getattr(self, each.name)[clips] for each in fields(self)}
+        return SceneArrays(**{name: np.ascontiguousarray(part) for name, part in parts.items()})
 
     def camera_poses(self, frames: int) -> np.ndarray:
         """Camera-to-world poses `(clip, frame, 3, 4)`."""

@@ -142,10 +142,12 @@ def _cost(model: CUT3R, checkpoint: str | Path, size: tuple[int, int]) -> dict[s
 
 
 def _stages(recipe: Recipe, steps: int) -> list[dict[str, Any]]:
-    rows, left = [], steps
+    rows, begun = [], 0
     for number, stage in enumerate(recipe.stages):
+        left = steps - begun
         taken = left if number == len(recipe.stages) - 1 else min(stage.steps, left)
-        left -= taken
+        seen = recipe.frames_until(begun + taken) - recipe.frames_until(begun)
+        begun += taken
         if taken:
             width, height = stage.size or recipe.size
             rows.append(
@@ -153,8 +155,8 @@ def _stages(recipe: Recipe, steps: int) -> list[dict[str, Any]]:
                     "name": stage.name,
                     "steps": taken,
                     "size": [width, height],
-                    "frames_per_clip": stage.frames,
-                    "frames": taken * stage.clips * stage.frames,
+                    "frames_per_clip": [frames for _, frames in stage.batches],
+                    "frames": seen,
                     "scenes": [each.to_dict() for each in stage.scenes],
                 }
             )

@@ -80,7 +80,7 @@ def _training(card: dict[str, Any]) -> str:
         [
             each["name"],
             f"{each['size'][0]} x {each['size'][1]}",
-            f"{each['frames_per_clip']}",
+            " and ".join(map(str, each["frames_per_clip"])),
             _movers(each["scenes"]),
             f"{each['steps']:,}",
             f"{each['frames']:,}",

@@ -82,16 +82,27 @@ def clips_of(batch: Mapping[str, np.ndarray | Tensor]) -> Clips:
 
 
 def clips_at(
-    recipe: Recipe, step: int, *, threads: int = 1, device: torch.device | None = None
+    recipe: Recipe,
+    step: int,
+    *,
+    threads: int = 1,
+    device: torch.device | None = None,
+    share: slice | None = None,
 ) -> Clips:
-    """Render the clips of a step: compiled on the CPU, or by torch where a GPU is given."""
+    """Render the clips of a step: compiled on the CPU, or by torch where a GPU is given.
+
+    With `share`, only those of the step's clips.
+    """
     stage = recipe.stage_at(step)
+    clips, frames = stage.batch_at(step)
     seed = TRAINING_SEEDS[(recipe.seed * 10_000_019 + step) % len(TRAINING_SEEDS)]
     size = stage.size or recipe.size
-    scenes = draw(seed, stage.clips, stage.frames, stage.scenes[step % len(stage.scenes)])
+    scenes = draw(seed, clips, frames, stage.scenes[step % len(stage.scenes)])
+    if share is not None:
+        scenes = scenes.take(share)
     if device is not None and device.type != "cpu":
-        return clips_of(render_arrays_torch(scenes, stage.frames, size, device=device))
-    return clips_of(render_arrays(scenes, stage.frames, size, threads=threads))
+        return clips_of(render_arrays_torch(scenes, frames, size, device=device))
+    return clips_of(render_arrays(scenes, frames, size, threads=threads))
 
 
 def clips_from(
@@ -102,6 +113,7 @@ def clips_from(
     ahead: int = 3,
     threads: int = 1,
     device: torch.device | None = None,
+    share: slice | None = None,
 ) -> Iterator[tuple[int, Clips]]:
     """Yield (step, clips) of ``range(first, last)``, rendered ahead of use in another thread.
 
@@ -113,6 +125,8 @@ def clips_from(
             while len(waiting) <= ahead and step + len(waiting) < last:
                 coming = step + len(waiting)
                 waiting.append(
-                    pool.submit(clips_at, recipe, coming, threads=threads, device=device)
+                    pool.submit(
+                        clips_at, recipe, coming, threads=threads, device=device, share=share
+                    )
                 )
             yield step, waiting.pop(0).result()

@@ -14,7 +14,9 @@ def add_parser(
         "train",
         help="train a model by a recipe; call again to go on where it stopped",
         description="Train a model by a recipe. The folder holds all that is needed to go on after "
-        "an interruption, with the same numbers as without one.",
+        "an interruption, with the same numbers as without one. With several processors: torchrun "
+        "--nproc-per-node 2 --no-python mut3r train ..., where each process takes its share of "
+        "every batch (on a GPU of its own where there are enough).",
     )
     parser.add_argument(
         "--recipe", default="tiny", metavar="FILE", help="YAML file, or a bundled name (tiny)"

@@ -31,6 +31,7 @@ from mut3r_analysis.training.objective import (
     weighted_sum,
 )
 from mut3r_analysis.training.optimisation import Optimisers, update_average
+from mut3r_analysis.training.parallel import Peers, own_device, peers
 from mut3r_analysis.training.recipe import Recipe, read_recipe
 from mut3r_analysis.training.rollout import roll_out
 from mut3r_analysis.training.validation import held_out_clips, score_clips
@@ -73,21 +74,21 @@ class Training:
         optimisers = Optimisers(model, helpers, recipe)
         return cls(recipe, model, average, helpers, optimisers)
 
-    def advance(self, clips: Clips) -> dict[str, float]:
-        """Take one step and return the terms of its loss and the norm of its gradient."""
+    def advance(self, clips: Clips, among: Peers | None = None) -> dict[str, float]:
+        """Take one step and return the terms of its loss and the norm of its gradient.
+
+        Among several processes `clips` are this one's share, and what is returned is of all.
+        """
         weights, stage = self.recipe.objective_at(self.step), self.recipe.stage_at(self.step)
         rollout = roll_out(self.model, clips.image, lattice=stage.lattice)
         terms = objective_terms(rollout, self.helpers, clips, weights, self.recipe.model, self.step)
         loss = weighted_sum(terms, weights)
         loss.backward()
+        values = (among or Peers()).average(self.optimisers.weights, [loss, *terms.values()])
         norm = self.optimisers.step(self.step)
         update_average(self.average, self.model, self.recipe.optimiser, self.step)
         self.step += 1
-        return {
-            "loss": float(loss.detach()),
-            **{name: float(value.detach()) for name, value in terms.items()},
-            "norm": norm,
-        }
+        return {**dict(zip(("loss", *terms), values, strict=True)), "norm": norm}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what :meth:`load_state_dict` needs to go on bit for bit."""
@@ -119,6 +120,10 @@ def train(
 ) -> Path:
     """Train a model by a recipe, or go on where an earlier call stopped.
 
+    Started by ``torchrun`` in several processes, each takes its share of every batch, on a GPU of
+    its own where there are enough; the first one writes. The numbers are those of one process but
+    for rounding, and for terms over visible pixels, which are means over each share.
+
     Parameters
     ----------
     recipe : Recipe, str or Path
@@ -142,7 +147,8 @@ def train(
     Raises
     ------
     InvalidArgument
-        When the folder holds the training of another recipe, or `steps` is not positive.
+        When the folder holds the training of another recipe, `steps` is not positive, or a batch
+        cannot be shared evenly among the processes.
     MissingFile, UnreadableFile
         When the recipe cannot be read.
     """
@@ -154,38 +160,45 @@ def train(
         raise InvalidArgument(f"steps must be at least 1, got {steps}")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = own_device(device)
     training = Training.begin(recipe, place)
     if state := load_state(folder, recipe.sha256):
         training.load_state_dict(state)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
-    for table in (LOG, CURVE):
-        trim_table(folder / table, training.step)
-    reporter = Reporter(training, folder)
-    bar = tqdm(
-        total=last,
-        initial=min(training.step, last),
-        disable=not progress,
-        unit="step",
-        desc=recipe.name,
-    )
-    with bar:
-        for _, clips in clips_from(recipe, training.step, last, device=place):
-            started = time.perf_counter()
-            terms = training.advance(clips.to(place))
-            training.seconds += time.perf_counter() - started
-            reporter.after_step(terms, final=training.step == last)
-            bar.update()
-            bar.set_postfix_str(f"loss {terms['loss']:.3f}", refresh=False)
-    return reporter.checkpoint
+    with peers(place) as among:
+        among.require_even_shares(recipe, training.step, last)
+        reporter = Reporter(training, folder) if among.rank == 0 else None
+        bar = tqdm(
+            total=last,
+            initial=min(training.step, last),
+            disable=not progress or reporter is None,
+            unit="step",
+            desc=recipe.name,
+        )
+        coming = clips_from(recipe, training.step, last, device=place, share=among.share)
+        with bar:
+            for _, clips in coming:
+                started = time.perf_counter()
+                terms = training.advance(clips.to(place), among)
+                training.seconds += time.perf_counter() - started
+                if reporter is not None:
+                    reporter.after_step(terms, final=training.step == last)
+                bar.update()
+                bar.set_postfix_str(f"loss {terms['loss']:.3f}", refresh=False)
+    return folder / f"{recipe.name}.safetensors"
 
 
 class Reporter:
-    """Writes what a training reports, at the steps its recipe names."""
+    """Writes what a training reports, at the steps its recipe names.
+
+    It begins with the recipe, and drops what an interrupted run reported after its last save.
+    """
 
     def __init__(self, training: Training, folder: Path) -> None:
         self.training, self.folder = training, folder
-        self.checkpoint = folder / f"{training.recipe.name}.safetensors"
+        values = training.recipe.to_dict()
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+        for table in (LOG, CURVE):
+            trim_table(folder / table, training.step)
         self.sums: dict[str, float] = {}
         self.count = 0
 
@@ -204,7 +217,7 @@ class Reporter:
         if save:
             save_state(self.folder, self.training.state_dict())
             write_checkpoint(
-                self.checkpoint,
+                self.folder / f"{self.training.recipe.name}.safetensors",
                 self.training.average.state_dict(),
                 self.training.recipe.model,
                 card=f"recipe {self.training.recipe.sha256}, step {step}",

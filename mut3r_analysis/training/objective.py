@@ -114,6 +114,13 @@ def confident_distance(points: Tensor, confidence: Tensor, truth: Tensor, reward
     return (confidence * distance - reward * confidence.log()).mean()
 
 
+def log_depth_distance(depth: Tensor, truth: Tensor) -> Tensor:
+    """Mean distance of log depths ``(clip, frame, y, x)``, less each frame's median difference."""
+    apart = (depth.clamp_min(0.01).log() - truth.log()).flatten(2)
+    # the median is one pixel's value: a gradient through it would be that pixel's alone
+    return (apart - apart.detach().median(dim=-1, keepdim=True).values).abs().mean()
+
+
 def pose_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return translation and quaternion vector part (w >= 0) of poses ``(..., 4, 4)``."""
     turn = matrix[..., :3, :3]
@@ -215,6 +222,9 @@ def _dense_terms(
             truth[:, :, rows, columns] / scale,
             weights.confidence,
         )
+    if weights.depth and prediction.points_self is not None:
+        found = prediction.points_self.unflatten(0, clips.depth.shape[:2])[:, :, rows, columns, 2]
+        terms["depth"] = log_depth_distance(found, clips.depth[:, :, rows, columns])
     if prediction.color is not None and weights.color:
         truth = clips.image.flatten(0, 1).permute(0, 2, 3, 1)
         terms["color"] = F.mse_loss(prediction.color[:, rows, columns], truth[:, rows, columns])

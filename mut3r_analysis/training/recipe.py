@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import yaml
 
 from mut3r_analysis.backbones.config import CUT3RConfig
@@ -24,8 +25,9 @@ class Stage:
     name : str
     steps : int
         How many optimiser steps it lasts.
-    clips, frames : int
-        Clips per batch and frames per clip.
+    clips, frames : int or tuple of int
+        Clips per batch and frames per clip. Where several are given, as many of both, consecutive
+        steps take turns: short clips show many first pairs of frames, long ones a filled state.
     scenes : tuple of SceneDistribution
         What the clips show; consecutive steps take turns.
     size : (int, int), optional
@@ -45,8 +47,8 @@ class Stage:
 
     name: str
     steps: int
-    clips: int
-    frames: int
+    clips: int | tuple[int, ...]
+    frames: int | tuple[int, ...]
     scenes: tuple[SceneDistribution, ...] = (SceneDistribution(),)
     size: tuple[int, int] | None = None
     lattice: int | None = None
@@ -56,8 +58,17 @@ class Stage:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("clips", 1), ("frames", 2), ("lattice", 2)):
-            if getattr(self, name) is not None:
-                _require(f"stage {self.name!r}: {name}", getattr(self, name), int, least)
+            value = getattr(self, name)
+            if isinstance(value, list | tuple):
+                object.__setattr__(self, name, tuple(value))
+            for each in value if isinstance(value, list | tuple) else [value]:
+                if each is not None:
+                    _require(f"stage {self.name!r}: {name}", each, int, least)
+        if np.size(self.clips) != np.size(self.frames) or not self.batches:
+            raise InvalidArgument(
+                f"stage {self.name!r}: give as many clips as frames, or one of each; "
+                f"got {self.clips!r} and {self.frames!r}"
+            )
         _require(f"stage {self.name!r}: rate", self.rate, float, 0)
         _require(f"stage {self.name!r}: cooldown", self.cooldown, int, 0)
         if self.size is not None:
@@ -72,6 +83,15 @@ class Stage:
                 f"got {self.scenes!r}"
             )
         object.__setattr__(self, "scenes", scenes)
+
+    @property
+    def batches(self) -> tuple[tuple[int, int], ...]:
+        """Clips and frames per clip of the batches that take turns."""
+        return tuple(zip(_several(self.clips), _several(self.frames), strict=True))
+
+    def batch_at(self, step: int) -> tuple[int, int]:
+        """Return clips and frames per clip of the training's 0-based `step`."""
+        return self.batches[step % len(self.batches)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +153,9 @@ class Objective:
         divided by the clip's mean distance.
     confidence : float
         Reward for the logarithm of the confidence.
+    depth : float
+        Distance of the logarithms of predicted and true depth in the frame's camera, once their
+        median difference is taken off: the relative error that depth is scored by.
     pose, relative_pose : float
         Smooth L1 of the pose in the world and relative to the previous frame, per axis.
     color : float
@@ -164,6 +187,7 @@ class Objective:
     points_self: float = 1.0
     points_world: float = 0.5
     confidence: float = 0.2
+    depth: float = 0.0
     pose: float = 2.0
     relative_pose: float = 1.0
     color: float = 0.1
@@ -349,12 +373,8 @@ class Recipe:
 
     def frames_until(self, step: int) -> int:
         """Frames seen before the 0-based `step`."""
-        seen = 0
-        for stage in self.stages:
-            done = min(step, stage.steps)
-            seen += done * stage.clips * stage.frames
-            step -= done
-        return seen + step * self.stages[-1].clips * self.stages[-1].frames
+        batches = (self.stage_at(each).batch_at(each) for each in range(step))
+        return sum(clips * frames for clips, frames in batches)
 
     def rate_at(self, step: int) -> float:
         """Share of the learning rates at the 0-based `step`."""
@@ -419,6 +439,10 @@ def _made(what: str, kind: type[Any], value: Any) -> Any:
         return kind(**value)
     except TypeError as error:
         raise InvalidArgument(f"{what}: {str(error).split('() ')[-1]}") from error
+
+
+def _several(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _require(what: str, value: Any, kind: type, least: float) -> None:

@@ -15,6 +15,7 @@ from mut3r_analysis.training.objective import (
     confident_distance,
     flow_at_places,
     helper_heads,
+    log_depth_distance,
     match_target,
     objective_terms,
     pose_vectors,
@@ -185,3 +186,27 @@ def test_both_renderers_give_the_same_clips():
     for name, tolerance in (("pose", 1e-6), ("rays", 1e-6), ("depth", 1e-3), ("image", 0.02)):
         close = (getattr(compiled, name) - getattr(by_torch, name)).abs() <= tolerance
         assert close.float().mean() > 0.999, name
+
+
+def test_the_depth_term_is_the_log_distance_after_one_scale_per_frame(model, clips):
+    rng = np.random.default_rng(3)
+    truth = rng.uniform(1, 9, (2, 3, 5, 7))
+    depth = truth * rng.uniform(0.5, 2, truth.shape)
+    depth[0, 0, 0, 0] = -1
+    frames = []
+    for guess, true in zip(depth.reshape(6, -1), truth.reshape(6, -1), strict=True):
+        apart = np.log(np.maximum(guess, 0.01)) - np.log(true)
+        frames.append(np.abs(apart - np.median(apart)).mean())
+    found = log_depth_distance(torch.from_numpy(depth), torch.from_numpy(truth))
+    assert float(found) == pytest.approx(np.mean(frames), rel=1e-12)
+    scale = torch.tensor([0.5, 1.0, 4.0])[:, None, None]
+    assert (
+        float(log_depth_distance(torch.from_numpy(truth) * scale, torch.from_numpy(truth))) < 1e-12
+    )
+
+    rollout = roll_out(model, clips.image)
+    helpers = helper_heads(CONFIG, 0)
+    weights = Objective(depth=1.0, pixel_stride=1)
+    term = objective_terms(rollout, helpers, clips, weights, CONFIG)["depth"]
+    points = rollout.prediction.points_self.unflatten(0, clips.depth.shape[:2])
+    assert torch.equal(term, log_depth_distance(points[..., 2], clips.depth))

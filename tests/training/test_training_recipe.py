@@ -3,10 +3,12 @@
 import copy
 
 import pytest
+import torch
 import yaml
 
 from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.training.clips import clips_at
 from mut3r_analysis.training.recipe import Recipe, read_recipe
 
 
@@ -49,6 +51,11 @@ def test_the_bundled_recipe_round_trips_and_keeps_its_identity(values):
             "one or more scene distributions",
         ),
         (
+            {"stages": [{"name": "a", "steps": 1, "clips": [4, 2], "frames": 2}]},
+            "as many clips as frames",
+        ),
+        ({"stages": [{"name": "a", "steps": 1, "clips": [], "frames": []}]}, "as many clips"),
+        (
             {
                 "stages": [
                     {"name": "a", "steps": 1, "clips": 1, "frames": 2, "objective": {"flo": 1}}
@@ -82,9 +89,21 @@ def test_stages_follow_each_other_and_the_last_one_has_no_end(values):
     assert recipe.stage_at(first.steps - 1) == first
     assert recipe.stage_at(first.steps) == recipe.stages[1]
     assert recipe.stage_at(recipe.steps + 10) == last
-    whole = sum(stage.steps * stage.clips * stage.frames for stage in recipe.stages)
-    assert recipe.frames_until(recipe.steps) == whole
-    assert recipe.frames_until(recipe.steps + 1) == whole + last.clips * last.frames
+    assert recipe.frames_until(first.steps) == first.steps * first.clips * first.frames
+
+
+def test_batches_of_a_stage_take_turns_and_their_frames_are_counted(values):
+    stage = {"name": "mixed", "steps": 5, "clips": [8, 3], "frames": [2, 9]}
+    recipe = Recipe.from_dict({**values, "stages": [stage]})
+    batches = [recipe.stage_at(step).batch_at(step) for step in range(7)]
+    assert batches == [(8, 2), (3, 9), (8, 2), (3, 9), (8, 2), (3, 9), (8, 2)]
+    assert [recipe.frames_until(step) for step in (0, 1, 2, 5, 7)] == [0, 16, 43, 102, 145]
+    assert Recipe.from_dict(yaml.safe_load(yaml.safe_dump(recipe.to_dict()))) == recipe
+    shapes = [clips_at(recipe, step).image.shape[:2] for step in (0, 1)]
+    assert shapes == [(8, 2), (3, 9)]
+    part = clips_at(recipe, 1, share=slice(1, None, 2))
+    assert torch.equal(part.image, clips_at(recipe, 1).image[1::2])
+    assert torch.equal(part.flow, clips_at(recipe, 1).flow[1::2])
 
 
 def test_the_rate_rises_stays_and_falls_and_does_not_depend_on_later_stages(values):
