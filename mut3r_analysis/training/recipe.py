@@ -35,8 +35,9 @@ class Stage:
     lattice : int, optional
         Use only this many rows and columns of the state, where not all: a coarse beginning, in
         which the state lattice fits the smaller patch grid.
-    rate : float
-        Factor on the learning rates during this stage.
+    rate : float or (float, float)
+        Factor on the learning rates during this stage; of two, the first falls linearly to the
+        second.
     cooldown : int
         Last steps of this stage, over which the rate falls linearly toward zero. Until then it
         does not depend on how long the training will be, and a stage added behind goes on at its
@@ -52,7 +53,7 @@ class Stage:
     scenes: tuple[SceneDistribution, ...] = (SceneDistribution(),)
     size: tuple[int, int] | None = None
     lattice: int | None = None
-    rate: float = 1.0
+    rate: float | tuple[float, float] = 1.0
     cooldown: int = 0
     objective: dict[str, Any] = field(default_factory=dict)
 
@@ -69,7 +70,10 @@ class Stage:
                 f"stage {self.name!r}: give as many clips as frames, or one of each; "
                 f"got {self.clips!r} and {self.frames!r}"
             )
-        _require(f"stage {self.name!r}: rate", self.rate, float, 0)
+        if isinstance(self.rate, list | tuple):
+            object.__setattr__(self, "rate", tuple(self.rate))
+        for each in self.rates:
+            _require(f"stage {self.name!r}: rate", each, float, 0)
         _require(f"stage {self.name!r}: cooldown", self.cooldown, int, 0)
         if self.size is not None:
             object.__setattr__(self, "size", tuple(self.size))
@@ -83,6 +87,17 @@ class Stage:
                 f"got {self.scenes!r}"
             )
         object.__setattr__(self, "scenes", scenes)
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Factors on the learning rates at the stage's begin and end."""
+        if not isinstance(self.rate, tuple):
+            return self.rate, self.rate
+        if len(self.rate) != 2:
+            raise InvalidArgument(
+                f"stage {self.name!r}: rate must be one number or two, got {self.rate!r}"
+            )
+        return self.rate
 
     @property
     def batches(self) -> tuple[tuple[int, int], ...]:
@@ -381,7 +396,9 @@ class Recipe:
         stage, left = self._place(step)
         rise = (step + 1) / (self.optimiser.warmup + 1)
         fall = left / (stage.cooldown + 1)
-        return stage.rate * max(0.0, min(1.0, rise, fall))
+        first, last = stage.rates
+        rate = last + (first - last) * max(0, left) / stage.steps
+        return rate * max(0.0, min(1.0, rise, fall))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that :meth:`from_dict` reads back."""

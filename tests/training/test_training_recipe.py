@@ -56,6 +56,10 @@ def test_the_bundled_recipe_round_trips_and_keeps_its_identity(values):
         ),
         ({"stages": [{"name": "a", "steps": 1, "clips": [], "frames": []}]}, "as many clips"),
         (
+            {"stages": [{"name": "a", "steps": 1, "clips": 1, "frames": 2, "rate": [1, 2, 3]}]},
+            "one number or two",
+        ),
+        (
             {
                 "stages": [
                     {"name": "a", "steps": 1, "clips": 1, "frames": 2, "objective": {"flo": 1}}
@@ -116,7 +120,18 @@ def test_the_rate_rises_stays_and_falls_and_does_not_depend_on_later_stages(valu
     assert rates[-cooldown:] == sorted(rates[-cooldown:], reverse=True)
     longer = Recipe.from_dict({**values, "stages": [*values["stages"], values["stages"][-1]]})
     assert [longer.rate_at(step) for step in range(recipe.steps)] == rates
-    assert longer.rate_at(recipe.steps) == longer.stages[-1].rate
+    assert longer.rate_at(recipe.steps) == longer.stages[-1].rates[0]
+
+
+def test_the_rate_of_a_stage_may_fall_linearly(values):
+    stages = [
+        {"name": "a", "steps": 4, "clips": 1, "frames": 2, "rate": [0.8, 0.4]},
+        {"name": "b", "steps": 2, "clips": 1, "frames": 2, "rate": 0.4},
+    ]
+    values["optimiser"]["warmup"] = 0
+    recipe = Recipe.from_dict({**values, "stages": stages})
+    rates = [recipe.rate_at(step) for step in range(6)]
+    assert rates == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.4, 0.4])
 
 
 def test_a_stage_may_change_weights_of_the_loss(values):
