@@ -8,6 +8,19 @@ SHORTEST_PATH = 4
 """Frames below which an aligned trajectory says nothing."""
 
 
+_CURVE_SHORT = {
+    "rpe_rotation": "RPE rotation",
+    "rpe_translation": "RPE translation",
+    "depth": "depth",
+}
+_CURVE_LONG = {
+    "rpe_rotation": "RPE rotation",
+    "rpe_translation": "RPE translation",
+    "ate": "ATE",
+}
+"""What of the curve is shown for the shortest and the longest clips, with its heading."""
+
+
 def card_text(card: dict[str, Any]) -> str:
     """Return the Markdown of a card made by :func:`~mut3r_analysis.training.card.make_card`."""
     sections = [
@@ -154,23 +167,33 @@ def _curve(card: dict[str, Any]) -> str:
     if not curve:
         return ""
     lengths = sorted({each["length"] for each in curve})
-    shortest = [each for each in curve if each["length"] == lengths[0]]
-    chosen = shortest[:: max(1, len(shortest) // 12)]
-    if shortest[-1] not in chosen:
-        chosen.append(shortest[-1])
+    short, long = (
+        {each["step"]: each for each in curve if each["length"] == length}
+        for length in (lengths[0], lengths[-1])
+    )
+    steps = list(short)
+    chosen = steps[:: max(1, len(steps) // 12)]
+    if steps[-1] not in chosen:
+        chosen.append(steps[-1])
     rows = [
         [
-            f"{each['frames'] / 1e3:.0f}",
-            *(f"{each[f'{name}_ratio']:.2f}" for name in ("rpe_rotation", "rpe_translation")),
-            f"{each['depth_ratio']:.2f}",
-            *(f"{each[f'correlation_{axis}']:.2f}" for axis in AXES),
+            f"{short[step]['frames'] / 1e3:.0f}",
+            *(f"{short[step][f'{name}_ratio']:.2f}" for name in _CURVE_SHORT),
+            *(f"{short[step][f'correlation_{axis}']:.2f}" for axis in AXES),
+            *(f"{long[step][f'{name}_ratio']:.2f}" for name in _CURVE_LONG),
         ]
-        for each in chosen
+        for step in chosen
     ]
-    heads = ["thousand frames", "RPE rotation", "RPE translation", "depth", *AXES]
+    at = [f"T = {length:.0f}" for length in (lengths[0], lengths[-1])]
+    heads = [
+        "thousand frames",
+        *(f"{head}, {at[0]}" for head in _CURVE_SHORT.values()),
+        *(f"{axis}, {at[0]}" for axis in AXES),
+        *(f"{head}, {at[1]}" for head in _CURVE_LONG.values()),
+    ]
     return (
-        f"## Curve\n\nScores during training at T = {lengths[0]:.0f}, as shares of the baselines' "
-        f"errors, then correlations; the whole curve is `{card['name']}_curve.csv` beside the "
+        f"## Curve\n\nScores of the averaged weights during training: errors as shares of the "
+        f"baselines', and correlations; the whole curve is `{card['name']}_curve.csv` beside the "
         f"recipe. Early rows are of the coarse stages.\n\n{_table(heads, rows)}"
     )
 
@@ -193,6 +216,8 @@ Choices are made on half of the clips, numbers are of the other half.""",
         "Declared beforehand, no choice involved:\n\n" + _cue_table(test["declared"]),
         "Best of all cells that see history (chosen on the other half):\n\n"
         + _cue_table([test["best"]]),
+        "The same cell on as many scenes that had no part in its choice:\n\n"
+        + _cue_table([test["again"]]),
         "The same choice in the untrained model:\n\n" + _cue_table([test["untrained"]["best"]]),
         "Best layer and head of each statistic. The encoder sees one frame only and is a "
         "control:\n\n" + _cue_table(test["by_statistic"]),

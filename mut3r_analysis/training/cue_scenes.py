@@ -14,15 +14,17 @@ def scenes_with_twins(
     size: tuple[int, int],
     clips: int,
     frames: int,
+    first: int = 0,
 ) -> tuple[Clips, Clips]:
     """Render scenes, and the same scenes with everything at rest where the last frame shows it.
 
-    The last frames are identical pixel by pixel; only their histories differ.
+    The last frames are identical pixel by pixel; only their histories differ. `first` is the
+    number of the first scene; other numbers are other scenes.
     """
     moving, frozen = [], []
     for index in range(clips):
         options = distributions[index % len(distributions)].to_dict()
-        scene = Scene.random(HELD_OUT_SEEDS[FIRST_SEED + index], frames, size, **options)
+        scene = Scene.random(HELD_OUT_SEEDS[FIRST_SEED + first + index], frames, size, **options)
         twin = scene
         for number in range(1, len(scene.objects) + 1):
             twin = twin.twin(freeze=f"object-{number}", at=frames - 1)

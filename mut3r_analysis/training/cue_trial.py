@@ -18,6 +18,10 @@ The protocol, fixed before any number was seen:
 4. Intervals are 95 % percentile intervals over clips.
 5. Controls: the same procedure on the untrained model; the labels applied to the frozen twins, in
    which nothing moves; the change of the image itself. Bound: a linear probe on decoder tokens.
+
+Added after the first readings, because choices differed from one state of training to the next:
+
+6. The cell chosen among all is measured once more, on as many scenes that no choice has seen.
 """
 
 from dataclasses import replace
@@ -28,6 +32,7 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.scenes import SceneDistribution
+from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.cue_scenes import scenes_with_twins
 from mut3r_analysis.training.observation import Cell, Observation, observe
 from mut3r_analysis.training.patches import PatchTruth, patch_truth
@@ -107,8 +112,9 @@ def cue_test(
     Returns
     -------
     dict
-        ``setting``; ``declared``, ``by_statistic`` and ``best``, rows of one cell each; the same of
-        the ``untrained`` model; ``controls``; ``probe``; ``cells``, every cell without choice.
+        ``setting``; ``declared``, ``by_statistic`` and ``best``, rows of one cell each; ``again``,
+        the cell of ``best`` on other scenes; the same tables of the ``untrained`` model;
+        ``controls``; ``probe``; ``cells``, every cell without choice.
         An entry ``[value, low, high]`` has its interval.
     """
     moving = tuple(replace(each, movers=(1, max(1, each.movers[1]))) for each in distributions)
@@ -128,6 +134,8 @@ def cue_test(
     seen, twin = observe(model, scenes.image), observe(model, frozen.image)
     found |= _tables(seen, twin, halves)
     found["cells"] = _every_cell(seen, twin, halves)
+    others = scenes_with_twins(moving, size, clips, frames, first=clips)
+    found["again"] = _again(model, others, found["best"])
     untrained = _tables(observe(control, scenes.image), observe(control, frozen.image), halves)
     found["untrained"] = {"best": untrained["best"], "declared": untrained["declared"]}
     found["controls"] = {
@@ -171,6 +179,18 @@ def _tables(seen: Observation, twin: Observation, halves: Halves) -> dict[str, A
         "by_statistic": [best(group) for group in groups.values()],
         "best": best(historic),
     }
+
+
+def _again(model: CUT3R, others: tuple[Clips, Clips], best: dict[str, Any]) -> dict[str, Any]:
+    """Measure a cell on scenes and twins that had no part in its choice."""
+    scenes, frozen = others
+    truth = patch_truth(scenes, model.config.patch_size)
+    seen, twin = observe(model, scenes.image), observe(model, frozen.image)
+    head = -1 if best["head"] == "mean" else best["head"]
+    cell = Cell(best["kind"], best["statistic"], best["layer"], head)
+    number = seen.cells.index(cell)
+    score, rested = (each.scores[number].ravel() for each in (seen, twin))
+    return _row(cell, best["sign"], score, rested, Halves(truth, truth.moving.shape[1]))
 
 
 def _every_cell(seen: Observation, twin: Observation, halves: Halves) -> list[dict[str, Any]]:

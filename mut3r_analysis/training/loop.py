@@ -81,12 +81,14 @@ class Training:
         """
         weights, stage = self.recipe.objective_at(self.step), self.recipe.stage_at(self.step)
         rollout = roll_out(self.model, clips.image, lattice=stage.lattice)
-        terms = objective_terms(rollout, self.helpers, clips, weights, self.recipe.model, self.step)
+        # once per round of the turns, or each kind of batch would only ever teach its own pixels
+        offset = self.step // stage.turns
+        terms = objective_terms(rollout, self.helpers, clips, weights, self.recipe.model, offset)
         loss = weighted_sum(terms, weights)
         loss.backward()
         values = (among or Peers()).average(self.optimisers.weights, [loss, *terms.values()])
         norm = self.optimisers.step(self.step)
-        update_average(self.average, self.model, self.recipe.optimiser, self.step)
+        update_average(self.average, self.model, self.recipe.average_at(self.step))
         self.step += 1
         return {**dict(zip(("loss", *terms), values, strict=True)), "norm": norm}
 

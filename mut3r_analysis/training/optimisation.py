@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mut3r_analysis.training.recipe import Optimiser, Recipe
+from mut3r_analysis.training.recipe import Recipe
 
 UNTRAINED = ("patch_embed_ray_map", "enc_blocks_ray_map", "enc_norm_ray_map", "masked_")
 """Beginnings of the names of weights that only ray-map input would use; they stay as they start."""
@@ -88,8 +88,7 @@ def split_weights(model: nn.Module, helpers: nn.Module) -> tuple[list[Tensor], l
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, rule: Optimiser, step: int) -> None:
-    """Move the averaged weights toward the current ones; faster during the first steps."""
-    decay = min(rule.average, (1 + step) / (10 + step))
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the averaged weights toward the current ones."""
     for kept, new in zip(average.parameters(), model.parameters(), strict=True):
         kept.lerp_(new, 1 - decay)

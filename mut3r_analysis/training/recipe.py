@@ -42,6 +42,8 @@ class Stage:
         Last steps of this stage, over which the rate falls linearly toward zero. Until then it
         does not depend on how long the training will be, and a stage added behind goes on at its
         own rate: so a training may be prolonged.
+    average : float, optional
+        Decay of the running average during this stage, where not the recipe's.
     objective : dict
         Weights of the loss that differ from the recipe's during this stage.
     """
@@ -55,6 +57,7 @@ class Stage:
     lattice: int | None = None
     rate: float | tuple[float, float] = 1.0
     cooldown: int = 0
+    average: float | None = None
     objective: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,6 +78,8 @@ class Stage:
         for each in self.rates:
             _require(f"stage {self.name!r}: rate", each, float, 0)
         _require(f"stage {self.name!r}: cooldown", self.cooldown, int, 0)
+        if self.average is not None:
+            _require_share(f"stage {self.name!r}: average", self.average)
         if self.size is not None:
             object.__setattr__(self, "size", tuple(self.size))
         given = self.scenes if isinstance(self.scenes, list | tuple) else (self.scenes,)
@@ -87,6 +92,11 @@ class Stage:
                 f"got {self.scenes!r}"
             )
         object.__setattr__(self, "scenes", scenes)
+
+    @property
+    def turns(self) -> int:
+        """Steps after which batches and scenes begin again."""
+        return math.lcm(len(self.batches), len(self.scenes))
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -275,10 +285,7 @@ class Optimiser:
         for name in ("rate", "matrix_rate", "weight_decay", "clip"):
             _require(f"optimiser.{name}", getattr(self, name), float, 0)
         for name in ("momentum", "average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InvalidArgument(
-                    f"optimiser.{name} must be in [0, 1), got {getattr(self, name)!r}"
-                )
+            _require_share(f"optimiser.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,6 +398,11 @@ class Recipe:
         batches = (self.stage_at(each).batch_at(each) for each in range(step))
         return sum(clips * frames for clips, frames in batches)
 
+    def average_at(self, step: int) -> float:
+        """Decay of the running average at the 0-based `step`; less during the first ones."""
+        own = self.stage_at(step).average
+        return min(self.optimiser.average if own is None else own, (1 + step) / (10 + step))
+
     def rate_at(self, step: int) -> float:
         """Share of the learning rates at the 0-based `step`."""
         stage, left = self._place(step)
@@ -460,6 +472,11 @@ def _made(what: str, kind: type[Any], value: Any) -> Any:
 
 def _several(value: int | tuple[int, ...]) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,)
+
+
+def _require_share(what: str, value: Any) -> None:
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise InvalidArgument(f"{what} must be in [0, 1), got {value!r}")
 
 
 def _require(what: str, value: Any, kind: type, least: float) -> None:

@@ -114,6 +114,15 @@ def test_the_sentence_on_attention_follows_the_intervals(card, low, said):
     assert found.values["chosen twin"] == [0.6, low, 0.7]
 
 
+@pytest.mark.parametrize(("low", "said"), [(0.51, "choice holds"), (0.49, "does not hold")])
+def test_the_sentence_on_other_scenes_follows_their_intervals(card, low, said):
+    card["cue_test"]["again"] = {**card["cue_test"]["best"], "twin": [0.6, low, 0.7]}
+    card["cue_test"]["again"]["objects"] = [0.61, 0.55, 0.7]
+    found = motion_in_attention(card)
+    assert said in found.answer
+    assert f"0.61 [0.55, 0.70] and 0.60 [{low}, 0.70]" in found.answer
+
+
 def test_the_card_notebook_is_committed_clean():
     notebook = nbformat.read(find_notebook(NOTEBOOK), as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)

@@ -115,10 +115,13 @@ def test_the_cue_test_finds_nothing_in_an_untrained_model(model):
     control = initial_model(RECIPE.model, RECIPE.initialisation, seed=2).eval()
     found = cue_test(model, control, clips=12, frames=2)
     assert len(found["declared"]) == len(DECLARED)
-    for row in (*found["declared"], found["best"], found["untrained"]["best"]):
+    for row in (*found["declared"], found["best"], found["again"], found["untrained"]["best"]):
         value, low, high = row["twin"]
         assert low <= value <= high
         assert abs(value - 0.5) < 0.2
+    cell = ("kind", "statistic", "layer", "head", "sign")
+    assert all(found["again"][name] == found["best"][name] for name in cell)
+    assert found["again"]["objects"] != found["best"]["objects"]
     encoder = [row for row in found["by_statistic"] if row["kind"] == "encoder_self"]
     assert all(row["twin"][0] == 0.5 and row["twin_change"][0] == 0 for row in encoder)
     assert len(found["probe"]) == RECIPE.model.dec_depth

@@ -145,6 +145,27 @@ def test_the_same_clips_teach(tmp_path):
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_every_kind_of_batch_teaches_every_pixel(monkeypatch):
+    from mut3r_analysis.training import loop
+    from mut3r_analysis.training.clips import clips_at
+
+    stage = {"name": "turns", "steps": 9, "clips": [2, 1], "frames": [2, 3]}
+    recipe = Recipe.from_dict({**SMALL, "stages": [stage]})
+    training = Training.begin(recipe, torch.device("cpu"))
+    seen = []
+
+    def noted(rollout, helpers, clips, weights, config, step):
+        stride = weights.pixel_stride
+        seen.append((clips.image.shape[1], step % stride, step // stride % stride))
+        return objective_terms(rollout, helpers, clips, weights, config, step)
+
+    objective_terms = loop.objective_terms
+    monkeypatch.setattr(loop, "objective_terms", noted)
+    for step in range(8):
+        training.advance(clips_at(recipe, step))
+    assert set(seen) == {(frames, y, x) for frames in (2, 3) for y in (0, 1) for x in (0, 1)}
+
+
 def test_matrices_may_follow_muon():
     values = {**SMALL, "optimiser": {"matrices": "muon"}}
     recipe = Recipe.from_dict(values)

@@ -134,6 +134,17 @@ def test_the_rate_of_a_stage_may_fall_linearly(values):
     assert rates == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.4, 0.4])
 
 
+def test_a_stage_may_have_an_average_of_its_own(values):
+    values["stages"][1]["average"] = 0.9
+    recipe = Recipe.from_dict(values)
+    first = recipe.stages[0].steps
+    found = [recipe.average_at(step) for step in (0, first - 1, first)]
+    assert found == [0.1, recipe.optimiser.average, 0.9]
+    values["stages"][1]["average"] = 1
+    with pytest.raises(InvalidArgument, match="average must be in"):
+        Recipe.from_dict(values)
+
+
 def test_a_stage_may_change_weights_of_the_loss(values):
     values["stages"][0]["objective"] = {"flow": 7.0}
     recipe = Recipe.from_dict(values)

@@ -76,6 +76,8 @@ def motion_in_attention(card: Mapping[str, Any]) -> Finding:
         for which, row in (("declared", strongest), ("chosen", chosen))
     }
     before, after = ({name: _spelled(row[name]) for name in AGAINST} for row in (strongest, chosen))
+    again = test["again"]
+    holds = all(again[name][1] > _CHANCE for name in ("objects", "twin"))
     blind = test["untrained"]["best"]
     parts = [
         f"The strongest of {len(test['declared'])} cells declared beforehand "
@@ -87,12 +89,15 @@ def motion_in_attention(card: Mapping[str, Any]) -> Finding:
         f"{after['objects_without_nuisances']} once flow size, visibility, contrast, depth and "
         "place are regressed out: "
         + ("it tells motion." if told["chosen"] else "not told from chance."),
+        "On as many scenes that had no part in the choice it has "
+        f"{_spelled(again['objects'])} and {_spelled(again['twin'])}: "
+        + ("the choice holds." if holds else "the choice does not hold."),
         f"The same choice in the untrained model gives {_spelled(blind['objects'])} and "
         f"{_spelled(blind['twin'])}.",
     ]
     values = {
         f"{which} {name}": row[name]
-        for which, row in (("declared", strongest), ("chosen", chosen))
+        for which, row in (("declared", strongest), ("chosen", chosen), ("again", again))
         for name in AGAINST
     }
     return Finding(CUE_QUESTION, " ".join(parts), values)

@@ -149,12 +149,13 @@ def scores(card: Card) -> xr.Dataset:
 def cues(card: Card) -> xr.Dataset:
     """Return areas under the curve of the cue test with their intervals, (cell, against).
 
-    Rows are the cells declared beforehand, the one that half of the clips chose, and the same
-    choice in the untrained model.
+    Rows are the cells declared beforehand, the one that half of the clips chose, the same one on
+    other scenes, and the choice in the untrained model.
     """
     test = card["cue_test"]
     rows = [(f"declared: {cell_name(row)}", row) for row in test["declared"]]
     rows += [(f"chosen: {cell_name(test['best'])}", test["best"])]
+    rows += [(f"the same, other scenes: {cell_name(test['again'])}", test["again"])]
     untrained = test["untrained"]["best"]
     rows += [(f"chosen, untrained: {cell_name(untrained)}", untrained)]
     found = _intervals([[row[name] for name in AGAINST] for _, row in rows], "cell", "against")

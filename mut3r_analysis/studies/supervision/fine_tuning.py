@@ -207,7 +207,7 @@ def _advance(
     weight = 0.0 if arm == CONTROL else tuning.weight
     (own + weight * term).backward()
     training.optimisers.step(training.step)
-    update_average(training.average, model, recipe.optimiser, training.step)
+    update_average(training.average, model, recipe.average_at(training.step))
     training.step += 1
     found = {"loss": own, "supervision": right, "spread": relative}
     values = {name: float(value.detach()) for name, value in found.items()}
