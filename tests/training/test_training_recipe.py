@@ -118,7 +118,8 @@ def test_the_rate_rises_stays_and_falls_and_does_not_depend_on_later_stages(valu
     assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
     assert rates[warmup] == recipe.stages[0].rate
     assert rates[-cooldown:] == sorted(rates[-cooldown:], reverse=True)
-    longer = Recipe.from_dict({**values, "stages": [*values["stages"], values["stages"][-1]]})
+    further = {**values["stages"][-1], "cooldown": 0}
+    longer = Recipe.from_dict({**values, "stages": [*values["stages"], further]})
     assert [longer.rate_at(step) for step in range(recipe.steps)] == rates
     assert longer.rate_at(recipe.steps) == longer.stages[-1].rates[0]
 
@@ -135,12 +136,12 @@ def test_the_rate_of_a_stage_may_fall_linearly(values):
 
 
 def test_a_stage_may_have_an_average_of_its_own(values):
-    values["stages"][1]["average"] = 0.9
+    values["stages"][-1]["average"] = 0.9
     recipe = Recipe.from_dict(values)
-    first = recipe.stages[0].steps
-    found = [recipe.average_at(step) for step in (0, first - 1, first)]
+    last = recipe.steps - recipe.stages[-1].steps
+    found = [recipe.average_at(step) for step in (0, last - 1, last)]
     assert found == [0.1, recipe.optimiser.average, 0.9]
-    values["stages"][1]["average"] = 1
+    values["stages"][-1]["average"] = 1
     with pytest.raises(InvalidArgument, match="average must be in"):
         Recipe.from_dict(values)
 
