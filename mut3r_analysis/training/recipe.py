@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import yaml
 
 from mut3r_analysis.backbones.config import CUT3RConfig
@@ -68,7 +67,7 @@ class Stage:
             for each in value if isinstance(value, list | tuple) else [value]:
                 if each is not None:
                     _require(f"stage {self.name!r}: {name}", each, int, least)
-        if np.size(self.clips) != np.size(self.frames) or not self.batches:
+        if len(_several(self.clips)) != len(_several(self.frames)) or not self.batches:
             raise InvalidArgument(
                 f"stage {self.name!r}: give as many clips as frames, or one of each; "
                 f"got {self.clips!r} and {self.frames!r}"
@@ -395,8 +394,15 @@ class Recipe:
 
     def frames_until(self, step: int) -> int:
         """Frames seen before the 0-based `step`."""
-        batches = (self.stage_at(each).batch_at(each) for each in range(step))
-        return sum(clips * frames for clips, frames in batches)
+        seen, begun = 0, 0
+        for number, stage in enumerate(self.stages):
+            endless = number == len(self.stages) - 1
+            done = step - begun if endless else min(stage.steps, step - begun)
+            rounds, rest = divmod(done, len(stage.batches))
+            seen += rounds * sum(clips * frames for clips, frames in stage.batches)
+            seen += sum(math.prod(stage.batch_at(begun + each)) for each in range(rest))
+            begun += done
+        return seen
 
     def average_at(self, step: int) -> float:
         """Decay of the running average at the 0-based `step`; less during the first ones."""

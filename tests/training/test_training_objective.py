@@ -197,12 +197,11 @@ def test_the_depth_term_is_the_log_distance_after_one_scale_per_frame(model, cli
     for guess, true in zip(depth.reshape(6, -1), truth.reshape(6, -1), strict=True):
         apart = np.log(np.maximum(guess, 0.01)) - np.log(true)
         frames.append(np.abs(apart - np.median(apart)).mean())
-    found = log_depth_distance(torch.from_numpy(depth), torch.from_numpy(truth))
+    true = torch.from_numpy(truth)
+    found = log_depth_distance(torch.from_numpy(depth), true)
     assert float(found) == pytest.approx(np.mean(frames), rel=1e-12)
     scale = torch.tensor([0.5, 1.0, 4.0])[:, None, None]
-    assert (
-        float(log_depth_distance(torch.from_numpy(truth) * scale, torch.from_numpy(truth))) < 1e-12
-    )
+    assert float(log_depth_distance(true * scale, true)) < 1e-12
 
     rollout = roll_out(model, clips.image)
     helpers = helper_heads(CONFIG, 0)

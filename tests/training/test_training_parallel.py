@@ -12,31 +12,16 @@ import pytest
 import torch
 import yaml
 
+from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.training.loop import train
 from mut3r_analysis.training.parallel import Peers, own_device
-from mut3r_analysis.training.recipe import Recipe
+from mut3r_analysis.training.recipe import Recipe, read_recipe
 
 VALUES = {
+    **read_recipe(data_path("training", "tiny.yaml")).to_dict(),
     "name": "shared",
-    "seed": 2,
     "size": [32, 24],
-    "model": {
-        "img_size": [32, 32],
-        "patch_size": 8,
-        "enc_embed_dim": 64,
-        "enc_depth": 1,
-        "enc_num_heads": 4,
-        "dec_embed_dim": 32,
-        "dec_depth": 2,
-        "dec_num_heads": 2,
-        "state_dec_num_heads": 2,
-        "state_size": 16,
-        "local_mem_size": 4,
-        "ray_enc_depth": 1,
-        "head_type": "linear",
-        "mlp_ratio": 1.0,
-    },
     "stages": [{"name": "one", "steps": 6, "clips": [4, 2], "frames": [2, 3]}],
     # means over visible pixels are taken over each share, so they are left out of the comparison
     "objective": {"flow": 0.0, "matching": 0.0},
