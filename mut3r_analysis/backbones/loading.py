@@ -65,7 +65,7 @@ def load_backbone(
     InvalidArgument
         For an unknown write rule, precision or device.
     """
-    place = _device(device)
+    place = usable_device(device)
     chosen = find_precision(precision, dtype, place)
     random_config = _random_config(spec)
     if random_config is not None:
@@ -96,7 +96,14 @@ def load_backbone(
     return model.to(place, chosen.dtype).eval().requires_grad_(False)
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def usable_device(device: str | torch.device | None = None) -> torch.device:
+    """Return a device once it is known to work; None is CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    InvalidArgument
+        When this machine does not have it.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -9,6 +9,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from mut3r_analysis.backbones.loading import usable_device
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.training.recipe import Recipe
 
@@ -77,10 +78,8 @@ class Peers:
 
 
 def own_device(device: str | torch.device | None = None) -> torch.device:
-    """Return the device of this process: the given one, else a GPU where there is one, else CPU."""
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    place = torch.device(device)
+    """Return the device of this process: without one named, a GPU where there is one."""
+    place = usable_device(device)
     rank = os.environ.get("LOCAL_RANK")
     if rank is not None and place == torch.device("cuda"):
         return torch.device("cuda", int(rank) % torch.cuda.device_count())
