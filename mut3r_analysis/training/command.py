@@ -32,6 +32,7 @@ def add_parser(
 def run(args: argparse.Namespace) -> int:
     """Train and return 0; anything wrong with the arguments raises a `Mut3rError`."""
     from mut3r_analysis.training.loop import train
+    from mut3r_analysis.training.parallel import is_first
     from mut3r_analysis.training.recipe import read_recipe
 
     recipe = read_recipe(_recipe_path(args.recipe))
@@ -39,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = train(
         recipe, steps=args.steps, out=out, device=args.device, progress=not args.quiet
     )
-    print(f"averaged weights: {checkpoint}")
+    if is_first():
+        print(f"averaged weights: {checkpoint}")
     return 0
 
 

@@ -86,6 +86,11 @@ def own_device(device: str | torch.device | None = None) -> torch.device:
     return place
 
 
+def is_first() -> bool:
+    """Whether this is the only process, or the one of those ``torchrun`` started that speaks."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @contextmanager
 def peers(device: torch.device) -> Iterator[Peers]:
     """Join the other processes where ``torchrun`` has started this one; otherwise be alone."""

@@ -60,9 +60,10 @@ def terms(folder):
 def test_two_processes_take_the_steps_of_one_and_one_goes_on_where_two_stopped(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(VALUES))
-    for process in started(recipe, tmp_path / "two"):
+    for rank, process in enumerate(started(recipe, tmp_path / "two")):
         printed, _ = process.communicate(timeout=120)
         assert process.returncode == 0, printed
+        assert ("averaged weights" in printed) == (rank == 0)
     train(recipe, out=tmp_path / "one", device="cpu", progress=False)
     assert len(terms(tmp_path / "one")) == 6
     for one, two in zip(terms(tmp_path / "one"), terms(tmp_path / "two"), strict=True):
