@@ -136,6 +136,8 @@ def test_the_rate_of_a_stage_may_fall_linearly(values):
 
 
 def test_a_stage_may_have_an_average_of_its_own(values):
+    for stage in values["stages"]:
+        stage["average"] = None
     values["stages"][-1]["average"] = 0.9
     recipe = Recipe.from_dict(values)
     last = recipe.steps - recipe.stages[-1].steps
