@@ -7,18 +7,10 @@ from mut3r_analysis.training.validation import AXES
 SHORTEST_PATH = 4
 """Frames below which an aligned trajectory says nothing."""
 
-
-_CURVE_SHORT = {
-    "rpe_rotation": "RPE rotation",
-    "rpe_translation": "RPE translation",
-    "depth": "depth",
-}
-_CURVE_LONG = {
-    "rpe_rotation": "RPE rotation",
-    "rpe_translation": "RPE translation",
-    "ate": "ATE",
-}
-"""What of the curve is shown for the shortest and the longest clips, with its heading."""
+_RELATIVE = {"rpe_rotation": "RPE rotation", "rpe_translation": "RPE translation"}
+# what of the curve is shown for the shortest and for the longest clips, with its heading
+_CURVE_SHORT = {**_RELATIVE, "depth": "depth"}
+_CURVE_LONG = {**_RELATIVE, "ate": "ATE"}
 
 
 def card_text(card: dict[str, Any]) -> str:
@@ -93,7 +85,7 @@ def _training(card: dict[str, Any]) -> str:
         [
             each["name"],
             f"{each['size'][0]} x {each['size'][1]}",
-            " and ".join(map(str, each["frames_per_clip"])),
+            ", ".join(map(str, each["frames_per_clip"])),
             _movers(each["scenes"]),
             f"{each['steps']:,}",
             f"{each['frames']:,}",

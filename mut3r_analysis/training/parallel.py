@@ -87,7 +87,7 @@ def own_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def is_first() -> bool:
-    """Whether this is the only process, or the one of those ``torchrun`` started that speaks."""
+    """Whether this process is the first of its training; one alone is."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
