@@ -22,6 +22,8 @@ The protocol, fixed before any number was seen:
 Added after the first readings, because choices differed from one state of training to the next:
 
 6. The cell chosen among all is measured once more, on as many scenes that no choice has seen.
+7. :data:`DECLARED_LATER` cells, declared from readings of earlier weights and before the weights
+   under test were trained, are measured on as many scenes again, which no reading had seen.
 """
 
 from dataclasses import replace
@@ -31,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.cue_scenes import scenes_with_twins
@@ -53,6 +56,14 @@ DECLARED: tuple[tuple[str, str, int, int], ...] = (
 )
 """Kind, statistic, layer (mean over heads) and sign: the two that a prototype of this model showed,
 the readings "dispersed attention means dynamic" and "weakly attended means dynamic"."""
+
+DECLARED_LATER: tuple[tuple[str, str, int, int], ...] = (
+    ("image_self", "received_logit", 4, -1),
+    ("state_to_image", "received_logit", 4, -1),
+    ("image_self", "received_logit", 3, -1),
+)
+"""The same of cells that the bundled model showed at step 20,880, before it was trained on: that
+patches which others meet with low logits, past the middle of the decoder, are moving."""
 
 RESAMPLES = 300
 TARGET = 0.62
@@ -113,10 +124,22 @@ def cue_test(
     -------
     dict
         ``setting``; ``declared``, ``by_statistic`` and ``best``, rows of one cell each; ``again``,
-        the cell of ``best`` on other scenes; the same tables of the ``untrained`` model;
+        the cell of ``best`` on other scenes; ``declared_later``, rows measured on others yet; the
+        first and the best rows of the ``untrained`` model;
         ``controls``; ``probe``; ``cells``, every cell without choice.
         An entry ``[value, low, high]`` has its interval.
+
+    Raises
+    ------
+    InvalidArgument
+        When the model has too few decoder layers for the declared cells.
     """
+    deepest = max(layer for _, _, layer, _ in (*DECLARED, *DECLARED_LATER))
+    if model.config.dec_depth <= deepest:
+        raise InvalidArgument(
+            f"the cue test reads decoder layers 0 to {deepest}; this model has only "
+            f"{model.config.dec_depth} layers"
+        )
     moving = tuple(replace(each, movers=(1, max(1, each.movers[1]))) for each in distributions)
     scenes, frozen = scenes_with_twins(moving, size, clips, frames)
     truth = patch_truth(scenes, model.config.patch_size)
@@ -134,8 +157,16 @@ def cue_test(
     seen, twin = observe(model, scenes.image), observe(model, frozen.image)
     found |= _tables(seen, twin, halves)
     found["cells"] = _every_cell(seen, twin, halves)
-    others = scenes_with_twins(moving, size, clips, frames, first=clips)
-    found["again"] = _again(model, others, found["best"])
+
+    def elsewhere(cells: list[tuple[Cell, int]], first: int) -> list[dict[str, Any]]:
+        return _rows(model, scenes_with_twins(moving, size, clips, frames, first=first), cells)
+
+    best = found["best"]
+    head = -1 if best["head"] == "mean" else best["head"]
+    chosen = Cell(best["kind"], best["statistic"], best["layer"], head)
+    found["again"] = elsewhere([(chosen, best["sign"])], clips)[0]
+    later = [(Cell(kind, name, layer, -1), sign) for kind, name, layer, sign in DECLARED_LATER]
+    found["declared_later"] = elsewhere(later, 2 * clips)
     untrained = _tables(observe(control, scenes.image), observe(control, frozen.image), halves)
     found["untrained"] = {"best": untrained["best"], "declared": untrained["declared"]}
     found["controls"] = {
@@ -181,16 +212,22 @@ def _tables(seen: Observation, twin: Observation, halves: Halves) -> dict[str, A
     }
 
 
-def _again(model: CUT3R, others: tuple[Clips, Clips], best: dict[str, Any]) -> dict[str, Any]:
-    """Measure a cell on scenes and twins that had no part in its choice."""
-    scenes, frozen = others
+def _rows(
+    model: CUT3R, clips_and_twins: tuple[Clips, Clips], cells: list[tuple[Cell, int]]
+) -> list[dict[str, Any]]:
+    """Measure cells with their signs on clips and twins that had no part in their choice."""
+    scenes, frozen = clips_and_twins
+    kinds = sorted({cell.kind for cell, _ in cells})
+    seen, twin = (observe(model, each.image, kinds) for each in (scenes, frozen))
     truth = patch_truth(scenes, model.config.patch_size)
-    seen, twin = observe(model, scenes.image), observe(model, frozen.image)
-    head = -1 if best["head"] == "mean" else best["head"]
-    cell = Cell(best["kind"], best["statistic"], best["layer"], head)
-    number = seen.cells.index(cell)
-    score, rested = (each.scores[number].ravel() for each in (seen, twin))
-    return _row(cell, best["sign"], score, rested, Halves(truth, truth.moving.shape[1]))
+    halves = Halves(truth, truth.moving.shape[1])
+    rows = []
+    for cell, sign in cells:
+        number = seen.cells.index(cell)
+        rows.append(
+            _row(cell, sign, seen.scores[number].ravel(), twin.scores[number].ravel(), halves)
+        )
+    return rows
 
 
 def _every_cell(seen: Observation, twin: Observation, halves: Halves) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """What attention and tokens of the last frame of many clips say about each patch."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,10 +49,13 @@ class Observation:
 
 
 @torch.no_grad()
-def observe(model: CUT3R, images: Tensor, batch: int = 64) -> Observation:
+def observe(
+    model: CUT3R, images: Tensor, kinds: Collection[str] = KINDS, batch: int = 64
+) -> Observation:
     """Run a model over clips ``(clip, frame, rgb, y, x)`` and look at the last frame."""
     parts = [
-        _observed(model, images[first : first + batch]) for first in range(0, len(images), batch)
+        _observed(model, images[first : first + batch], kinds)
+        for first in range(0, len(images), batch)
     ]
     statistics = {cell: np.concatenate([each[cell] for each, _ in parts]) for cell in parts[0][0]}
     cells = tuple(sorted(statistics))
@@ -62,11 +66,13 @@ def observe(model: CUT3R, images: Tensor, batch: int = 64) -> Observation:
     )
 
 
-def _observed(model: CUT3R, images: Tensor) -> tuple[dict[Cell, np.ndarray], np.ndarray]:
+def _observed(
+    model: CUT3R, images: Tensor, kinds: Collection[str]
+) -> tuple[dict[Cell, np.ndarray], np.ndarray]:
     state = None
     for frame in images[:, :-1].unbind(1):
         state = model.step(Frame(frame), state, outputs=("pose",)).state
-    recorder = Recorder(Capture(statistics="all", sites=KINDS))
+    recorder = Recorder(Capture(statistics="all", sites=tuple(kinds)))
     tokens: list[Tensor] = []
     hooks = [
         block.register_forward_hook(lambda _module, _inputs, out: tokens.append(out[:, 1:]))

@@ -6,10 +6,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 from test_training_loop import SMALL
 
+from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.ranking import weighted_auc
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.cue_scenes import scenes_with_twins
-from mut3r_analysis.training.cue_trial import DECLARED, Halves, cue_test
+from mut3r_analysis.training.cue_trial import DECLARED, DECLARED_LATER, Halves, cue_test
 from mut3r_analysis.training.gating_trial import METRICS, gating_test
 from mut3r_analysis.training.initialisation import initial_model
 from mut3r_analysis.training.observation import observe
@@ -23,7 +24,7 @@ from mut3r_analysis.training.separation import (
     without,
 )
 
-RECIPE = Recipe.from_dict({**SMALL, "model": {**SMALL["model"], "dec_depth": 3}})
+RECIPE = Recipe.from_dict({**SMALL, "model": {**SMALL["model"], "dec_depth": 5}})
 
 
 @pytest.fixture(scope="module")
@@ -115,16 +116,37 @@ def test_the_cue_test_finds_nothing_in_an_untrained_model(model):
     control = initial_model(RECIPE.model, RECIPE.initialisation, seed=2).eval()
     found = cue_test(model, control, clips=12, frames=2)
     assert len(found["declared"]) == len(DECLARED)
-    for row in (*found["declared"], found["best"], found["again"], found["untrained"]["best"]):
+    tables = (found["declared"], found["declared_later"])
+    single = (found["best"], found["again"], found["untrained"]["best"])
+    for row in (*tables[0], *tables[1], *single):
         value, low, high = row["twin"]
         assert low <= value <= high
         assert abs(value - 0.5) < 0.2
     cell = ("kind", "statistic", "layer", "head", "sign")
     assert all(found["again"][name] == found["best"][name] for name in cell)
     assert found["again"]["objects"] != found["best"]["objects"]
+    later = [tuple(row[name] for name in cell if name != "head") for row in tables[1]]
+    assert later == list(DECLARED_LATER)
     encoder = [row for row in found["by_statistic"] if row["kind"] == "encoder_self"]
     assert all(row["twin"][0] == 0.5 and row["twin_change"][0] == 0 for row in encoder)
     assert len(found["probe"]) == RECIPE.model.dec_depth
+
+
+def test_cells_declared_later_are_measured_on_other_scenes(model, monkeypatch):
+    monkeypatch.setattr("mut3r_analysis.training.cue_trial.DECLARED_LATER", DECLARED)
+    found = cue_test(model, model, clips=6, frames=2)
+    for first, later in zip(found["declared"], found["declared_later"], strict=True):
+        assert (first["kind"], first["statistic"]) == (later["kind"], later["statistic"])
+        assert first["objects"] != later["objects"]
+
+
+def test_the_cue_test_refuses_a_model_without_its_layers(model):
+    shallow = {**SMALL["model"], "dec_depth": 3}
+    control = initial_model(
+        Recipe.from_dict({**SMALL, "model": shallow}).model, RECIPE.initialisation, seed=2
+    )
+    with pytest.raises(InvalidArgument, match="layers 0 to 4; this model has only 3"):
+        cue_test(control, control, clips=4, frames=2)
 
 
 def test_gates_change_errors_by_percents_of_the_ungated(model):
