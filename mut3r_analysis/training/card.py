@@ -20,8 +20,9 @@ from mut3r_analysis.training.recipe import Recipe
 from mut3r_analysis.training.validation import AXES, held_out_clips, score_clips
 
 LENGTHS = (2, 4, 8, 16)
-FORMAT = "mut3r_analysis model card 1"
+FORMAT = "mut3r_analysis model card 2"
 SEED = 100_000
+TARGETS_SET = ("before training", "before these weights", "afterwards")
 
 
 def make_card(
@@ -178,8 +179,8 @@ def _curve(path: str | Path) -> list[dict[str, float]]:
 def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
     """Every target with its number; the clips are those with moving objects.
 
-    ``declared`` is whether the target was set before anything was measured. The cell that one half
-    of the clips chose was not known then: its rows only hold it against the same bounds.
+    ``set`` is one of :data:`TARGETS_SET`, when what is measured was named. Only the first are
+    targets; what was named later is held against the same bounds.
     """
     rows: list[dict[str, Any]] = []
 
@@ -192,7 +193,7 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
                 "bound": bound,
                 "above": above,
                 "reached": reached,
-                "declared": True,
+                "set": TARGETS_SET[0],
             }
         )
 
@@ -212,10 +213,11 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
     add("trajectory error below the straight line's, T = 8", eight["ate_ratio"], 1.0)
     if "cue_test" in card:
         test = card["cue_test"]
-        strongest = strongest_declared(test)
-        for origin, row, declared in (
-            ("declared cell", strongest, True),
-            ("cell chosen on the other half", test["best"], False),
+        for origin, row, when in zip(
+            ("declared cell", "cell declared later", "cell chosen on the other half"),
+            (strongest(test["declared"]), strongest(test["declared_later"]), test["best"]),
+            TARGETS_SET,
+            strict=True,
         ):
             name = f"{row['kind']} {row['statistic']} {row['layer']}/{row['head']}"
             for which, words, bound in (
@@ -232,16 +234,15 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
                         "bound": bound,
                         "above": True,
                         "reached": value[0] > bound and value[1] > 0.5,
-                        "declared": declared,
+                        "set": when,
                     }
                 )
     return rows
 
 
-def strongest_declared(test: dict[str, Any]) -> dict[str, Any]:
-    """Return the declared cell of a cue test whose lesser AUC of the two that count is highest."""
-    declared: list[dict[str, Any]] = test["declared"]
-    return max(declared, key=lambda row: min(row["objects"][0], row["twin"][0]))
+def strongest(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row of a cue test whose lesser AUC of the two that count is highest."""
+    return max(cells, key=lambda row: min(row["objects"][0], row["twin"][0]))
 
 
 def _rounded(value: Any) -> Any:

@@ -52,8 +52,9 @@ on {cost["threads"]} CPU thread(s)"""
 
 
 def _targets(card: dict[str, Any]) -> str:
-    declared, found = (
-        [each for each in card["targets"] if each["declared"] is before] for before in (True, False)
+    declared, later, found = (
+        [each for each in card["targets"] if each["set"] == when]
+        for when in ("before training", "before these weights", "afterwards")
     )
 
     def rows(targets: list[dict[str, Any]], words: tuple[str, str]) -> list[list[str]]:
@@ -68,6 +69,14 @@ def _targets(card: dict[str, Any]) -> str:
         f"scenes, moving objects among them; 95 % bootstrap intervals over clips in brackets.\n\n"
         + _table(["target", "value", ""], rows(declared, ("reached", "**missed**")))
     )
+    if later:
+        passed = sum(each["reached"] for each in later)
+        text += (
+            "\n\nSet when earlier weights of this model had been read, and before these were "
+            "trained: other attention cells, put to the same bounds on scenes that no reading had "
+            f"seen. {passed} of {len(later)} pass.\n\n"
+            + _table(["bound", "value", ""], rows(later, ("passes", "fails")))
+        )
     if found:
         beyond = sum(each["reached"] for each in found)
         text += (
@@ -206,6 +215,8 @@ the same labels in the twin in which nothing moves (*at rest*, 0.5 means no conf
 same patches of that *twin*; and the paired *change* against the twin in standard deviations. \
 Choices are made on half of the clips, numbers are of the other half.""",
         "Declared beforehand, no choice involved:\n\n" + _cue_table(test["declared"]),
+        "Declared when earlier weights had been read and before these were trained, on scenes that "
+        "no reading had seen:\n\n" + _cue_table(test["declared_later"]),
         "Best of all cells that see history (chosen on the other half):\n\n"
         + _cue_table([test["best"]]),
         "The same cell on as many scenes that had no part in its choice:\n\n"

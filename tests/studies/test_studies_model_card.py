@@ -13,6 +13,7 @@ from mut3r_analysis.notebook import execute_notebook, find_notebook
 from mut3r_analysis.studies.finding import findings_of
 from mut3r_analysis.studies.model_card import tables
 from mut3r_analysis.studies.model_card.finding import late_change, learned, motion_in_attention
+from mut3r_analysis.training.card_words import cell_name
 
 NOTEBOOK = "13_model_card"
 
@@ -77,10 +78,10 @@ def test_tables_hold_the_numbers_of_the_card(card):
 
 def test_the_sentence_on_targets_follows_the_card(card):
     before = learned(card)
-    reached = [row for row in card["targets"] if row["declared"] and row["reached"]]
+    reached = [row for row in card["targets"] if row["set"] == "before training" and row["reached"]]
     assert before.values["reached"] == [row["target"] for row in reached]
     for row in card["targets"]:
-        row["reached"] = row["declared"] and "yaw" in row["target"]
+        row["reached"] = "yaw" in row["target"]
     card["scores"]["moving"]["8"]["model"]["ate_ratio"] = [0.123, 0.1, 0.2]
     after = learned(card)
     assert "it reaches 1: correlation of predicted and true yaw" in after.answer
@@ -112,6 +113,22 @@ def test_the_sentence_on_attention_follows_the_intervals(card, low, said):
     found = motion_in_attention(card)
     assert said in found.answer
     assert found.values["chosen twin"] == [0.6, low, 0.7]
+
+
+def test_the_sentence_on_attention_names_the_strongest_cell_declared_later(card):
+    for number, row in enumerate(card["cue_test"]["declared_later"]):
+        row |= {"objects": [0.6 + 0.1 * number, 0.55, 0.9], "twin": [0.9, 0.55, 0.95]}
+    found = motion_in_attention(card)
+    last = card["cue_test"]["declared_later"][-1]
+    assert found.values["declared later objects"] == last["objects"]
+    assert cell_name(last) in found.answer
+    assert (
+        tables.cues(card)["cell"]
+        .values.astype(str)
+        .tolist()
+        .count(f"declared later: {cell_name(last)}")
+        == 1
+    )
 
 
 @pytest.mark.parametrize(("low", "said"), [(0.51, "choice holds"), (0.49, "does not hold")])

@@ -7,7 +7,7 @@ import xarray as xr
 
 from mut3r_analysis.studies.finding import Finding, finite
 from mut3r_analysis.studies.model_card.tables import AGAINST, RATIOS, curve, targets
-from mut3r_analysis.training.card import strongest_declared
+from mut3r_analysis.training.card import strongest
 from mut3r_analysis.training.card_words import cell_name
 
 QUESTION = "What has this model learned, and what has it not?"
@@ -18,7 +18,8 @@ _CHANCE = 0.5
 
 def learned(card: Mapping[str, Any]) -> Finding:
     """Say which targets are reached, and where the model stands beside what knows nothing."""
-    declared = targets(card).pipe(lambda found: found.isel(target=found["declared"].values))
+    held = targets(card)
+    declared = held.isel(target=held["set"].values == "before training")
     reached = [str(name) for name in declared["target"].values[declared["reached"].values]]
     short, long = (card["scores"]["moving"][length]["model"] for length in ("2", "8"))
     turned, moved = (
@@ -69,37 +70,42 @@ def late_change(card: Mapping[str, Any]) -> xr.DataArray:
 def motion_in_attention(card: Mapping[str, Any]) -> Finding:
     """Say what the cue test found, for the cells declared before and for the one chosen."""
     test = card["cue_test"]
-    strongest = strongest_declared(test)
-    chosen = test["best"]
+    found = {
+        "declared": strongest(test["declared"]),
+        "declared later": strongest(test["declared_later"]),
+        "chosen": test["best"],
+        "again": test["again"],
+    }
     told = {
         which: all(row[name][1] > _CHANCE for name in ("objects", "twin"))
-        for which, row in (("declared", strongest), ("chosen", chosen))
+        for which, row in found.items()
     }
-    before, after = ({name: _spelled(row[name]) for name in AGAINST} for row in (strongest, chosen))
-    again = test["again"]
-    holds = all(again[name][1] > _CHANCE for name in ("objects", "twin"))
+    areas = {which: {name: _spelled(row[name]) for name in AGAINST} for which, row in found.items()}
+    names = {which: cell_name(row) for which, row in found.items()}
+    before, later, after, again = areas.values()
     blind = test["untrained"]["best"]
+    above, not_above = "both are above chance.", "not both are above chance."
     parts = [
         f"The strongest of {len(test['declared'])} cells declared beforehand "
-        f"({cell_name(strongest)}) tells moving from resting objects with AUC {before['objects']} "
+        f"({names['declared']}) tells moving from resting objects with AUC {before['objects']} "
         f"and from its frozen twin with {before['twin']}: "
-        + ("both are above chance." if told["declared"] else "not both are above chance."),
-        f"The cell that half of the clips chose ({cell_name(chosen)}) does so on the other half "
+        + (above if told["declared"] else not_above),
+        f"The strongest of {len(test['declared_later'])} cells declared from readings of earlier "
+        f"weights ({names['declared later']}) does so, on scenes that no reading had seen, with "
+        f"{later['objects']} and {later['twin']}: "
+        + (above if told["declared later"] else not_above),
+        f"The cell that half of the clips chose ({names['chosen']}) does so on the other half "
         f"with {after['objects']} and {after['twin']}, and with "
         f"{after['objects_without_nuisances']} once flow size, visibility, contrast, depth and "
         "place are regressed out: "
         + ("it tells motion." if told["chosen"] else "not told from chance."),
         "On as many scenes that had no part in the choice it has "
-        f"{_spelled(again['objects'])} and {_spelled(again['twin'])}: "
-        + ("the choice holds." if holds else "the choice does not hold."),
+        f"{again['objects']} and {again['twin']}: "
+        + ("the choice holds." if told["again"] else "the choice does not hold."),
         f"The same choice in the untrained model gives {_spelled(blind['objects'])} and "
         f"{_spelled(blind['twin'])}.",
     ]
-    values = {
-        f"{which} {name}": row[name]
-        for which, row in (("declared", strongest), ("chosen", chosen), ("again", again))
-        for name in AGAINST
-    }
+    values = {f"{which} {name}": row[name] for which, row in found.items() for name in AGAINST}
     return Finding(CUE_QUESTION, " ".join(parts), values)
 
 

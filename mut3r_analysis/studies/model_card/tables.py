@@ -81,8 +81,8 @@ def targets(card: Card) -> xr.Dataset:
     Dataset
         Dim ``target``: ``value``, ``lower`` and ``upper``, the measured over the bound for what
         must exceed it, and the bound over the measured for what must stay below. Coordinates
-        ``reached``, which may ask for an interval besides, and ``declared``, whether the target was
-        set before anything was measured.
+        ``reached``, which may ask for an interval besides, and ``set``, when it was set: only what
+        was ``"before training"`` is a target.
     """
     rows = card["targets"]
     shares = [
@@ -96,7 +96,7 @@ def targets(card: Card) -> xr.Dataset:
     return found.assign_coords(
         target=[row["target"] for row in rows],
         reached=("target", [row["reached"] for row in rows]),
-        declared=("target", [row["declared"] for row in rows]),
+        set=("target", [row["set"] for row in rows]),
     )
 
 
@@ -149,11 +149,13 @@ def scores(card: Card) -> xr.Dataset:
 def cues(card: Card) -> xr.Dataset:
     """Return areas under the curve of the cue test with their intervals, (cell, against).
 
-    Rows are the cells declared beforehand, the one that half of the clips chose, the same one on
-    other scenes, and the choice in the untrained model.
+    Rows are the cells declared beforehand, those declared from readings of earlier weights, the one
+    that half of the clips chose, the same one on other scenes, and the choice in the untrained
+    model.
     """
     test = card["cue_test"]
     rows = [(f"declared: {cell_name(row)}", row) for row in test["declared"]]
+    rows += [(f"declared later: {cell_name(row)}", row) for row in test["declared_later"]]
     rows += [(f"chosen: {cell_name(test['best'])}", test["best"])]
     rows += [(f"the same, other scenes: {cell_name(test['again'])}", test["again"])]
     untrained = test["untrained"]["best"]
