@@ -22,7 +22,7 @@ from mut3r_analysis.training.validation import AXES, held_out_clips, score_clips
 LENGTHS = (2, 4, 8, 16)
 FORMAT = "mut3r_analysis model card 2"
 SEED = 100_000
-TARGETS_SET = ("before training", "before these weights", "afterwards")
+TARGETS_SET = ("before training", "from earlier weights", "afterwards")
 
 
 def make_card(

@@ -54,7 +54,7 @@ on {cost["threads"]} CPU thread(s)"""
 def _targets(card: dict[str, Any]) -> str:
     declared, later, found = (
         [each for each in card["targets"] if each["set"] == when]
-        for when in ("before training", "before these weights", "afterwards")
+        for when in ("before training", "from earlier weights", "afterwards")
     )
 
     def rows(targets: list[dict[str, Any]], words: tuple[str, str]) -> list[list[str]]:
@@ -72,9 +72,9 @@ def _targets(card: dict[str, Any]) -> str:
     if later:
         passed = sum(each["reached"] for each in later)
         text += (
-            "\n\nSet when earlier weights of this model had been read, and before these were "
-            "trained: other attention cells, put to the same bounds on scenes that no reading had "
-            f"seen. {passed} of {len(later)} pass.\n\n"
+            "\n\nSet from readings of earlier weights of this model, before any later weights or "
+            "these scenes had been read: other attention cells, put to the same bounds. "
+            f"{passed} of {len(later)} pass.\n\n"
             + _table(["bound", "value", ""], rows(later, ("passes", "fails")))
         )
     if found:
@@ -215,8 +215,8 @@ the same labels in the twin in which nothing moves (*at rest*, 0.5 means no conf
 same patches of that *twin*; and the paired *change* against the twin in standard deviations. \
 Choices are made on half of the clips, numbers are of the other half.""",
         "Declared beforehand, no choice involved:\n\n" + _cue_table(test["declared"]),
-        "Declared when earlier weights had been read and before these were trained, on scenes that "
-        "no reading had seen:\n\n" + _cue_table(test["declared_later"]),
+        "Declared from readings of earlier weights, before any later weights or these scenes had "
+        "been read:\n\n" + _cue_table(test["declared_later"]),
         "Best of all cells that see history (chosen on the other half):\n\n"
         + _cue_table([test["best"]]),
         "The same cell on as many scenes that had no part in its choice:\n\n"

@@ -22,8 +22,8 @@ The protocol, fixed before any number was seen:
 Added after the first readings, because choices differed from one state of training to the next:
 
 6. The cell chosen among all is measured once more, on as many scenes that no choice has seen.
-7. :data:`DECLARED_LATER` cells, declared from readings of earlier weights and before the weights
-   under test were trained, are measured on as many scenes again, which no reading had seen.
+7. :data:`DECLARED_LATER` cells, declared from readings of earlier weights before any later ones had
+   been read, are measured on as many scenes again, which no reading had seen.
 """
 
 from dataclasses import replace
@@ -62,8 +62,9 @@ DECLARED_LATER: tuple[tuple[str, str, int, int], ...] = (
     ("state_to_image", "received_logit", 4, -1),
     ("image_self", "received_logit", 3, -1),
 )
-"""The same of cells that the bundled model showed at step 20,880, before it was trained on: that
-patches which others meet with low logits, past the middle of the decoder, are moving."""
+"""The same of cells that the bundled model showed at step 20,880, written down before any weights
+trained since had been read: patches that others meet with low logits, past the middle of the
+decoder, are moving."""
 
 RESAMPLES = 300
 TARGET = 0.62
