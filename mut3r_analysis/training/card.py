@@ -10,7 +10,7 @@ import torch
 
 from mut3r_analysis.backbones.cut3r import CUT3R, Frame
 from mut3r_analysis.backbones.loading import load_backbone
-from mut3r_analysis.training.card_words import card_text
+from mut3r_analysis.training.card_words import TARGETS_SET, card_text
 from mut3r_analysis.training.cue_trial import TARGET, cue_test
 from mut3r_analysis.training.curves import read_table
 from mut3r_analysis.training.gating_trial import gating_test
@@ -22,7 +22,6 @@ from mut3r_analysis.training.validation import AXES, held_out_clips, score_clips
 LENGTHS = (2, 4, 8, 16)
 FORMAT = "mut3r_analysis model card 2"
 SEED = 100_000
-TARGETS_SET = ("before training", "from earlier weights", "afterwards")
 
 
 def make_card(

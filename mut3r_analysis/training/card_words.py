@@ -12,6 +12,27 @@ _RELATIVE = {"rpe_rotation": "RPE rotation", "rpe_translation": "RPE translation
 _CURVE_SHORT = {**_RELATIVE, "depth": "depth"}
 _CURVE_LONG = {**_RELATIVE, "ate": "ATE"}
 
+_BOUND = ("bound", "passes", "fails")
+_TARGETS = {
+    "before training": (
+        "Set before training; {} reached. Held-out scenes, moving objects among them; 95 % "
+        "bootstrap intervals over clips in brackets.",
+        ("target", "reached", "**missed**"),
+    ),
+    "from earlier weights": (
+        "Set from readings of earlier weights of this model, before any later weights or these "
+        "scenes had been read: other attention cells, put to the same bounds. {} pass.",
+        _BOUND,
+    ),
+    "afterwards": (
+        "Not set before: the attention cell that one half of the clips chose, measured on the "
+        "other half and put to the same bounds afterwards. {} pass.",
+        _BOUND,
+    ),
+}
+TARGETS_SET = tuple(_TARGETS)
+"""When what a target measures was named; only what was named first is a target."""
+
 
 def card_text(card: dict[str, Any]) -> str:
     """Return the Markdown of a card made by :func:`~mut3r_analysis.training.card.make_card`."""
@@ -52,40 +73,18 @@ on {cost["threads"]} CPU thread(s)"""
 
 
 def _targets(card: dict[str, Any]) -> str:
-    declared, later, found = (
-        [each for each in card["targets"] if each["set"] == when]
-        for when in ("before training", "from earlier weights", "afterwards")
-    )
-
-    def rows(targets: list[dict[str, Any]], words: tuple[str, str]) -> list[list[str]]:
-        return [
-            [each["target"], _interval(each["value"]), words[0] if each["reached"] else words[1]]
-            for each in targets
+    parts = ["## Targets"]
+    for when, (said, (head, met, unmet)) in _TARGETS.items():
+        held = [each for each in card["targets"] if each["set"] == when]
+        if not held:
+            continue
+        reached = sum(each["reached"] for each in held)
+        rows = [
+            [each["target"], _interval(each["value"]), met if each["reached"] else unmet]
+            for each in held
         ]
-
-    reached = sum(each["reached"] for each in declared)
-    text = (
-        f"## Targets\n\nSet before training; {reached} of {len(declared)} reached. Held-out "
-        f"scenes, moving objects among them; 95 % bootstrap intervals over clips in brackets.\n\n"
-        + _table(["target", "value", ""], rows(declared, ("reached", "**missed**")))
-    )
-    if later:
-        passed = sum(each["reached"] for each in later)
-        text += (
-            "\n\nSet from readings of earlier weights of this model, before any later weights or "
-            "these scenes had been read: other attention cells, put to the same bounds. "
-            f"{passed} of {len(later)} pass.\n\n"
-            + _table(["bound", "value", ""], rows(later, ("passes", "fails")))
-        )
-    if found:
-        beyond = sum(each["reached"] for each in found)
-        text += (
-            "\n\nNot set before: the attention cell that one half of the clips chose, measured on "
-            "the other half and put to the same bounds afterwards. "
-            f"{beyond} of {len(found)} pass.\n\n"
-            + _table(["bound", "value", ""], rows(found, ("passes", "fails")))
-        )
-    return text
+        parts += [said.format(f"{reached} of {len(held)}"), _table([head, "value", ""], rows)]
+    return "\n\n".join(parts)
 
 
 def _training(card: dict[str, Any]) -> str:

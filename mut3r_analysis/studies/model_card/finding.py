@@ -8,7 +8,7 @@ import xarray as xr
 from mut3r_analysis.studies.finding import Finding, finite
 from mut3r_analysis.studies.model_card.tables import AGAINST, RATIOS, curve, targets
 from mut3r_analysis.training.card import strongest
-from mut3r_analysis.training.card_words import cell_name
+from mut3r_analysis.training.card_words import TARGETS_SET, cell_name
 
 QUESTION = "What has this model learned, and what has it not?"
 CUE_QUESTION = "Does its attention show motion?"
@@ -19,7 +19,7 @@ _CHANCE = 0.5
 def learned(card: Mapping[str, Any]) -> Finding:
     """Say which targets are reached, and where the model stands beside what knows nothing."""
     held = targets(card)
-    declared = held.isel(target=held["set"].values == "before training")
+    declared = held.isel(target=held["set"].values == TARGETS_SET[0])
     reached = [str(name) for name in declared["target"].values[declared["reached"].values]]
     short, long = (card["scores"]["moving"][length]["model"] for length in ("2", "8"))
     turned, moved = (
