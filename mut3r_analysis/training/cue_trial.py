@@ -46,21 +46,21 @@ from mut3r_analysis.training.separation import (
     without,
 )
 
-DECLARED: tuple[tuple[str, str, int, int], ...] = (
-    ("image_to_state", "max_weight", 2, +1),
-    ("image_to_state", "entropy", 2, -1),
-    ("image_self", "entropy", 2, +1),
-    ("image_self", "logit_mean", 2, -1),
-    ("state_to_image", "received", 2, -1),
-    ("state_to_image", "received_logit", 2, -1),
+DECLARED: tuple[tuple[Cell, int], ...] = (
+    (Cell("image_to_state", "max_weight", 2), +1),
+    (Cell("image_to_state", "entropy", 2), -1),
+    (Cell("image_self", "entropy", 2), +1),
+    (Cell("image_self", "logit_mean", 2), -1),
+    (Cell("state_to_image", "received", 2), -1),
+    (Cell("state_to_image", "received_logit", 2), -1),
 )
-"""Kind, statistic, layer (mean over heads) and sign: the two that a prototype of this model showed,
+"""Cells (means over heads) and their signs: the two that a prototype of this model showed,
 the readings "dispersed attention means dynamic" and "weakly attended means dynamic"."""
 
-DECLARED_LATER: tuple[tuple[str, str, int, int], ...] = (
-    ("image_self", "received_logit", 4, -1),
-    ("state_to_image", "received_logit", 4, -1),
-    ("image_self", "received_logit", 3, -1),
+DECLARED_LATER: tuple[tuple[Cell, int], ...] = (
+    (Cell("image_self", "received_logit", 4), -1),
+    (Cell("state_to_image", "received_logit", 4), -1),
+    (Cell("image_self", "received_logit", 3), -1),
 )
 """The same of cells that the bundled model showed at step 20,880, written down before any weights
 trained since had been read: patches that others meet with low logits, past the middle of the
@@ -135,7 +135,7 @@ def cue_test(
     InvalidArgument
         When the model has too few decoder layers for the declared cells.
     """
-    deepest = max(layer for _, _, layer, _ in (*DECLARED, *DECLARED_LATER))
+    deepest = max(cell.layer for cell, _ in (*DECLARED, *DECLARED_LATER))
     if model.config.dec_depth <= deepest:
         raise InvalidArgument(
             f"the cue test reads decoder layers 0 to {deepest}; this model has only "
@@ -159,15 +159,14 @@ def cue_test(
     found |= _tables(seen, twin, halves)
     found["cells"] = _every_cell(seen, twin, halves)
 
-    def elsewhere(cells: list[tuple[Cell, int]], first: int) -> list[dict[str, Any]]:
+    def elsewhere(cells: tuple[tuple[Cell, int], ...], first: int) -> list[dict[str, Any]]:
         return _rows(model, scenes_with_twins(moving, size, clips, frames, first=first), cells)
 
     best = found["best"]
     head = -1 if best["head"] == "mean" else best["head"]
     chosen = Cell(best["kind"], best["statistic"], best["layer"], head)
-    found["again"] = elsewhere([(chosen, best["sign"])], clips)[0]
-    later = [(Cell(kind, name, layer, -1), sign) for kind, name, layer, sign in DECLARED_LATER]
-    found["declared_later"] = elsewhere(later, 2 * clips)
+    found["again"] = elsewhere(((chosen, best["sign"]),), clips)[0]
+    found["declared_later"] = elsewhere(DECLARED_LATER, 2 * clips)
     untrained = _tables(observe(control, scenes.image), observe(control, frozen.image), halves)
     found["untrained"] = {"best": untrained["best"], "declared": untrained["declared"]}
     found["controls"] = {
@@ -205,16 +204,14 @@ def _tables(seen: Observation, twin: Observation, halves: Halves) -> dict[str, A
         groups.setdefault((cell.kind, cell.statistic), []).append(number)
     historic = [n for n, cell in enumerate(seen.cells) if cell.kind != "encoder_self"]
     return {
-        "declared": [
-            row(index[Cell(kind, name, layer, -1)], sign) for kind, name, layer, sign in DECLARED
-        ],
+        "declared": [row(index[cell], sign) for cell, sign in DECLARED],
         "by_statistic": [best(group) for group in groups.values()],
         "best": best(historic),
     }
 
 
 def _rows(
-    model: CUT3R, clips_and_twins: tuple[Clips, Clips], cells: list[tuple[Cell, int]]
+    model: CUT3R, clips_and_twins: tuple[Clips, Clips], cells: tuple[tuple[Cell, int], ...]
 ) -> list[dict[str, Any]]:
     """Measure cells with their signs on clips and twins that had no part in their choice."""
     scenes, frozen = clips_and_twins

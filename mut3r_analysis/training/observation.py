@@ -24,7 +24,7 @@ class Cell:
     kind: str
     statistic: str
     layer: int
-    head: int
+    head: int = -1
 
     def __str__(self) -> str:
         head = "mean" if self.head < 0 else str(self.head)

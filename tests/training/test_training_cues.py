@@ -125,8 +125,9 @@ def test_the_cue_test_finds_nothing_in_an_untrained_model(model):
     cell = ("kind", "statistic", "layer", "head", "sign")
     assert all(found["again"][name] == found["best"][name] for name in cell)
     assert found["again"]["objects"] != found["best"]["objects"]
-    later = [tuple(row[name] for name in cell if name != "head") for row in tables[1]]
-    assert later == list(DECLARED_LATER)
+    for row, (later, sign) in zip(tables[1], DECLARED_LATER, strict=True):
+        declared = (later.kind, later.statistic, later.layer, "mean", sign)
+        assert tuple(row[name] for name in cell) == declared
     encoder = [row for row in found["by_statistic"] if row["kind"] == "encoder_self"]
     assert all(row["twin"][0] == 0.5 and row["twin_change"][0] == 0 for row in encoder)
     assert len(found["probe"]) == RECIPE.model.dec_depth
