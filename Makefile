@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
-# Installed first and by exact version: a looser request may bring several GB of CUDA packages.
+# Installed first, so that another build can be asked for, with pip's own options, where the default
+# one brings several GB of CUDA packages that are not wanted.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -5,8 +5,10 @@ import shutil
 import sys
 from pathlib import Path
 
+from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.errors import AlreadyExists
 from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.sequences import open_sequence
 
 NOTEBOOK = "00_quickstart"
 
@@ -43,12 +45,15 @@ def demo(
     ------
     AlreadyExists
         When ``quickstart.zarr`` is there and is not the store of a run.
-    MissingFile
-        When the notebook, the checkpoint or the sequence does not exist.
+    MissingFile, InvalidArgument
+        When the notebook, the checkpoint or the sequence does not exist or cannot be one.
     """
     out = Path(out).resolve()
     notebook = find_notebook(NOTEBOOK)
     store, page = out / "quickstart.zarr", out / "quickstart.html"
+    # Before anything is replaced; the notebook opens both again, in a process of its own.
+    load_backbone(backbone, device="cpu")
+    open_sequence(sequence, stop=frames)
     _remove_earlier(store)
     out.mkdir(parents=True, exist_ok=True)
     # The kernel starts in another folder than the caller.

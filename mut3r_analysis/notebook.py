@@ -42,6 +42,14 @@ def find_notebook(name: str) -> Path:
     )
 
 
+def notebook_parameters(path: str | Path) -> list[str]:
+    """Return the names of a notebook's parameters."""
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    return _assigned_names(notebook.cells[_parameters_cell(notebook, Path(path))].source)
+
+
 def execute_notebook(
     path: str | Path,
     parameters: dict[str, Any],

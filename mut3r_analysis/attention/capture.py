@@ -1,22 +1,26 @@
 """What a run records of attention, declared before it starts."""
 
-import json
 import operator
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
 
 from mut3r_analysis.attention.catalogue import STATISTICS
 from mut3r_analysis.attention.sites import CAPTURED_KINDS, DECODER_KINDS
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.specification import Specification, flag
 
 _FLOATS = ("float16", "float32", "float64")
+_ARCHIVES = ("float16", "float32")
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Capture:
+class Capture(Specification):
     """What to record at attention sites; what is not asked for is neither computed nor stored.
 
     Parameters
@@ -24,17 +28,18 @@ class Capture:
     statistics : "all" or collection of str
         Per query: ``logit_mean``, ``logit_variance``, ``logsumexp``, ``entropy``, ``max_weight``,
         ``pose_weight`` (where the keys hold a pose token); per key: ``received``,
-        ``received_logit``. None of them forms the query x key map.
-    sites : collection of str
+        ``received_logit``. None of them forms the query x key map. None or ``()`` takes none.
+    sites : "all" or collection of str
         Site kinds; by default the four of the decoder. ``encoder_self`` and ``head_self`` may be
-        added.
+        added; the latter runs for the output ``points_world`` alone.
     layers, heads : collection of int, optional
-        0-based; None is all. A head index must exist at every captured site.
+        0-based; None is all. A pair names two layers here; ``range(0, 6)`` is the first six. A head
+        index must exist at every captured site.
     frames : collection of int, optional
         Positions in the sequence at which attention is recorded; None is every frame.
-    maps : collection of str
-        Site kinds whose whole logit maps are kept: ``(frame, layer, head, query, key)``. Weights
-        are computed from them on reading.
+    maps : "all" or collection of str
+        Site kinds, of those captured, whose whole logit maps are kept: ``(frame, layer, head,
+        query, key)``. Weights are computed from them on reading.
     archive : bool or {"float16", "float32"}
         Keep rotated queries and keys, from which maps and statistics can be computed later.
         True means float16.
@@ -63,26 +68,21 @@ class Capture:
     budget: Any = None
 
     def __post_init__(self) -> None:
+        sites = _names("sites", self.sites, CAPTURED_KINDS)
         settle = {
-            "statistics": tuple(STATISTICS)
-            if self.statistics == "all"
-            else _names("statistics", self.statistics, tuple(STATISTICS)),
-            "sites": _names("sites", self.sites, CAPTURED_KINDS),
-            "maps": _names("maps", self.maps, CAPTURED_KINDS),
+            "statistics": _names("statistics", self.statistics, tuple(STATISTICS)),
+            "sites": sites,
+            "maps": sites if self.maps == "all" else _names("maps", self.maps, CAPTURED_KINDS),
             "layers": _indices("layers", self.layers),
             "heads": _indices("heads", self.heads),
             "frames": _indices("frames", self.frames),
-            "archive": "float16" if self.archive is True else self.archive,
+            "archive": _archive(self.archive),
+            "state": flag("state", self.state),
+            "dtype": _float_name("dtype", self.dtype, _FLOATS),
             "budget": _bytes(self.budget),
         }
         for name, value in settle.items():
             object.__setattr__(self, name, value)
-        if self.archive not in (False, "float16", "float32"):
-            raise InvalidArgument(
-                f"archive must be True, False, 'float16' or 'float32', got {self.archive!r}"
-            )
-        if self.dtype not in _FLOATS:
-            raise InvalidArgument(f"dtype must be one of {', '.join(_FLOATS)}, got {self.dtype!r}")
         extra = [kind for kind in self.maps if kind not in self.sites]
         if extra:
             raise InvalidArgument(
@@ -95,44 +95,39 @@ class Capture:
         """Whether any attention site has to be probed."""
         return bool(self.sites and (self.statistics or self.maps or self.archive))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON-ready values."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build from :meth:`to_dict`'s output.
-
-        Raises
-        ------
-        InvalidArgument
-            For a field that does not exist.
-        """
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise InvalidArgument(f"unknown capture field(s) {unknown}; known: {known}")
-        return cls(**values)
-
-    def to_json(self) -> str:
-        """Return the specification as one line of JSON."""
-        return json.dumps(self.to_dict(), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Build from :meth:`to_json`'s output."""
-        return cls.from_dict(json.loads(text))
-
 
 def _names(field: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:
-    given = (given,) if isinstance(given, str) else tuple(given)
-    unknown = [name for name in given if name not in known]
+    if given is None:
+        return ()
+    try:
+        names = {given} if isinstance(given, str) else set(given)
+    except TypeError:
+        raise InvalidArgument(
+            f"{field} must be 'all', a name or a collection of names, got {given!r}; "
+            f"known: {', '.join(known)}"
+        ) from None
+    if names == {"all"}:
+        return known
+    unknown = sorted(map(str, names - set(known)))
     if unknown:
-        raise InvalidArgument(f"unknown {field} {unknown}; known: {', '.join(known)}")
-    return tuple(name for name in known if name in given)
+        raise InvalidArgument(f"unknown {field} {unknown}; known: {', '.join(known)} (or 'all')")
+    return tuple(name for name in known if name in names)
+
+
+def _archive(given: Any) -> str | bool:
+    if isinstance(given, bool | np.bool_):
+        return "float16" if given else False
+    return _float_name("archive", given, _ARCHIVES, "True, False, ")
+
+
+def _float_name(field: str, given: Any, known: tuple[str, ...], before: str = "") -> str:
+    """Return the name of a float type given by name, or as NumPy's or torch's type."""
+    if isinstance(given, type) and issubclass(given, np.generic):
+        given = np.dtype(given)
+    name = str(given).removeprefix("torch.")
+    if name not in known:
+        raise InvalidArgument(f"{field} must be one of {before}{', '.join(known)}; got {given!r}")
+    return name
 
 
 def _indices(field: str, given: Iterable[Any] | int | None) -> tuple[int, ...] | None:
@@ -154,13 +149,14 @@ def _bytes(budget: int | str | None) -> int | None:
     if budget is None:
         return None
     if isinstance(budget, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", budget)
-        if match is None or match[2] not in _UNITS:
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", budget)
+        units = _UNITS | {"": 1}
+        if match is None or match[2] not in units:
             raise InvalidArgument(
                 f"budget must be bytes or a text like '2 GiB' (units: {', '.join(_UNITS)}), "
                 f"got {budget!r}"
             )
-        return int(float(match[1]) * _UNITS[match[2]])
-    if isinstance(budget, bool) or not isinstance(budget, int) or budget <= 0:
+        budget = int(float(match[1]) * units[match[2]])
+    if isinstance(budget, bool) or not isinstance(budget, Integral) or budget <= 0:
         raise InvalidArgument(f"budget must be a positive number of bytes, got {budget!r}")
-    return budget
+    return int(budget)

@@ -45,13 +45,16 @@ STATISTICS = {
 
 
 def check_statistics(names: Collection[str]) -> tuple[str, ...]:
-    """Return known statistic names in canonical order.
+    """Return known statistic names in canonical order; one may be given alone, ``"all"`` is all.
 
     Raises
     ------
     InvalidArgument
         For an unknown name; the message lists the known ones.
     """
+    names = (names,) if isinstance(names, str) else names
+    if tuple(names) == ("all",):
+        return tuple(STATISTICS)
     unknown = sorted(set(names) - set(STATISTICS))
     if unknown:
         raise InvalidArgument(

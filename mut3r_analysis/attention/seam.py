@@ -28,7 +28,6 @@ def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    *,
     gate: Gate | None = None,
     probe: Probe | None = None,
 ) -> Tensor:

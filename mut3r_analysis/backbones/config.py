@@ -97,7 +97,7 @@ pose_conf_head, norm_im2_in_dec
 
     def __post_init__(self) -> None:
         for name in ("img_size", "layer_dims", "depth_mode", "conf_mode", "pose_mode"):
-            object.__setattr__(self, name, _as_tuple(getattr(self, name)))
+            object.__setattr__(self, name, _as_tuple(_from_json(getattr(self, name))))
         if len(self.img_size) == 1:
             object.__setattr__(self, "img_size", self.img_size * 2)
         _check_sizes(self)
@@ -130,7 +130,7 @@ pose_conf_head, norm_im2_in_dec
             raise InvalidArgument(
                 f"unknown configuration field(s) {unknown}; known are {sorted(known)}"
             )
-        return cls(**{name: _from_json(value) for name, value in values.items()})
+        return cls(**values)
 
     def to_json(self) -> str:
         """Return the configuration as one line of JSON."""

@@ -17,6 +17,9 @@ from mut3r_analysis.errors import InvalidArgument, MissingFile
 
 _SUFFIX = ".safetensors"
 
+RANDOM_CONFIGURATION = "random:configuration"
+"""Name of a backbone that was made from a configuration; it cannot be loaded by it."""
+
 
 def load_backbone(
     spec: str | Path | CUT3RConfig,
@@ -26,6 +29,7 @@ def load_backbone(
     dtype: torch.dtype | None = None,
     precision: str | None = None,
     preparation: Preparation | None = None,
+    config: CUT3RConfig | None = None,
     seed: int = 0,
 ) -> CUT3R:
     """Load a streaming backbone.
@@ -48,6 +52,8 @@ def load_backbone(
     preparation : Preparation, optional
         How frames are resized and cropped; by default the official demo's rule for the size the
         model was trained at.
+    config : CUT3RConfig, optional
+        Of the model in a checkpoint whose file does not say it.
     seed : int
         For random weights.
 
@@ -69,8 +75,13 @@ def load_backbone(
     chosen = find_precision(precision, dtype, place)
     random_config = _random_config(spec)
     if random_config is not None:
+        if config is not None:
+            raise InvalidArgument(
+                f"config= says what a checkpoint holds, and {spec!r} has none; give the "
+                "configuration itself for random weights: load_backbone(config)"
+            )
         model = random_backbone(random_config, seed=seed, update=update)
-        name = spec if isinstance(spec, str) else "random:configuration"
+        name = spec if isinstance(spec, str) else RANDOM_CONFIGURATION
         identity = f"random weights, seed {seed}, {random_config.to_json()}"
         model.origin = Origin(
             name=name,
@@ -79,7 +90,7 @@ def load_backbone(
         )
     else:
         path = _checkpoint_path(str(spec))
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(path, config=config)
         check_weights(checkpoint.weights, expected_shapes(checkpoint.config))
         with torch.device("meta"):
             model = CUT3R(checkpoint.config, update=update)
@@ -136,14 +147,15 @@ def _bundled_folder() -> Path:
 
 def _checkpoint_path(spec: str) -> Path:
     path = Path(spec).expanduser()
-    if path.exists():
+    if path.is_file():
         return path
     bundled = sorted(file.stem for file in _bundled_folder().glob(f"*{_SUFFIX}"))
     if spec in bundled:
         return data_path("checkpoints", spec + _SUFFIX)
+    what = "it is a folder" if path.is_dir() else "there is no such file"
     near = get_close_matches(spec, bundled, n=1)
     raise MissingFile(
-        f"no checkpoint {spec!r}: there is no such file, and bundled are {bundled or 'none'}"
+        f"no checkpoint {spec!r}: {what}, and bundled are {bundled or 'none'}"
         + (f"; did you mean {near[0]!r}?" if near else "")
         + ". Official checkpoints are linked from the CUT3R repository; give the path of the "
         "downloaded .pth file"

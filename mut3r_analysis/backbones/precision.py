@@ -62,7 +62,13 @@ def find_precision(name: str | None, dtype: torch.dtype | None, device: torch.de
         For an unknown name, a dtype that contradicts it, or TF32 without CUDA.
     """
     if name is None:
-        name = "bfloat16" if dtype is torch.bfloat16 else "float32"
+        of_dtype = {None: "float32", torch.float32: "float32", torch.bfloat16: "bfloat16"}
+        if dtype not in of_dtype:
+            raise InvalidArgument(
+                f"dtype must be torch.float32 or torch.bfloat16, got {dtype!r}; statistics and "
+                "gates are computed in float32 whatever it is"
+            )
+        name = of_dtype[dtype]
     if name not in PRECISIONS:
         choices = "; ".join(f"{item.name!r}: {item.description}" for item in PRECISIONS.values())
         raise InvalidArgument(f"unknown precision {name!r}; choose {choices}")

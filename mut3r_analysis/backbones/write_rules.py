@@ -104,7 +104,7 @@ def ttsa3r_rate(mean_map: Tensor, features: Tensor, proposal: Tensor, history: H
     Tensor
         ``(batch, state_token)`` in (0, 1).
     """
-    change = (proposal.float() - history.proposal.float()).abs().mean(dim=-1)
+    change = (proposal.float() - history.proposal.float()).norm(dim=-1)
     temporal = (change / change.mean(dim=-1, keepdim=True) - 1.5).sigmoid()
     drift = 1 - F.cosine_similarity(features.float(), history.features.float(), dim=-1)
     spatial = (mean_map[..., 1:].abs() * drift[:, None]).amax(dim=-1).sigmoid()
@@ -122,7 +122,8 @@ class WriteRule:
         Makes the probe whose statistic the rate needs.
     restart : bool
         Whether a reset also restarts the pose token: the frame after it uses the learned token and
-        a full write (TTT3R's recurrent path), instead of reading the initial memory (CUT3R).
+        a full write (TTT3R's recurrent path), instead of reading the initial memory (CUT3R, and
+        TTSA3R, whose full write follows from having no previous frame).
     """
 
     name: str
@@ -135,6 +136,6 @@ WRITE_RULES = {
     for rule in (
         WriteRule("cut3r", None, restart=False),
         WriteRule("ttt3r", lambda: MeanLogitMap(keys=True), restart=True),
-        WriteRule("ttsa3r", lambda: MeanLogitMap(keys=False), restart=True),
+        WriteRule("ttsa3r", lambda: MeanLogitMap(keys=False), restart=False),
     )
 }

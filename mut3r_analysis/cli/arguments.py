@@ -1,7 +1,6 @@
 """Arguments that several verbs share, and how they become a backbone, a sequence and a capture."""
 
 import argparse
-import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +62,22 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         "--layers", metavar="A:B", help="half-open range of layers, for example 0:6 (default: all)"
     )
     capture.add_argument(
+        "--heads", nargs="+", type=int, metavar="HEAD", help="heads, 0-based (default: all)"
+    )
+    capture.add_argument(
+        "--record",
+        nargs="+",
+        type=int,
+        metavar="POSITION",
+        help="positions, from 0 in the frames taken, at which attention is recorded (default: all)",
+    )
+    capture.add_argument(
+        "--dtype",
+        default="float32",
+        metavar="TYPE",
+        help="float16, float32 or float64, as which statistics and maps are stored (%(default)s)",
+    )
+    capture.add_argument(
         "--maps", nargs="+", default=[], metavar="KIND", help="site kinds whose maps are kept whole"
     )
     capture.add_argument(
@@ -88,12 +103,14 @@ def read_inputs(args: argparse.Namespace) -> "tuple[CUT3R, xr.Dataset, Capture]"
     from mut3r_analysis.sequences import open_sequence
     from mut3r_analysis.sequences.frames import Selection
 
-    statistics = "all" if args.statistics == ["all"] else args.statistics
     layers = None if args.layers is None else range(*_bounds("--layers", args.layers, 2))
     capture = Capture(
-        statistics=statistics,
+        statistics=args.statistics,
         sites=args.sites,
         layers=layers,
+        heads=args.heads,
+        frames=args.record,
+        dtype=args.dtype,
         maps=args.maps,
         archive=args.archive,
         state=args.state,
@@ -126,13 +143,12 @@ def _named(flag: str, text: str | None, read: Any, presets: dict[str, Any]) -> A
         return None
     if text in presets:
         return presets[text]()
-    try:
-        return read(text)
-    except json.JSONDecodeError:
+    if not text.lstrip().startswith("{"):
         raise InvalidArgument(
             f"{flag} takes {' or '.join(presets)}, or JSON with the fields that differ from the "
             f"default; got {text!r}"
-        ) from None
+        )
+    return read(text)
 
 
 def _bounds(flag: str, text: str, count: int) -> list[int]:

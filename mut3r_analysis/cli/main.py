@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     try:
         return args.run(args)
-    except Mut3rError as error:
+    except (Mut3rError, OSError) as error:
         print(f"mut3r: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("mut3r: interrupted; frames that were done are kept", file=sys.stderr)
+        print("mut3r: interrupted; what was written whole is kept", file=sys.stderr)
         return 130

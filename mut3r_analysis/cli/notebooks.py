@@ -38,13 +38,20 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the verb."""
     from tqdm.auto import tqdm
 
+    from mut3r_analysis.notebook import find_notebook, notebook_parameters
     from mut3r_analysis.notebook_map import execute_all, notebook_map, notebook_names
 
     known = notebook_names()
     names = [name for name in known if not args.names or name.startswith(tuple(args.names))]
-    if not names:
-        raise InvalidArgument(f"no notebook begins with {args.names}; there are {known}")
+    lost = [given for given in args.names if not any(name.startswith(given) for name in known)]
+    if lost:
+        raise InvalidArgument(f"no notebook begins with {lost}; there are {known}")
     parameters = dict(_assignment(text) for text in args.set)
+    held = {parameter for name in names for parameter in notebook_parameters(find_notebook(name))}
+    if unknown := sorted(set(parameters) - held):
+        raise InvalidArgument(
+            f"none of these notebooks has the parameter {unknown}; they have {sorted(held)}"
+        )
     failed = []
     with tqdm(total=len(names), desc="notebooks", unit="notebook") as bar:
         for ended in execute_all(names, args.out, parameters, workers=args.workers):

@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         scores = evaluate(args.runs, args.protocol, truth=args.truth)
     else:
         scores = _evaluate_folders(args)
+    print_scores(scores)
     for path, text in (
         (args.csv, lambda: table(scores).to_csv()),
         (args.csv_frames, lambda: table(scores, per="frame").to_csv()),
@@ -78,7 +79,6 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text(), encoding="utf-8")
-    print_scores(scores)
     return 0
 
 

@@ -16,6 +16,9 @@ OFFICIAL = {"size": 512, "patch": 16}
 """What `PREPARATIONS` say in words, as fields of a `Preparation`."""
 
 FLOW_FRAMES = "frames with optical flow"
+_UNSAID = ("", "images", "video", "array", "dataset")
+"""Kinds of sequences that do not say which data set they are of."""
+
 _OWN = (
     "; for numbers of one's own, dataclasses.replace(protocol, id='mine', preparation='given') "
     "takes runs as they are"
@@ -36,6 +39,24 @@ def recorded_preparation(run: xr.DataTree) -> Preparation | None:
     if None in fields.values() or not fields:
         return None
     return Preparation.from_dict(fields)
+
+
+def check_data_set(protocol: Protocol, run: xr.DataTree) -> None:
+    """Refuse a run of one data set under a protocol of another.
+
+    Frames that were opened as plain images, a video, an array or a Dataset may be of any.
+
+    Raises
+    ------
+    UnmetProtocol
+        Naming both.
+    """
+    kind = (run.attrs.get("sequence") or {}).get("kind", "")
+    if "any" != protocol.dataset != kind and kind not in _UNSAID:
+        raise UnmetProtocol(
+            f"the run is of {kind!r}, {protocol.id} scores {protocol.dataset!r}; its number would "
+            "stand beside those of other sequences"
+        )
 
 
 def check_preparation(protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None) -> None:

@@ -131,6 +131,10 @@ def named_protocols(protocol: str | Protocol) -> tuple[Protocol, ...]:
                 "numbers with the other's"
             )
         return (protocol,)
+    if not isinstance(protocol, str):
+        raise InvalidArgument(
+            f"protocol must be an id such as 'default' or a Protocol, got {protocol!r}"
+        )
     if protocol == "default":
         return tuple(PROTOCOLS[id] for id in DEFAULT)
     return (find_protocol(protocol),)

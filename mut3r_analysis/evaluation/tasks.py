@@ -14,6 +14,7 @@ from mut3r_analysis.evaluation.eligibility import (
     FLOW_FRAMES,
     LacksVariable,
     UnmetProtocol,
+    check_data_set,
     check_preparation,
     keeps_everything,
     protocol_frames,
@@ -40,8 +41,12 @@ def score_run(protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None) ->
     UndefinedMetric
         The metric has no value on this sequence.
     """
+    check_data_set(protocol, run)
     check_preparation(protocol, run, truth)
-    scores = _TASKS[protocol.task](protocol, run, truth, protocol_frames(protocol, run, truth))
+    frames = protocol_frames(protocol, run, truth)
+    if not len(frames):
+        raise UndefinedMetric("no frame of the run is whole")
+    scores = _TASKS[protocol.task](protocol, run, truth, frames)
     return scores.assign_attrs({})
 
 

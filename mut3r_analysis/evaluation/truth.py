@@ -34,6 +34,7 @@ class Truths:
 
     def __init__(self, given: Truth | Mapping[str, Truth] | None, names: list[str]) -> None:
         self._given: dict[str, Truth] = {}
+        self._alone = False
         if isinstance(given, str) and _is_data_set(given):
             self._given = {name: _of_sequence(given, name) for name in names}
         elif isinstance(given, xr.Dataset | str | Path):
@@ -43,6 +44,7 @@ class Truths:
                     "mapping from sequence name to truth, or a data set such as 'sintel:ROOT'"
                 )
             self._given = {names[0]: given}
+            self._alone = True
         elif isinstance(given, Mapping):
             # A Dataset is a Mapping too, which a type checker cannot see is excluded here.
             self._given = dict(cast(Mapping[str, Truth], given))
@@ -58,14 +60,26 @@ class Truths:
             )
 
     def of(self, name: str) -> xr.Dataset | None:
-        """Open the truth of a sequence; None where none was given."""
+        """Open the truth of a sequence; None where none was given.
+
+        Raises
+        ------
+        InvalidArgument
+            When one truth was given, without a name, and it is of another sequence.
+        """
         found = self._given.get(name)
         if found is None:
             return None
         if isinstance(found, str | Path):
             from mut3r_analysis.sequences import open_sequence
 
-            return open_sequence(found)
+            found = open_sequence(found)
+        called = str(found.attrs.get("name", name))
+        if self._alone and called != name:
+            raise InvalidArgument(
+                f"the run is of {name!r} and the truth of {called!r}; where they are the same, say "
+                f"so: truth={{{name!r}: ...}}"
+            )
         if "frame" not in found.coords:
             return found.assign_coords(frame=np.arange(found.sizes["frame"]))
         return found

@@ -36,6 +36,8 @@ def find_variable(run: xr.DataTree, path: str, advice: str) -> xr.DataArray:
     dataset = run[group].to_dataset() if _has_group(run, group) else xr.Dataset()
     held = list(dataset.data_vars)
     if name in held:
+        if 0 in dataset[name].shape:
+            raise InvalidArgument(f"/{path} is empty, with the sizes {dict(dataset[name].sizes)}")
         return dataset[name]
     present = f"/{group} holds {', '.join(map(str, held))}" if held else f"it has no /{group}"
     raise InvalidArgument(f"this run holds no /{path}: {present}. {advice}")

@@ -125,7 +125,9 @@ def _pose() -> Iterator[Protocol]:
             if (step, limit) != (3, 90):
                 yield replace(
                     base, id=f"pose:{name}-{limit}:sim3", expected_frames=None, source=_TTT3R,
-                    frames=replace(base.frames, step=step, limit=limit),
+                    frames=replace(
+                        base.frames, step=step, limit=limit, whole_steps=base is scannet
+                    ),
                 )  # fmt: skip
     for dataset, step, sequences, among in (
         ("dycheck", 10, (), "train frames"),
@@ -148,7 +150,8 @@ def _reconstruction() -> Iterator[Protocol]:
         note="The truth is Depth Anything aligned to COLMAP with refined cameras, not LiDAR, and "
         "its units are not stated to be metres. Distance is between points of the same pixel; "
         "accuracy and completion cannot exceed it, which published tables violate. A median is a "
-        "mean over scenes of medians.",
+        "mean over scenes of medians. The released code takes COLMAP's principal points as they "
+        "are; here pixel centres are integers, half a pixel from there.",
     )  # fmt: skip
 
 
@@ -157,8 +160,9 @@ def _motion() -> Iterator[Protocol]:
         id="motion:davis", task="motion", dataset="davis", sequences=(), frames=FrameSelection(),
         preparation="crop", align="none", reduction="frame-pooled", source=_EASI3R,
         metrics=("region_mean", "region_recall", "boundary_mean", "boundary_recall"),
-        note="Masks at network resolution, all labels merged; a missing prediction counts as an "
-        "empty mask. Without refinement by a segmentation model.",
+        note="Masks at network resolution, all labels merged. The released code counts a missing "
+        "prediction as an empty mask; here it is an error. Without refinement by a segmentation "
+        "model.",
     )  # fmt: skip
     sintel = replace(
         davis, id="motion:sintel", dataset="sintel", source=_MONST3R,

@@ -9,8 +9,7 @@ import hashlib
 import json
 import textwrap
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.alignment import ALIGNMENTS
@@ -18,6 +17,7 @@ from mut3r_analysis.metrics.choices import ALIGN_KINDS
 from mut3r_analysis.metrics.depth import DEPTH_METRICS
 from mut3r_analysis.metrics.reconstruction import MEASURES
 from mut3r_analysis.metrics.reductions import REDUCTIONS
+from mut3r_analysis.specification import Specification, flag, number, whole
 
 MASK_METRICS = (
     "region_mean", "region_recall", "boundary_mean", "boundary_recall", "roc_auc",
@@ -58,25 +58,30 @@ class FrameSelection:
         Every how many.
     limit : int or None
         At most this many after stepping; None for no bound.
+    whole_steps : bool
+        Whether a last frame with fewer than `step` frames from it to the end is left out.
     """
 
     among: str = "all frames"
     start: int = 0
     step: int = 1
     limit: int | None = None
+    whole_steps: bool = False
 
     def __post_init__(self) -> None:
-        if self.start < 0 or self.step < 1 or (self.limit is not None and self.limit < 1):
-            raise InvalidArgument(
-                f"start={self.start}, step={self.step}, limit={self.limit}; "
-                "start counts from 0, step and limit from 1"
-            )
+        for name, low in (("start", 0), ("step", 1)):
+            object.__setattr__(self, name, whole(name, getattr(self, name), low))
+        if self.limit is not None:
+            object.__setattr__(self, "limit", whole("limit", self.limit, 1))
+        object.__setattr__(self, "whole_steps", flag("whole_steps", self.whole_steps))
 
     def indices(self, available: int) -> range:
         """Return the positions used when `available` frames are on disk."""
         stop = available
+        if self.whole_steps:
+            stop -= (available - self.start) % self.step
         if self.limit is not None:
-            stop = min(available, self.start + self.step * (self.limit - 1) + 1)
+            stop = min(stop, self.start + self.step * (self.limit - 1) + 1)
         return range(self.start, max(stop, self.start), self.step)
 
     def describe(self) -> str:
@@ -85,17 +90,17 @@ class FrameSelection:
         if self.start:
             words.append(f"from number {self.start} (0-based)")
         if self.step > 1:
-            words.append(f"every {self.step}")
+            words.append(f"every {self.step}" + (", whole steps" if self.whole_steps else ""))
         if self.limit is not None:
             words.append(f"at most {self.limit}")
         return ", ".join(words)
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Protocol(Specification):
     """One way to compute numbers, complete and comparable.
 
-    Attributes
+    Parameters
     ----------
     id : str
         Name in the catalogue, ``task:sequences:alignment or reduction``.
@@ -130,6 +135,11 @@ class Protocol:
         ``"report"`` or ``"raise"``: what happens to a sequence without a defined value.
     note : str
         What a reader of the number should know.
+
+    Raises
+    ------
+    InvalidArgument
+        When it cannot mean anything; the message says what is allowed.
     """
 
     id: str
@@ -151,6 +161,19 @@ class Protocol:
     note: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("id", "task", "dataset", "source", "note"):
+            if not isinstance(getattr(self, name), str):
+                raise InvalidArgument(f"{name} must be a text, got {getattr(self, name)!r}")
+        for name in ("sequences", "metrics"):
+            object.__setattr__(self, name, self._names(name))
+        object.__setattr__(self, "frames", self._selection())
+        for name in ("rpe_delta", "expected_sequences", "expected_frames"):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole(f"{self.id}: {name}", given, 1))
+        for name in ("maximum", "clip"):
+            if (given := getattr(self, name)) is not None:
+                value = number(f"{self.id}: {name}", given, 0, open_high=True)
+                object.__setattr__(self, name, value)
         if self.task not in TASKS:
             raise InvalidArgument(f"task={self.task!r} is not one of {', '.join(TASKS)}")
         alignments, metrics = TASKS[self.task]
@@ -175,10 +198,31 @@ class Protocol:
             raise InvalidArgument(f"{self.id}: maximum and clip belong to video depth")
         if (self.task == "pose") != (self.rpe_delta is not None):
             raise InvalidArgument(f"{self.id}: rpe_delta belongs to pose, and pose needs it")
-        for name in ("maximum", "clip", "rpe_delta"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InvalidArgument(f"{self.id}: {name}={value}; give a positive number")
+        if 0 in (self.maximum, self.clip):
+            raise InvalidArgument(f"{self.id}: maximum and clip are depths above 0 m, or None")
+
+    def _names(self, field: str) -> tuple[str, ...]:
+        given = getattr(self, field)
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise InvalidArgument(f"{self.id}: {field} must be several names, got {given!r}")
+        names = tuple(given)
+        if not all(isinstance(name, str) for name in names):
+            raise InvalidArgument(f"{self.id}: {field} must be names, got {given!r}")
+        return names
+
+    def _selection(self) -> FrameSelection:
+        given = self.frames
+        if isinstance(given, FrameSelection):
+            return given
+        try:
+            return FrameSelection(**given)
+        except TypeError as error:
+            raise InvalidArgument(
+                f"{self.id}: frames must be a FrameSelection or its fields, got {given!r}"
+            ) from error
+
+    def __str__(self) -> str:
+        return self.describe()
 
     def select(self, names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Split into the given names this protocol scores, in its order, and those it misses.
@@ -190,28 +234,6 @@ class Protocol:
             return tuple(short.values()), ()
         found = tuple(short[name] for name in self.sequences if name in short)
         return found, tuple(name for name in self.sequences if name not in short)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        return asdict(self) | {"sequences": list(self.sequences), "metrics": list(self.metrics)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Protocol":
-        """Rebuild what `to_dict` gave."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise InvalidArgument(f"a protocol has no field {', '.join(unknown)}")
-        try:
-            return cls(
-                **values
-                | {
-                    "sequences": tuple(values["sequences"]),
-                    "metrics": tuple(values["metrics"]),
-                    "frames": FrameSelection(**values["frames"]),
-                }
-            )
-        except (KeyError, TypeError) as error:
-            raise InvalidArgument(f"not a protocol: {error}") from error
 
     @property
     def digest(self) -> str:

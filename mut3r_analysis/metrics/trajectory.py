@@ -17,6 +17,9 @@ from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.similarity import fit_similarity
 from mut3r_analysis.metrics.trajectory_files import associate, order_that_agrees, read_trajectory
 
+_RIGID = 0.05
+"""Most that the determinant of a rotation may differ from one."""
+
 STATISTICS = ("rmse", "mean", "median", "std", "min", "max", "sse")
 
 
@@ -252,6 +255,13 @@ def _pose_pair(
             raise UndefinedMetric(
                 f"{name} has NaN or infinity in {len(bad)} of {len(array)} poses, first at frame "
                 f"{bad[0]}; leave those frames or the sequence out"
+            )
+        turned = np.linalg.det(array[:, :3, :3])
+        if not (np.abs(turned - 1) < _RIGID).all():
+            worst = int(np.abs(turned - 1).argmax())
+            raise UndefinedMetric(
+                f"{name} has poses that are no rigid transforms: the rotation at frame {worst} has "
+                f"determinant {turned[worst]:g}"
             )
         pair.append(array)
     if len(pair[0]) != len(pair[1]):

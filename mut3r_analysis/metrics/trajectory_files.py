@@ -183,8 +183,11 @@ def order_that_agrees(truth: NDArray[np.float64], estimate: NDArray[np.float64])
     Parameters
     ----------
     truth, estimate : ndarray
-        (frame, row, col), associated frame by frame.
+        (frame, row, col), associated frame by frame. Frames where either holds a number that is
+        not finite, as where a camera was lost, are left out.
     """
+    known = np.isfinite(truth).all(axis=(1, 2)) & np.isfinite(estimate).all(axis=(1, 2))
+    truth, estimate = truth[known], estimate[known]
     lag = max(1, len(truth) // 3)
     if len(truth) <= lag:
         return None

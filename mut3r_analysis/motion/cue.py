@@ -15,12 +15,14 @@ from mut3r_analysis.motion.readings import (
     check_site,
 )
 from mut3r_analysis.motion.sources import Source, parse_call
-from mut3r_analysis.motion.specification import (
+from mut3r_analysis.specification import (
     Specification,
+    flag,
     head_indices,
     layer_range,
     number,
     one_of,
+    whole,
 )
 
 NORMALISERS = ("raw", "sigmoid", "zscore", "robust", "minmax", "rank")
@@ -122,6 +124,9 @@ class Cue(Specification):
             "of": self._check_of(),
             "layers": layer_range(self.layers),
             "heads": head_indices(self.heads),
+            "pose": flag("pose", self.pose),
+            "diagonal": flag("diagonal", self.diagonal),
+            "seed": whole("seed", self.seed, 0),
             "sharpness": number("sharpness", self.sharpness, 0, open_high=True),
             "source": str(source),
             "control": self._check_control(),
@@ -144,7 +149,12 @@ class Cue(Specification):
             one_of("of (the reading whose instability is taken)", of, STEADY)
             return of
         if self.reading == MASK:
-            return self.of or "motion_mask"
+            of = "motion_mask" if self.of is None else self.of
+            if not (isinstance(of, str) and of):
+                raise InvalidArgument(
+                    f"of must name a variable (frame, y, x) of the sequence, got {of!r}"
+                )
+            return of
         if self.of is not None:
             raise InvalidArgument(
                 f"of = {self.of!r} has a meaning only for the readings 'instability' and 'mask', "

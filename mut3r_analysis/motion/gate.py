@@ -11,12 +11,13 @@ from mut3r_analysis.motion.realisations import (
     RENORMALISED,
     realisation_name,
 )
-from mut3r_analysis.motion.specification import (
+from mut3r_analysis.specification import (
     Specification,
     head_indices,
     layer_range,
     number,
     one_of,
+    whole,
     within,
 )
 
@@ -96,6 +97,7 @@ class Gate(Specification):
             "heads": head_indices(self.heads),
             "beta": number("beta", self.beta, 0, open_high=True),
             "threshold": number("threshold", self.threshold, 0, 1, open_high=False),
+            "of_depth": None if self.of_depth is None else whole("of_depth", self.of_depth, 1),
         }
         for name, value in settle.items():
             object.__setattr__(self, name, value)

@@ -21,7 +21,7 @@ from mut3r_analysis.motion.site_gates import (
     plain,
     spread_to_unit,
 )
-from mut3r_analysis.motion.specification import known_heads
+from mut3r_analysis.specification import known_heads
 
 
 class SiteExtent(Protocol):

@@ -34,12 +34,16 @@ def check_contrast(values: Tensor) -> None:
     )
     worst = float(spread.nan_to_num(nan=-1.0).min())
     if worst <= LEAST_CONTRAST:
-        found = "not finite" if worst < 0 else f"a relative range of {worst:.1e}"
+        if worst < 0:
+            raise InvalidArgument(
+                "the values of a cue are not finite; check the weights and the frames"
+            )
         raise InvalidArgument(
-            f"a cue without contrast: its values over the patches of a frame have {found} "
-            f"(at least {LEAST_CONTRAST:g} is needed). Normalising would turn rounding noise into "
-            "a mask. An average of softmax weights over keys is constant like this; choose a "
-            "reading that differs between patches, or control='const(0.5)' for a constant score"
+            "a cue without contrast: its values over the patches of a frame have a relative range "
+            f"of {worst:.1e} (at least {LEAST_CONTRAST:g} is needed). Normalising would turn "
+            "rounding noise into a mask. An average of softmax weights over keys is constant like "
+            "this; choose a reading that differs between patches, or control='const(0.5)' for a "
+            "constant score"
         )
 
 

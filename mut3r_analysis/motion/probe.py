@@ -8,7 +8,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.measures import patch_values
 from mut3r_analysis.motion.sources import Source
-from mut3r_analysis.motion.specification import known_heads, within
+from mut3r_analysis.specification import known_heads, within
 
 
 class CueProbe:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.sources import parse_call
-from mut3r_analysis.motion.specification import Specification, number, one_of
+from mut3r_analysis.specification import Specification, flag, number, one_of
 
 READS = ("gated", "probe", "split", "split_rev")
 WRITES = ("gated", "probe", "hold", "mix")
@@ -79,11 +79,11 @@ class Commit(Specification):
     def __post_init__(self) -> None:
         one_of("read", self.read, READS)
         one_of("memory", self.memory, MEMORIES)
-        one_of("masked_mean", self.masked_mean, (False, True))
         one_of("reset_cue", self.reset_cue, ("clear", "keep"))
         one_of("reset_pose", self.reset_pose, (None, "learned", "memory"))
         settle = {
             "write": _write(self.write),
+            "masked_mean": flag("masked_mean", self.masked_mean),
             "rate": _rates(self.rate),
             "warm_up": _count("warm_up", self.warm_up, 0),
             "reset": None if self.reset is None else _count("reset", self.reset, 1),
@@ -148,7 +148,7 @@ class Commit(Specification):
         See :func:`~mut3r_analysis.backbones.write_rules.ttsa3r_rate` for where it differs from the
         authors' code.
         """
-        return cls(**{"rate": "ttsa3r", "reset_pose": "learned"} | changes)
+        return cls(**{"rate": "ttsa3r"} | changes)
 
     def __str__(self) -> str:
         letters = {name: letter for letter, name in _LETTERS.items()}
@@ -273,7 +273,7 @@ def _rates(given: str | Iterable[str]) -> tuple[str, ...]:
 def _count(field: str, given: Any, low: int) -> int:
     try:
         value = int(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = low - 1
     if value < low or float(given) != value:
         raise InvalidArgument(

@@ -8,6 +8,7 @@ from typing import Any, Self
 import xarray as xr
 
 from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.write_rules import WRITE_RULES
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
@@ -112,6 +113,11 @@ class Configuration:
         return self.gate
 
     @property
+    def reads_head(self) -> bool:
+        """Whether the cue reads attention of a dense head."""
+        return self.cue is not None and self.cue.site == "head_self" and self.cue.measured
+
+    @property
     def source(self) -> Source | None:
         """Whose statistics the gates use."""
         return None if self.cue is None else Source.parse(self.cue.source)
@@ -155,10 +161,10 @@ class Configuration:
         if self.cue is not None:
             MotionMeter(self.cue, sizes)
             _check_mask(self.cue, sequence)
-            if self.cue.site == "head_self" and self.cue.measured and not set(outputs) - {"pose"}:
+            if self.reads_head and "points_world" not in outputs:
                 raise InvalidArgument(
-                    "the cue reads head_self, which runs only for dense outputs; ask for 'depth' "
-                    f"or another one beside {list(outputs)}"
+                    "the cue reads head_self, which runs for the output 'points_world' alone; ask "
+                    f"for it beside {list(outputs)}"
                 )
         twice = sorted({"ttt3r", "ttsa3r"} & set(self.commit.rates))
         if backbone.update != "cut3r" and twice:
@@ -166,7 +172,7 @@ class Configuration:
                 f"commit has the rate {twice[0]!r} and the backbone was loaded with "
                 f"update={backbone.update!r}; load it with update='cut3r', or leave out the rate"
             )
-        if backbone.update != "cut3r" and self.commit.reset_pose == "memory":
+        if WRITE_RULES[backbone.update].restart and self.commit.reset_pose == "memory":
             raise InvalidArgument(
                 f"update={backbone.update!r} restarts from the learned pose token; for "
                 f"reset.pose.memory load the backbone with update='cut3r' and use "

@@ -16,8 +16,10 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.readings import INSTABILITY
 from mut3r_analysis.running.branch import Branch, look
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.inputs import check_inputs, identified
 from mut3r_analysis.running.opening import label
 from mut3r_analysis.running.passes import Carried, Outcome
+from mut3r_analysis.running.provenance import frames_digest
 from mut3r_analysis.running.schema import state_group
 from mut3r_analysis.running.streaming import masks_for, prepared
 
@@ -74,6 +76,8 @@ def fork(
     InvalidArgument
         For a frame, backbone or sequence that is not the run's, or for content that does not fit.
     """
+    check_inputs(backbone, sequence, None)
+    sequence = identified(sequence)
     _check_same(run, backbone, sequence)
     names = check_outputs(outputs, backbone.config.rgb_head)
     unknown = sorted(set(names) - {"pose", "depth"})
@@ -91,14 +95,14 @@ def fork(
     given = {"cue": cue, "gate": gate, "commit": commit}
     changes = {name: value for name, value in given.items() if value is not AS_RUN}
     forked = Configuration(**{"cue": base.cue, "gate": base.gate, "commit": base.commit} | changes)
+    branches = []
     for configuration, its in ((base, sequence), (forked, seen)):
-        configuration.check(backbone, its, names)
+        computed = {*names, "points_world"} if configuration.reads_head else names
+        configuration.check(backbone, its, computed)
+        branches.append(Branch(backbone, [configuration], outputs=computed))
     carried = _snapshot(run, backbone, sequence, base, start)
 
-    futures = [
-        (Branch(backbone, [base], outputs=names), sequence, carried),
-        (Branch(backbone, [forked], outputs=names), seen, carried),
-    ]
+    futures = [(branches[0], sequence, carried), (branches[1], seen, carried)]
     # A cue of another kind has no memory of the frames before, and starts to remember here.
     if forked.cue != base.cue:
         branch = futures[1][0]
@@ -132,10 +136,11 @@ def _snapshot(
 ) -> Carried:
     """Return what the run carried into the frame at a position."""
     # The heads are run only where the cue reads them.
-    heads = ("depth",) if base.cue is not None and base.cue.site == "head_self" else ()
+    heads = ("points_world",) if base.reads_head else ()
     branch = Branch(backbone, [base], outputs=heads)
     held = run["state"].to_dataset() if "state" in run.children else xr.Dataset()
-    if start and "tokens" in held and not _remembers(backbone, base):
+    whole = start and "tokens" in held and start <= held.sizes["frame"]
+    if whole and not _remembers(backbone, base):
         return branch.carry(*_held_state(held, backbone, base, start))
     carried = branch.start()
     for position in range(start):
@@ -261,10 +266,7 @@ def _check_same(run: xr.DataTree, backbone: CUT3R, sequence: xr.Dataset) -> None
             f"not of {backbone.origin.name!r} with update={backbone.update!r}; load that one"
         )
     known = run.attrs["sequence"]
-    if (known["sha256"], run.attrs["frames"]) != (
-        str(sequence.attrs.get("sha256", "")),
-        sequence.sizes["frame"],
-    ):
+    if known["frames_sha256"] != frames_digest(sequence):
         raise InvalidArgument(
             f"the run is of {run.attrs['frames']} frames of {known['name']!r}, and these are "
             "others; open the sequence as it was run"

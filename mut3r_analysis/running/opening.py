@@ -55,7 +55,7 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
     """
     _check_chunks(chunks)
     if isinstance(path, str | Path):
-        location = Path(path)
+        location = Path(path).expanduser()
         if not location.exists():
             raise MissingFile(f"no run at {location}")
         store: Store = LocalStore(location, read_only=True)
@@ -74,6 +74,12 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
         raise StoreError(
             f"{location} {found}, this package reads version {FORMAT_VERSION}; "
             "run the sequence again, or use the package version named in its attributes"
+        )
+    lacking = [name for name in ("frames", "frames_complete", "sequence") if name not in tree.attrs]
+    if lacking or "prediction" not in tree.children:
+        raise StoreError(
+            f"{location} is damaged: it has no {', '.join(lacking) or 'group /prediction'}; run "
+            "the sequence again"
         )
     frames, complete = tree.attrs["frames"], tree.attrs["frames_complete"]
     if complete < frames:
@@ -94,7 +100,9 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
             dataset = dataset.isel(frame=slice(0, len(kept)))
         dataset = label(dataset.assign(derived_variables(dataset, str(node.name))))
         nodes[node.path] = dataset if chunks is None else _blocks(dataset)
-    opened = xr.DataTree.from_dict(nodes, name=str(tree.attrs["sequence"]["name"]))
+    # The path of a node in a tree is made of names, which so cannot hold a slash.
+    name = str(tree.attrs["sequence"]["name"]).replace("/", "_")
+    opened = xr.DataTree.from_dict(nodes, name=name)
     opened.set_close(tree.close)
     return opened
 
@@ -115,9 +123,12 @@ def label(dataset: xr.Dataset) -> xr.Dataset:
         names = [f"{prefix}{part}" for part in ("token", "patch_row", "patch_col")]
         if all(name in dataset.coords for name in names):
             attrs = {name: dict(dataset[name].attrs) for name in names}
+            dim = dataset[names[0]].dims[0]
             dataset = dataset.set_xindex(names, PandasMultiIndex)
             for name in names:
                 dataset[name].attrs.update(attrs[name])
+            tokens = f"token, as its role, row and column: {', '.join(names)}"
+            dataset[dim].attrs.update(long_name=tokens, units="1", source="layout")
     return dataset
 
 

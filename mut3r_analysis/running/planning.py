@@ -22,6 +22,7 @@ from mut3r_analysis.motion.meter import CueMeasured
 from mut3r_analysis.motion.probe import CueProbe
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.inputs import check_inputs
 from mut3r_analysis.running.provenance import provenance
 from mut3r_analysis.running.schema import run_schema
 from mut3r_analysis.running.store import block_length, create_store, stored_bytes
@@ -124,6 +125,7 @@ def plan(
     InvalidArgument
         For anything that `run` would refuse.
     """
+    check_inputs(backbone, sequence, capture)
     names = check_outputs(outputs, backbone.config.rgb_head)
     configuration = Configuration(cue=cue, gate=gate, commit=commit)
     configuration.check(backbone, sequence, names)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -18,6 +19,15 @@ FORMAT_VERSION = 1
 def timestamp() -> str:
     """Return the time now, UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def frames_digest(sequence: xr.Dataset) -> str:
+    """Return a digest of a sequence's contents and of the frames that are left of it, in order.
+
+    The sequence's own digest stays what it was when frames are selected after opening.
+    """
+    frames = sequence["frame"].values.tolist()
+    return sha256(f"{sequence.attrs['sha256']} {frames}\n".encode()).hexdigest()
 
 
 def provenance(
@@ -42,7 +52,8 @@ def provenance(
             "preparation": backbone.preparation.to_dict(),
         },
         "sequence": {
-            name: str(sequence.attrs.get(name, "")) for name in ("name", "kind", "source", "sha256")
+            **{name: str(sequence.attrs[name]) for name in ("name", "kind", "source", "sha256")},
+            "frames_sha256": frames_digest(sequence),
         },
         "frames": sequence.sizes["frame"],
         "frames_complete": 0,

@@ -1,5 +1,6 @@
 """What a run records of each frame: group -> name -> array without the frame dimension."""
 
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -129,8 +130,12 @@ def known_truth(backbone: CUT3R, frame: xr.Dataset) -> dict[str, np.ndarray]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory used so far, in bytes: of a CUDA device, or of the process."""
+    """Return the most memory used so far, in bytes: on a CUDA device, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    memory = psutil.Process().memory_info()
-    return int(getattr(memory, "peak_wset", memory.rss))
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -19,6 +19,7 @@ from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.motion.probe import CueProbe
 from mut3r_analysis.motion.sources import Source
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.sequences.model import label
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +114,7 @@ def run_schema(
     """
     height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
     grid = backbone.config.patch_grid(height, width)
+    sequence = label(sequence, str(sequence.attrs.get("source", "dataset in memory")))
     frames = sequence["frame"].values
     schema: Schema = {}
 
@@ -124,7 +126,8 @@ def run_schema(
 
     _prediction(group("prediction"), backbone, outputs, height, width)
     if capture is not None and capture.records_attention:
-        _attention(group, backbone, capture, len(frames), grid, configuration.captured_pass)
+        read = configuration.captured_pass
+        _attention(group, backbone, capture, len(frames), grid, read, outputs)
     if configuration.cue is not None:
         _cue(group("cue"), backbone, configuration.cue, configuration.acting_gate, grid)
     _state(group("state"), backbone, keep=capture is not None and capture.state)
@@ -194,6 +197,7 @@ def _attention(
     frames: int,
     grid: tuple[int, int],
     captured_pass: str,
+    outputs: Collection[str],
 ) -> None:
     positions = np.arange(frames)
     if capture.frames is not None:
@@ -202,6 +206,11 @@ def _attention(
     for kind in capture.sites:
         size = backbone.site_sizes()[kind]
         layers = np.arange(size.layers) if capture.layers is None else np.array(capture.layers)
+        if kind == "head_self" and "points_world" not in outputs:
+            raise InvalidArgument(
+                "head_self runs for the output 'points_world' alone; ask for it beside "
+                f"{list(outputs)}, or leave the site out"
+            )
         if kind in ("encoder_self", "head_self"):
             layers = layers[layers < size.layers]
             if not len(layers):
@@ -313,10 +322,11 @@ def _truth(group: Group, sequence: xr.Dataset, height: int, width: int) -> None:
                 name,
                 sizes,
                 known.dtype,
-                known.attrs.get("long_name", name),
-                known.attrs.get("units", "1"),
-                known.attrs.get("source", "sequence"),
+                *(known.attrs[label] for label in ("long_name", "units", "source")),
             )
+    if "motion_known" in sequence.coords:
+        text = "whether the frame has a true motion mask; it is empty where not"
+        group.coordinate("motion_known", "frame", sequence["motion_known"].values, text)
 
 
 def _check_indices(field: str, indices: np.ndarray, count: int, what: str) -> None:

@@ -1,10 +1,11 @@
 """The loop over frames: everything asked for is computed and stored, nothing is kept."""
 
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +25,7 @@ from mut3r_analysis.running.branch import Branch, look
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.grouping import grouped
+from mut3r_analysis.running.inputs import check_inputs, identified
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.running.planning import plan
 from mut3r_analysis.running.provenance import provenance, timestamp
@@ -52,7 +54,7 @@ def run(
     ----------
     backbone : CUT3R
     sequence : xarray.Dataset
-        From :func:`~mut3r_analysis.open_sequence`.
+        From :func:`~mut3r_analysis.open_sequence`; any other is read once more, for its digest.
     cue : Cue, optional
         How motion is scored. Without a gate it is measured in the plain pass and recorded.
     gate : Gate, optional
@@ -155,17 +157,20 @@ def _run(
     places: Sequence[str | Path | None],
     progress: bool,
 ) -> list[xr.DataTree]:
+    check_inputs(backbone, sequence, capture)
     names = check_outputs(outputs, backbone.config.rgb_head)
     for configuration in configurations:
         configuration.check(backbone, sequence, names)
         _check_budget(backbone, sequence, configuration, capture, names)
+    places = [None if place is None else Path(place).expanduser() for place in places]
+    for place in places:
+        if place is not None:
+            check_free(place)
+    sequence = identified(sequence)
     schemas = [
         run_schema(backbone, sequence, capture, names, configuration)
         for configuration in configurations
     ]
-    for place in places:
-        if place is not None:
-            check_free(place)
     roots, writers = [], []
     for configuration, schema, place in zip(configurations, schemas, places, strict=True):
         attrs = provenance(backbone, sequence, capture, configuration, names)
@@ -173,21 +178,39 @@ def _run(
         roots.append(root)
         writers.append(BlockWriter(root, schema, block))
     frames = _frames(configurations, backbone, sequence, schemas, capture, names, progress)
+    done = 0
     with _termination_as_interrupt():
         try:
             for position, found in enumerate(frames):
                 for writer, values in zip(writers, found, strict=True):
                     writer.add(position, values)
+                done = position + 1
         finally:
-            # Also after an interrupt or an unreadable frame: what is done is worth keeping.
-            for writer in writers:
-                writer.flush()
+            # Also after an interrupt or an unreadable frame: what is done is worth keeping, and
+            # nothing done must not stand in the way of the next try.
+            if done:
+                _flush(writers)
+            else:
+                _remove(places)
     for root in roots:
         root.attrs.update({"complete": True, "finished": timestamp()})
     return [
         open_run(root.store if place is None else place)
         for root, place in zip(roots, places, strict=True)
     ]
+
+
+def _flush(writers: Sequence[BlockWriter]) -> None:
+    """Let every writer write what it holds, also when one of them fails."""
+    with ExitStack() as stack:
+        for writer in reversed(writers):
+            stack.callback(writer.flush)
+
+
+def _remove(places: Sequence[Path | None]) -> None:
+    for place in places:
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _check_budget(

@@ -76,8 +76,8 @@ def open_sequence(
     array([1, 4, 7])
     """
     selection = Selection(start, stop, stride)
-    if isinstance(source, str) and not os.path.exists(source):
-        prefixed = split_prefix(source)
+    if isinstance(source, str | Path) and not os.path.exists(source):
+        prefixed = split_prefix(str(source))
         if prefixed is not None:
             opened = find_opener(prefixed.prefix)(prefixed.rest)
             opened.attrs.setdefault("kind", prefixed.prefix)

@@ -3,8 +3,10 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.cue import Cue
@@ -74,17 +76,23 @@ class Axes:
         return cls({"configuration": tuple(chosen)}, found)
 
 
-def label_of(value: Any) -> Label | None:
-    """Return the label of a value of an axis; None where it needs one to be given."""
+def label_of(value: Any, *, layers: bool = False) -> Label | None:
+    """Return the label of a value of an axis; None where it needs one to be given.
+
+    A pair is a half-open range where it names `layers`, and a list of two anywhere else.
+    """
     if value is None:
         return "none"
-    if isinstance(value, str | bool):
+    if isinstance(value, str | bool | np.bool_):
         return str(value)
+    if isinstance(value, Integral):
+        return int(value)
     if isinstance(value, Real):
-        return float(value) if isinstance(value, float) else int(value)  # type: ignore[call-overload]
+        # The shortest number that is the same one in its own precision: 0.2, not 0.2000000030.
+        return float(str(value))
     if isinstance(value, range) and value.step == 1:
         return f"[{value.start}, {value.stop})"
-    if isinstance(value, tuple | list) and len(value) == 2 and all(type(x) is int for x in value):
+    if layers and isinstance(value, tuple | list) and len(value) == 2:
         return f"[{value[0]}, {value[1]})"
     text = str(value)
     return text if len(text) <= 24 else None
@@ -95,7 +103,7 @@ def _labelled(key: str, values: Any) -> dict[Label, Any]:
         found = dict(values)
     elif isinstance(values, Iterable) and not isinstance(values, str):
         listed = list(values)
-        labels = [label_of(value) for value in listed]
+        labels = [label_of(value, layers=key.endswith(".layers")) for value in listed]
         labels = [f"{key} {i}" if text is None else text for i, text in enumerate(labels)]
         repeated = sorted({str(text) for text in labels if labels.count(text) > 1})
         if repeated:

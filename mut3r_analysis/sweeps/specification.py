@@ -82,6 +82,11 @@ def _read(name: str, value: Any) -> Any:
         if isinstance(value, list):
             return [_configuration(item) for item in value]
         return {label: _configuration(item) for label, item in _mapping(name, value).items()}
+    if name == "frames" and not isinstance(value, str):
+        raise InvalidArgument(
+            f"frames takes START:STOP:STRIDE in quotes, as '0:8:2', got {value!r}; unquoted, YAML "
+            "reads it as one number"
+        )
     return value
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.backbones.loading import RANDOM_CONFIGURATION
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.running.configuration import Configuration
@@ -65,6 +66,11 @@ class Unit:
                 f"{self.sequence.name!r} is a Dataset in memory, which other processes cannot "
                 "open; give a name or a path, or run the sweep in this process (workers=0, no "
                 "client)"
+            )
+        if self.backbone.spec == RANDOM_CONFIGURATION:
+            raise InvalidArgument(
+                "a backbone made from a configuration cannot be loaded by other processes; save it "
+                "as a checkpoint, or run the sweep in this process (workers=0, no client)"
             )
 
     def __str__(self) -> str:

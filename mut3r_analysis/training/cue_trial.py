@@ -54,7 +54,7 @@ DECLARED: tuple[tuple[Cell, int], ...] = (
     (Cell("state_to_image", "received", 2), -1),
     (Cell("state_to_image", "received_logit", 2), -1),
 )
-"""Cells (means over heads) and their signs: the two that a prototype of this model showed,
+"""Cells (means over heads) and their signs: the two that a smaller model had shown,
 the readings "dispersed attention means dynamic" and "weakly attended means dynamic"."""
 
 DECLARED_LATER: tuple[tuple[Cell, int], ...] = (

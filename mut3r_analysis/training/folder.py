@@ -40,12 +40,15 @@ def load_state(folder: Path, identity: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        state = torch.load(path, weights_only=True)
+        # Optimisers and models move what they load to where they are.
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        recipe = state["recipe"]
     except Exception as error:
         raise UnreadableFile(
-            f"cannot read {path}: {error}. Delete it to begin again, or restore it"
+            f"{path} is not the state of a training: {error}. Restore it, or delete it to begin "
+            "again"
         ) from error
-    if state["recipe"] != identity:
+    if recipe != identity:
         raise InvalidArgument(
             f"{folder} holds the training of another recipe (or of this one before it was "
             f"changed); give another folder, or delete this one to begin again"

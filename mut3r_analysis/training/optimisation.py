@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mut3r_analysis.errors import Mut3rError
 from mut3r_analysis.training.recipe import Recipe
 
 UNTRAINED = ("patch_embed_ray_map", "enc_blocks_ray_map", "enc_norm_ray_map", "masked_")
@@ -53,8 +54,19 @@ class Optimisers:
                 group["peak"] = group["lr"]
 
     def step(self, number: int) -> float:
-        """Take the 0-based step `number` with the gradients there are; return their norm."""
+        """Take the 0-based step `number` with the gradients there are; return their norm.
+
+        Raises
+        ------
+        Diverged
+            When the gradients are not finite; no weight has been changed then.
+        """
         norm = nn.utils.clip_grad_norm_(self.weights, self.recipe.optimiser.clip or float("inf"))
+        if not norm.isfinite():
+            raise Diverged(
+                f"the gradients of step {number} are not finite; the state that was saved last is "
+                "whole. Lower the rate in the recipe, or clip gradients"
+            )
         share = self.recipe.rate_at(number)
         for optimiser in self.each:
             for group in optimiser.param_groups:
@@ -71,6 +83,10 @@ class Optimisers:
         """Restore :meth:`state_dict`."""
         for optimiser, state in zip(self.each, states, strict=True):
             optimiser.load_state_dict(state)
+
+
+class Diverged(Mut3rError, ArithmeticError):
+    """A training whose gradients are no numbers any more."""
 
 
 def split_weights(model: nn.Module, helpers: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

@@ -122,7 +122,7 @@ def write_glb(
         "bufferViews": views,
         "buffers": [{"byteLength": len(binary)}],
     }
-    text = json.dumps(document, separators=(",", ":")).encode()
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
     total = 12 + 8 + len(text) + 8 + len(binary)
     path = Path(path)

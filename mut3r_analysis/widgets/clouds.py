@@ -66,7 +66,8 @@ def true_cloud(run: xr.DataTree, frame: int, stride: int) -> Cloud | None:
     Returns
     -------
     Cloud or None
-        None when depth, pose or intrinsics are not known.
+        None when depth, pose or intrinsics are not known; without points where the camera of this
+        frame was lost.
     """
     if TRUTH not in run.children:
         return None
@@ -82,6 +83,8 @@ def true_cloud(run: xr.DataTree, frame: int, stride: int) -> Cloud | None:
     row, column = np.nonzero(keep)
     rays = np.stack([column, row, np.ones_like(row)], -1) @ np.linalg.inv(matrix).T
     camera = pose[list(truth["frame"].values).index(frame)]
+    if not np.isfinite(camera).all():
+        return Cloud(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
     points = (rays * depth[keep][:, None]) @ camera[:3, :3].T + camera[:3, 3]
     return Cloud(points.astype(np.float32), np.flatnonzero(keep))
 
@@ -104,6 +107,11 @@ def true_poses(run: xr.DataTree) -> np.ndarray | None:
     if not np.isfinite(truth[0]).all():
         return None
     return predicted[0] @ np.linalg.inv(truth[0]) @ truth
+
+
+def whole_frusta(edges: np.ndarray) -> np.ndarray:
+    """Leave out the frusta ``(frame, edge, end, xyz)`` of frames whose camera was lost."""
+    return edges[np.isfinite(edges).all(axis=(1, 2, 3))]
 
 
 def frusta(poses: np.ndarray, slopes: tuple[float, float], reach: float) -> np.ndarray:

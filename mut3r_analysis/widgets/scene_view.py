@@ -9,7 +9,7 @@ import numpy as np
 import traitlets
 import xarray as xr
 
-from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.errors import AlreadyExists, InvalidArgument
 from mut3r_analysis.figures.reading import source_line
 from mut3r_analysis.widgets.cloud_files import write_glb, write_ply
 from mut3r_analysis.widgets.clouds import (
@@ -20,6 +20,7 @@ from mut3r_analysis.widgets.clouds import (
     predicted_poses,
     true_cloud,
     true_poses,
+    whole_frusta,
 )
 from mut3r_analysis.widgets.explorer import (
     Answer,
@@ -41,6 +42,8 @@ SOURCE_COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (110, 110, 110))
 _MOST_RUNS = 3
 _MOST_POINTS = 1_000_000
 _GREY = 150
+_MARKS = {".ply": b"ply\n", ".glb": b"glTF"}
+"""How the files begin that a scene may be written to again."""
 
 
 class SceneView(RunExplorer):
@@ -165,18 +168,25 @@ class SceneView(RunExplorer):
         Raises
         ------
         InvalidArgument
-            For another suffix.
+            For another suffix, or when nothing is visible.
+        AlreadyExists
+            When the path holds something else than such a file.
         """
         path = Path(path)
+        if path.suffix not in _MARKS:
+            raise InvalidArgument(f"scenes are written as .ply or .glb, got {str(path)!r}")
+        mark = _MARKS[path.suffix]
+        if path.exists() and not (path.is_file() and path.read_bytes().startswith(mark)):
+            raise AlreadyExists(f"{path} exists and is no {path.suffix} scene; choose another name")
+        if not self.visible:
+            raise InvalidArgument(f"nothing is visible; there are {', '.join(self.held['names'])}")
         clouds = {name: self.cloud(name) for name in self.visible}
         if path.suffix == ".ply":
             positions, colors = zip(*clouds.values(), strict=True)
             return write_ply(path, np.concatenate(positions), np.concatenate(colors))
-        if path.suffix != ".glb":
-            raise InvalidArgument(f"scenes are written as .ply or .glb, got {str(path)!r}")
         shown = [self._frames.index(frame) for frame in self._shown_frames()]
         lines = {
-            f"{name} cameras": (ends[shown], self.source_color(name))
+            f"{name} cameras": (whole_frusta(ends[shown]), self.source_color(name))
             for name in self.visible
             if (ends := self._frusta(name)) is not None
         }

@@ -1,5 +1,6 @@
 """A capture says what is recorded, refuses what cannot be, and round-trips."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,8 +46,19 @@ def test_order_and_form_of_arguments_do_not_matter():
     assert Capture(layers=3).layers == (3,)
 
 
+def test_all_none_and_numpy_values_are_understood():
+    everything = Capture(sites="all", statistics=["all"], maps="all")
+    assert everything.sites == everything.maps == CAPTURED_KINDS
+    assert everything.statistics == tuple(STATISTICS)
+    assert Capture(statistics=None, maps=None) == Capture(statistics=(), maps=())
+    made = Capture(state=np.True_, archive=np.True_, dtype=np.dtype("float16"), layers=np.arange(2))
+    plain = Capture(state=True, archive=True, dtype="float16", layers=(0, 1))
+    assert made.to_json() == plain.to_json()
+
+
 @pytest.mark.parametrize(
-    ("text", "count"), [("2 GiB", 2 * 2**30), ("10MB", 10**7), ("1.5 kB", 1500)]
+    ("text", "count"),
+    [("2 GiB", 2 * 2**30), ("10MB", 10**7), ("1.5 kB", 1500), ("500", 500), (np.int64(7), 7)],
 )
 def test_budget_in_words(text, count):
     assert Capture(budget=text).budget == count
@@ -68,6 +80,9 @@ def test_budget_in_words(text, count):
         ({"budget": 0}, "positive number of bytes"),
         ({"budget": "two gigs"}, "'2 GiB'"),
         ({"budget": True}, "positive number of bytes"),
+        ({"statistics": 5}, "'all', a name or a collection of names"),
+        ({"maps": True}, "'all', a name or a collection of names"),
+        ({"state": "yes"}, "state must be True or False"),
     ],
 )
 def test_refusals_say_what_is_allowed(arguments, message):
@@ -78,6 +93,10 @@ def test_refusals_say_what_is_allowed(arguments, message):
 def test_unknown_fields_in_a_file_are_refused():
     with pytest.raises(InvalidArgument, match="unknown capture field"):
         Capture.from_dict({"statistic": "all"})
+    with pytest.raises(InvalidArgument, match="not the JSON of a capture"):
+        Capture.from_json("nope")
+    with pytest.raises(InvalidArgument, match="an object of its fields"):
+        Capture.from_json("5")
 
 
 def test_sites_have_names():

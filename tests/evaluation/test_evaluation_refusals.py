@@ -37,6 +37,16 @@ def test_depth_wants_resized_frames_and_pose_cropped_ones() -> None:
     assert evaluate(cropped, SINTEL_POSE, truth=sequence).attrs["n_valid"] == 1
 
 
+def test_a_run_of_another_data_set_is_refused_even_where_no_sequences_are_listed() -> None:
+    frames = np.arange(0, 60, 10)
+    run = a_run(a_sequence("spin", frames))
+    assert evaluate(run, "pose:dycheck-stride10:sim3").attrs["n_valid"] == 1
+    run.attrs["sequence"] |= {"kind": "tum"}
+    assert "the run is of 'tum', pose:dycheck-stride10:sim3 scores 'dycheck'" in refusal(
+        run, "pose:dycheck-stride10:sim3"
+    )
+
+
 def test_where_nothing_is_cut_either_rule_is_accepted_if_the_source_size_is_known() -> None:
     sequence = a_sequence("alley_2", size=(96, 128))
     run = a_run(sequence, rule="crop")

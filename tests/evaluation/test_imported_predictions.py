@@ -50,6 +50,20 @@ def test_the_depth_scorers_folder_is_read_in_the_order_of_its_numbers(tmp_path: 
     np.testing.assert_array_equal(run["prediction"]["depth"][4, 2:4, 5], [5, 5])
 
 
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+def test_frames_where_the_true_camera_was_lost_do_not_hide_the_order(
+    tmp_path: Path, lost: float
+) -> None:
+    sequence = a_sequence("room", FRAMES, size=SIZE)
+    write_pose(tmp_path, sequence["pose"].values, "wxyz", depth_maps())
+    known = sequence.copy(deep=True)
+    known["pose"][2] = lost
+    run = import_predictions(tmp_path, sequence=known)
+    np.testing.assert_allclose(run["prediction"]["pose"], sequence["pose"], atol=1e-12)
+    known["pose"][:] = lost
+    assert "imported" in import_predictions(tmp_path, sequence=known).attrs
+
+
 @pytest.mark.parametrize("order", ["wxyz", "xyzw"])
 def test_quaternions_are_detected_by_a_first_pose_that_is_the_identity(
     tmp_path: Path, order: str

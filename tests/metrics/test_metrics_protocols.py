@@ -1,8 +1,8 @@
 """Protocols are data: complete, frozen, round-tripping, and found by name."""
 
 import dataclasses
-import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +17,9 @@ EVERY = list(PROTOCOLS.values())
 
 @pytest.mark.parametrize("one", EVERY, ids=list(PROTOCOLS))
 def test_every_protocol_round_trips_and_describes_itself(one: Protocol) -> None:
-    again = Protocol.from_dict(json.loads(json.dumps(one.to_dict())))
-    assert again == one
+    again = Protocol.from_json(one.to_json())
+    assert again == one == Protocol.from_dict(one.to_dict())
+    assert str(one) == one.describe()
     assert hash(again) == hash(one)
     assert again.digest == one.digest
     card = one.describe()
@@ -76,6 +77,9 @@ class TestWhatTheLiteratureRuns:
         assert list(short.frames.indices(1000))[-1] == 267
         assert list(long.frames.indices(1000))[-1] == 89
         assert list(find("pose:scannet100-stride3-90:sim3").frames.indices(2000))[-1] == 267
+        # The released lists of long ScanNet paths have total // 3 frames: whole steps alone.
+        scannet = find("pose:scannet100-stride3-1000:sim3").frames
+        assert [len(scannet.indices(total)) for total in (2000, 2001, 2002)] == [666, 667, 667]
         assert find("pose:tum8-stride30:sim3").frames.indices(800) == range(0, 800, 30)
 
     def test_scannet_scenes(self) -> None:
@@ -142,6 +146,9 @@ def test_frame_selection_equals_a_slice(
 ) -> None:
     found = FrameSelection(start=start, step=step, limit=limit).indices(available)
     assert list(found) == list(range(available))[start::step][:limit]
+    whole = FrameSelection(start=start, step=step, limit=limit, whole_steps=True)
+    steps = max(available - start, 0) // step
+    assert list(whole.indices(available)) == list(range(available))[start::step][:steps][:limit]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +162,13 @@ def test_frame_selection_equals_a_slice(
         ({"metrics": ("ate",)}, "not among abs_rel"),
         ({"metrics": ()}, "not among abs_rel"),
         ({"sequences": ("a", "a")}, "listed twice"),
-        ({"maximum": -1.0}, "positive"),
+        ({"maximum": -1.0}, r"maximum must be a number in \[0, inf\)"),
+        ({"maximum": "deep"}, r"maximum must be a number in \[0, inf\)"),
+        ({"clip": 0}, "above 0 m"),
+        ({"id": 3}, "id must be a text"),
+        ({"sequences": "alley_1"}, "several names"),
+        ({"frames": {"stride": 2}}, "FrameSelection or its fields"),
+        ({"expected_frames": 1.5}, "whole number from 1"),
         ({"rpe_delta": 1}, "belongs to pose"),
     ],
 )
@@ -164,13 +177,22 @@ def test_impossible_protocols_are_refused(change: dict, words: str) -> None:
         dataclasses.replace(find("video-depth:sintel23:metric"), **change)
 
 
+def test_lists_and_numpy_numbers_make_the_same_protocol() -> None:
+    one = find("video-depth:sintel23:metric")
+    values = {"sequences": list(one.sequences), "maximum": np.float32(70), "metrics": one.metrics}
+    again = dataclasses.replace(one, frames=dataclasses.asdict(one.frames), **values)
+    assert again == one
+    assert hash(again) == hash(one)
+    assert again.to_json() == one.to_json()
+
+
 def test_other_refusals() -> None:
     with pytest.raises(InvalidArgument, match="belong to video depth"):
         dataclasses.replace(find("pose:sintel14:sim3"), clip=70.0)
-    with pytest.raises(InvalidArgument, match="start counts from 0"):
+    with pytest.raises(InvalidArgument, match="step must be a whole number from 1"):
         FrameSelection(step=0)
     values = find("pose:sintel14:sim3").to_dict()
-    with pytest.raises(InvalidArgument, match="no field colour"):
+    with pytest.raises(InvalidArgument, match=r"unknown protocol field\(s\) \['colour'\]"):
         Protocol.from_dict(values | {"colour": 1})
     with pytest.raises(InvalidArgument, match="not a protocol"):
         Protocol.from_dict({"id": "x"})

@@ -303,7 +303,10 @@ def test_a_gated_store_has_the_planned_size_and_the_plan_counts_passes(
         ({"cue": CUE, "gate": m3.Gate(layers=(0, 6))}, r"outside the 4 layers"),
         ({"cue": m3.Cue(layers=(0, 9))}, r"outside the 4 layers"),
         ({"cue": m3.Cue.oracle("blobs")}, r"'blobs'.*it has: motion_mask"),
-        ({"cue": m3.Cue(site="head_self", source="previous"), "outputs": ("pose",)}, "dense"),
+        (
+            {"cue": m3.Cue(site="head_self", source="previous"), "outputs": ("pose", "depth")},
+            "points_world",
+        ),
     ],
 )
 def test_bad_configurations_are_refused_before_anything_is_written(

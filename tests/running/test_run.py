@@ -74,7 +74,7 @@ def test_the_tree_has_the_declared_shape(backbone, sequence, tmp_path):
     assert "pose_weight" in run["attention/image_self"]
     assert "pose_weight" not in run["attention/state_self"]
     for node in run.subtree:
-        for name, variable in node.to_dataset(inherit=False).data_vars.items():
+        for name, variable in node.to_dataset(inherit=False).variables.items():
             assert {"long_name", "units", "source"} <= set(variable.attrs), (node.path, name)
 
 
@@ -146,6 +146,71 @@ def test_encoder_and_head_sites_can_be_captured(backbone, sequence):
     run = quiet(backbone, sequence, capture=m3.Capture(sites=CAPTURED_KINDS))
     assert run["attention/encoder_self/entropy"].sizes["layer"] == backbone.config.enc_depth
     assert run["attention/head_self/entropy"].sizes["layer"] == 2
+    assert np.isfinite(run["attention/head_self/entropy"]).all()
+
+
+def test_the_head_site_needs_the_output_that_runs_it(backbone, sequence, tmp_path):
+    place = tmp_path / "run.zarr"
+    with pytest.raises(InvalidArgument, match="'points_world' alone"):
+        quiet(
+            backbone,
+            sequence,
+            capture=m3.Capture(sites="head_self"),
+            outputs=("pose", "depth"),
+            out=place,
+        )
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"backbone": "tiny"}, r"load_backbone\('tiny'\)"),
+        ({"sequence": "scenes/orbit-03"}, r"open_sequence\('scenes/orbit-03'\)"),
+        ({"capture": "all"}, "capture must be a Capture"),
+    ],
+)
+def test_what_is_not_open_yet_is_refused_with_how_to_open_it(backbone, sequence, given, message):
+    arguments = {"backbone": backbone, "sequence": sequence, "capture": None} | given
+    with pytest.raises(InvalidArgument, match=message):
+        quiet(arguments["backbone"], arguments["sequence"], capture=arguments["capture"])
+
+
+def test_a_dataset_made_by_hand_is_checked_labelled_and_known_again(backbone, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
+    image = (("frame", "y", "x", "rgb"), pixels)
+    depth = (("frame", "y", "x"), np.ones((2, 48, 64), np.float32))
+    run = quiet(backbone, xr.Dataset({"image": image, "depth": depth}), outputs=("pose",))
+    assert run["truth/depth"].attrs["units"] == "m"
+    assert len(run.attrs["sequence"]["sha256"]) == 64
+    place = tmp_path / "run.zarr"
+    for wrong in (
+        xr.Dataset({"image": (image[0], pixels / 255)}),
+        xr.Dataset({"depth": depth}),
+        xr.Dataset({"image": image}).isel(frame=0),
+    ):
+        with pytest.raises(InvalidArgument, match="not a sequence"):
+            quiet(backbone, wrong, out=place)
+        assert not place.exists()
+
+
+def test_frames_selected_after_opening_are_told_apart(backbone, sequence):
+    runs = [
+        quiet(backbone, sequence.isel(frame=part), outputs=("pose",))
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    assert runs[0].attrs["sequence"]["sha256"] == runs[1].attrs["sequence"]["sha256"]
+    digests = {run.attrs["sequence"]["frames_sha256"] for run in runs}
+    assert len(digests) == 2
+    with pytest.raises(InvalidArgument, match="these are others"):
+        m3.fork(runs[0], 0, backbone=backbone, sequence=sequence.isel(frame=slice(1, 3)))
+
+
+def test_a_sequence_may_have_a_slash_in_its_name(backbone, tmp_path):
+    frames = m3.open_sequence(np.zeros((1, 48, 64, 3), np.uint8), name="a/b")
+    place = tmp_path / "run.zarr"
+    quiet(backbone, frames, outputs=("pose",), out=place)
+    assert m3.open_run(place).attrs["sequence"]["name"] == "a/b"
 
 
 @pytest.mark.parametrize(
@@ -350,3 +415,14 @@ def test_memory_does_not_grow_with_frames(backbone):
         return peak
 
     assert peak(60) < 1.5 * peak(15) + 100_000
+
+
+def test_frames_without_a_true_mask_are_not_scored_as_resting(backbone):
+    sequence = m3.open_sequence("scenes/orbit-03", stop=3)
+    sequence["motion_mask"][2] = False
+    known = sequence.assign_coords(motion_known=("frame", [True, True, False]))
+    scores = [
+        m3.evaluate(quiet(backbone, frames, cue=m3.Cue.mut3r()), "default:motion:roc")
+        for frames in (known, sequence)
+    ]
+    assert [int(each["n_frames"][0]) for each in scores] == [2, 3]

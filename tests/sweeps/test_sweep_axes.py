@@ -1,5 +1,6 @@
 """What varies in a sweep, and how its result is labelled."""
 
+import numpy as np
 import pytest
 
 from mut3r_analysis.errors import InvalidArgument
@@ -52,7 +53,10 @@ def test_configurations_may_be_listed_with_labels():
         (2, 2),
         (0.5, 0.5),
         (range(6), "[0, 6)"),
-        ((2, 4), "[2, 4)"),
+        (np.int64(3), 3),
+        (np.float32(0.2), 0.2),
+        (np.float64(0.5), 0.5),
+        ((2, 4), "(2, 4)"),
         ("rw.gp", "rw.gp"),
         (True, "True"),
         (Gate.mut3r(), None),
@@ -61,6 +65,12 @@ def test_configurations_may_be_listed_with_labels():
 def test_values_label_themselves_where_they_can(value, label):
     assert label_of(value) == label
     assert type(label_of(value)) is type(label)
+
+
+def test_a_pair_is_a_range_where_it_names_layers_and_a_list_elsewhere():
+    assert label_of((2, 4), layers=True) == label_of([2, np.int64(4)], layers=True) == "[2, 4)"
+    axes = Axes.of(PLAIN, grid={"gate.heads": [[0, 1], [2, 3]], "gate.layers": [(0, 1)]})
+    assert axes.labels == {"gate_heads": ("[0, 1]", "[2, 3]"), "gate_layers": ("[0, 1)",)}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument
@@ -73,6 +74,7 @@ def export_sequence(
         raise InvalidArgument(
             f"the layout {layout!r} needs {', '.join(lacking)}, but the sequence holds only {held}"
         )
+    _check_poses(sequence)
     root = Path(path).expanduser().absolute()
     if root.exists() and not root.is_dir():
         raise AlreadyExists(f"{root} is a file; give the folder of a data set")
@@ -92,6 +94,21 @@ def export_sequence(
         raise
     shutil.rmtree(staging)
     return f"{layout}:{root}#{name}"
+
+
+def _check_poses(sequence: xr.Dataset) -> None:
+    if "pose" not in sequence:
+        return
+    turns = sequence["pose"].values[:, :3, :3].astype(float)
+    finite = np.isfinite(sequence["pose"].values).all(axis=(1, 2))
+    right = finite & (np.linalg.det(np.where(finite[:, None, None], turns, 0)) > 0)
+    if not right.all():
+        lost = np.flatnonzero(~right)
+        raise InvalidArgument(
+            f"{len(lost)} of {len(right)} poses are no camera-to-world transforms, first at frame "
+            f"{sequence['frame'].values[lost[0]]}; leave those frames out with isel, or drop_vars("
+            "'pose')"
+        )
 
 
 def _merge(staging: Path, root: Path) -> None:

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -218,6 +218,12 @@ def assemble(
     if files.left_out:
         kept["left_out"] = "; ".join(files.left_out)
     digest = sha256(f"{files.layout} {sorted(kept.items())} {images.sha256}".encode())
+    for name, held in sorted(files.truth.items()):
+        digest.update(f"{name} {[file and file.name for file in held]}\n".encode())
+        # One file may hold the truth of every frame.
+        for file in dict.fromkeys(file for file in held if file is not None):
+            with file.open("rb") as content:
+                digest.update(file_digest(content, "sha256").digest())
     dataset = xr.Dataset(
         {
             "image": ((*GRID, "rgb"), indexing.LazilyIndexedArray(LazyFrames(images))),

@@ -1,11 +1,14 @@
-"""What cues and gates share as specifications: JSON, and the checks of their fields."""
+"""What declared things share, a capture, a cue, a gate or a commit: JSON, and field checks."""
 
 import json
 import math
+import numbers
 import operator
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from typing import Any, Self
+
+import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
 
@@ -35,7 +38,10 @@ class Specification:
         if unknown:
             name = cls.__name__.lower()
             raise InvalidArgument(f"unknown {name} field(s) {unknown}; known: {', '.join(known)}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InvalidArgument(f"not a {cls.__name__.lower()}: {error}") from error
 
     def to_json(self) -> str:
         """Return the specification as one line of JSON."""
@@ -43,8 +49,24 @@ class Specification:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Build from :meth:`to_json`'s output."""
-        return cls.from_dict(json.loads(text))
+        """Build from :meth:`to_json`'s output.
+
+        Raises
+        ------
+        InvalidArgument
+            For a text that is no JSON object, and as :meth:`from_dict`.
+        """
+        try:
+            values = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(
+                f"{text!r} is not the JSON of a {cls.__name__.lower()}: {error}"
+            ) from error
+        if not isinstance(values, dict):
+            raise InvalidArgument(
+                f"the JSON of a {cls.__name__.lower()} is an object of its fields, got {text!r}"
+            )
+        return cls.from_dict(values)
 
 
 def one_of(field: str, given: Any, known: Iterable[Any]) -> None:
@@ -52,6 +74,20 @@ def one_of(field: str, given: Any, known: Iterable[Any]) -> None:
     known = tuple(known)
     if given not in known:
         raise InvalidArgument(f"{field} must be one of {', '.join(map(str, known))}; got {given!r}")
+
+
+def flag(field: str, given: Any) -> bool:
+    """Return a truth value as a plain bool."""
+    if not isinstance(given, bool | np.bool_):
+        raise InvalidArgument(f"{field} must be True or False, got {given!r}")
+    return bool(given)
+
+
+def whole(field: str, given: Any, low: int) -> int:
+    """Return a whole number from `low` on, as a plain int."""
+    if isinstance(given, bool) or not isinstance(given, numbers.Integral) or given < low:
+        raise InvalidArgument(f"{field} must be a whole number from {low} on, got {given!r}")
+    return int(given)
 
 
 def number(field: str, given: Any, low: float, high: float = math.inf, *, open_high: bool) -> float:
