@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from mut3r_analysis.errors import InvalidArgument
 
 DIRECTIONS = ("image_self", "state_to_image", "image_to_state")
+"""The three directions of MUT3R's gates, by the kind of site that they act on."""
 
 RENORMALISED = ("key_bias", "key_bias_write", "hard")
 """Key gates that are a bias before the softmax."""
-"""The three directions of MUT3R's gates, by the kind of site that they act on."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.motion.specification import range_label
 from mut3r_analysis.notebook import execute_notebook, find_notebook
 from mut3r_analysis.studies import measures
 from mut3r_analysis.studies.choice import best, chosen_elsewhere
@@ -54,8 +55,8 @@ def test_ranges_scale_as_gates_do_and_none_is_kept_twice(depth):
     stands_for = " ".join(ranges["asked"].values.tolist())
     for start, stop in suppression.PAPER_RANGES:
         scaled = Gate.mut3r(layers=(start, stop), of_depth=12).layer_range(depth)
-        label = suppression.range_label(scaled.start, scaled.stop)
-        asked = suppression.range_label(start, stop)
+        label = range_label(scaled.start, scaled.stop)
+        asked = range_label(start, stop)
         assert (label in labels) == (len(scaled) > 0)
         assert (asked in ranges.attrs["empty"]) == (len(scaled) == 0)
         assert (asked in stands_for) == (len(scaled) > 0)
@@ -78,7 +79,7 @@ def test_every_cue_runs_on_every_range_beside_its_shuffled_control():
         assert (runs[label]["cue"].control == "shuffle") == shuffled
         assert runs[label]["gate"].beta == 2.0
         start, stop = runs[label]["gate"].layers
-        assert suppression.range_label(start, stop) == row["layers"]
+        assert range_label(start, stop) == row["layers"]
     assert not any(name.startswith("oracle") for name in suppression.cues(oracle=False))
 
 
@@ -214,7 +215,7 @@ def test_departures_need_no_truth_and_name_the_range_that_changes_most():
 
 def test_published_rows_stand_beside_the_range_they_scale_to():
     paper = paper_table()
-    asked = [suppression.range_label(*bounds) for bounds in suppression.PAPER_RANGES]
+    asked = [range_label(*bounds) for bounds in suppression.PAPER_RANGES]
     assert float(paper["change"].sel(asked="none")) == 0
     assert set(paper["asked"].values.tolist()) <= {"none", *asked}
     errors, plain = scores({})

@@ -10,6 +10,7 @@ import xarray as xr
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import PAPER_DEPTH, Gate
+from mut3r_analysis.motion.specification import range_label
 from mut3r_analysis.studies.choice import best, chosen_elsewhere
 from mut3r_analysis.studies.estimates import change, estimate, spelled, verdict
 from mut3r_analysis.studies.finding import Finding
@@ -85,11 +86,6 @@ def layer_ranges(
     )
     found["layers"].attrs = {"long_name": f"gated layers of {depth}", "units": "1"}
     return found
-
-
-def range_label(start: int, stop: int) -> str:
-    """Write a half-open range of layers."""
-    return f"[{start}, {stop})"
 
 
 def cues(oracle: bool = True) -> dict[str, Cue]:
