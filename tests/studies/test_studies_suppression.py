@@ -133,9 +133,26 @@ def test_the_finding_follows_the_data():
     assert harm.answer.count("is lowered by no range") == 4
     assert "higher than without gating" in harm.answer
 
+    own = {("ate", f"own cue {layers}"): 0.2 for layers in ("[0, 3)", "[0, 6)")}
+    lost = suppression.finding(*scores(own))
+    assert "for ATE (Sim3) with the own cue at [0, 3), [0, 6)" in lost.answer
+    assert lost.values["ATE (Sim3), own cue"]["raised above shuffled"] == ["[0, 3)", "[0, 6)"]
+
     few, plain = scores({("abs_rel", "own cue [0, 3)"): -0.2})
     first = {"sequence": slice(0, 3)}
     assert "too few sequences" in suppression.finding(few.isel(first), plain.isel(first)).answer
+
+
+def test_a_gain_over_shuffled_scores_is_told_under_the_other_alignments():
+    gain, plain = scores({("abs_rel", "own cue [0, 3)"): -0.2})
+    depth, *_ = measures.leading(gain)
+    renamed = gain.assign_coords(
+        measure=[depth, "depth AbsRel (median scale)"], metric=("measure", ["abs_rel"] * 2)
+    )
+    said = suppression.finding(renamed, plain.assign_coords(renamed["measure"].coords)).answer
+    assert "Aligned otherwise, the own cue at [0, 3) against shuffled scores: " in said
+    assert "depth AbsRel (median scale)" in said
+    assert "Aligned otherwise" not in suppression.finding(gain, plain).answer
 
 
 def test_a_choice_made_elsewhere_pays_for_being_lucky():
