@@ -104,7 +104,8 @@ def finding(changes: xr.Dataset | None, beta: float) -> Finding:
         if metric in _TOLD:
             sentences.append(
                 f"{cells['label'].item()} changes by {spelled(every)} with all three "
-                f"({verdict(every)}), and most by one alone with {strongest.removeprefix('only ')}: {spelled(one)}."
+                f"({verdict(every)}), and most by one alone with "
+                f"{strongest.removeprefix('only ')}: {spelled(one)}."
             )
     scored_as = ", ".join(dict.fromkeys(changes["protocol"].values.tolist()))
     answer = f"With gates of sharpness β = {beta:g}: {' '.join(sentences)} Protocols: {scored_as}."
