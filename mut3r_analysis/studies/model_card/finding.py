@@ -93,11 +93,12 @@ def motion_in_attention(card: Mapping[str, Any]) -> Finding:
         f"The cell that half of the clips chose ({names['chosen']}) does so on the other half with "
         f"{_told(found['chosen'])}.",
         "On as many scenes that had no part in the choice it has "
-        f"{_told(found['again'])}: "
+        f"{_told(found['again'])}; "
         + ("the choice holds." if _tells(found["again"]) else "the choice does not hold."),
         f"The same choice in the untrained model gives {_spelled(blind['objects'])} and "
         f"{_spelled(blind['twin'])} (twin).",
         _about_probe(test["probe"]),
+        "Nuisances are flow size, visibility, contrast, depth and place.",
     ]
     values = {f"{which} {name}": row[name] for which, row in found.items() for name in AGAINST}
     return Finding(CUE_QUESTION, " ".join(parts), values)
@@ -115,11 +116,16 @@ def gating_by_truth(card: Mapping[str, Any]) -> Finding:
                 cells["error"].values[moved.values].tolist()
                 for moved in (cells["upper"] < 0, cells["lower"] > 0)
             )
-            said[mask] = f"lower {_listed(lowered)} and raise {_listed(raised)}"
+            names = [", ".join(moved) or "none" for moved in (lowered, raised)]
+            if len(raised) == cells.sizes["error"]:
+                names[1] = "all"
+            said[mask] = f"lower {names[0]} and raise {names[1]}"
             values[f"{gate}, {mask}"] = {"lowered": lowered, "raised": raised}
         parts.append(f"{gate}: " + "; ".join(f"{mask} {text}" for mask, text in said.items()) + ".")
-    count = changed.sizes["error"]
-    answer = f"Of {count} errors, changes whose interval leaves out zero. {' '.join(parts)}"
+    answer = (
+        f"Of {changed.sizes['error']} errors, those whose change has an interval that leaves out "
+        f"zero. {' '.join(parts)}"
+    )
     return Finding(GATING_QUESTION, answer, values)
 
 
@@ -131,12 +137,11 @@ def _tells(row: Mapping[str, Any]) -> bool:
 def _told(row: Mapping[str, Any]) -> str:
     """Write the three areas that count, and what they allow to say."""
     areas = (
-        f"{_spelled(row['objects'])}, from its frozen twin with {_spelled(row['twin'])}, and with "
-        f"nuisances (flow size, visibility, contrast, depth, place) regressed out with "
-        f"{_spelled(row['objects_without_nuisances'])}"
+        f"{_spelled(row['objects'])} ({_spelled(row['objects_without_nuisances'])} with nuisances "
+        f"regressed out) and from its frozen twin with {_spelled(row['twin'])}"
     )
     if not _tells(row):
-        return f"{areas}: not both of the first two are above chance"
+        return f"{areas}: not both are above chance"
     if row["objects_without_nuisances"][1] <= _CHANCE:
         return f"{areas}: above chance, but not beyond the nuisances"
     return f"{areas}: above chance, also beyond the nuisances"
@@ -159,10 +164,6 @@ def _about_probe(rows: Sequence[Mapping[str, Any]]) -> str:
         f"reaches {_spelled(best['objects'])} and {_spelled(best['twin'])} (twin); on the same "
         f"patches at rest it has {_spelled(best['at_rest'])}, {confounded}."
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) if names else "none"
 
 
 def _spelled(value: list[float]) -> str:

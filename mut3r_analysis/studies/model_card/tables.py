@@ -34,8 +34,8 @@ GATING_ERRORS = {
     "rpe_rotation": "RPE rotation",
     "rpe_translation": "RPE translation",
     "depth": "depth",
-    "points_self": "points, own camera",
-    "points_world": "points, world",
+    "points_self": "points (own camera)",
+    "points_world": "points (world)",
 }
 MASKS = {"oracle": "own masks", "shuffled": "another clip's masks"}
 
