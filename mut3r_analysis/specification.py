@@ -124,6 +124,11 @@ def layer_range(given: Any) -> tuple[int, int] | None:
     return start, stop
 
 
+def range_label(start: int, stop: int) -> str:
+    """Write a half-open range of layers, such as ``"[0, 3)"``."""
+    return f"[{start}, {stop})"
+
+
 def head_indices(given: Any) -> tuple[int, ...] | None:
     """Return sorted head indices; None stays None and means all."""
     if given is None:

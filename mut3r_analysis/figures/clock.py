@@ -40,10 +40,11 @@ def timing(run: xr.DataTree, *, size: str = "page") -> "Figure":
     memory = find_variable(run, "timing/peak_memory", advice).transpose("pass", "frame").load()
     frames = seconds["frame"].values
     passes = [str(name) for name in seconds["pass"].values]
+    median = 1e3 * float(np.median(seconds.values.sum(axis=0)))
     subtitle = sentence(
         f"device {run.attrs.get('device', 'unknown')}, threads: {run.attrs.get('threads', '?')}",
         f"passes: {', '.join(passes)}" if len(passes) > 1 else "",
-        "dashed: median of the frames",
+        f"dashed: median of the frames, {median:.3g} ms",
     )
     with style(size) as page:
         stacked = page.width < 5
@@ -56,17 +57,7 @@ def timing(run: xr.DataTree, *, size: str = "page") -> "Figure":
             look = {"color": INK, "marker": marker, "label": name, "alpha": 1 - 0.3 * index}
             time.plot(frames, 1e3 * seconds.values[index], **look)
             space.plot(frames, memory.values[index] / 2**20, **look)
-        median = 1e3 * float(np.median(seconds.values.sum(axis=0)))
         time.axhline(median, color=QUIET, linestyle=(0, (4, 2)), linewidth=0.6 * page.scale)
-        time.annotate(
-            f"{median:.3g} ms",
-            (1, median),
-            xycoords=time.get_yaxis_transform(),
-            xytext=(0, 2 * page.scale),
-            textcoords="offset points",
-            ha="right",
-            color=QUIET,
-        )
         time.set(ylabel="wall time (ms)")
         space.set(ylabel="peak memory so far (MiB)")
         for axis in (time, space):

@@ -30,6 +30,7 @@ def interval_dots(
     panels: str | None = None,
     colors: str | None = None,
     reference: float | None = 0.0,
+    share_x: bool = True,
     title: str,
     subtitle: str = "",
     source: str = "",
@@ -46,11 +47,14 @@ def interval_dots(
     rows : str
         Dimension whose entries are the rows, the first on top.
     panels : str, optional
-        Dimension whose entries are panels; all share their axes.
+        Dimension whose entries are panels; all share their rows.
     colors : str, optional
         Dimension whose entries stand below each other in a row, told apart by colour and marker.
     reference : float, optional
         Where a line stands, for example no change.
+    share_x : bool
+        Whether panels share their horizontal axis. On axes of their own a panel of small values
+        can be read beside one of large values, and lengths compare within a panel only.
     title, subtitle, source : str
         What is shown, how it was selected, where it comes from.
     size : {"column", "page", "slide"}
@@ -76,15 +80,19 @@ def interval_dots(
         plan = _plan(placed, labels, page)
         headings = [wrapped(text, 0.92 * plan.width, page) for text in panel.headings()]
         below = wrapped(placed.label, page.width - 0.8 * page.scale, page)
-        height = plan.height(below, headings if panels else [], page)
-        sheet = open_sheet(page, plan.shape, height, (title, subtitle, source), headings, explained)
+        height = plan.height(
+            below, headings if panels else [], 1 if share_x else plan.shape[0], page
+        )
+        texts = (title, subtitle, source)
+        sheet = open_sheet(page, plan.shape, height, texts, headings, explained, share_x)
         handles: list[Any] = []
         for index, axis in enumerate(sheet.axes):
             handles = _draw_panel(axis, placed, index, series, reference, page)
             axis.tick_params(axis="y", labelsize=plan.text, labelleft=axis in sheet.left)
             axis.tick_params(axis="y", length=0, labelcolor=INK)
         sheet.axes[0].set_yticks(np.arange(len(labels)), labels, linespacing=1.0)
-        _tick(sheet.axes[0], plan.width, page)
+        for axis in sheet.axes[:1] if share_x else sheet.axes:
+            _tick(axis, plan.width, page)
         close_sheet(sheet, below, handles, explained)
     return sheet.figure
 
@@ -98,14 +106,14 @@ class _Plan(NamedTuple):
     text: float
     entries: int
 
-    def height(self, below: str, headings: list[str], page: Size) -> float:
-        """Return the height of all panels with their headings, ticks and axis label, inches."""
+    def height(self, below: str, headings: list[str], ticked: int, page: Size) -> float:
+        """Return the height of all panels with headings, so many rows of ticks, and axis label."""
         from mut3r_analysis.figures.panels import lines_in
 
         line = 0.14 * page.scale
         above = lines_in(headings) * line if headings else 0.0
         panel = self.entries * self.pitch + above + 0.06 * page.scale
-        return self.shape[0] * panel + 0.16 * page.scale + lines_in([below]) * line
+        return self.shape[0] * panel + (0.16 * ticked + lines_in([below]) * 0.14) * page.scale
 
 
 def _plan(placed: "Placed", labels: list[str], page: Size) -> _Plan:

@@ -30,6 +30,7 @@ def curves(
     colors: str | None = None,
     panels: str | None = None,
     reference: float | None = None,
+    log: bool = False,
     title: str,
     subtitle: str = "",
     source: str = "",
@@ -51,6 +52,8 @@ def curves(
         Dimension whose entries are panels; all share their axes.
     reference : float, optional
         Where a horizontal line stands.
+    log : bool
+        Whether values stand on a logarithmic axis; they must be positive then.
     title, subtitle, source : str
         What is shown, how it was selected, where it comes from.
     size : {"column", "page", "slide"}
@@ -100,6 +103,8 @@ def curves(
                 axis.axhline(reference, color=QUIET, linewidth=0.5 * page.scale, zorder=1)
             handles = _draw_panel(axis, placed, index, series, page)
         _tick(sheet.axes[0], along, width, page)
+        if log:
+            _tick_log(sheet.axes[0])
         for axis in sheet.bottom if along.numbers is None else ():
             _write_names(axis, names)
         for axis in sheet.left:
@@ -175,6 +180,16 @@ def _tick(axis: "Axes", along: "Part", inches: float, page: Size) -> None:
         most = int(np.clip(inches / (0.35 * page.scale), 2, _MOST_TICKS))
         whole = bool((numbers == numbers.round()).all())
         axis.xaxis.set_major_locator(MaxNLocator(most, integer=whole))
+
+
+def _tick_log(axis: "Axes") -> None:
+    """Write plain numbers at 1, 2 and 5 of every decade."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.yaxis.set_minor_locator(NullLocator())
 
 
 def _geometric(numbers: np.ndarray) -> bool:

@@ -212,6 +212,7 @@ def open_sheet(
     texts: tuple[str, str, str],
     headings: list[str],
     explained: Part | None,
+    share_x: bool = True,
 ) -> Sheet:
     """Make a page of panels that share their axes.
 
@@ -228,6 +229,8 @@ def open_sheet(
         One per panel.
     explained : Part or None
         What the legend of :func:`close_sheet` will explain; room for it is left.
+    share_x : bool
+        Whether they share the horizontal one as well.
     """
     from mut3r_analysis.figures.page import new_page
 
@@ -236,7 +239,7 @@ def open_sheet(
     engine: Any = figure.get_layout_engine()
     left, bottom, width, tall = engine.get()["rect"]
     engine.set(rect=(left, bottom, width, tall - key / figure.get_figheight()))
-    grid = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots(*shape, sharex=share_x, sharey=True, squeeze=False)
     axes = list(grid.flat)
     for axis in axes[len(headings) :]:
         axis.remove()

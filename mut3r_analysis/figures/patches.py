@@ -18,7 +18,7 @@ from mut3r_analysis.figures.reading import (
     spell,
     text_label,
 )
-from mut3r_analysis.figures.seen import frames_seen
+from mut3r_analysis.figures.seen import frames_seen, true_motion
 from mut3r_analysis.figures.styling import STATISTIC_COLORS, style
 
 if TYPE_CHECKING:
@@ -38,12 +38,14 @@ def overlay(
     layers: Collection[int] | int | None = None,
     head: str | int = "mean",
     opacity: float = 0.65,
+    title: str | None = None,
     size: str = "page",
 ) -> "Figure":
     """Lay a statistic of image tokens over the frames: one row per layer, one column per frame.
 
     Each layer has its own colour bar, because layers differ more than patches do; it covers the
-    central 96 % of the layer's values in the frames shown.
+    central 96 % of the layer's values in the frames shown. What truly moves is outlined where the
+    run knows it.
 
     Parameters
     ----------
@@ -59,6 +61,8 @@ def overlay(
         How heads are reduced, or which one is shown.
     opacity : float
         Of the statistic over the darkened, colourless frame; 1 hides the frame.
+    title : str, optional
+        By default the statistic and its site.
     size : {"column", "page", "slide"}
 
     Returns
@@ -74,12 +78,12 @@ def overlay(
     --------
     >>> overlay(run, sequence, "image_self/entropy", layers=[0, 3])
     """
-    from mut3r_analysis.figures.tiles import Tiles, limits, show
+    from mut3r_analysis.figures.tiles import Tiles, limits, outline, show
 
     if not 0 < opacity <= 1:
         raise InvalidArgument(f"opacity must be above 0 and at most 1, got {opacity!r}")
     values = find_statistic(run, statistic)
-    title, label = heading(values), text_label(values)
+    title, label = title or heading(values), text_label(values)
     if "frame" not in values.dims:
         raise InvalidArgument(f"{values.name} has no dimension frame; keep it when selecting")
     shown = choose(values, "frame", frames, _MOST_FRAMES)
@@ -97,12 +101,14 @@ def overlay(
     images = frames_seen(run, sequence, shown)
     height, width = images.sizes["y"], images.sizes["x"]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    moving = [true_motion(run, int(frame)) for frame in shown]
     subtitle = sentence(
         reduction,
         f"{'layers' if len(rows) > 1 else 'layer'} {spell(rows)} of {count}"
         if rows[0] is not None and len(rows) < count
         else "",
-        "colour limits per layer, 2nd to 98th percentile",
+        f"colour limits{' per layer' if len(rows) > 1 else ''}: 2nd to 98th percentile",
+        "" if all(mask is None for mask in moving) else "outlined: what truly moves",
     )
     with style(size) as page:
         texts = (title, subtitle, source_line(run))
@@ -110,6 +116,9 @@ def overlay(
         tiles.label_columns([f"frame {frame}" for frame in shown])
         for column, image in enumerate(images.values):
             show(tiles.axes[0, column], image, extent)
+            for axis in tiles.axes[:, column]:
+                if (mask := moving[column]) is not None:
+                    outline(axis, mask > 0, 1.0, 0.6 * page.scale)
         # Compressed brightness: the frame is recognised without drowning the statistic.
         gray = 0.15 + 0.75 * (images.values @ np.array([0.299, 0.587, 0.114])) / 255
         for row, layer in enumerate(rows):

@@ -1,4 +1,4 @@
-"""The frames of a sequence as a run's backbone saw them."""
+"""The frames of a sequence as a run's backbone saw them, and what truly moves in them."""
 
 import numpy as np
 import xarray as xr
@@ -44,3 +44,11 @@ def frames_seen(run: xr.DataTree, sequence: xr.Dataset, frames: np.ndarray) -> x
     return xr.DataArray(
         np.stack(pixels), dims=("frame", "y", "x", "rgb"), coords={"frame": frames}, name="image"
     )
+
+
+def true_motion(run: xr.DataTree, frame: int) -> np.ndarray | None:
+    """Return the true motion of a frame, uint8 (y, x)."""
+    if "truth" not in run.children or "motion_mask" not in run["truth"]:
+        return None
+    mask = run["truth"].to_dataset()["motion_mask"]
+    return mask.sel(frame=frame).values.astype(np.uint8)

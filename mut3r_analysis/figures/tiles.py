@@ -1,11 +1,13 @@
 """A contact sheet: rows and columns of equal pictures, with a colour bar beside each row."""
 
+import re
 import textwrap
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
 from mut3r_analysis.figures.page import new_page
@@ -91,10 +93,12 @@ class Tiles:
         boxes = [bar.ax.get_tightbbox(renderer) for bar in self._bars]
         right = max(box.x1 for box in boxes) / self.figure.dpi
         letters = max(12, int(height / self._scale * 72 / 3.2))
+        # What stands in parentheses stays in one piece.
+        tied = re.sub(r" (?=[^(]*\))", "\N{NO-BREAK SPACE}", label)
         self.figure.text(
             (right + self._gap) / across,
             (bottom + height / 2) / up,
-            "\n".join(textwrap.wrap(label, letters)),
+            "\n".join(textwrap.wrap(tied, letters)),
             rotation=90,
             ha="left",
             va="center",
@@ -121,6 +125,20 @@ def show(axis: Axes, values: np.ndarray, extent: tuple[float, ...], **how: Any) 
     """Draw an array ``(y, x)`` over an extent in pixels; missing values are left light grey."""
     axis.set_facecolor("#eeeeee")
     return axis.imshow(values, extent=extent, aspect="auto", **how)  # type: ignore[arg-type]
+
+
+def outline(axis: Axes, mask: np.ndarray, side: float, scale: float) -> None:
+    """Draw the border of a mask ``(row, column)`` whose cells are squares of `side` pixels."""
+    padded = np.pad(mask, 1)
+    lines = []
+    for row, column in np.argwhere(padded[1:] != padded[:-1]):
+        lines.append([(column - 1, row), (column, row)])
+    for row, column in np.argwhere(padded[:, 1:] != padded[:, :-1]):
+        lines.append([(column, row - 1), (column, row)])
+    edges = [[(x * side - 0.5, y * side - 0.5) for x, y in line] for line in lines]
+    # Two lines, so that the border is seen on light and on dark.
+    for color, width in (("white", 2.0), ("black", 0.8)):
+        axis.add_collection(LineCollection(edges, colors=color, linewidths=width * scale))
 
 
 def limits(values: Any, share: float = 0.02) -> tuple[float, float]:

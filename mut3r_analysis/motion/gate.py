@@ -17,6 +17,7 @@ from mut3r_analysis.specification import (
     layer_range,
     number,
     one_of,
+    range_label,
     whole,
     within,
 )
@@ -128,7 +129,7 @@ class Gate(Specification):
         """Return MUT3R's gates: all three directions on the first half of the decoder.
 
         The paper's "layers 0-6" is ``range(0, 6)`` of 12. In a decoder of another depth it is
-        scaled to ``range(0, round(6 / 12 depth))``; :meth:`describe_layers` says so.
+        scaled to ``range(0, round(6 / 12 depth))``.
 
         Its query-side bias is invisible to softmax as written, so image-to-state scales the output
         instead (A1); ``image_to_state="literal"`` keeps the written form as a control.
@@ -206,13 +207,9 @@ class Gate(Specification):
         return replace(self, layers=(layers.start, layers.stop), of_depth=None)
 
     def describe_layers(self, depth: int) -> str:
-        """Say which layers are gated in a decoder of `depth` layers, and whether that is scaled."""
+        """Say which layers are gated in a decoder of `depth` layers: ``"[0, 3) of 6 layers"``."""
         layers = self.layer_range(depth)
-        text = f"layers range({layers.start}, {layers.stop}) of {depth}"
-        if self.layers is None or self.of_depth in (None, depth):
-            return text
-        start, stop = self.layers
-        return f"{text}, scaled from range({start}, {stop}) of {self.of_depth}"
+        return f"{range_label(layers.start, layers.stop)} of {depth} layers"
 
     def inert(self, depth: int | None = None, site: str | None = None) -> str | None:
         """Say why the gate cannot change anything, if it cannot.

@@ -79,12 +79,11 @@ class Plan:
     @property
     def summary(self) -> str:
         """One paragraph: frames, bytes, operations, time."""
-        parts = ", ".join(f"{name} {value / 1e9:.1f}" for name, value in self.flops.items())
-        total = sum(self.flops.values()) / 1e9
+        parts = ", ".join(f"{name} {human_flops(value)}" for name, value in self.flops.items())
         return (
             f"{self.frames} frames, {human_bytes(self.stored_bytes)} stored; "
-            f"{total:.1f} GFLOP per frame ({parts}); "
-            f"roughly {human_seconds(self.seconds)} on this device"
+            f"{human_flops(sum(self.flops.values()))} per frame ({parts}); "
+            f"estimated time on this device: {human_seconds(self.seconds)}"
         )
 
     def _repr_html_(self) -> str:
@@ -250,8 +249,15 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def human_flops(count: float) -> str:
+    """Return floating-point operations in the unit a person would choose."""
+    return f"{count / 1e9:.1f} GFLOP" if count >= 1e9 else f"{count / 1e6:.3g} MFLOP"
+
+
 def human_seconds(seconds: float) -> str:
     """Return a duration in the unit a person would choose."""
+    if seconds < 1:
+        return "under a second"
     if seconds < 120:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

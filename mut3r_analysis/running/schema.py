@@ -277,7 +277,7 @@ def _cue(group: Group, backbone: CUT3R, cue: Cue, gate: Gate | None, grid: tuple
     for name, count in patches.items():
         group.coordinate(name, name, np.arange(count), f"{name[6:]} of the patch grid")
     source = f"{cue.reading} at {cue.site}" if cue.measured else cue.control or str(cue.of)
-    group.add("motion", patches, "float32", "motion score, 1 = dynamic", "1", source)
+    group.add("motion", patches, "float32", "motion score (1: dynamic)", "1", source)
     lags = Source.parse(cue.source).lags
     if gate is not None:
         group.add("gated", {}, "bool", "whether gates acted on the frame", "1", str(cue.source))

@@ -59,8 +59,8 @@ class SweepPlan:
         return (
             f"{self.runs} runs in {self.units} units, {self.runs_done} done, {left} left in "
             f"{self.units_left} units: {self.frames_left} frames, "
-            f"{human_bytes(self.stored_bytes)} to store, roughly {human_seconds(self.seconds)} in "
-            f"one process ({self.basis})"
+            f"{human_bytes(self.stored_bytes)} to store; estimated time in one process: "
+            f"{human_seconds(self.seconds)} ({self.basis})"
         )
 
 

@@ -231,7 +231,7 @@ Choices are made on half of the clips, numbers are of the other half.""",
                 for name, each in test["controls"].items()
             ],
         ),
-        "Bound: a linear probe on the tokens after each decoder layer:\n\n"
+        "For comparison, a linear probe on the tokens after each decoder layer:\n\n"
         + _table(
             ["layer", "objects", "at rest", "twin", "change"],
             [

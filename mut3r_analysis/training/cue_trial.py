@@ -17,7 +17,8 @@ The protocol, fixed before any number was seen:
 3. :data:`DECLARED` cells need no choice; their sign is declared as well.
 4. Intervals are 95 % percentile intervals over clips.
 5. Controls: the same procedure on the untrained model; the labels applied to the frozen twins, in
-   which nothing moves; the change of the image itself. Bound: a linear probe on decoder tokens.
+   which nothing moves; the change of the image itself. For comparison, a linear probe on decoder
+   tokens.
 
 Added after the first readings, because choices differed from one state of training to the next:
 

@@ -19,13 +19,9 @@ from mut3r_analysis.training.validation import GatesOf, held_out_clips, score_cl
 
 METRICS = ("rpe_rotation", "rpe_translation", "depth", "points_self", "points_world")
 GATES = {
-    "MUT3R, layers 0-3 of 6": Gate.mut3r(beta=1.0),
-    "state_to_image keys, all layers": Gate(
-        image_self=None, state_to_image="key_bias", image_to_state=None
-    ),
-    "image_self keys, all layers": Gate(
-        image_self="key_bias", state_to_image=None, image_to_state=None
-    ),
+    "MUT3R": Gate.mut3r(beta=1.0),
+    "state_to_image keys": Gate(image_self=None, state_to_image="key_bias", image_to_state=None),
+    "image_self keys": Gate(image_self="key_bias", state_to_image=None, image_to_state=None),
 }
 SEED = 900_000
 RESAMPLES = 1000
@@ -90,7 +86,7 @@ def gating_test(
     for label, gate in GATES.items():
         oracle = score_clips(model, scenes, gates=gates_of(gate, 0)).errors
         shuffled = score_clips(model, scenes, gates=gates_of(gate, 1)).errors
-        found["gates"][label] = {
+        found["gates"][f"{label}, {gate.describe_layers(model.config.dec_depth)}"] = {
             name: {
                 which: _percent(first[name] - second[name], plain[name], draws)
                 for which, first, second in (

@@ -11,6 +11,7 @@ import xarray as xr
 from mut3r_analysis.attention.catalogue import STATISTICS
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.figures.seen import true_motion
 from mut3r_analysis.widgets.attention_held import (
     among,
     describe,
@@ -28,7 +29,7 @@ from mut3r_analysis.widgets.explorer import (
     packed,
     palette,
 )
-from mut3r_analysis.widgets.regions import CUE_THRESHOLD, motion_score, true_motion
+from mut3r_analysis.widgets.regions import CUE_THRESHOLD, motion_score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

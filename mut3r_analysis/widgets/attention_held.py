@@ -9,8 +9,9 @@ from mut3r_analysis.attention.catalogue import STATISTICS
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.reading import source_line
+from mut3r_analysis.figures.seen import true_motion
 from mut3r_analysis.widgets.attention_rows import QUANTITIES, AttentionRows, stream_grid
-from mut3r_analysis.widgets.regions import CUE_THRESHOLD, true_motion
+from mut3r_analysis.widgets.regions import CUE_THRESHOLD
 
 
 def describe(runs: dict[str, xr.DataTree], all_rows: dict[str, AttentionRows]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.reading import source_line
+from mut3r_analysis.figures.seen import true_motion
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.widgets.attention_explorer import AttentionExplorer
 from mut3r_analysis.widgets.explorer import (
@@ -28,7 +29,7 @@ from mut3r_analysis.widgets.failures import (
     gate_words,
     named_scores,
 )
-from mut3r_analysis.widgets.regions import CUE_THRESHOLD, motion_score, true_motion
+from mut3r_analysis.widgets.regions import CUE_THRESHOLD, motion_score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

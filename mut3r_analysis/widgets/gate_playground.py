@@ -10,9 +10,10 @@ import traitlets
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.figures.seen import true_motion
 from mut3r_analysis.motion import DIRECTIONS, READINGS, REALISATIONS, Cue, Gate
 from mut3r_analysis.widgets.explorer import Answer, Explorer, frontend_module, packed, palette
-from mut3r_analysis.widgets.regions import motion_score, true_motion
+from mut3r_analysis.widgets.regions import motion_score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -46,7 +46,7 @@ def test_run_without_capture(frames, tmp_path):
 def test_plan_writes_nothing(frames, tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     assert main(["plan", frames, "--backbone", "random:small"]) == 0
-    assert "GFLOP per frame" in capsys.readouterr().out
+    assert "FLOP per frame" in capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -84,6 +84,28 @@ def test_overlay_takes_arrays_computed_from_the_run(
     assert "motion score" in words(figures.overlay(squares_run, squares, motion))
 
 
+def test_overlay_outlines_what_truly_moves(squares_run: xr.DataTree, squares: xr.Dataset) -> None:
+    tree = squares_run.copy()
+    mask = np.zeros((5, 48, 64), bool)
+    mask[:, 8:16, 8:24] = True
+    tree["truth"] = xr.DataTree(
+        xr.Dataset({"motion_mask": (("frame", "y", "x"), mask)}, {"frame": range(5)})
+    )
+    figure = figures.overlay(tree, squares, "image_self/entropy", layers=[1], title="Own words")
+    drawn = [axis for axis in figure.axes if axis.collections and axis.images]
+    assert len(drawn) == 2 * 5
+    corners = np.concatenate(drawn[-1].collections[0].get_segments())
+    assert (corners.min(axis=0), corners.max(axis=0)) == (
+        pytest.approx([7.5, 7.5]),
+        pytest.approx([23.5, 15.5]),
+    )
+    text = words(figure)
+    assert "outlined: what truly moves" in text
+    assert "Own words" in text
+    assert "colour limits: 2nd" in text
+    assert "outlined" not in words(figures.overlay(squares_run, squares, "image_self/entropy"))
+
+
 def test_layer_heads_is_the_named_mean_over_frames_and_patches(squares_run: xr.DataTree) -> None:
     figure = figures.layer_heads(squares_run, "image_self/max_weight")
     values = squares_run["attention/image_self/max_weight"].sel(token="patch")

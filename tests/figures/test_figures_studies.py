@@ -85,6 +85,26 @@ def test_panels_and_colours_of_dots_are_named_and_hold_their_own_values() -> Non
     assert words(figure).count("change of the error (%)") == 1
 
 
+def test_panels_of_dots_can_have_axes_of_their_own_with_ticks() -> None:
+    given = estimates(metric=5, gate=3)
+    given = given * xr.DataArray(10.0 ** np.arange(5), dims="metric")
+    shared = figures.interval_dots(given, rows="gate", panels="metric", **TEXTS)
+    assert len({axis.get_xlim() for axis in shared.axes}) == 1
+    figure = figures.interval_dots(given, rows="gate", panels="metric", share_x=False, **TEXTS)
+    assert len({axis.get_xlim() for axis in figure.axes}) == 5
+    assert all(any(t.get_text() for t in axis.get_xticklabels()) for axis in figure.axes)
+
+
+def test_curves_on_a_logarithmic_axis_have_plain_numbers() -> None:
+    given = abs(estimates(layer=6)["value"]).assign_coords(layer=range(6)) + 0.1
+    (axis,) = figures.curves(given, x="layer", log=True, **TEXTS).axes
+    assert axis.get_yscale() == "log"
+    low, high = axis.get_ylim()
+    shown = [t.get_text() for t in axis.get_yticklabels() if low <= t.get_position()[1] <= high]
+    assert shown
+    assert all(str(float(text)).lstrip("0.").startswith(("1", "2", "5")) for text in shown)
+
+
 def test_a_value_without_interval_is_a_bare_dot_and_a_missing_value_says_so() -> None:
     given = estimates(gate=3)
     given["lower"][1] = given["upper"][1] = np.nan

@@ -38,12 +38,11 @@ def test_the_default_gates_all_directions_with_the_default_realisations():
 
 
 @pytest.mark.parametrize(("depth", "stop"), [(12, 6), (4, 2), (6, 3), (24, 12), (7, 4), (2, 1)])
-def test_the_papers_layers_scale_with_the_decoder_and_say_so(depth, stop):
+def test_the_papers_layers_scale_with_the_decoder_and_are_worded_as_a_range(depth, stop):
     gate = Gate.mut3r()
     assert gate.layer_range(depth) == range(round(6 / 12 * depth)) == range(stop)
     assert gate.at_depth(depth) == Gate(layers=(0, stop))
-    said = gate.describe_layers(depth)
-    assert ("scaled from range(0, 6) of 12" in said) == (depth != 12)
+    assert gate.describe_layers(depth) == f"[0, {stop}) of {depth} layers"
 
 
 def test_explicit_layers_are_not_scaled():

@@ -248,7 +248,7 @@ def test_a_run_records_cue_gate_and_commit(run, backbone):
     found = run(cue=CUE, gate=GATE, commit=commit, capture=None)
     recorded = m3.Configuration.of_run(found.attrs)
     assert recorded == m3.Configuration(cue=CUE, gate=GATE, commit=commit)
-    assert found.attrs["notes"] == ["gate: layers range(0, 2) of 4, scaled from range(0, 6) of 12"]
+    assert found.attrs["notes"] == ["gate: [0, 2) of 4 layers"]
     assert m3.Commit.from_json(json.loads(json.dumps(found.attrs["commit"]))) == commit
     rows, columns = backbone.config.patch_grid(48, 64)
     assert found["cue/motion"].dims == ("frame", "patch_row", "patch_col")

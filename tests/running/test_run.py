@@ -245,7 +245,8 @@ def test_plan_prints_shapes_bytes_and_operations(backbone, sequence):
     assert "/attention/image_self/entropy" in text
     assert "(frame, layer, head, query)" in text
     assert "7x4x4x49" in text
-    assert "GFLOP per frame" in text
+    assert "MFLOP per frame (encoder" in text
+    assert "estimated time on this device" in text
     assert "<table>" in plan._repr_html_()
     pose = m3.plan(backbone, sequence, outputs=("pose",))
     assert pose.flops["heads"] < plan.flops["heads"] / 10

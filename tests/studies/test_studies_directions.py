@@ -50,8 +50,10 @@ def test_changes_are_percent_of_the_plain_backbone():
 
 
 def test_the_sentence_follows_the_data():
-    one = finding(direction_changes(swept({ALL: 0.8, "only image_self": 1.1})))
-    other = finding(direction_changes(swept({ALL: 1.3, "only state_to_image": 0.5})))
+    one = finding(direction_changes(swept({ALL: 0.8, "only image_self": 1.1})), beta=2.0)
+    other = finding(direction_changes(swept({ALL: 1.3, "only state_to_image": 0.5})), beta=1.0)
+    assert one.answer.startswith("With gates of sharpness β = 2: depth AbsRel (median scale) ")
+    assert one.answer.endswith("Protocols: default:depth:scale_median, default:pose:sim3.")
     assert "-20.0 [-20.0, -20.0] % (n = 7) with all three (lower)" in one.answer
     assert "with image_self: +10.0" in one.answer
     assert "+30.0" in other.answer
@@ -62,4 +64,4 @@ def test_the_sentence_follows_the_data():
 def test_without_truth_nothing_is_claimed():
     table = swept({}).drop_vars(["abs_rel", "ate"])
     assert direction_changes(table) is None
-    assert "No ground truth" in finding(None).answer
+    assert "No ground truth" in finding(None, beta=1.0).answer

@@ -12,7 +12,12 @@ from mut3r_analysis.errors import UnreadableFile
 from mut3r_analysis.notebook import execute_notebook, find_notebook
 from mut3r_analysis.studies.finding import findings_of
 from mut3r_analysis.studies.model_card import tables
-from mut3r_analysis.studies.model_card.finding import late_change, learned, motion_in_attention
+from mut3r_analysis.studies.model_card.finding import (
+    gating_by_truth,
+    late_change,
+    learned,
+    motion_in_attention,
+)
 from mut3r_analysis.training.card_words import cell_name
 
 NOTEBOOK = "13_model_card"
@@ -46,7 +51,8 @@ def test_what_is_no_card_is_refused(tmp_path, text):
 
 def test_a_target_is_reached_from_a_share_of_one_on(card):
     held = tables.targets(card)
-    assert held.sizes["target"] == len(card["targets"])
+    before = [row for row in card["targets"] if row["set"] == "before training"]
+    assert held["target"].values.tolist() == [row["target"] for row in before]
     assert (held["lower"] <= held["value"]).all()
     assert (held["value"] <= held["upper"]).all()
     plain = np.array(["interval" not in name for name in held["target"].values])
@@ -54,6 +60,17 @@ def test_a_target_is_reached_from_a_share_of_one_on(card):
     below = next(row for row in card["targets"] if not row["above"])
     share = held["value"].sel(target=below["target"])
     assert float(share) == pytest.approx(below["bound"] / below["value"][0])
+
+
+def test_areas_stand_by_what_was_asked_and_when_their_cell_was_named(card):
+    found = tables.areas(card)
+    rows = [row for row in card["targets"] if row["target"].startswith("AUC")]
+    assert found["value"].size == len(rows)
+    for row in rows:
+        (cell,) = (name for name in found["cell"].values if str(name).startswith(row["set"]))
+        (asked,) = (name for name in found["asked"].values if f"{name}, " in row["target"])
+        held = found.sel(cell=cell, asked=asked)
+        assert [float(held[name]) for name in ("value", "lower", "upper")] == row["value"]
 
 
 def test_tables_hold_the_numbers_of_the_card(card):
@@ -80,15 +97,28 @@ def test_the_sentence_on_targets_follows_the_card(card):
     before = learned(card)
     reached = [row for row in card["targets"] if row["set"] == "before training" and row["reached"]]
     assert before.values["reached"] == [row["target"] for row in reached]
+    assert before.values["missed"] == [
+        row["target"]
+        for row in card["targets"]
+        if row["set"] == "before training" and not row["reached"]
+    ]
     for row in card["targets"]:
-        row["reached"] = "yaw" in row["target"]
+        row["reached"] = "yaw" not in row["target"]
+        if "yaw" in row["target"]:
+            row["value"] = [0.7, 0.6, 0.85]
     card["scores"]["moving"]["8"]["model"]["ate_ratio"] = [0.123, 0.1, 0.2]
     after = learned(card)
-    assert "it reaches 1: correlation of predicted and true yaw" in after.answer
+    count = len(before.values["reached"] + before.values["missed"])
+    assert f"It reaches {count - 1} of {count} targets" in after.answer
+    assert (
+        "It misses correlation of predicted and true yaw above 0.8, T = 2: 0.70 [0.60, 0.85]."
+        in (after.answer)
+    )
+    assert "whole interval beyond the bound" in after.answer
     assert "0.12 [0.10, 0.20] of a straight line's" in after.answer
     for row in card["targets"]:
-        row["reached"] = False
-    assert "it reaches none." in learned(card).answer
+        row["reached"] = True
+    assert "It misses none." in learned(card).answer
 
 
 def test_the_sentence_on_training_says_whether_scores_still_fell(card):
@@ -106,13 +136,53 @@ def test_the_sentence_on_training_says_whether_scores_still_fell(card):
     assert "last tenth" not in learned(card).answer
 
 
-@pytest.mark.parametrize(("low", "said"), [(0.51, "it tells motion"), (0.49, "not told from")])
-def test_the_sentence_on_attention_follows_the_intervals(card, low, said):
-    for name in ("objects", "twin"):
-        card["cue_test"]["best"][name] = [0.6, low, 0.7]
+@pytest.mark.parametrize(
+    ("low", "rest", "said"),
+    [
+        (0.51, 0.51, "above chance, also beyond the nuisances"),
+        (0.51, 0.49, "above chance, but not beyond the nuisances"),
+        (0.49, 0.51, "not both are above chance"),
+    ],
+)
+def test_the_sentence_on_attention_follows_the_intervals(card, low, rest, said):
+    best = card["cue_test"]["best"]
+    best |= {name: [0.6, low, 0.7] for name in ("objects", "twin")}
+    best["objects_without_nuisances"] = [0.61, rest, 0.7]
     found = motion_in_attention(card)
-    assert said in found.answer
+    assert f"(0.61 [{rest}, 0.70] with nuisances" in found.answer
+    (chosen,) = [part for part in found.answer.split(". ") if part.startswith("The cell that half")]
+    assert chosen.endswith(said)
     assert found.values["chosen twin"] == [0.6, low, 0.7]
+
+
+def test_the_sentence_on_attention_counts_the_cells_above_chance(card):
+    for number, row in enumerate(card["cue_test"]["declared_later"]):
+        row |= {name: [0.7, 0.6 if number else 0.4, 0.8] for name in ("objects", "twin")}
+    count = len(card["cue_test"]["declared_later"])
+    said = f"{count - 1} of these {count} tell both apart above chance"
+    assert said in motion_in_attention(card).answer
+
+
+@pytest.mark.parametrize(("high", "said"), [(0.47, "so it is confounded"), (0.55, "not told from")])
+def test_the_linear_probe_is_told_with_what_it_finds_at_rest(card, high, said):
+    for row in card["cue_test"]["probe"]:
+        row["at_rest"] = [0.41, 0.36, high]
+    assert f"at rest it has 0.41 [0.36, {high}]" in motion_in_attention(card).answer
+    assert said in motion_in_attention(card).answer.rsplit("at rest", 1)[1]
+
+
+def test_the_sentence_on_gates_names_the_errors_that_changed(card):
+    gates = card["gating_test"]["trained"]["gates"]
+    first = next(iter(gates))
+    for errors in gates.values():
+        for row in errors.values():
+            row |= {"oracle": [0.0, -1.0, 1.0], "shuffled": [2.0, 1.0, 3.0]}
+    gates[first]["depth"]["oracle"] = [-2.0, -3.0, -1.0]
+    found = gating_by_truth(card)
+    assert f"{first}: own masks lower depth and raise none;" in found.answer
+    assert "another clip's masks lower none and raise all." in found.answer
+    assert found.values[f"{first}, own masks"] == {"lowered": ["depth"], "raised": []}
+    assert len(found.values[f"{first}, another clip's masks"]["raised"]) == 5
 
 
 def test_the_sentence_on_attention_names_the_strongest_cell_declared_later(card):
@@ -131,7 +201,7 @@ def test_the_sentence_on_other_scenes_follows_their_intervals(card, low, said):
     card["cue_test"]["again"]["objects"] = [0.61, 0.55, 0.7]
     found = motion_in_attention(card)
     assert said in found.answer
-    assert f"0.61 [0.55, 0.70] and 0.60 [{low}, 0.70]" in found.answer
+    assert f"and from its frozen twin with 0.60 [{low}, 0.70]" in found.answer
 
 
 def test_the_card_notebook_is_committed_clean():
@@ -144,9 +214,10 @@ def test_the_card_notebook_is_committed_clean():
 @pytest.mark.slow
 def test_the_card_notebook_answers_on_the_bundled_model(bundled):
     notebook = execute_notebook(find_notebook(NOTEBOOK), {"frames": 3, "progress": False})
-    whole, cue = findings_of(notebook)
+    whole, cue, gates = findings_of(notebook)
     assert whole.answer == learned(bundled).answer
     assert cue.answer == motion_in_attention(bundled).answer
+    assert gates.answer == gating_by_truth(bundled).answer
 
 
 @pytest.mark.slow

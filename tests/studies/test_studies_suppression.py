@@ -7,6 +7,7 @@ import xarray as xr
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.specification import range_label
 from mut3r_analysis.studies import measures
 from mut3r_analysis.studies.choice import best, chosen_elsewhere
 from mut3r_analysis.studies.estimates import verdict
@@ -54,8 +55,8 @@ def test_ranges_scale_as_gates_do_and_none_is_kept_twice(depth):
     stands_for = " ".join(ranges["asked"].values.tolist())
     for start, stop in suppression.PAPER_RANGES:
         scaled = Gate.mut3r(layers=(start, stop), of_depth=12).layer_range(depth)
-        label = suppression.range_label(scaled.start, scaled.stop)
-        asked = suppression.range_label(start, stop)
+        label = range_label(scaled.start, scaled.stop)
+        asked = range_label(start, stop)
         assert (label in labels) == (len(scaled) > 0)
         assert (asked in ranges.attrs["empty"]) == (len(scaled) == 0)
         assert (asked in stands_for) == (len(scaled) > 0)
@@ -78,7 +79,7 @@ def test_every_cue_runs_on_every_range_beside_its_shuffled_control():
         assert (runs[label]["cue"].control == "shuffle") == shuffled
         assert runs[label]["gate"].beta == 2.0
         start, stop = runs[label]["gate"].layers
-        assert suppression.range_label(start, stop) == row["layers"]
+        assert range_label(start, stop) == row["layers"]
     assert not any(name.startswith("oracle") for name in suppression.cues(oracle=False))
 
 
@@ -132,9 +133,26 @@ def test_the_finding_follows_the_data():
     assert harm.answer.count("is lowered by no range") == 4
     assert "higher than without gating" in harm.answer
 
+    own = {("ate", f"own cue {layers}"): 0.2 for layers in ("[0, 3)", "[0, 6)")}
+    lost = suppression.finding(*scores(own))
+    assert "for ATE (Sim3) with the own cue at [0, 3), [0, 6)" in lost.answer
+    assert lost.values["ATE (Sim3), own cue"]["raised above shuffled"] == ["[0, 3)", "[0, 6)"]
+
     few, plain = scores({("abs_rel", "own cue [0, 3)"): -0.2})
     first = {"sequence": slice(0, 3)}
     assert "too few sequences" in suppression.finding(few.isel(first), plain.isel(first)).answer
+
+
+def test_a_gain_over_shuffled_scores_is_told_under_the_other_alignments():
+    gain, plain = scores({("abs_rel", "own cue [0, 3)"): -0.2})
+    depth, *_ = measures.leading(gain)
+    renamed = gain.assign_coords(
+        measure=[depth, "depth AbsRel (median scale)"], metric=("measure", ["abs_rel"] * 2)
+    )
+    said = suppression.finding(renamed, plain.assign_coords(renamed["measure"].coords)).answer
+    assert "Aligned otherwise, the own cue at [0, 3) against shuffled scores: " in said
+    assert "depth AbsRel (median scale)" in said
+    assert "Aligned otherwise" not in suppression.finding(gain, plain).answer
 
 
 def test_a_choice_made_elsewhere_pays_for_being_lucky():
@@ -214,7 +232,7 @@ def test_departures_need_no_truth_and_name_the_range_that_changes_most():
 
 def test_published_rows_stand_beside_the_range_they_scale_to():
     paper = paper_table()
-    asked = [suppression.range_label(*bounds) for bounds in suppression.PAPER_RANGES]
+    asked = [range_label(*bounds) for bounds in suppression.PAPER_RANGES]
     assert float(paper["change"].sel(asked="none")) == 0
     assert set(paper["asked"].values.tolist()) <= {"none", *asked}
     errors, plain = scores({})

@@ -113,7 +113,7 @@ def chosen_cells(found: xr.Dataset) -> dict[str, Cell]:
 
     Readings over time (R5) stand apart: they look at earlier frames themselves, so that a twin with
     another past changes them whatever the memory holds. The encoder has no memory, so that its best
-    shows what looks alone can do. Neither is chosen by twins.
+    reading of one frame shows what looks alone can do. Neither is chosen by twins.
     """
     tests = choosing_tests(found)
     if not tests:
@@ -122,7 +122,7 @@ def chosen_cells(found: xr.Dataset) -> dict[str, Cell]:
     chosen = {BEST: choose(half, tests)}
     chosen |= {site: choose(half, tests, sites=[site]) for site in DECODER_KINDS}
     chosen[TIME] = choose(half, tests[:1], readings=OVER_TIME)
-    chosen[ENCODER] = choose(half, tests[:1], sites=[CONTROL_SITE], readings=tuple(SIGNS))
+    chosen[ENCODER] = choose(half, tests[:1], sites=[CONTROL_SITE])
     return {name: cell for name, cell in chosen.items() if cell is not None}
 
 

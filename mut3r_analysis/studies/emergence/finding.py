@@ -68,15 +68,14 @@ def finding(found: xr.Dataset) -> Finding:
         f"Every second sequence chose {cell}, where {side} values speak for motion ({sign}). On "
         f"the others its AUC against {_OTHERS[test]} is {spelled(part[test], 2)}, "
         f"{_JUDGED[_judged(part[test])]}.",
+        "Resting objects are not known here, so this may be the look of objects alone."
+        if test == WHOLE
+        else _without_controls(found, part, test),
         _about_twins(part),
         _about_cue(cue, test),
-        _about_controls(found, best, part[WHOLE]),
+        _about_whole_image(found, best, part[WHOLE]),
         _about_encoder(areas, test),
     ]
-    if test == WHOLE:
-        sentences.insert(
-            1, "Resting objects are not known here, so this may be the look of objects alone."
-        )
     values: dict[str, Any] = {"sequences": count, "test": test, "cell": cell._asdict()}
     for name, parts in (("best", part), ("cue", cue)):
         values[name] = {
@@ -84,7 +83,7 @@ def finding(found: xr.Dataset) -> Finding:
             for key, value in parts.items()
             if int(value["n"])
         }
-    return Finding(QUESTION, " ".join(sentences), values, " ".join(sentences[:2]))
+    return Finding(QUESTION, " ".join(sentences), values, " ".join(sentences[:3]))
 
 
 def estimates(areas: dict[str, xr.DataArray]) -> xr.Dataset:
@@ -172,29 +171,49 @@ def _about_twins(part: dict[str, xr.Dataset]) -> str:
     )
 
 
-def _about_cue(cue: dict[str, xr.Dataset], test: str) -> str:
-    if not int(cue[test]["n"]):
-        return "The cue itself could not be tested."
-    twin = f", between twins {spelled(cue[LOCAL], 2)}" if int(cue[LOCAL]["n"]) else ""
-    words = {
-        "higher": "carries it",
-        "lower": "carries it with the wrong sign: it calls what rests dynamic",
-        "no difference that these sequences could show": "does not carry it as far as can be shown",
-        "too few sequences to tell": "cannot be judged on so few",
-    }
+def _without_controls(found: xr.Dataset, part: dict[str, xr.Dataset], test: str) -> str:
+    rest = part[CONTROLS_OUT[test]]
+    name, alone = _strongest_control(found, test)
     return (
-        f"The default cue {words[_judged(cue[test])]}: AUC {spelled(cue[test], 2)} against "
-        f"{_OTHERS[test]}{twin}."
+        f"With the controls taken out it is {spelled(rest, 2)}, {_JUDGED[_judged(rest)]}; without "
+        f"any model, {name} reaches {spelled(alone, 2)}."
     )
 
 
-def _about_controls(found: xr.Dataset, best: xr.DataArray, raw: xr.Dataset) -> str:
-    controls = estimate(found["control_auc"].sel(test=WHOLE, drop=True))
+def _about_cue(cue: dict[str, xr.Dataset], test: str) -> str:
+    """Judge the cue by each test on its own; tests of one verdict share a clause."""
+    tests = {
+        test: f"against {_OTHERS[test]}",
+        CONTROLS_OUT[test]: "with the controls taken out",
+        LOCAL: "between twins",
+    }
+    words = {
+        "higher": "is above chance",
+        "lower": "is below chance, so it points the wrong way,",
+        "no difference that these sequences could show": "is not told from chance",
+        "too few sequences to tell": "has too few sequences to be judged",
+    }
+    clauses: dict[str, list[str]] = {}
+    for name, text in tests.items():
+        if int(cue[name]["n"]):
+            said = clauses.setdefault(words[_judged(cue[name])], [])
+            said.append(f"{text} ({spelled(cue[name], 2)})")
+    if not clauses:
+        return "The cue itself could not be tested."
+    told = "; it ".join(f"{verb} {' and '.join(said)}" for verb, said in clauses.items())
+    return f"The AUC of the default cue {told}."
+
+
+def _strongest_control(found: xr.Dataset, test: str) -> tuple[str, xr.Dataset]:
+    """Name what tells moving patches best without any model, with its AUC."""
+    controls = estimate(found["control_auc"].sel(test=test, drop=True))
     top = controls.isel(abs(controls["value"] - 0.5).fillna(-1).argmax(...))
-    alone = (
-        f"the strongest control, {str(top['control'].item()).replace('_', ' ')}, alone reaches "
-        f"{spelled(top, 2)}"
-    )
+    return str(top["control"].item()).replace("_", " "), top
+
+
+def _about_whole_image(found: xr.Dataset, best: xr.DataArray, raw: xr.Dataset) -> str:
+    name, top = _strongest_control(found, WHOLE)
+    alone = f"the strongest control, {name}, alone reaches {spelled(top, 2)}"
     start = f"Over the whole image the reading's AUC is {spelled(raw, 2)}"
     if _judged(raw) != "higher":
         return f"{start}, not shown to be above chance, and {alone}."
@@ -211,6 +230,6 @@ def _about_encoder(areas: dict[str, xr.DataArray], test: str) -> str:
         return "The encoder was not measured."
     area = estimate(areas[ENCODER].sel(test=test, drop=True))
     return (
-        "What looks alone can do: the best of the encoder, which has no past, reaches "
-        f"{spelled(area, 2)} against {_OTHERS[test]}."
+        "What looks alone can do: the best one-frame reading of the encoder, which has no past, "
+        f"reaches {spelled(area, 2)} against {_OTHERS[test]}, {_JUDGED[_judged(area)]}."
     )

@@ -7,7 +7,7 @@ from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.studies.emergence.observation import SITES, Observed
 from mut3r_analysis.studies.emergence.readings import MEAN_HEAD
 
-TOKENS = ("pose token", "patch (0, 0)", "other patch", "state token")
+TOKENS = ("pose token", "patch (0, 0)", "strongest other patch", "strongest state token")
 
 
 def sink_shares(observed: Observed) -> xr.DataArray:
@@ -35,13 +35,13 @@ def sink_shares(observed: Observed) -> xr.DataArray:
         stream = SITE_KINDS[site].keys
         shares = dict.fromkeys(TOKENS, np.full(values.shape[:2], np.nan))
         if stream == "state":
-            shares["state token"] = values.max(axis=-1)
+            shares["strongest state token"] = values.max(axis=-1)
         else:
             first = int(stream == "image")
             if first:
                 shares["pose token"] = values[..., 0]
             shares["patch (0, 0)"] = values[..., first]
-            shares["other patch"] = values[..., first + 1 :].max(axis=-1)
+            shares["strongest other patch"] = values[..., first + 1 :].max(axis=-1)
         heads = [MEAN_HEAD, *map(str, range(values.shape[1] - 1))]
         found.append(
             xr.DataArray(

@@ -19,8 +19,6 @@ from mut3r_analysis.studies.emergence.truth import patch_truth
 from mut3r_analysis.studies.emergence.twins import frozen_twin, twin_frames
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from mut3r_analysis.figures.page import Page
 
 _EARLIER = 2
@@ -48,7 +46,7 @@ def twin_figure(backbone: CUT3R, sequence: xr.Dataset, cell: Cell, *, size: str 
     InvalidArgument
         When nothing moves after the first frame, or the sequence has no twin.
     """
-    from mut3r_analysis.figures.tiles import Tiles, limits, show
+    from mut3r_analysis.figures.tiles import Tiles, limits, outline, show
 
     truth = patch_truth(backbone, sequence)
     places = twin_frames(truth, 1)
@@ -97,23 +95,7 @@ def twin_figure(backbone: CUT3R, sequence: xr.Dataset, cell: Cell, *, size: str 
         tiles.axes[1, -1].set_axis_off()
         moving = truth["moving"].values[at].reshape(grid)
         for axis in (tiles.axes[0, -2], tiles.axes[1, -2], tiles.axes[0, -1]):
-            _outline(axis, moving, height / grid[0], page.scale)
+            outline(axis, moving, height / grid[0], page.scale)
         tiles.bar(drawn, 0, 1)
         tiles.label_bars(0, 1, cell.reading)
     return tiles.figure
-
-
-def _outline(axis: "Axes", mask: np.ndarray, side: float, scale: float) -> None:
-    """Draw the border of a mask of patches, exactly along their edges."""
-    from matplotlib.collections import LineCollection
-
-    padded = np.pad(mask, 1)
-    lines = []
-    for row, column in np.argwhere(padded[1:] != padded[:-1]):
-        lines.append([(column - 1, row), (column, row)])
-    for row, column in np.argwhere(padded[:, 1:] != padded[:, :-1]):
-        lines.append([(column, row - 1), (column, row)])
-    edges = [[(x * side - 0.5, y * side - 0.5) for x, y in line] for line in lines]
-    # Two lines, so that the border is seen on light and on dark.
-    for color, width in (("white", 2.0), ("black", 0.8)):
-        axis.add_collection(LineCollection(edges, colors=color, linewidths=width * scale))

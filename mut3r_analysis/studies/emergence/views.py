@@ -6,6 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.attention.sites import DECODER_KINDS
+from mut3r_analysis.motion.readings import READINGS
 from mut3r_analysis.studies.emergence.cells import (
     ENCODER,
     Cell,
@@ -18,8 +19,21 @@ from mut3r_analysis.studies.emergence.cells import (
 )
 from mut3r_analysis.studies.emergence.finding import beside
 from mut3r_analysis.studies.emergence.observation import CONTROL_SITE
-from mut3r_analysis.studies.emergence.readings import MEAN_HEAD, SIGNS
+from mut3r_analysis.studies.emergence.readings import MEAN_HEAD, OVER_TIME, SIGNS
 from mut3r_analysis.studies.estimates import estimate, spelled
+
+
+def definitions() -> pd.DataFrame:
+    """List the readings by label: formula, and whether high or low values are read as motion.
+
+    z are logits, p weights, i queries, j keys, M the number of keys.
+    """
+    formulas = {f"{item.code} {item.name}": item.formula for item in READINGS.values()}
+    formulas |= dict.fromkeys(OVER_TIME, "standard deviation over the frames so far")
+    return pd.DataFrame(
+        [(label, formulas[label], "high" if sign > 0 else "low") for label, sign in SIGNS.items()],
+        columns=["reading", "formula", "read as motion"],
+    )
 
 
 def layers_and_heads(found: xr.Dataset, test: str) -> xr.DataArray:

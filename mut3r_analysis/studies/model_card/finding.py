@@ -1,17 +1,18 @@
 """What a model card comes to, in sentences."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 
 from mut3r_analysis.studies.finding import Finding, finite
-from mut3r_analysis.studies.model_card.tables import AGAINST, RATIOS, curve, targets
+from mut3r_analysis.studies.model_card.tables import AGAINST, MASKS, RATIOS, curve, gating, targets
 from mut3r_analysis.training.card import strongest
 from mut3r_analysis.training.card_words import TARGETS_SET, cell_name
 
 QUESTION = "What has this model learned, and what has it not?"
 CUE_QUESTION = "Does its attention show motion?"
+GATING_QUESTION = "Do gates help it when they are given the truth?"
 
 _CHANCE = 0.5
 
@@ -19,16 +20,19 @@ _CHANCE = 0.5
 def learned(card: Mapping[str, Any]) -> Finding:
     """Say which targets are reached, and where the model stands beside what knows nothing."""
     held = targets(card)
-    declared = held.isel(target=held["set"].values == TARGETS_SET[0])
-    reached = [str(name) for name in declared["target"].values[declared["reached"].values]]
+    rows = [row for row in card["targets"] if row["set"] == TARGETS_SET[0]]
+    reached = [str(row["target"]) for row in rows if row["reached"]]
+    missed = {str(row["target"]): row["value"] for row in rows if not row["reached"]}
+    whole = int((held["reached"] & (held["lower"] >= 1)).sum())
     short, long = (card["scores"]["moving"][length]["model"] for length in ("2", "8"))
     turned, moved = (
         (_spelled(short[name]), _spelled(long[name]))
         for name in ("rpe_rotation_ratio", "rpe_translation_ratio")
     )
+    unmet = "; ".join(f"{name}: {_spelled(value)}" for name, value in missed.items())
     sentences = [
-        f"Of {declared.sizes['target']} targets that were set before training it reaches "
-        + (f"{len(reached)}: {'; '.join(reached)}." if reached else "none."),
+        f"It reaches {len(reached)} of {len(rows)} targets that were set before training ({whole} "
+        f"with the whole interval beyond the bound). It misses {unmet or 'none'}.",
         "On held-out scenes with moving objects its rotation error between frames is "
         f"{turned[0]} of a resting camera's over two frames and {turned[1]} over eight, its "
         f"translation error {moved[0]} and {moved[1]}; its depth error is "
@@ -36,8 +40,9 @@ def learned(card: Mapping[str, Any]) -> Finding:
         f"eight frames {_spelled(long['ate_ratio'])} of a straight line's.",
     ]
     values: dict[str, Any] = {
-        "targets": declared.sizes["target"],
+        "targets": len(rows),
         "reached": reached,
+        "missed": list(missed),
         **{f"{name}, 2 frames": short[name] for name in RATIOS if name != "ate_ratio"},
         **{f"{name}, 8 frames": long[name] for name in RATIOS},
     }
@@ -76,37 +81,89 @@ def motion_in_attention(card: Mapping[str, Any]) -> Finding:
         "chosen": test["best"],
         "again": test["again"],
     }
-    told = {
-        which: all(row[name][1] > _CHANCE for name in ("objects", "twin"))
-        for which, row in found.items()
-    }
-    areas = {which: {name: _spelled(row[name]) for name in AGAINST} for which, row in found.items()}
     names = {which: cell_name(row) for which, row in found.items()}
-    before, later, after, again = areas.values()
     blind = test["untrained"]["best"]
-    above, not_above = "both are above chance.", "not both are above chance."
     parts = [
         f"The strongest of {len(test['declared'])} cells declared beforehand "
-        f"({names['declared']}) tells moving from resting objects with AUC {before['objects']} "
-        f"and from its frozen twin with {before['twin']}: "
-        + (above if told["declared"] else not_above),
+        f"({names['declared']}) tells moving from resting objects with AUC "
+        f"{_told(found['declared'])}. {_above_chance(test['declared'])}",
         f"The strongest of {len(test['declared_later'])} cells declared from readings of earlier "
         f"weights ({names['declared later']}) does so, on scenes that no reading had seen, with "
-        f"{later['objects']} and {later['twin']}: "
-        + (above if told["declared later"] else not_above),
-        f"The cell that half of the clips chose ({names['chosen']}) does so on the other half "
-        f"with {after['objects']} and {after['twin']}, and with "
-        f"{after['objects_without_nuisances']} once flow size, visibility, contrast, depth and "
-        "place are regressed out: "
-        + ("it tells motion." if told["chosen"] else "not told from chance."),
+        f"{_told(found['declared later'])}. {_above_chance(test['declared_later'])}",
+        f"The cell that half of the clips chose ({names['chosen']}) does so on the other half with "
+        f"{_told(found['chosen'])}.",
         "On as many scenes that had no part in the choice it has "
-        f"{again['objects']} and {again['twin']}: "
-        + ("the choice holds." if told["again"] else "the choice does not hold."),
+        f"{_told(found['again'])}; "
+        + ("the choice holds." if _tells(found["again"]) else "the choice does not hold."),
         f"The same choice in the untrained model gives {_spelled(blind['objects'])} and "
-        f"{_spelled(blind['twin'])}.",
+        f"{_spelled(blind['twin'])} (twin).",
+        _about_probe(test["probe"]),
+        "Nuisances are flow size, visibility, contrast, depth and place.",
     ]
     values = {f"{which} {name}": row[name] for which, row in found.items() for name in AGAINST}
     return Finding(CUE_QUESTION, " ".join(parts), values)
+
+
+def gating_by_truth(card: Mapping[str, Any]) -> Finding:
+    """Say which errors gates change when they are given the true masks, and another clip's."""
+    changed = gating(card)
+    parts, values = [], {}
+    for gate in changed["gate"].values.tolist():
+        said = {}
+        for mask in MASKS.values():
+            cells = changed.sel(gate=gate, mask=mask)
+            lowered, raised = (
+                cells["error"].values[moved.values].tolist()
+                for moved in (cells["upper"] < 0, cells["lower"] > 0)
+            )
+            names = [", ".join(moved) or "none" for moved in (lowered, raised)]
+            if len(raised) == cells.sizes["error"]:
+                names[1] = "all"
+            said[mask] = f"lower {names[0]} and raise {names[1]}"
+            values[f"{gate}, {mask}"] = {"lowered": lowered, "raised": raised}
+        parts.append(f"{gate}: " + "; ".join(f"{mask} {text}" for mask, text in said.items()) + ".")
+    answer = (
+        f"Of {changed.sizes['error']} errors, those whose change has an interval that leaves out "
+        f"zero. {' '.join(parts)}"
+    )
+    return Finding(GATING_QUESTION, answer, values)
+
+
+def _tells(row: Mapping[str, Any]) -> bool:
+    """Whether moving is told from resting objects and from the twin, with the whole interval."""
+    return all(row[name][1] > _CHANCE for name in ("objects", "twin"))
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    """Write the three areas that count, and what they allow to say."""
+    areas = (
+        f"{_spelled(row['objects'])} ({_spelled(row['objects_without_nuisances'])} with nuisances "
+        f"regressed out) and from its frozen twin with {_spelled(row['twin'])}"
+    )
+    if not _tells(row):
+        return f"{areas}: not both are above chance"
+    if row["objects_without_nuisances"][1] <= _CHANCE:
+        return f"{areas}: above chance, but not beyond the nuisances"
+    return f"{areas}: above chance, also beyond the nuisances"
+
+
+def _above_chance(rows: Sequence[Mapping[str, Any]]) -> str:
+    told = sum(map(_tells, rows))
+    return f"{told} of these {len(rows)} tell both apart above chance."
+
+
+def _about_probe(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Set a linear probe beside the cells, with what it finds where nothing moves."""
+    best = max(rows, key=lambda row: row["objects"][0])
+    low, high = best["at_rest"][1:]
+    confounded = (
+        "away from 0.5, so it is confounded" if not low <= _CHANCE <= high else "not told from 0.5"
+    )
+    return (
+        f"For comparison, a linear probe on the tokens of decoder layer {best['layer']}, the best, "
+        f"reaches {_spelled(best['objects'])} and {_spelled(best['twin'])} (twin); on the same "
+        f"patches at rest it has {_spelled(best['at_rest'])}, {confounded}."
+    )
 
 
 def _spelled(value: list[float]) -> str:

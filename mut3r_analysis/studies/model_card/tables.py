@@ -11,7 +11,7 @@ import xarray as xr
 from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import UnreadableFile
 from mut3r_analysis.training.card import FORMAT
-from mut3r_analysis.training.card_words import SHORTEST_PATH, cell_name
+from mut3r_analysis.training.card_words import SHORTEST_PATH, TARGETS_SET, cell_name
 from mut3r_analysis.training.validation import AXES
 
 RATIOS = {
@@ -34,8 +34,8 @@ GATING_ERRORS = {
     "rpe_rotation": "RPE rotation",
     "rpe_translation": "RPE translation",
     "depth": "depth",
-    "points_self": "points, own camera",
-    "points_world": "points, world",
+    "points_self": "points (own camera)",
+    "points_world": "points (world)",
 }
 MASKS = {"oracle": "own masks", "shuffled": "another clip's masks"}
 
@@ -74,17 +74,17 @@ def find_card(backbone: str) -> dict[str, Any] | None:
 
 
 def targets(card: Card) -> xr.Dataset:
-    """Return how much of each target is reached: from 1 on it is, as far as bounds go.
+    """Return how much of each target set before training is reached: from 1 on it is.
 
     Returns
     -------
     Dataset
         Dim ``target``: ``value``, ``lower`` and ``upper``, the measured over the bound for what
-        must exceed it, and the bound over the measured for what must stay below. Coordinates
-        ``reached``, which may ask for an interval besides, and ``set``, when it was set: only what
-        was ``"before training"`` is a target.
+        must exceed it, and the bound over the measured for what must stay below; ``reached``,
+        which may ask for an interval besides; and ``area``, whether it is an area under the curve,
+        which :func:`areas` has on its own scale.
     """
-    rows = card["targets"]
+    rows = [row for row in card["targets"] if row["set"] == TARGETS_SET[0]]
     shares = [
         [part / row["bound"] for part in row["value"]]
         if row["above"]
@@ -96,8 +96,30 @@ def targets(card: Card) -> xr.Dataset:
     return found.assign_coords(
         target=[row["target"] for row in rows],
         reached=("target", [row["reached"] for row in rows]),
-        set=("target", [row["set"] for row in rows]),
+        area=("target", [_is_area(row) for row in rows]),
     )
+
+
+def areas(card: Card) -> xr.Dataset:
+    """Return the areas under the curve that targets ask for, and those of cells named later.
+
+    Returns
+    -------
+    Dataset
+        (asked, cell): ``value``, ``lower`` and ``upper``. ``asked`` is what is told apart, with the
+        bound; ``cell`` says when it was named: only what was named before training is a target.
+    """
+    rows = [row for row in card["targets"] if _is_area(row)]
+    # The card words each as "AUC of a ... (cell) what is asked, interval ...".
+    cells = [f"{row['set']}: {row['target'].split('(')[1].split(')')[0]}" for row in rows]
+    asked = [row["target"].split(") ")[1].rsplit(",", 1)[0] for row in rows]
+    values = {
+        key: row["value"] for key, row in zip(zip(asked, cells, strict=True), rows, strict=True)
+    }
+    asked, cells = list(dict.fromkeys(asked)), list(dict.fromkeys(cells))
+    found = _intervals([[values[what, cell] for cell in cells] for what in asked], "asked", "cell")
+    found["value"].attrs |= {"long_name": "area under the ROC curve"}
+    return found.assign_coords(asked=asked, cell=cells)
 
 
 def curve(card: Card, names: Mapping[str, str] = RATIOS) -> xr.DataArray:
@@ -114,7 +136,7 @@ def curve(card: Card, names: Mapping[str, str] = RATIOS) -> xr.DataArray:
         coords={"length": lengths, "score": list(names.values()), "frames": seen},
         attrs={"long_name": "share of the baseline's error", "units": "1"},
     )
-    found["length"].attrs = {"long_name": "frames per clip"}
+    found["length"].attrs = {"long_name": "clips of", "units": "frames"}
     found["frames"].attrs = {"long_name": "frames seen", "units": "thousand"}
     return _without_short_paths(found)
 
@@ -166,7 +188,7 @@ def cues(card: Card) -> xr.Dataset:
 
 
 def probe(card: Card) -> xr.Dataset:
-    """Return areas of a linear probe on decoder tokens, what is there to be read: (layer, against).
+    """Return areas of a linear probe on decoder tokens, for comparison: (layer, against).
 
     The last column is the control in which nothing moves.
     """
@@ -190,6 +212,10 @@ def gating(card: Card) -> xr.Dataset:
     return found.assign_coords(
         gate=list(gates), error=list(GATING_ERRORS.values()), mask=list(MASKS.values())
     )
+
+
+def _is_area(row: Mapping[str, Any]) -> bool:
+    return str(row["target"]).startswith("AUC")
 
 
 def _intervals(values: Sequence[Any], *dims: str) -> xr.Dataset:

@@ -10,6 +10,7 @@ import xarray as xr
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import PAPER_DEPTH, Gate
+from mut3r_analysis.specification import range_label
 from mut3r_analysis.studies.choice import best, chosen_elsewhere
 from mut3r_analysis.studies.estimates import change, estimate, spelled, verdict
 from mut3r_analysis.studies.finding import Finding
@@ -85,11 +86,6 @@ def layer_ranges(
     )
     found["layers"].attrs = {"long_name": f"gated layers of {depth}", "units": "1"}
     return found
-
-
-def range_label(start: int, stop: int) -> str:
-    """Write a half-open range of layers."""
-    return f"[{start}, {stop})"
 
 
 def cues(oracle: bool = True) -> dict[str, Cue]:
@@ -204,7 +200,7 @@ def picked(errors: xr.DataArray) -> pd.DataFrame:
 
 
 def finding(errors: xr.DataArray, plain: xr.DataArray) -> Finding:
-    """Say which range is best for depth and for pose, and whether it beats its control.
+    """Say which range is best for depth and for pose, and where it beats or loses to its control.
 
     Parameters
     ----------
@@ -218,7 +214,7 @@ def finding(errors: xr.DataArray, plain: xr.DataArray) -> Finding:
     fair = chosen_range(errors, plain) if errors.sizes["sequence"] > 1 else None
     lowest = best(errors, "layers")
     measures = leading(errors)
-    texts, won = [], []
+    texts, won, elsewhere, lost = [], [], [], []
     values: dict[str, Any] = {}
     for cue in control["cue"].values.tolist():
         parts = []
@@ -234,9 +230,19 @@ def finding(errors: xr.DataArray, plain: xr.DataArray) -> Finding:
                 row["chosen on the other sequences"] = _plain(honest)
             if verdict(versus) == "lower":
                 won.append(f"{measure} with the {cue} ({spelled(versus)})")
-            values[f"{measure}, {cue}"] = row
+                elsewhere += _other_alignments(errors, control, measure, cue, layers)
+            raised = _raised(control.sel(measure=measure, cue=cue))
+            if raised:
+                lost.append(f"{measure} with the {cue} at {', '.join(raised)}")
+            values[f"{measure}, {cue}"] = row | {"raised above shuffled": raised}
         texts.append(f"{cue.capitalize()}: {'. '.join(parts)}.")
     texts.append(f"Shuffled scores of the same cue are beaten {_listed(won, len(values))}.")
+    texts += elsewhere
+    texts.append(
+        f"The places of the scores raise the error above shuffled ones for {'; '.join(lost)}."
+        if lost
+        else "No range is shown where the places of the scores raise the error above shuffled ones."
+    )
     return Finding(QUESTION, " ".join(texts), values)
 
 
@@ -267,6 +273,31 @@ def _best_range(measure: str, layers: str, cell: xr.Dataset) -> str:
     if float(cell["value"]) < 0:
         return f"{measure} is lowest with {layers}, {spelled(cell)} against none ({judged})"
     return f"{measure} is lowered by no range, least raised by {layers}, {spelled(cell)} ({judged})"
+
+
+def _other_alignments(
+    errors: xr.DataArray, control: xr.Dataset, measure: str, cue: str, layers: str
+) -> list[str]:
+    """Say what is left of a gain over shuffled scores when the same metric is aligned otherwise."""
+    same = errors["measure"].values[(errors["metric"] == errors["metric"].sel(measure=measure))]
+    cells = {
+        str(name): control.sel(measure=name, cue=cue, layers=layers)
+        for name in same
+        if name != measure
+    }
+    if not cells:
+        return []
+    told = "; ".join(f"{name} {spelled(cell)} ({verdict(cell)})" for name, cell in cells.items())
+    return [f"Aligned otherwise, the {cue} at {layers} against shuffled scores: {told}."]
+
+
+def _raised(control: xr.Dataset) -> list[str]:
+    """Ranges at which an error is shown to be higher than with shuffled scores."""
+    return [
+        layers
+        for layers in control["layers"].values.tolist()
+        if verdict(control.sel(layers=layers)) == "higher"
+    ]
 
 
 def _times(count: int) -> str:

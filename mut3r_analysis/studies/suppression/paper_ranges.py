@@ -7,8 +7,8 @@ import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.literature import published
+from mut3r_analysis.specification import range_label
 from mut3r_analysis.studies.estimates import spelled
-from mut3r_analysis.studies.suppression.depths import range_label
 
 
 def paper_table() -> xr.Dataset:
