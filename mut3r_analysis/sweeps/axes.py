@@ -13,6 +13,7 @@ from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.specification import range_label
 
 _PARTS: dict[str, type] = {"cue": Cue, "gate": Gate, "commit": Commit}
 Label = str | float | int
@@ -91,9 +92,9 @@ def label_of(value: Any, *, layers: bool = False) -> Label | None:
         # The shortest number that is the same one in its own precision: 0.2, not 0.2000000030.
         return float(str(value))
     if isinstance(value, range) and value.step == 1:
-        return f"[{value.start}, {value.stop})"
+        return range_label(value.start, value.stop)
     if layers and isinstance(value, tuple | list) and len(value) == 2:
-        return f"[{value[0]}, {value[1]})"
+        return range_label(*value)
     text = str(value)
     return text if len(text) <= 24 else None
 
