@@ -56,6 +56,13 @@ def scoring(name: str) -> str | Protocol:
     return name
 
 
+def measure_name(metric: str, scored: Protocol) -> str:
+    """Return what sentences and figures call a metric under a protocol, as ``"ATE (Sim3)"``."""
+    if metric in _UNALIGNED:
+        return _NAMES[metric]
+    return f"{_NAMES[metric]} ({_ALIGNMENTS[scored.align]})"
+
+
 def errors(tables: Mapping[str, xr.Dataset]) -> xr.DataArray:
     """Gather the errors of one sweep scored under several protocols.
 
@@ -83,11 +90,9 @@ def errors(tables: Mapping[str, xr.Dataset]) -> xr.DataArray:
     rows: dict[str, tuple[str, str, str, str]] = {}
     depth_first = sorted(_scored(tables), key=lambda row: list(TAKEN).index(row[1].task))
     for table, scored, metric in depth_first:
-        label = f"{_NAMES[metric]} ({_ALIGNMENTS[scored.align]})"
-        if metric in _UNALIGNED:
-            label = _NAMES[metric]
-            if label in found:
-                continue
+        label = measure_name(metric, scored)
+        if metric in _UNALIGNED and label in found:
+            continue
         if label in found:
             raise InvalidArgument(
                 f"{scored.id} and {rows[label][2]} both give {label}; score under one of them"
