@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def show_patch(
     run: xr.DataTree, sequence: xr.Dataset, frame: int, row: int, column: int
 ) -> "Figure":
-    """Lay the motion score over a frame and those beside it, and frame a patch in white.
+    """Lay the motion score over a frame and those beside it, and frame a patch in orange.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def show_patch(
     from matplotlib.patheffects import Normal, withStroke
 
     from mut3r_analysis.figures import overlay
-    from mut3r_analysis.figures.styling import INK
+    from mut3r_analysis.figures.styling import ACCENT
 
     labels = run["cue"]["frame"].values.tolist()
     place = labels.index(frame)
@@ -38,7 +38,7 @@ def show_patch(
     corner = (column * side - 0.5, row * side - 0.5)
     # Pictures stand in two rows: the frames, and the score laid over them.
     for axis in figure.axes[shown.index(frame) : 2 * len(shown) : len(shown)]:
-        square = Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=1.4)
-        square.set_path_effects([withStroke(linewidth=2.6, foreground=INK), Normal()])
+        square = Rectangle(corner, side, side, fill=False, edgecolor=ACCENT, linewidth=1.4)
+        square.set_path_effects([withStroke(linewidth=2.6, foreground="white"), Normal()])
         axis.add_patch(square)
     return figure

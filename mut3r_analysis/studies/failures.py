@@ -21,7 +21,7 @@ from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.running.streaming import run_batch
 from mut3r_analysis.studies.estimates import change, spelled, verdict
 from mut3r_analysis.studies.finding import Finding
-from mut3r_analysis.studies.measures import measure_name
+from mut3r_analysis.studies.measures import measure_label
 
 ERRORS = ("abs_rel", "rpe_translation", "rpe_rotation", "ate")
 """Metrics that are errors, in the order in which they are looked for."""
@@ -280,5 +280,5 @@ def _named(scores: xr.DataArray) -> str:
     """Name a column of a sweep under its protocol; in its own words where that is not known."""
     scored = PROTOCOLS.get(str(scores.attrs.get("protocol")))
     if scored is not None:
-        return measure_name(str(scores.name), scored)
+        return measure_label(str(scores.name), scored.align)
     return str(scores.attrs.get("long_name", scores.name))

@@ -22,6 +22,7 @@ NO_TRUTH = "No ground truth: only differences between runs are shown."
 
 _NAMES = {
     "abs_rel": "depth AbsRel",
+    "delta_1": "depth δ < 1.25",
     "ate": "ATE",
     "rpe_translation": "RPE translation",
     "rpe_rotation": "RPE rotation",
@@ -56,13 +57,6 @@ def scoring(name: str) -> str | Protocol:
     return name
 
 
-def measure_name(metric: str, scored: Protocol) -> str:
-    """Return what sentences and figures call a metric under a protocol, as ``"ATE (Sim3)"``."""
-    if metric in _UNALIGNED:
-        return _NAMES[metric]
-    return f"{_NAMES[metric]} ({_ALIGNMENTS[scored.align]})"
-
-
 def errors(tables: Mapping[str, xr.Dataset]) -> xr.DataArray:
     """Gather the errors of one sweep scored under several protocols.
 
@@ -90,7 +84,7 @@ def errors(tables: Mapping[str, xr.Dataset]) -> xr.DataArray:
     rows: dict[str, tuple[str, str, str, str]] = {}
     depth_first = sorted(_scored(tables), key=lambda row: list(TAKEN).index(row[1].task))
     for table, scored, metric in depth_first:
-        label = measure_name(metric, scored)
+        label = measure_label(metric, scored.align)
         if metric in _UNALIGNED and label in found:
             continue
         if label in found:
@@ -101,6 +95,13 @@ def errors(tables: Mapping[str, xr.Dataset]) -> xr.DataArray:
         units = str(table[metric].attrs.get("units", "1"))
         rows[label] = (metric, scored.task, scored.id, units)
     return _stacked(found, next(iter(tables.values())), rows, "error")
+
+
+def measure_label(metric: str, align: str) -> str:
+    """Name a metric with the alignment that it was scored under, such as ``"ATE (Sim3)"``."""
+    if metric in _UNALIGNED:
+        return _NAMES[metric]
+    return f"{_NAMES[metric]} ({_ALIGNMENTS[align]})"
 
 
 def departures(table: xr.Dataset, reference: str = "plain") -> xr.DataArray:
