@@ -30,10 +30,11 @@ def show_patch(
     from mut3r_analysis.figures import overlay
     from mut3r_analysis.figures.styling import ACCENT
 
-    labels = run["cue"]["frame"].values.tolist()
+    motion = run["cue"].to_dataset()["motion"]
+    labels = motion["frame"].values.tolist()
     place = labels.index(frame)
     shown = labels[max(0, place - 1) : place + 2]
-    figure = overlay(run, sequence, run["cue/motion"], frames=shown)
+    figure = overlay(run, sequence, motion, frames=shown)
     side = run.attrs["backbone"]["config"]["patch_size"]
     corner = (column * side - 0.5, row * side - 0.5)
     # Pictures stand in two rows: the frames, and the score laid over them.

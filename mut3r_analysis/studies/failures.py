@@ -133,7 +133,7 @@ def patch_harm(
         name = "change of the relative depth error"
         comment = "depth of each run aligned as in its score"
     else:
-        errors = _log_difference(*(run["prediction/depth"].sel(frame=frame) for run in runs)).values
+        errors = _log_difference(*(_depth(run).sel(frame=frame) for run in runs)).values
         name, comment = "difference of depth", "no true depth: how far the runs differ"
     pixels = xr.DataArray(100 * errors, dims=("patch_row", "patch_col"))
     found = pixels.coarsen(patch_row=patch, patch_col=patch, boundary="trim").mean()
@@ -262,13 +262,17 @@ def _differences(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
         if not one or not other:
             rows.append(xr.DataArray([], dims="frame", coords={"frame": np.array([], int)}))
             continue
-        apart = _log_difference(*(open_run(str(x))["prediction/depth"] for x in (one, other)))
+        apart = _log_difference(*(_depth(open_run(str(path))) for path in (one, other)))
         rows.append((100 * apart).median(["y", "x"]).reset_coords(drop=True))
     frames = xr.concat(rows, dim=first["sequence"].reset_coords(drop=True), join="outer")
     found = xr.Dataset({"harm": frames.mean("frame"), "frame_harm": frames})
     for variable in found.data_vars.values():
         variable.attrs = {"long_name": "difference of depth", "units": "%"}
     return found.isel(sequence=np.argsort(-found["harm"].fillna(-np.inf).values, kind="stable"))
+
+
+def _depth(run: xr.DataTree) -> xr.DataArray:
+    return run["prediction"].to_dataset()["depth"]
 
 
 def _log_difference(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
