@@ -130,15 +130,16 @@ def patch_harm(
     before, after = (depth_error(run, cell, frame) for run, cell in zip(runs, cells, strict=True))
     if before is not None and after is not None:
         errors = after - before
-        name = "change of the relative depth error"
+        name, units = "change of the relative depth error", "% of the true depth"
         comment = "depth of each run aligned as in its score"
     else:
         errors = _log_difference(*(_depth(run).sel(frame=frame) for run in runs)).values
-        name, comment = "difference of depth", "no true depth: how far the runs differ"
+        name, units = "difference of depth", "%"
+        comment = "no true depth: how far the runs differ"
     pixels = xr.DataArray(100 * errors, dims=("patch_row", "patch_col"))
     found = pixels.coarsen(patch_row=patch, patch_col=patch, boundary="trim").mean()
     sides = {dim: np.arange(size) for dim, size in found.sizes.items()}
-    return found.assign_coords(sides).assign_attrs(long_name=name, units="%", comment=comment)
+    return found.assign_coords(sides).assign_attrs(long_name=name, units=units, comment=comment)
 
 
 def attention_change(

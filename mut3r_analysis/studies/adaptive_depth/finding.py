@@ -89,13 +89,13 @@ def finding(tested: xr.Dataset, chosen: xr.Dataset, quantiles: Sequence[float]) 
         ruled, timed, ungated, bound = cells.values()
         sentences.append(
             f"By the {CRITERIA[name][0]}, {_verdict(ruled, timed)}: against the best fixed depth "
-            f"the rule changes it by {spelled(ruled)}, an oracle that sees each frame's error by "
-            f"{spelled(bound)}"
+            f"the rule changes it by {spelled(ruled)} and an oracle that sees each frame's error "
+            f"by {spelled(bound)}"
         )
         own = chosen.sel(criterion=name)
         depths = [int(depth) for depth in own["depth"].values]
         if any(depths):
-            sentences[-1] += f", and no gate at all by {spelled(ungated)}"
+            sentences[-1] += f"; no gate at all changes it by {spelled(ungated)}"
         sentences.append(_best_depth(depths))
         picked = own["quantile"].sel(direction=RULE).values.tolist()
         sentences.append(_edge(picked, quantiles))
