@@ -37,6 +37,12 @@ class Interval:
         Consecutive frames drawn together; None where it follows each sequence's own length.
     resamples, seed : int
         Number of draws and their seed.
+
+    Notes
+    -----
+    Over few sequences a percentile interval is too narrow: at 95 %, one over 6 sequences holds the
+    true mean in about 87 % of cases where single values are normal and in 74 % where they are
+    log-normal; :func:`mut3r_analysis.studies.estimates.estimate` says more.
     """
 
     value: float

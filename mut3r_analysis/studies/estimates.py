@@ -27,6 +27,14 @@ def estimate(values: xr.DataArray, over: str = "sequence") -> xr.Dataset:
         Without that dimension: ``value``, ``lower`` and ``upper`` in the unit of `values` (the
         percentile interval at `LEVEL`), and ``n``, how many sequences have a value. Where `n` is
         below 2 the interval is NaN.
+
+    Notes
+    -----
+    Over few sequences percentile intervals are too narrow. In 4000 samples of 6, 8, 10 and 29
+    values, those at 95 % held the true mean in 87, 88, 90 and 93 % of cases where values are
+    normal, and in 74, 77, 80 and 88 % where they are log-normal (sigma 1). BCa intervals do little
+    better (88 to 93 and 76 to 89 %); Student's t holds 95 % of normal means and 82 to 89 % of
+    log-normal ones.
     """
     return _summary(values, values.mean(over), _resampled(values, over), values.attrs, over)
 
@@ -71,6 +79,24 @@ def difference(values: xr.DataArray, reference: xr.DataArray, over: str = "seque
     name = values.attrs.get("long_name", values.name or "value")
     paired.attrs = {**values.attrs, "long_name": f"difference of {name}"}
     return estimate(paired, over)
+
+
+def interval_note(found: xr.Dataset, of: str = "sequences") -> str:
+    """Say for a caption what the intervals of estimates are, and over how many they were drawn.
+
+    Parameters
+    ----------
+    found : Dataset
+        From :func:`estimate`, :func:`change` or :func:`difference`.
+    of : str
+        What was resampled.
+    """
+    counts = np.unique(found["n"].values)
+    counts = counts[counts > 1]
+    if not counts.size:
+        return "no intervals: fewer than two values each"
+    count = " to ".join(f"{each:.0f}" for each in dict.fromkeys((counts[0], counts[-1])))
+    return f"intervals: {100 * LEVEL:g} % percentile bootstrap over {count} {of}"
 
 
 def verdict(cell: xr.Dataset) -> str:

@@ -14,11 +14,14 @@ import xarray as xr
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.evaluation.error_maps import depth_error
+from mut3r_analysis.metrics.catalogue import PROTOCOLS
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.running.streaming import run_batch
 from mut3r_analysis.studies.estimates import change, spelled, verdict
 from mut3r_analysis.studies.finding import Finding
+from mut3r_analysis.studies.measures import measure_label
 
 ERRORS = ("abs_rel", "rpe_translation", "rpe_rotation", "ate")
 """Metrics that are errors, in the order in which they are looked for."""
@@ -55,7 +58,7 @@ def harms(table: xr.Dataset, reference: Cell, treatment: Cell, metric: str) -> x
     -------
     Dataset
         ``reference``, ``treatment`` and ``harm`` (sequence), the worst first, and ``frame_harm``
-        (sequence, frame), all in the unit of the metric.
+        (sequence, frame), all in the unit of the metric and named as it is under its protocol.
     """
     first, second = _cell(table, reference), _cell(table, treatment)
     if metric == DIFFERENCE:
@@ -64,7 +67,7 @@ def harms(table: xr.Dataset, reference: Cell, treatment: Cell, metric: str) -> x
         raise InvalidArgument(f"the sweep has no {metric!r}; use one of {ERRORS} or {DIFFERENCE!r}")
     harm = second[metric] - first[metric]
     frames = second[f"frame_{metric}"] - first[f"frame_{metric}"]
-    attrs = {key: table[metric].attrs.get(key, "1") for key in ("long_name", "units")}
+    name, units = _named(table[metric]), str(table[metric].attrs.get("units", "1"))
     found = xr.Dataset(
         {
             "reference": first[metric].drop_vars(list(reference), errors="ignore"),
@@ -73,9 +76,9 @@ def harms(table: xr.Dataset, reference: Cell, treatment: Cell, metric: str) -> x
             "frame_harm": frames,
         }
     ).reset_coords(drop=True)
-    for name, variable in found.data_vars.items():
-        text = f"harm: {attrs['long_name']}" if "harm" in str(name) else attrs["long_name"]
-        variable.attrs = {**attrs, "long_name": text}
+    for part, variable in found.data_vars.items():
+        text = f"change of {name} by gating" if "harm" in str(part) else name
+        variable.attrs = {"long_name": text, "units": units}
     return found.isel(sequence=np.argsort(-found["harm"].fillna(-np.inf).values, kind="stable"))
 
 
@@ -101,14 +104,15 @@ def worst_frames(found: xr.Dataset, count: int = 8, *, gain: bool = False) -> pd
 
 
 def patch_harm(
-    reference: xr.DataTree, treatment: xr.DataTree, frame: int, patch: int
+    table: xr.Dataset, reference: Cell, treatment: Cell, sequence: str, frame: int, patch: int
 ) -> xr.DataArray:
-    """Return where in a frame a treatment did harm.
+    """Return where in a frame a treatment did harm, by the error that the frame was scored with.
 
     Parameters
     ----------
-    reference, treatment : DataTree
-        Runs of one sequence.
+    table, reference, treatment
+        As for :func:`harms`.
+    sequence : str
     frame : int
         Label of the frame.
     patch : int
@@ -117,26 +121,25 @@ def patch_harm(
     Returns
     -------
     DataArray
-        (patch_row, patch_col), percent: the mean over a patch's pixels of the absolute log error
-        of depth, after one median scale per run and frame, with the treatment minus without.
-        Where the runs hold no true depth, the absolute difference of their log depths.
+        (patch_row, patch_col), percent: the mean over a patch's pixels of the relative error of
+        depth, each run aligned as its score was, with the treatment minus without. Where there is
+        no true depth, the absolute difference of the runs' log depths. ``comment`` says which.
     """
-    one, other = (
-        run["prediction"].to_dataset()["depth"].sel(frame=frame) for run in (reference, treatment)
-    )
-    if "truth" in reference.children and "depth" in reference["truth"]:
-        truth = reference["truth"].to_dataset()["depth"].sel(frame=frame)
-        errors = _log_error(other, truth) - _log_error(one, truth)
-        name = "harm to depth"
+    cells = [_cell(table, labels) for labels in (reference, treatment)]
+    runs = [open_run(str(cell["run"].sel(sequence=sequence).item())) for cell in cells]
+    before, after = (depth_error(run, cell, frame) for run, cell in zip(runs, cells, strict=True))
+    if before is not None and after is not None:
+        errors = after - before
+        name, units = "change of the relative depth error", "% of the true depth"
+        comment = "depth of each run aligned as in its score"
     else:
-        errors = np.abs(np.log(other.clip(1e-6)) - np.log(one.clip(1e-6)))
-        name = "difference of depth"
-    blocks = (100 * errors).coarsen(y=patch, x=patch, boundary="trim").mean()
-    found = blocks.rename(y="patch_row", x="patch_col").reset_coords(drop=True)
-    found = found.assign_coords(
-        patch_row=np.arange(found.sizes["patch_row"]), patch_col=np.arange(found.sizes["patch_col"])
-    )
-    return found.assign_attrs({"long_name": name, "units": "%"})
+        errors = _log_difference(*(_depth(run).sel(frame=frame) for run in runs)).values
+        name, units = "difference of depth", "%"
+        comment = "no true depth: how far the runs differ"
+    pixels = xr.DataArray(100 * errors, dims=("patch_row", "patch_col"))
+    found = pixels.coarsen(patch_row=patch, patch_col=patch, boundary="trim").mean()
+    sides = {dim: np.arange(size) for dim, size in found.sizes.items()}
+    return found.assign_coords(sides).assign_attrs(long_name=name, units=units, comment=comment)
 
 
 def attention_change(
@@ -204,7 +207,8 @@ def finding(
         As for :func:`harms`.
     story : mapping
         ``sequence``, ``frame``, ``row``, ``column``, ``score``, ``moving`` (None without truth),
-        ``site``, ``layer``, ``head`` of the worst frame.
+        ``site``, ``layer``, ``head`` of the worst frame; ``beta`` of the gates; ``outside``, what
+        of the sequence's scene the backbone was not trained on.
     """
     found = harms(table, reference, treatment, metric)
     units = found["harm"].attrs["units"]
@@ -220,18 +224,25 @@ def finding(
         f"; attention there changed most at {story['site']}, layer {story['layer']}, head "
         f"{story['head']}."
     )
+    if story["outside"]:
+        where += (
+            f" {story['sequence']} lies outside the scenes of the last stage of training: "
+            f"{'; '.join(story['outside'])}."
+        )
     question = "Where does gating fail?"
     if metric == DIFFERENCE:
         answer = (
-            f"No ground truth: only differences between runs are known. Depth differs by "
-            f"{float(harm.mean()):.2g}{unit} on average over {harm.sizes['sequence']} sequence(s); "
+            f"No ground truth: only differences between runs are known. With β = "
+            f"{story['beta']:g} depth differs by {float(harm.mean()):.2g}{unit} on average over "
+            f"{harm.sizes['sequence']} sequence(s); "
         )
         return Finding(question, answer + where, {"mean": float(harm.mean()), **story})
     hurt = int((harm > 0).sum())
     cell = change(found["treatment"], found["reference"])
     answer = (
-        f"Gating raises {metric} on {hurt} of {harm.sizes['sequence']} sequences; the mean changes "
-        f"by {spelled(cell)}: {verdict(cell)}. The sequence hurt most is "
+        f"With β = {story['beta']:g} gating raises {found['treatment'].attrs['long_name']} on "
+        f"{hurt} of {harm.sizes['sequence']} sequences; the mean changes by {spelled(cell)}: "
+        f"{verdict(cell)}. The sequence hurt most is "
         f"{harm['sequence'].values[0]} ({float(harm[0]):+.3g}{unit}), the one helped most "
         f"{harm['sequence'].values[-1]} ({float(harm[-1]):+.3g}{unit}); "
     )
@@ -252,8 +263,8 @@ def _differences(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
         if not one or not other:
             rows.append(xr.DataArray([], dims="frame", coords={"frame": np.array([], int)}))
             continue
-        a, b = (np.log(open_run(str(x))["prediction/depth"].clip(1e-6)) for x in (one, other))
-        rows.append((100 * np.abs(b - a)).median(["y", "x"]).reset_coords(drop=True))
+        apart = _log_difference(*(_depth(open_run(str(path))) for path in (one, other)))
+        rows.append((100 * apart).median(["y", "x"]).reset_coords(drop=True))
     frames = xr.concat(rows, dim=first["sequence"].reset_coords(drop=True), join="outer")
     found = xr.Dataset({"harm": frames.mean("frame"), "frame_harm": frames})
     for variable in found.data_vars.values():
@@ -261,7 +272,18 @@ def _differences(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
     return found.isel(sequence=np.argsort(-found["harm"].fillna(-np.inf).values, kind="stable"))
 
 
-def _log_error(depth: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
-    known = truth.where(truth > 0)
-    ratio: xr.DataArray = np.log(depth.clip(1e-6)) - np.log(known)  # type: ignore[assignment]
-    return abs(ratio - ratio.median())
+def _depth(run: xr.DataTree) -> xr.DataArray:
+    return run["prediction"].to_dataset()["depth"]
+
+
+def _log_difference(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
+    first, second = (xr.apply_ufunc(np.log, depth.clip(1e-6)) for depth in (one, other))
+    return abs(second - first)
+
+
+def _named(scores: xr.DataArray) -> str:
+    """Name a column of a sweep under its protocol; in its own words where that is not known."""
+    scored = PROTOCOLS.get(str(scores.attrs.get("protocol")))
+    if scored is not None:
+        return measure_label(str(scores.name), scored.align)
+    return str(scores.attrs.get("long_name", scores.name))

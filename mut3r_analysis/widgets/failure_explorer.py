@@ -9,6 +9,7 @@ import traitlets
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.evaluation.error_maps import depth_error
 from mut3r_analysis.figures.reading import source_line
 from mut3r_analysis.figures.seen import true_motion
 from mut3r_analysis.running.opening import open_run
@@ -24,7 +25,6 @@ from mut3r_analysis.widgets.explorer import (
 )
 from mut3r_analysis.widgets.failures import (
     aligned_series,
-    depth_error,
     frame_series,
     gate_words,
     named_scores,

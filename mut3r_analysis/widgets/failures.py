@@ -1,4 +1,4 @@
-"""Where a run goes wrong: what every frame contributes to its errors, and the map behind it."""
+"""Where a run goes wrong: what every frame contributes to its errors, and which gate it had."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -140,36 +140,6 @@ def aligned_series(found: Mapping[str, list[Series]]) -> dict[str, list[Series]]
     }
 
 
-def depth_error(run: xr.DataTree, scores: xr.Dataset | None, frame: int) -> np.ndarray | None:
-    """Return the relative error of the aligned depth of a frame.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        float32 ``(y, x)``: distance from the true depth over the true depth, NaN where that is not
-        known; None when the run has no depth or no truth.
-
-    Notes
-    -----
-    Aligned as the scores were; without scores the prediction is taken as it is.
-    """
-    truth = run["truth"].to_dataset() if "truth" in run.children else xr.Dataset()
-    prediction = run["prediction"].to_dataset()
-    if "depth" not in truth or "depth" not in prediction:
-        return None
-    known = truth["depth"].sel(frame=frame).values.astype(np.float64)
-    given = prediction["depth"].sel(frame=frame).values.astype(np.float64)
-    if scores is not None and "depth_alignment_scale" in scores:
-        mine = scores.sel(sequence=str(run.attrs["sequence"]["name"]))
-        scale, shift = (
-            _of_frame(mine[f"depth_alignment_{name}"], frame) for name in ("scale", "shift")
-        )
-        given = scale * given + shift
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.where(known > 0, np.abs(given - known) / known, np.nan)
-    return error.astype(np.float32)
-
-
 def gate_words(run: xr.DataTree) -> str:
     """Say which gate a run had, in one line, and why it is inert if it is."""
     from mut3r_analysis.motion import DIRECTIONS, Gate
@@ -183,10 +153,6 @@ def gate_words(run: xr.DataTree) -> str:
     told = f"{', '.join(parts)}; beta {gate.beta:g}; {gate.describe_layers(depth)}"
     reason = gate.inert(depth)
     return f"{told} (inert: {reason})" if reason else told
-
-
-def _of_frame(values: xr.DataArray, frame: int) -> float:
-    return float(values.sel(frame=frame) if "frame" in values.dims else values)
 
 
 def _label(scores: xr.Dataset, metric: str) -> str:

@@ -10,6 +10,7 @@ import traitlets
 import xarray as xr
 
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument
+from mut3r_analysis.evaluation.error_maps import depth_error
 from mut3r_analysis.figures.reading import source_line
 from mut3r_analysis.widgets.cloud_files import write_glb, write_ply
 from mut3r_analysis.widgets.clouds import (
@@ -29,7 +30,6 @@ from mut3r_analysis.widgets.explorer import (
     named_runs,
     palette,
 )
-from mut3r_analysis.widgets.failures import depth_error
 from mut3r_analysis.widgets.regions import motion_score
 
 if TYPE_CHECKING:

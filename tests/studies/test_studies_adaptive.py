@@ -207,7 +207,7 @@ def test_each_half_is_tested_with_what_the_other_chose(small):
         )
     assert (tested.chosen.sel(option=PAPER) == 2).all()
     assert set(np.unique(tested.chosen.sel(option=RULE))) <= {0, 2, 4}
-    assert len(depth_findings.finding(tested).values) == 1
+    assert len(depth_findings.finding(tested, chosen, (0.0, 0.5)).values) == 1
 
 
 def test_sequences_without_truth_take_no_part_in_the_halves(small):
@@ -239,15 +239,46 @@ def synthetic(sequences=12, **factors):
 _KEYS = ("none", "paper", "best", "rule", "opposite", "random", "bound")
 
 
+GRID = (0.0, 0.5, 0.9)
+
+
+def picks(depths=(2, 2), quantiles=(0.5, 0.5)):
+    """What two halves chose, by each criterion alike."""
+    coords = {"half": [0, 1], "criterion": list(CRITERIA)[:2], "direction": [RULE]}
+    depth = np.repeat(np.array(depths)[:, None], 2, axis=1)
+    quantile = np.repeat(np.array(quantiles)[:, None, None], 2, axis=1)
+    return xr.Dataset(
+        {
+            "depth": (("half", "criterion"), depth),
+            "quantile": (("half", "criterion", "direction"), quantile),
+        },
+        coords,
+    )
+
+
+def test_the_finding_says_what_was_chosen_and_where_the_grid_ends():
+    def said(**given):
+        return depth_findings.finding(synthetic(), picks(**given), GRID).answer
+
+    ungated = said(depths=(0, 0))
+    assert "0 layers in both halves, which is no gate" in ungated
+    assert "no gate at all" not in ungated
+    assert "2 layers in one half and 0 in the other" in said(depths=(2, 0))
+    assert "no gate at all changes it by" in said()
+    assert "edge" not in said(quantiles=(0.0, 0.5))  # nothing lies below the lowest spread
+    assert "at the edge of the quantiles tried, 0.9" in said(quantiles=(0.5, 0.9))
+
+
 def test_the_finding_follows_the_errors():
     def said(**given):
-        return depth_findings.finding(synthetic(**given)).answer
+        return depth_findings.finding(synthetic(**given), picks(), GRID).answer
 
     assert "yes, and its timing matters" in said(rule=0.8)
     assert "drawn at random are not shown to be worse" in said(rule=0.8, random=0.8)
     assert "no, the rule is worse" in said(rule=1.2)
     assert "too few sequences" in said(rule=0.8, sequences=4)
-    values = depth_findings.finding(synthetic(rule=0.8, bound=0.5)).values["depth"]
+    found = depth_findings.finding(synthetic(rule=0.8, bound=0.5), picks(), GRID)
+    values = found.values["depth"]
     assert values["rule against best fixed"]["value"] == pytest.approx(-20, abs=0.5)
     assert values["oracle against best fixed"]["value"] == pytest.approx(-50, abs=0.5)
 

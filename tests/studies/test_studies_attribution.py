@@ -230,7 +230,7 @@ def test_paths_of_another_design_are_refused():
         (
             (20, 10, 0),
             (-10, -5, 0),
-            "ATE rises while RPE falls; ATE up and RPE down is what 8 of 8",
+            "ATE rises while RPE falls; in 8 of 8 sequences ATE rises while RPE falls",
         ),
         ((-20, -10, 0), (10, 5, 0), "the opposite of what was asked about"),
         ((20, 10, 0), (10, 5, 0), "both are higher"),

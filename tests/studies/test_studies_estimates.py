@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.studies.estimates import change, difference, estimate, spelled, verdict
+from mut3r_analysis.studies.estimates import (
+    change,
+    difference,
+    estimate,
+    interval_note,
+    spelled,
+    verdict,
+)
 from mut3r_analysis.studies.finding import FINDING_MIME, Finding, findings_of
 
 
@@ -83,3 +90,11 @@ def test_a_finding_travels_in_the_outputs_of_a_notebook():
         Finding("It does", "yes")
     with pytest.raises(InvalidArgument, match="nothing"):
         Finding("Does it?", " ")
+
+
+def test_a_caption_says_over_how_many_intervals_were_drawn():
+    even = estimate(values_of(np.arange(12.0).reshape(6, 2)))
+    assert interval_note(even) == "intervals: 95 % percentile bootstrap over 6 sequences"
+    gaps = values_of([[1, 1, 1], [3, 2, np.nan], [2, np.nan, np.nan]])
+    assert interval_note(estimate(gaps), "clips").endswith("bootstrap over 2 to 3 clips")
+    assert interval_note(estimate(gaps.isel(gate=[2]))).startswith("no intervals")

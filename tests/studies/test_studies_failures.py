@@ -17,6 +17,7 @@ from mut3r_analysis.studies.failures import (
     worst_frames,
 )
 from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.trained_scenes import outside_training
 
 CELLS = {"reference": {"configuration": "plain"}, "treatment": {"configuration": "gated"}}
 STORY = {
@@ -29,6 +30,8 @@ STORY = {
     "site": "image_self",
     "layer": 4,
     "head": 1,
+    "beta": 1.0,
+    "outside": [],
 }
 
 
@@ -41,7 +44,8 @@ def table():
     gated[1] += [0.0, -0.1, 0.1]
     frames = np.stack([plain, gated])
     dims = ("configuration", "sequence")
-    attrs = {"long_name": "relative depth error", "units": "1"}
+    attrs = {"long_name": "mean of |p - g| / g", "units": "1"}
+    attrs["protocol"] = "default:depth:scale_median"
     return xr.Dataset(
         {
             "abs_rel": (dims, frames.mean(-1), attrs),
@@ -67,34 +71,54 @@ def test_sequences_and_frames_are_ranked_by_harm(table):
 
 def test_the_sentence_follows_the_data(table):
     said = finding(table, **CELLS, metric="abs_rel", story=STORY)
-    assert "5 of 6 sequences" in said.answer
+    assert "With β = 1 gating raises depth AbsRel (median scale) on 5 of 6 seq" in said.answer
+    assert "outside the scenes" not in said.answer
     assert "hurt most is b (+0.3)" in said.answer
     assert ": higher." in said.answer or "no difference" in said.answer
     swapped = table.assign_coords(configuration=["gated", "plain"])
+    strange = STORY | {"outside": ["clear air (trained with fog of 6 m)"]}
+    assert finding(table, **CELLS, metric="abs_rel", story=strange).answer.endswith(
+        "b lies outside the scenes of the last stage of training: clear air (trained with fog of "
+        "6 m)."
+    )
     other = finding(swapped, **CELLS, metric="abs_rel", story=STORY)
     assert "1 of 6 sequences" in other.answer
     assert "hurt most is a" in other.answer
 
 
-def test_harm_is_found_at_the_patch_that_has_it():
-    truth = np.full((1, 16, 16), 2.0, np.float32)
-    good, bad = truth.copy(), truth.copy()
-    bad[0, 8:, :8] *= 1.5
-    dims = ("frame", "y", "x")
+def test_patches_are_ranked_by_the_error_that_their_frame_was_scored_with(tmp_path):
+    """The harm of a frame is the mean over its patches, so the worst of both belong together."""
+    table = m3.sweep(
+        "tiny",
+        "scenes/orbit-03",
+        configurations={"plain": {}, "gated": {"cue": m3.Cue.mut3r(), "gate": m3.Gate.mut3r()}},
+        frames="0:2",
+        outputs=("depth",),
+        out=tmp_path,
+        progress=False,
+    )
+    frames = harms(table, **CELLS, metric="abs_rel")["frame_harm"].sel(sequence="orbit-03")
+    for frame in (0, 1):
+        found = patch_harm(table, **CELLS, sequence="orbit-03", frame=frame, patch=8)
+        assert found.sizes == {"patch_row": 6, "patch_col": 8}
+        assert float(found.mean()) == pytest.approx(100 * float(frames.sel(frame=frame)), rel=1e-3)
+    assert "aligned as in its score" in found.attrs["comment"]
 
-    def run(depth):
-        return xr.DataTree.from_dict(
-            {
-                "prediction": xr.Dataset({"depth": (dims, depth)}, {"frame": [7]}),
-                "truth": xr.Dataset({"depth": (dims, truth)}, {"frame": [7]}),
-            }
-        )
 
-    found = patch_harm(run(good), run(bad), frame=7, patch=8)
-    assert found.shape == (2, 2)
-    assert float(found.sel(patch_row=1, patch_col=0)) == pytest.approx(100 * np.log(1.5), rel=1e-4)
-    assert float(found.sum()) == pytest.approx(100 * np.log(1.5), rel=1e-4)
-    assert found.attrs["units"] == "%"
+def test_a_scene_unlike_those_of_training_is_told_by_what_differs():
+    said = {
+        name: outside_training("tiny", m3.open_sequence(f"scenes/{name}", stop=1))
+        for name in ("clear-01", "crowded-01", "textureless-01", "orbit-03")
+    }
+    assert said["clear-01"] == ["clear air (trained with fog of 6 m)"]
+    assert said["crowded-01"] == [
+        "9 objects (trained with at most 4)",
+        "3 moving objects (trained with 0 to 2)",
+    ]
+    assert said["textureless-01"] == ["textures of contrast 0 (trained with 0.6 to 1.2)"]
+    assert said["orbit-03"] == []
+    still = m3.open_sequence(np.zeros((1, 48, 64, 3), np.uint8), name="clear-01")
+    assert outside_training("tiny", still) == []
 
 
 def test_attention_cannot_change_before_a_gate_has_acted():

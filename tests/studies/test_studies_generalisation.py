@@ -25,6 +25,7 @@ from mut3r_analysis.studies.generalisation.effects import (
 from mut3r_analysis.studies.generalisation.memories import (
     OPEN,
     OWN,
+    OWN_SHUFFLED,
     SHUFFLED,
     TRUE,
     Memory,
@@ -37,8 +38,8 @@ from mut3r_analysis.studies.generalisation.memories import (
 NOTEBOOK = "05_backbone_generalisation"
 SEQUENCES = [f"s{i}" for i in range(8)]
 FACTORS = {
-    "cut3r": {OPEN: 1.0, OWN: 0.8, TRUE: 0.5, SHUFFLED: 1.0},
-    "ttt3r": {OPEN: 2.0, OWN: 1.8, TRUE: 1.0, SHUFFLED: 2.0},
+    "cut3r": {OPEN: 1.0, OWN: 0.8, OWN_SHUFFLED: 1.0, TRUE: 0.5, SHUFFLED: 1.0},
+    "ttt3r": {OPEN: 2.0, OWN: 1.8, OWN_SHUFFLED: 1.5, TRUE: 1.0, SHUFFLED: 2.0},
     "held": {OPEN: 1.0, OWN: 1.2},
 }
 
@@ -64,21 +65,23 @@ def table(factors=FACTORS, **kwargs):
     return arranged([swept(factors, **kwargs)], factors)
 
 
-def said(effects, rules, contrasts=None, rates=(100.0, 50.0)):
+def said(effects, rules, contrasts=None, rates=(100.0, 50.0), place=None):
     named = {"memory": list(rules)}
     written = xr.Dataset(
         {"value": (("memory", "treatment"), [[rate] for rate in rates[: len(rules)]])},
         coords={**named, "treatment": [OPEN]},
     )
-    alike = xr.Dataset({"value": ("memory", [0.9] * (len(rules) - 1))},
-                       coords={"memory": list(rules[1:])})  # fmt: skip
+    parts = {"value": 0.9, "lower": 0.8, "upper": 0.95, "n": 8}
+    alike = xr.Dataset(parts).expand_dims(memory=list(rules[1:]))
     moved = xr.DataArray(
         np.ones((2, len(rules), 8)) * [[[4.0]], [[7.0]]],
         dims=("what", "memory", "sequence"),
         coords={**named, "what": ["depth", "camera"]},
         attrs={"units": "%"},
     )
-    return finding(effects, rules, contrasts=contrasts, written=written, alike=alike, moved=moved)
+    return finding(
+        effects, rules, contrasts=contrasts, place=place, written=written, alike=alike, moved=moved
+    )
 
 
 def test_every_registered_write_rule_takes_part_also_later_ones(monkeypatch):
@@ -97,7 +100,7 @@ def test_unknown_rules_and_labels_of_rules_are_refused():
 
 
 def test_a_memory_made_of_a_commit_is_gated_by_the_own_cue_only():
-    assert set(treatments(Memory("cut3r"), 1.0)) == {OPEN, OWN, TRUE, SHUFFLED}
+    assert set(treatments(Memory("cut3r"), 1.0)) == {OPEN, OWN, OWN_SHUFFLED, TRUE, SHUFFLED}
     held = treatments(Memory("cut3r", "mem.hold"), 2.0)
     assert set(held) == {OPEN, OWN}
     assert "gate" not in held[OPEN]
@@ -140,10 +143,22 @@ def test_contrasts_are_differences_of_effects():
     )
 
 
-def test_the_place_of_a_mask_is_judged_against_its_shuffle():
+def test_the_place_of_a_score_is_judged_against_its_shuffle():
     place = place_effects(table())
     assert place["memory"].values.tolist() == ["cut3r", "ttt3r"]
-    assert place["value"].values == pytest.approx(-50)
+    assert place["value"].sel(treatment=TRUE).values == pytest.approx(-50)
+    own = place["value"].sel(treatment=OWN, metric=DEPTH)
+    assert own.values == pytest.approx([-20, 20])
+    answer = said(gating_effects(table()), RULES, place=place).answer
+    assert "With the own cue instead of the same scores at shuffled patches, " in answer
+    assert answer.count("is shown to be lower under cut3r and higher under ttt3r") == 2
+
+
+def test_lines_that_lie_on_each_other_are_named():
+    values = xr.DataArray([[10.0, 5.0], [10.05, 5.0], [9.0, 5.0]], dims=("memory", "frame"))
+    found = xr.Dataset({"value": values}, coords={"memory": ["cut3r", "held", "ttt3r"]})
+    assert traces.coinciding(found) == "cut3r and held coincide"
+    assert traces.coinciding(found, share=0.001) == ""
 
 
 def test_metrics_without_values_are_left_out_and_none_is_refused():
@@ -170,9 +185,13 @@ def factors(own, other):
 @pytest.mark.parametrize(
     ("own", "other", "words"),
     [
-        (0.8, 0.9, "the sign agrees, lower under all 2 rules"),
-        (1.2, 1.1, "the sign agrees, higher under all 2 rules"),
-        (0.8, 1.1, "the sign does not agree, higher under ttt3r, lower under cut3r"),
+        (0.8, 0.9, "the mean is lower under all 2 rules; shown under cut3r and ttt3r"),
+        (1.2, 1.1, "the mean is higher under all 2 rules; shown under cut3r and ttt3r"),
+        (
+            0.8,
+            1.1,
+            "the mean is higher under ttt3r, lower under cut3r; shown under cut3r and ttt3r",
+        ),
         (1.0, 1.0, "gating changes nothing under any rule"),
     ],
 )
@@ -192,6 +211,7 @@ def test_the_sentence_says_how_much_can_be_told():
     for metric in (DEPTH, POSE):
         weak[metric] = weak[metric] * xr.where(weak["treatment"] == OWN, up_and_down, 1.0)
     answer = said(gating_effects(weak), RULES, rule_contrasts(weak)).answer
+    assert "shown under none of them" in answer
     assert "None of these 4 effects can be told from zero" in answer
     assert "Under no rule can the effect be told from that under cut3r" in answer
     few = table(factors(0.8, 0.5), sequences=SEQUENCES[:3])
@@ -202,7 +222,8 @@ def test_the_sentence_names_what_could_make_rules_alike():
     effects = gating_effects(table(factors(0.8, 0.9)))
     assert "100 % with cut3r and 50 % with ttt3r of the state" in said(effects, RULES).answer
     assert "99 % with ttt3r" in said(effects, RULES, rates=(100.0, 99.0)).answer
-    assert "correlate by 0.900 or more with those under cut3r" in said(effects, RULES).answer
+    alike = "with those under cut3r by 0.900 [0.800, 0.950] (n = 8) on average under ttt3r"
+    assert alike in said(effects, RULES).answer
 
 
 def test_without_truth_only_differences_are_reported():
@@ -273,7 +294,7 @@ def test_treatments_that_need_a_mask_are_run_where_there_is_one(shared, tmp_path
         out=tmp_path,
         progress=False,
     )
-    assert found["treatment"].values.tolist() == [OPEN, OWN]
+    assert found["treatment"].values.tolist() == [OPEN, OWN, OWN_SHUFFLED]
     assert not has_truth(found)
 
 

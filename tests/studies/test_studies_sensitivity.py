@@ -202,7 +202,7 @@ def test_the_finding_follows_the_data():
     name = "depth AbsRel (median scale)"
     assert harm.values[name]["onset"] == dict.fromkeys(GROUPS, 0.5)
     assert harm.values[name]["static"]["is"] == "harm"
-    assert "so no loss" not in harm.answer.split("Across")[0]
+    assert "at every tested β at any speed" in harm.answer
 
     gains = {0.5: -0.1, 1.0: -0.2, 2.0: -0.1}
     fine = sensitivity.finding(
@@ -210,17 +210,23 @@ def test_the_finding_follows_the_data():
     )
     assert fine.values[name]["onset"] == dict.fromkeys(GROUPS, "none tested")
     assert fine.values[name]["static"]["is"] == "a gain"
-    assert fine.values[name]["best beta"] == {"slow": 1.0, "fast": 1.0}
+    assert fine.values[name]["chosen beta"] == {"slow": 1.0, "fast": 1.0}
+    folds = f"β is 1 in {FAMILIES} of {FAMILIES} folds on slow scenes and 1 in {FAMILIES} of"
+    assert folds in fine.answer
     assert "does not transfer" not in fine.answer
 
-    apart = sensitivity.finding(errors({("slow", 2.0): -0.3, ("fast", 2.0): 0.5}), CUE)
+    effects = {("slow", 2.0): -0.3, ("fast", 2.0): 0.5, ("static", 2.0): -0.1}
+    apart = sensitivity.finding(errors(effects), CUE)
     assert "does not transfer" in apart.answer
+    assert "from β = 2 upward on fast scenes" in apart.answer
+    assert "not shown from any tested β upward on static and slow scenes" in apart.answer
+    assert "on fast scenes a choice on fast ones changes it by" in apart.answer
 
     few = sensitivity.finding(errors({}, families=3), CUE)
     assert "too few scenes" in few.answer
     moving = sensitivity.finding(errors({}).sel(speed=["slow"]), CUE)
     assert "There is no static scene" in moving.answer
-    assert "Across speeds" not in moving.answer
+    assert "on the other scenes" not in moving.answer
     assert len({each.answer for each in (harm, fine, apart, few)}) == 4
 
 

@@ -191,14 +191,15 @@ def test_scores_and_strategies_are_labelled_and_paired(tuned, clips):
     xr.testing.assert_allclose(shown.value.sel(inference="own cue"), own.sel(inference="own cue"))
 
 
-def synthetic(supervised=0.0, gated=0.0, auc=0.0, clips=24, arms=tuple(ARMS)):
-    """Scores in which supervision and gating scale errors by known factors."""
+def synthetic(supervised=0.0, gated=0.0, auc=0.0, clips=24, arms=tuple(ARMS), trained=0.0):
+    """Scores in which supervision, gating and training on scale errors by known factors."""
     rng = np.random.default_rng(1)
     base = 1 + 0.1 * rng.random(clips)
     factor = xr.DataArray(
         np.ones((len(arms), 2)), {"arm": list(arms), "inference": ["plain", "own cue"]}
     )
     factor.loc[{"inference": "own cue"}] *= 1 + gated
+    factor.loc[{"arm": [arm for arm in arms if arm != ORIGINAL]}] *= 1 + trained
     if SUPERVISED in arms:
         factor.loc[{"arm": SUPERVISED}] *= 1 + supervised
     noise = xr.DataArray(
@@ -234,6 +235,16 @@ def test_the_finding_follows_the_scores():
     more, less = (supervision_scores.finding(synthetic(auc=x)).values for x in (0.1, -0.1))
     name = f"auc {KINDS[1]}, {SUPERVISED}"
     assert more[name]["lower"] > 0 > less[name]["upper"]
+
+
+def test_what_training_on_does_to_every_arm_is_told_beside_what_their_terms_do():
+    worse, same = (supervision_scores.finding(synthetic(trained=by)) for by in (0.1, 0.0))
+    assert worse.values["training on"]["value"] == pytest.approx(10, abs=0.5)
+    assert "(control against original: higher); all trained arms share this" in worse.answer
+    # Against the control, nothing of it is to be seen.
+    assert worse.values["both"] == pytest.approx(same.values["both"])
+    untold = supervision_scores.finding(synthetic(arms=(CONTROL, SUPERVISED)))
+    assert "Training on by itself" not in untold.answer
 
 
 def test_the_finding_answers_only_for_the_gate_where_nothing_was_trained():

@@ -269,6 +269,8 @@ def test_the_figure_holds_published_and_own_changes_of_errors(tables):
     assert "paper: Sintel, Sim(3): ATE" in names
     assert not any("δ" in name or "accuracy" in name for name in names)
     assert float(rows["value"].sel(number="here: AbsRel (scale median)")) == pytest.approx(100)
+    assert set(rows["n"].values.tolist()) == {0, 2}  # published bounds are of rounding
+    assert comparison.error_changes([], {}, "here").sizes["number"] == 0
     known = own([[1.0, 2.0], [2.0, 4.0]], protocol="video-depth:bonn5:metric")
     rows = comparison.error_changes(list(tables.values()), known, "here")
     assert "own runs: Bonn, metric scale: AbsRel" in rows["number"].values

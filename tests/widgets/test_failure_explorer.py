@@ -6,8 +6,9 @@ import xarray as xr
 
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.evaluation.error_maps import depth_error
 from mut3r_analysis.widgets import FailureExplorer
-from mut3r_analysis.widgets.failures import depth_error, frame_series
+from mut3r_analysis.widgets.failures import frame_series
 
 
 @pytest.fixture(scope="module")

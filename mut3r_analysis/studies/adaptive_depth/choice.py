@@ -21,12 +21,12 @@ from mut3r_analysis.studies.adaptive_depth.policies import (
 )
 from mut3r_analysis.studies.adaptive_depth.walk import walk
 
-QUANTILES = (0.0, 0.02, 0.05, 0.1, 0.25, 0.5)
+QUANTILES = (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9)
 """What the rule's threshold is chosen among: quantiles, over frames, of each layer's spread."""
 
 NONE, PAPER, BEST = "no gate", "MUT3R's depth", "best fixed depth"
 RULE, OPPOSITE = "rule", "opposite rule"
-RANDOM, BOUND = "its depths at random", "oracle per frame"
+RANDOM, BOUND = "rule's depths at random", "oracle per frame"
 OPTIONS = {
     NONE: "the plain backbone",
     PAPER: "the first half of the decoder",

@@ -65,8 +65,18 @@ def agreement(tested: xr.Dataset) -> xr.Dataset:
     return estimate(found.assign_attrs(long_name="rank correlation of depths", units="1"))
 
 
-def finding(tested: xr.Dataset) -> Finding:
-    """Say per criterion what the rule does against the best fixed depth, and what could be had."""
+def finding(tested: xr.Dataset, chosen: xr.Dataset, quantiles: Sequence[float]) -> Finding:
+    """Say per criterion what the rule does against the best fixed depth, and what could be had.
+
+    Parameters
+    ----------
+    tested : Dataset
+        From `trial`.
+    chosen : Dataset
+        From `choices`.
+    quantiles : sequence of float
+        What the rule's threshold was chosen among.
+    """
     from_best, from_random = against(tested), against(tested, RANDOM)
     sentences, values = [], {}
     for name in (str(each) for each in tested["criterion"].values):
@@ -79,14 +89,21 @@ def finding(tested: xr.Dataset) -> Finding:
         ruled, timed, ungated, bound = cells.values()
         sentences.append(
             f"By the {CRITERIA[name][0]}, {_verdict(ruled, timed)}: against the best fixed depth "
-            f"the rule changes it by {spelled(ruled)}, an oracle that sees each frame's error by "
-            f"{spelled(bound)}, and no gate at all by {spelled(ungated)}"
+            f"the rule changes it by {spelled(ruled)} and an oracle that sees each frame's error "
+            f"by {spelled(bound)}"
         )
+        own = chosen.sel(criterion=name)
+        depths = [int(depth) for depth in own["depth"].values]
+        if any(depths):
+            sentences[-1] += f"; no gate at all changes it by {spelled(ungated)}"
+        sentences.append(_best_depth(depths))
+        picked = own["quantile"].sel(direction=RULE).values.tolist()
+        sentences.append(_edge(picked, quantiles))
         values[name] = {
             label: {part: float(cell[part]) for part in ("value", "lower", "upper", "n")}
             for label, cell in cells.items()
-        }
-    return Finding(QUESTION, ". ".join(sentences) + ".", values)
+        } | {"best fixed depths": depths, "quantiles of the rule": picked}
+    return Finding(QUESTION, ". ".join(filter(None, sentences)) + ".", values)
 
 
 def without_truth(walked: xr.Dataset) -> Finding:
@@ -107,6 +124,29 @@ def without_truth(walked: xr.Dataset) -> Finding:
         f"{shown.mean():.1f} on average over {len(shown)} frames; depth then lies "
         f"{spelled(apart)} from that of no gate.",
         {"depths": shown.tolist(), "apart": float(apart["value"])},
+    )
+
+
+def _best_depth(depths: Sequence[int]) -> str:
+    """Say which depth each half chose."""
+    if not any(depths):
+        return "The best fixed depth was 0 layers in both halves, which is no gate"
+    if len(set(depths)) == 1:
+        return f"The best fixed depth was {depths[0]} layers in both halves"
+    one, other = depths
+    return f"The best fixed depth was {one} layers in one half and {other} in the other"
+
+
+def _edge(picked: Sequence[float], quantiles: Sequence[float]) -> str:
+    """Warn of thresholds at an end of what was tried, unless there is nothing beyond it."""
+    ends = {min(quantiles), max(quantiles)} - {0.0, 1.0}
+    found = sorted(ends.intersection(picked))
+    if not found:
+        return ""
+    told = " and ".join(f"{each:g}" for each in found)
+    return (
+        f"The rule's threshold was chosen at the edge of the quantiles tried, {told}: a better one "
+        "may lie beyond"
     )
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.studies.estimates import change, difference, estimate, spelled, verdict
 from mut3r_analysis.studies.finding import Finding, finite
-from mut3r_analysis.studies.generalisation.memories import OPEN, OWN, SHUFFLED, TRUE
+from mut3r_analysis.studies.generalisation.memories import CONTROLS, OPEN, OWN
 
 DEPTH, POSE = "abs_rel", "ate"
 """The metric of each task that a finding speaks of."""
@@ -83,23 +83,27 @@ def _contrast(gated: xr.DataArray, plain: xr.DataArray) -> xr.Dataset:
 
 
 def place_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> xr.Dataset:
-    """Return the change of the error by the true mask, against the same mask shuffled.
+    """Return the change of the error by a score, against the same score at shuffled patches.
 
     Both gate as strongly; only the place differs.
 
     Returns
     -------
     Dataset
-        (metric, memory), memories that were gated by both: as
-        `change`.
+        (metric, memory, treatment), treatments and memories that were run with both: as `change`.
     """
     present = _present(table, metrics)
+    ran = table["treatment"].values
+    treatments = [name for name, control in CONTROLS.items() if name in ran and control in ran]
     found = []
     for name in present:
-        pair = table[name].sel(treatment=[TRUE, SHUFFLED])
-        pair = pair.sel(memory=pair.notnull().any(["sequence", "treatment"]))
-        found.append(change(pair.sel(treatment=TRUE, drop=True),
-                            pair.sel(treatment=SHUFFLED, drop=True)))  # fmt: skip
+        cells = []
+        for treatment in treatments:
+            pair = table[name].sel(treatment=[treatment, CONTROLS[treatment]])
+            pair = pair.sel(memory=pair.notnull().any("sequence").all("treatment"))
+            own, control = (pair.isel(treatment=place, drop=True) for place in (0, 1))
+            cells.append(change(own, control).expand_dims(treatment=[treatment]))
+        found.append(_joined(cells, table))
     return _over_metrics(found, table, present)
 
 
@@ -108,6 +112,7 @@ def finding(
     rules: Sequence[str],
     *,
     contrasts: xr.Dataset | None,
+    place: xr.Dataset | None,
     written: xr.Dataset,
     alike: xr.Dataset | None,
     moved: xr.DataArray,
@@ -122,12 +127,14 @@ def finding(
         Memories that are write rules, at least one.
     contrasts : Dataset or None
         From :func:`rule_contrasts`; None where there is nothing to compare.
+    place : Dataset or None
+        From :func:`place_effects`; None without any truth.
     written : Dataset
         (memory, treatment) ``value`` in percent: how much of the state a frame replaces. Rules
         that write alike are no test of each other.
     alike : Dataset or None
-        (memory) ``value``, without the first rule: correlation of the cue's maps with those under
-        it.
+        (memory) as `estimate`, without the first rule: correlation of the cue's maps with those
+        under it.
     moved : DataArray
         (what, memory, sequence): how far gating moves predictions, which is what is said where
         there is no truth.
@@ -136,8 +143,12 @@ def finding(
     shares = [f"{float(replaced.sel(memory=rule)):.0f} % with {rule}" for rule in rules]
     control = f"A frame replaces {_listed(shares)} of the state."
     if len(rules) > 1 and alike is not None:
-        least = float(alike["value"].sel(memory=list(rules[1:])).min())
-        control += f" The cue's maps correlate by {least:.3f} or more with those under {rules[0]}."
+        others = alike.sel(memory=list(rules[1:]))
+        least = str(others["memory"].values[np.argmin(others["value"].values)])
+        control += (
+            f" The cue's maps correlate with those under {rules[0]} by "
+            f"{spelled(others.sel(memory=least), 3)} on average under {least}, the least alike."
+        )
     if effects is None:
         return _without_truth(rules, moved, control)
     sentences: list[str] = []
@@ -167,6 +178,7 @@ def finding(
     else:
         sentences.append(f"{told or 'None'} of these {count} effects can be told from zero.")
         sentences.append(_apart(contrasts, rules, dict(effects["name"].to_series())))
+        sentences.append(_placed(place, rules))
     return Finding(QUESTION, " ".join([*filter(None, sentences), control]), values)
 
 
@@ -184,6 +196,23 @@ def _apart(contrasts: xr.Dataset | None, rules: Sequence[str], names: Mapping[st
     return f"The effect differs from that under {rules[0]} with {_listed(found)}."
 
 
+def _placed(place: xr.Dataset | None, rules: Sequence[str]) -> str:
+    """Say where the own cue does better or worse than its own scores at other patches."""
+    if place is None or OWN not in place["treatment"].values:
+        return ""
+    parts = []
+    for metric in place["metric"].values.tolist():
+        cells = place.sel(metric=metric, treatment=OWN)
+        said = {rule: verdict(cells.sel(memory=rule)) for rule in rules}
+        lower, higher = (
+            _listed([rule for rule in rules if said[rule] == word]) or "no rule"
+            for word in ("lower", "higher")
+        )
+        name = cells["name"].item()
+        parts.append(f"{name} is shown to be lower under {lower} and higher under {higher}")
+    return f"With the own cue instead of the same scores at shuffled patches, {'; '.join(parts)}."
+
+
 def _without_truth(rules: Sequence[str], moved: xr.DataArray, control: str) -> Finding:
     sentences = [
         "No ground truth: only differences between runs are shown, and none of them is better or "
@@ -199,7 +228,7 @@ def _without_truth(rules: Sequence[str], moved: xr.DataArray, control: str) -> F
 
 
 def _agreement(cells: Mapping[str, xr.Dataset]) -> str:
-    """Say whether the effects of several rules have one sign."""
+    """Say whether the effects of several rules have one sign, and which of them are shown."""
     signs = {rule: np.sign(float(cell["value"])) for rule, cell in cells.items()}
     known = {rule: sign for rule, sign in signs.items() if np.isfinite(sign)}
     if len(known) < 2:
@@ -207,13 +236,14 @@ def _agreement(cells: Mapping[str, xr.Dataset]) -> str:
     if not any(known.values()):
         return "gating changes nothing under any rule"
     up, down = ([r for r, s in known.items() if s == sign] for sign in (1, -1))
-    if len(up) == len(known):
-        return f"the sign agrees, higher under all {len(known)} rules"
-    if len(down) == len(known):
-        return f"the sign agrees, lower under all {len(known)} rules"
+    sure = [rule for rule in known if verdict(cells[rule]) in ("lower", "higher")]
+    shown = f"shown under {_listed(sure) or 'none of them'}"
+    for word, side in (("higher", up), ("lower", down)):
+        if len(side) == len(known):
+            return f"the mean is {word} under all {len(known)} rules; {shown}"
     sides = [f"{word} under {_listed(each)}" for word, each in (("higher", up), ("lower", down))
              if each]  # fmt: skip
-    return f"the sign does not agree, {', '.join(sides)}"
+    return f"the mean is {', '.join(sides)}; {shown}"
 
 
 def _present(table: xr.Dataset, metrics: Iterable[str]) -> list[str]:
@@ -235,6 +265,11 @@ def _by_treatment(
         gated = gated[gated.notnull().any("sequence")]
         plain = table[metric].sel(treatment=OPEN, memory=gated["memory"], drop=True)
         found.append(compare(gated, plain).expand_dims(treatment=[name]))
+    return _joined(found, table)
+
+
+def _joined(found: list[xr.Dataset], table: xr.Dataset) -> xr.Dataset:
+    """Lay treatments side by side, over every memory that any of them was run with."""
     joined = xr.concat(found, dim="treatment", join="outer", combine_attrs="override")
     memories = [name for name in table["memory"].values if name in joined["memory"].values]
     joined["n"] = joined["n"].fillna(0).astype(int)
@@ -255,4 +290,4 @@ def _over_metrics(found: list[xr.Dataset], table: xr.Dataset, metrics: list[str]
 
 
 def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))

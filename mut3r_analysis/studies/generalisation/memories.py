@@ -12,8 +12,12 @@ from mut3r_analysis.backbones.write_rules import WRITE_RULES
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
 
-OPEN, OWN, TRUE, SHUFFLED = "no gate", "own cue", "true mask", "shuffled mask"
-"""Treatments: the plain backbone with its cue measured, and MUT3R's gates by three scores."""
+OPEN, OWN, TRUE = "no gate", "own cue", "true mask"
+OWN_SHUFFLED, SHUFFLED = "own cue, shuffled", "shuffled mask"
+"""Treatments: the plain backbone with its cue measured, and MUT3R's gates by four scores."""
+
+CONTROLS = {OWN: OWN_SHUFFLED, TRUE: SHUFFLED}
+"""Each score with the same numbers at other patches, which gate as strongly."""
 
 _JOIN = " | "
 
@@ -77,11 +81,12 @@ def treatments(memory: Memory, beta: float) -> dict[str, dict[str, Any]]:
 
     Without a gate the own cue is measured, which changes nothing but where the memory itself
     takes its rate from the cue. Memories made of commits are gated by the own cue only: their rate
-    would follow a mask that replaced it.
+    would follow what replaced it.
     """
     gate = Gate.mut3r(beta=beta)
     scores = {OWN: Cue.mut3r()}
     if memory.plain:
+        scores[OWN_SHUFFLED] = Cue.mut3r(control="shuffle")
         scores[TRUE] = Cue(reading="mask", normaliser="raw")
         scores[SHUFFLED] = Cue(reading="mask", normaliser="raw", control="shuffle")
     found: dict[str, dict[str, Any]] = {OPEN: {"cue": Cue.mut3r()}}
@@ -169,7 +174,7 @@ def arranged(parts: Iterable[xr.Dataset], memories: Iterable[str]) -> xr.Dataset
     coords = xr.Coordinates.from_pandas_multiindex(index, "configuration")
     table = table.drop_vars("configuration").assign_coords(coords).unstack("configuration")
     seen = {treatment for _, treatment in cells}
-    kept = [name for name in (OPEN, OWN, TRUE, SHUFFLED) if name in seen]
+    kept = [name for name in (OPEN, OWN, OWN_SHUFFLED, TRUE, SHUFFLED) if name in seen]
     table = table.sel(memory=list(memories), treatment=kept, sequence=order)
     table["memory"].attrs = {"long_name": "memory"}
     table["treatment"].attrs = {"long_name": "gated by"}

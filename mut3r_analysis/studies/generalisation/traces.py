@@ -97,6 +97,26 @@ def written_shares(traces: xr.Dataset) -> xr.Dataset:
     return estimate(later.mean("frame", keep_attrs=True))
 
 
+def coinciding(found: xr.Dataset, share: float = 0.01) -> str:
+    """Say which memories' lines a figure cannot tell apart; empty where there are none.
+
+    Parameters
+    ----------
+    found : Dataset
+        (memory, ...) ``value``.
+    share : float
+        Lines coincide that nowhere differ by more than this share of the largest value.
+    """
+    values = found["value"]
+    near = share * float(abs(values).max())
+    pairs = [
+        f"{one} and {other}"
+        for one, other in combinations(values["memory"].values.tolist(), 2)
+        if float(abs(values.sel(memory=one) - values.sel(memory=other)).max()) <= near
+    ]
+    return f"{', '.join(pairs)} coincide" if pairs else ""
+
+
 def auc_table(traces: xr.Dataset) -> pd.DataFrame:
     """Write the AUC of the own cue per memory, and its paired difference to the first memory."""
     first, *rest = traces["memory"].values.tolist()

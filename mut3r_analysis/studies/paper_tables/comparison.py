@@ -65,8 +65,9 @@ def error_changes(
     Returns
     -------
     Dataset
-        Along ``number``: ``value``, ``lower``, ``upper`` in percent. Bounds of published changes
-        come from rounding, those of one's own from the bootstrap.
+        Along ``number``: ``value``, ``lower``, ``upper`` in percent, and ``n``. Bounds of published
+        changes come from rounding (``n`` is 0), those of one's own from the bootstrap over ``n``
+        sequences.
     """
     rows: dict[str, xr.Dataset] = {}
     for table in tables:
@@ -93,6 +94,7 @@ def error_changes(
     )
     for part in parts:
         found[part].attrs = {"long_name": "change of the error by gating", "units": "%"}
+    found["n"] = ("number", [int(row.get("n", 0)) for row in rows.values()])
     return found
 
 

@@ -10,12 +10,16 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.bootstrap import sequences_needed
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
-from mut3r_analysis.studies.choice import best
+from mut3r_analysis.studies.choice import most_chosen
 from mut3r_analysis.studies.estimates import LEVEL, change, estimate, spelled, verdict
 from mut3r_analysis.studies.finding import Finding
 from mut3r_analysis.studies.measures import NO_TRUTH, leading
 from mut3r_analysis.studies.sensitivity.motion_speed import FAST, SLOW, STATIC, UNMEASURED
-from mut3r_analysis.studies.sensitivity.transfer import cost_of_transfer, transfer
+from mut3r_analysis.studies.sensitivity.transfer import (
+    cost_of_transfer,
+    transfer,
+    transferred,
+)
 
 PLAIN = "plain"
 ORACLE = "oracle"
@@ -246,7 +250,9 @@ def _onset_words(onsets: xr.DataArray, betas: Sequence[float]) -> str:
         else:
             worse.append(f"{measure} {', '.join(parts)}")
     texts = [f"worse than plain: {'; '.join(worse)}"] if worse else []
-    texts += [f"not shown to be worse at any β: {'; '.join(never)}"] if never else []
+    texts += (
+        [f"not shown to be worse from any tested β upward: {'; '.join(never)}"] if never else []
+    )
     return f"{' – '.join(texts)}."
 
 
@@ -254,8 +260,8 @@ def _from(beta: float, betas: Sequence[float]) -> str:
     if np.isnan(beta):
         return "from a β that cannot be told from so few"
     if np.isinf(beta):
-        return "at no tested β"
-    return f"from β = {beta:g} on" if beta > betas[0] else "at every tested β"
+        return "not shown from any tested β upward"
+    return f"from β = {beta:g} upward" if beta > betas[0] else "at every tested β"
 
 
 def _harm(
@@ -278,33 +284,49 @@ def _harm(
 
 
 def _transfer_words(errors: xr.DataArray, measures: Sequence[str], values: dict[str, Any]) -> str:
-    cost = cost_of_transfer(transfer(errors)).isel(cue=0)
-    chosen = best(errors, "beta", over="family").isel(cue=0)
+    moved = transfer(errors)
+    cost, against = (
+        each.isel(cue=0) for each in (cost_of_transfer(moved), transferred(moved, errors))
+    )
+    speeds = (SLOW, FAST)
     parts = []
     for measure in measures:
-        cells = {name: cost.sel(measure=measure, tested=name) for name in (FAST, SLOW)}
+        cells = {name: cost.sel(measure=measure, tested=name) for name in speeds}
         if not all(int(cell["n"]) for cell in cells.values()):
             continue
-        slow, fast = (float(chosen.sel(measure=measure, speed=name)) for name in (SLOW, FAST))
+        folds = moved["beta"].isel(cue=0).sel(measure=measure)
+        used = {name: folds.sel(learned=name, tested=name).values.tolist() for name in speeds}
+        often = {name: most_chosen(folds.sel(learned=name, tested=name)) for name in speeds}
+        counts = [
+            f"{often[name]:g} in {used[name].count(often[name])} of {len(used[name])} folds on "
+            f"{name} scenes"
+            for name in speeds
+        ]
+        changes = against.sel(measure=measure)
+        paid = [
+            f"on {tested} scenes a choice on {tested} ones changes it by "
+            f"{spelled(changes.sel(learned=tested, tested=tested))}, one on {other} ones by "
+            f"{spelled(changes.sel(learned=other, tested=tested))}"
+            for tested, other in (speeds, speeds[::-1])
+        ]
         parts.append(
-            f"for {measure} the lowest mean is at β = {slow:g} on slow and {fast:g} on fast "
-            f"scenes; choosing it at the other speed changes the error by {spelled(cells[FAST])} "
-            f"on fast and {spelled(cells[SLOW])} on slow ones, {_carries(cells.values())}"
+            f"Chosen for {measure} on the other scenes, 0 (plain) among the choices, β is "
+            f"{' and '.join(counts)}; {'; '.join(paid)}: {_carries(cells.values())}."
         )
-        values[measure]["best beta"] = {SLOW: slow, FAST: fast}
+        values[measure]["chosen beta"] = often
         values[measure]["choosing on the other speed"] = {
             name: float(cell["value"]) for name, cell in cells.items()
         }
-    return f"Across speeds (β = 0 is plain), {'; '.join(parts)}." if parts else ""
+    return " ".join(parts)
 
 
 def _carries(cells: Iterable[xr.Dataset]) -> str:
     said = [verdict(cell) for cell in cells]
     if "higher" in said:
-        return "so it does not transfer"
+        return "the choice does not transfer"
     if "too few sequences to tell" in said:
         return "too few scenes to tell"
-    return "no loss that these scenes could show"
+    return "no loss by choosing at the other speed that these scenes could show"
 
 
 def _json(number: float) -> float | str:

@@ -148,6 +148,27 @@ def strategies(scores: xr.Dataset) -> xr.Dataset:
     return _changes(scores, scores.sel(arm=baseline(scores), inference=PLAIN, drop=True))
 
 
+def training_effect(scores: xr.Dataset) -> xr.Dataset:
+    """Change of every error by training on without the cue term, percent of the original's.
+
+    Every trained arm shares it, so :func:`strategies` cannot show it.
+
+    Parameters
+    ----------
+    scores : Dataset
+        From :func:`score_arms`, with the original and the control.
+
+    Returns
+    -------
+    Dataset
+        As of :func:`strategies`, over (error).
+    """
+    plain = scores[list(ERRORS)].sel(inference=PLAIN, drop=True)
+    found = _changes(plain.sel(arm=CONTROL, drop=True), plain.sel(arm=ORIGINAL, drop=True))
+    found["value"].attrs["long_name"] = "change of the error against the original"
+    return found
+
+
 def gate_controls(scores: xr.Dataset, controls: xr.Dataset) -> xr.Dataset:
     """Change of every error of the reference arm by what its gate is driven with, percent.
 
@@ -234,6 +255,13 @@ def finding(scores: xr.Dataset) -> Finding:
     so = _best(cells, lower) if lower else "none of the three is seen to lower it"
     answer = f"{said}. The {name} changes {listed}: {so}."
     values = {label: _plain(cell) for label, cell in cells.items()}
+    if ORIGINAL in arms:
+        trained = training_effect(scores).sel(error=name)
+        answer += (
+            f" Training on by itself changes it by {spelled(trained)} (control against original: "
+            f"{_seen(trained)}); all trained arms share this."
+        )
+        values["training on"] = _plain(trained)
     values |= {
         f"auc {kind}, {arm}": _plain(gain.sel(arm=arm, kind=kind)) for arm in arms for kind in KINDS
     }

@@ -108,7 +108,7 @@ def _of_cue(
     if brief:
         return f"{said}; ATE changes through {through}.", numbers
     said += (
-        f"; ATE up and RPE down is what {asked} of {count} sequences show. The change of ATE comes "
+        f"; in {asked} of {count} sequences ATE rises while RPE falls. The change of ATE comes "
         f"through {through}, in shares of the plain ATE"
     )
     if parts is not None:
