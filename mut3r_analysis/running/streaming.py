@@ -162,19 +162,19 @@ def _run(
     for configuration in configurations:
         configuration.check(backbone, sequence, names)
         _check_budget(backbone, sequence, configuration, capture, names)
-    places = [None if place is None else Path(place).expanduser() for place in places]
-    for place in places:
-        if place is not None:
-            check_free(place)
+    stores = [None if place is None else Path(place).expanduser() for place in places]
+    for store in stores:
+        if store is not None:
+            check_free(store)
     sequence = identified(sequence)
     schemas = [
         run_schema(backbone, sequence, capture, names, configuration)
         for configuration in configurations
     ]
     roots, writers = [], []
-    for configuration, schema, place in zip(configurations, schemas, places, strict=True):
+    for configuration, schema, store in zip(configurations, schemas, stores, strict=True):
         attrs = provenance(backbone, sequence, capture, configuration, names)
-        root, block = create_store(schema, attrs, place)
+        root, block = create_store(schema, attrs, store)
         roots.append(root)
         writers.append(BlockWriter(root, schema, block))
     frames = _frames(configurations, backbone, sequence, schemas, capture, names, progress)
@@ -191,12 +191,12 @@ def _run(
             if done:
                 _flush(writers)
             else:
-                _remove(places)
+                _remove(stores)
     for root in roots:
         root.attrs.update({"complete": True, "finished": timestamp()})
     return [
-        open_run(root.store if place is None else place)
-        for root, place in zip(roots, places, strict=True)
+        open_run(root.store if store is None else store)
+        for root, store in zip(roots, stores, strict=True)
     ]
 
 
@@ -207,10 +207,10 @@ def _flush(writers: Sequence[BlockWriter]) -> None:
             stack.callback(writer.flush)
 
 
-def _remove(places: Sequence[Path | None]) -> None:
-    for place in places:
-        if place is not None:
-            shutil.rmtree(place, ignore_errors=True)
+def _remove(stores: Sequence[Path | None]) -> None:
+    for store in stores:
+        if store is not None:
+            shutil.rmtree(store, ignore_errors=True)
 
 
 def _check_budget(

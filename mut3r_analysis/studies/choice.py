@@ -75,6 +75,12 @@ def best(errors: xr.DataArray, option: str, over: str = "sequence") -> xr.DataAr
     return errors[option].isel({option: place}).drop_vars(option, errors="ignore")
 
 
+def most_chosen(chosen: xr.DataArray) -> object:
+    """Return the entry chosen most often; of equals, the first in sorted order."""
+    values, counts = np.unique(chosen.values, return_counts=True)
+    return values[counts.argmax()].item()
+
+
 def _best(means: xr.DataArray, option: str) -> tuple[xr.DataArray, xr.DataArray]:
     known = means.notnull().any(option)
     return means.fillna(np.inf).argmin(option), known
