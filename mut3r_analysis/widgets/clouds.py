@@ -109,9 +109,10 @@ def true_poses(run: xr.DataTree) -> np.ndarray | None:
     return predicted[0] @ np.linalg.inv(truth[0]) @ truth
 
 
-def whole_frusta(edges: np.ndarray) -> np.ndarray:
-    """Leave out the frusta ``(frame, edge, end, xyz)`` of frames whose camera was lost."""
-    return edges[np.isfinite(edges).all(axis=(1, 2, 3))]
+def known_edges(edges: np.ndarray) -> np.ndarray:
+    """Return the edges ``(edge, end, xyz)`` of frusta that touch no frame whose camera was lost."""
+    flat = edges.reshape(-1, 2, 3)
+    return flat[np.isfinite(flat).all(axis=(1, 2))]
 
 
 def frusta(poses: np.ndarray, slopes: tuple[float, float], reach: float) -> np.ndarray:

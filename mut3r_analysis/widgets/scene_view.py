@@ -17,11 +17,11 @@ from mut3r_analysis.widgets.clouds import (
     TRUTH,
     Cloud,
     frusta,
+    known_edges,
     predicted_cloud,
     predicted_poses,
     true_cloud,
     true_poses,
-    whole_frusta,
 )
 from mut3r_analysis.widgets.explorer import (
     Answer,
@@ -186,7 +186,7 @@ class SceneView(RunExplorer):
             return write_ply(path, np.concatenate(positions), np.concatenate(colors))
         shown = [self._frames.index(frame) for frame in self._shown_frames()]
         lines = {
-            f"{name} cameras": (whole_frusta(ends[shown]), self.source_color(name))
+            f"{name} cameras": (known_edges(ends[shown]), self.source_color(name))
             for name in self.visible
             if (ends := self._frusta(name)) is not None
         }
@@ -285,7 +285,8 @@ class SceneView(RunExplorer):
         if not np.isfinite(focal) or focal <= 0:
             focal = float(sizes["x"])
         slopes = (sizes["x"] / 2 / focal, sizes["y"] / 2 / focal)
-        reach = 0.12 * max(float(np.ptp(poses[:, :3, 3], axis=0).max()), 0.5)
+        known = poses[np.isfinite(poses).all(axis=(1, 2)), :3, 3]
+        reach = 0.12 * max(float(np.ptp(known, axis=0).max()), 0.5) if len(known) else np.nan
         return frusta(poses, slopes, reach)
 
     def _describe(self, names: list[str]) -> dict[str, Any]:

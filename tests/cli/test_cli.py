@@ -153,3 +153,23 @@ def test_the_command_is_installed():
         check=True,
     )
     assert done.stdout.startswith("mut3r ")
+
+
+def test_a_demo_that_cannot_start_leaves_what_an_earlier_one_made(tmp_path, capsys):
+    store = tmp_path / "quickstart.zarr"
+    sequence = m3.open_sequence(np.zeros((1, 48, 64, 3), np.uint8))
+    m3.run(m3.load_backbone("tiny"), sequence, outputs=("pose",), out=store, progress=False)
+    for arguments in (["--backbone", "nobody"], ["--sequence", "nowhere"]):
+        assert main(["demo", "--out", str(tmp_path), *arguments]) == 1
+        assert arguments[1] in capsys.readouterr().err
+    assert m3.open_run(store).attrs["complete"]
+
+
+def test_scores_are_printed_before_a_file_that_cannot_be_written(tmp_path, capsys):
+    sequence = m3.open_sequence("scenes/orbit-03", stop=3)
+    store = tmp_path / "run.zarr"
+    m3.run(m3.load_backbone("tiny"), sequence, outputs=("pose",), out=store, progress=False)
+    assert main(["evaluate", str(store), "--csv", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert "orbit-03" in printed.out
+    assert printed.err.startswith("mut3r: error: ")

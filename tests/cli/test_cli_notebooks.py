@@ -34,9 +34,9 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_map_says_what_executed_notebooks_found(folder, tmp_path, capsys):
     write(folder, "01_counting", FINDING)
-    write(folder, "02_looking", "frames + 1")
+    write(folder, "02_looking", "backbone", parameters="backbone = 'tiny'")
     out, page = tmp_path / "out", tmp_path / "README.md"
-    arguments = ["notebooks", "--out", str(out), "--set", "frames=5", "--set", "nobody=1"]
+    arguments = ["notebooks", "--out", str(out), "--set", "frames=5"]
     assert main([*arguments, "--map", str(page)]) == 0
     text = page.read_text()
     assert "**How many?** 5 frames." in text
@@ -44,6 +44,18 @@ def test_the_map_says_what_executed_notebooks_found(folder, tmp_path, capsys):
     assert "`backbone`: a name, or a path." in text
     assert (out / "01_counting.html").is_file()
     assert "min" in capsys.readouterr().out
+
+
+def test_what_no_notebook_is_called_or_takes_is_refused_before_any_runs(folder, tmp_path, capsys):
+    write(folder, "01_counting", FINDING)
+    out = tmp_path / "out"
+    for arguments, said in (
+        (["01", "99"], "no notebook begins with ['99']"),
+        (["--set", "bakbone=tiny"], "the parameter ['bakbone']"),
+    ):
+        assert main(["notebooks", "--out", str(out), *arguments]) == 1
+        assert said in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_failing_cell_fails_the_command_and_leaves_no_stale_page(folder, tmp_path, capsys):

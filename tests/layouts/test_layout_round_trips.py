@@ -39,6 +39,25 @@ def test_what_is_opened_is_a_sequence_named_as_it_was(layout, scene, exported):
     )
 
 
+@pytest.mark.parametrize("layout", ["sintel", "tum", "kitti"])
+def test_a_change_of_the_truth_alone_is_another_sequence(layout, scene, tmp_path):
+    digests = [
+        open_sequence(export_sequence(each, tmp_path / name, layout)).attrs["sha256"]
+        for name, each in (("a", scene), ("b", scene), ("c", scene.assign(depth=scene.depth / 2)))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("lost", [np.nan, 0.0])
+@pytest.mark.parametrize("layout", ["sintel", "dycheck"])
+def test_poses_that_are_none_are_not_written(layout, lost, scene, tmp_path):
+    poses = scene.pose.copy(deep=True)
+    poses[2] = lost
+    with pytest.raises(InvalidArgument, match=r"1 of 6 poses.*first at frame 2"):
+        export_sequence(scene.assign(pose=poses), tmp_path / "root", layout)
+    assert not (tmp_path / "root").exists()
+
+
 @pytest.mark.parametrize("layout", LOSSLESS)
 def test_images_are_exact_where_the_layout_is_lossless(layout, scene, exported):
     assert_array_equal(open_sequence(exported(layout)[1]).image, scene.image)

@@ -17,6 +17,7 @@ from mut3r_analysis.errors import InvalidArgument, UnreadableFile
 from mut3r_analysis.training.command import add_parser
 from mut3r_analysis.training.folder import append_rows, trim_table
 from mut3r_analysis.training.loop import Training, train
+from mut3r_analysis.training.optimisation import Diverged
 from mut3r_analysis.training.recipe import Recipe, read_recipe
 
 SMALL = {
@@ -131,6 +132,9 @@ def test_a_folder_belongs_to_one_recipe(whole, tmp_path):
     (tmp_path / "state.pt").write_bytes(b"not a state")
     with pytest.raises(UnreadableFile, match="begin again"):
         train(Recipe.from_dict(SMALL), out=tmp_path, progress=False)
+    torch.save([1, 2], tmp_path / "state.pt")
+    with pytest.raises(UnreadableFile, match="not the state of a training"):
+        train(Recipe.from_dict(SMALL), out=tmp_path, progress=False)
     with pytest.raises(InvalidArgument, match="at least 1"):
         train(Recipe.from_dict(SMALL), steps=0, out=tmp_path, progress=False)
 
@@ -143,6 +147,19 @@ def test_the_same_clips_teach(tmp_path):
     clips = clips_at(recipe, 0)
     losses = [training.advance(clips)["loss"] for _ in range(25)]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_gradients_that_are_no_numbers_change_no_weight():
+    from mut3r_analysis.training.clips import clips_at
+
+    recipe = Recipe.from_dict(SMALL)
+    training = Training.begin(recipe, torch.device("cpu"))
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    clips = clips_at(recipe, 0)
+    clips.image[0, 0, 0, 0, 0] = float("nan")
+    with pytest.raises(Diverged, match="step 0 are not finite"):
+        training.advance(clips)
+    assert same(before, training.model.state_dict())
 
 
 def test_every_kind_of_batch_teaches_every_pixel(monkeypatch):

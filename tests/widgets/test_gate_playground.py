@@ -37,7 +37,7 @@ def test_maps_and_scores_are_those_of_the_two_runs(playground, model, scene):
     for name in METRICS:
         assert content["scores"][name] == [float(each[name][0]) for each in scores]
     assert content["inert"] is None
-    assert content["layers"] == "layers range(1, 3) of 4"
+    assert content["layers"] == "[1, 3) of 4 layers"
 
 
 @pytest.mark.parametrize(

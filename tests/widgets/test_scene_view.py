@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.errors import AlreadyExists, InvalidArgument
 from mut3r_analysis.widgets import SceneView, write_glb, write_ply
 from mut3r_analysis.widgets.clouds import frusta, predicted_cloud, true_cloud
 
@@ -150,6 +150,34 @@ def test_the_view_exports_what_it_shows(archived, scene, tmp_path):
     assert len(meshes["run cameras"][0]) == 2 * 9 * 2
     _, arrays = view.answer({"ask": "points", "frame": 1})
     np.testing.assert_array_equal(np.concatenate([arrays[0]]), positions[len(positions) // 2 :])
+
+
+def test_an_export_overwrites_its_like_alone(archived, scene, tmp_path):
+    view = SceneView(archived, scene)
+    for name in ("scene.ply", "scene.glb"):
+        view.export(tmp_path / name)
+        again = view.export(tmp_path / name)
+        again.write_text("something else")
+        with pytest.raises(AlreadyExists, match="choose another name"):
+            view.export(again)
+    view.visible = []
+    with pytest.raises(InvalidArgument, match="nothing is visible"):
+        view.export(tmp_path / "other.ply")
+
+
+def test_a_lost_true_camera_leaves_out_its_points_and_its_frustum(archived, scene, tmp_path):
+    lost = archived.copy(deep=True)
+    lost["truth/pose"][1] = np.nan
+    view = SceneView(lost, scene)
+    view.visible = ["run", "truth"]
+    whole = SceneView(archived, scene)
+    whole.visible = view.visible
+    meshes, before = (read_glb(each.export(tmp_path / "scene.glb")) for each in (view, whole))
+    assert all(np.isfinite(positions).all() for positions, *_ in meshes.values())
+    ends = [len(each["truth cameras"][0]) for each in (meshes, before)]
+    # Its own nine edges, and the one that leads from it to the camera of the next frame.
+    assert ends[1] - ends[0] == 2 * (9 + 1)
+    assert 0 < len(meshes["truth"][0]) < len(before["truth"][0])
 
 
 def test_colours_follow_error_and_motion(cued, scene):

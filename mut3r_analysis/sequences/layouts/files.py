@@ -224,6 +224,9 @@ def assemble(
         for file in dict.fromkeys(file for file in held if file is not None):
             with file.open("rb") as content:
                 digest.update(file_digest(content, "sha256").digest())
+    for name, (_, values, *_) in sorted(variables.items()):
+        if isinstance(values, np.ndarray):
+            digest.update(f"{name} {values.dtype} {values.shape}\n".encode() + values.tobytes())
     dataset = xr.Dataset(
         {
             "image": ((*GRID, "rgb"), indexing.LazilyIndexedArray(LazyFrames(images))),
