@@ -132,9 +132,13 @@ def _best_depth(depths: Sequence[int]) -> str:
     if not any(depths):
         return "The best fixed depth was 0 layers in both halves, which is no gate"
     if len(set(depths)) == 1:
-        return f"The best fixed depth was {depths[0]} layers in both halves"
+        return f"The best fixed depth was {_layers(depths[0])} in both halves"
     one, other = depths
-    return f"The best fixed depth was {one} layers in one half and {other} in the other"
+    return f"The best fixed depth was {_layers(one)} in one half and {_layers(other)} in the other"
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer" + ("" if count == 1 else "s")
 
 
 def _edge(picked: Sequence[float], quantiles: Sequence[float]) -> str:
