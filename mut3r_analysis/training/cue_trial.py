@@ -24,7 +24,7 @@ Added after the first readings, because choices differed from one state of train
 
 6. The cell chosen among all is measured once more, on as many scenes that no choice has seen.
 7. :data:`DECLARED_LATER` cells, declared from readings of earlier weights before any later ones had
-   been read, are measured on as many scenes again, which no reading had seen.
+   been read, are measured on as many scenes again, which had no part in declaring them.
 """
 
 from dataclasses import replace

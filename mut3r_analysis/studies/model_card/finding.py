@@ -88,8 +88,8 @@ def motion_in_attention(card: Mapping[str, Any]) -> Finding:
         f"({names['declared']}) tells moving from resting objects with AUC "
         f"{_told(found['declared'])}. {_above_chance(test['declared'])}",
         f"The strongest of {len(test['declared_later'])} cells declared from readings of earlier "
-        f"weights ({names['declared later']}) does so, on scenes that no reading had seen, with "
-        f"{_told(found['declared later'])}. {_above_chance(test['declared_later'])}",
+        f"weights ({names['declared later']}) does so, on scenes that had no part in declaring "
+        f"them, with {_told(found['declared later'])}. {_above_chance(test['declared_later'])}",
         f"The cell that half of the clips chose ({names['chosen']}) does so on the other half with "
         f"{_told(found['chosen'])}.",
         "On as many scenes that had no part in the choice it has "
