@@ -27,7 +27,7 @@ def frames_digest(sequence: xr.Dataset) -> str:
     The sequence's own digest stays what it was when frames are selected after opening.
     """
     frames = sequence["frame"].values.tolist()
-    return sha256(f"{sequence.attrs['sha256']} {frames}\n".encode()).hexdigest()
+    return sha256(f"{sequence.attrs.get('sha256', '')} {frames}\n".encode()).hexdigest()
 
 
 def provenance(
@@ -52,7 +52,10 @@ def provenance(
             "preparation": backbone.preparation.to_dict(),
         },
         "sequence": {
-            **{name: str(sequence.attrs[name]) for name in ("name", "kind", "source", "sha256")},
+            **{
+                name: str(sequence.attrs.get(name, ""))
+                for name in ("name", "kind", "source", "sha256")
+            },
             "frames_sha256": frames_digest(sequence),
         },
         "frames": sequence.sizes["frame"],

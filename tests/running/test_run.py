@@ -182,6 +182,7 @@ def test_a_dataset_made_by_hand_is_checked_labelled_and_known_again(backbone, tm
     depth = (("frame", "y", "x"), np.ones((2, 48, 64), np.float32))
     run = quiet(backbone, xr.Dataset({"image": image, "depth": depth}), outputs=("pose",))
     assert run["truth/depth"].attrs["units"] == "m"
+    assert m3.plan(backbone, xr.Dataset({"image": image})).frames == 2
     assert len(run.attrs["sequence"]["sha256"]) == 64
     place = tmp_path / "run.zarr"
     for wrong in (

@@ -263,7 +263,7 @@ def test_the_finding_says_what_was_chosen_and_where_the_grid_ends():
     ungated = said(depths=(0, 0))
     assert "0 layers in both halves, which is no gate" in ungated
     assert "no gate at all" not in ungated
-    assert "2 layers in one half and 0 in the other" in said(depths=(2, 0))
+    assert "2 layers in one half and 0 layers in the other" in said(depths=(2, 0))
     assert "no gate at all changes it by" in said()
     assert "edge" not in said(quantiles=(0.0, 0.5))  # nothing lies below the lowest spread
     assert "at the edge of the quantiles tried, 0.9" in said(quantiles=(0.5, 0.9))
