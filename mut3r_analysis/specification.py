@@ -76,6 +76,25 @@ def one_of(field: str, given: Any, known: Iterable[Any]) -> None:
         raise InvalidArgument(f"{field} must be one of {', '.join(map(str, known))}; got {given!r}")
 
 
+def names(field: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return known names in their own order: some, ``"all"``, or none for None."""
+    if given is None:
+        return ()
+    try:
+        chosen = {given} if isinstance(given, str) else set(given)
+    except TypeError:
+        raise InvalidArgument(
+            f"{field} must be 'all', a name or a collection of names, got {given!r}; "
+            f"known: {', '.join(known)}"
+        ) from None
+    if chosen == {"all"}:
+        return known
+    unknown = sorted(map(str, chosen - set(known)))
+    if unknown:
+        raise InvalidArgument(f"unknown {field} {unknown}; known: {', '.join(known)} (or 'all')")
+    return tuple(name for name in known if name in chosen)
+
+
 def flag(field: str, given: Any) -> bool:
     """Return a truth value as a plain bool."""
     if not isinstance(given, bool | np.bool_):

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mut3r_analysis.attention.catalogue import STATISTICS
+from mut3r_analysis.attention.catalogue import check_statistics
 from mut3r_analysis.attention.sites import CAPTURED_KINDS, DECODER_KINDS
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.specification import Specification, flag
+from mut3r_analysis.specification import Specification, flag, names
 
 _FLOATS = ("float16", "float32", "float64")
 _ARCHIVES = ("float16", "float32")
@@ -68,11 +68,11 @@ class Capture(Specification):
     budget: Any = None
 
     def __post_init__(self) -> None:
-        sites = _names("sites", self.sites, CAPTURED_KINDS)
+        sites = names("sites", self.sites, CAPTURED_KINDS)
         settle = {
-            "statistics": _names("statistics", self.statistics, tuple(STATISTICS)),
+            "statistics": check_statistics(self.statistics),
             "sites": sites,
-            "maps": sites if self.maps == "all" else _names("maps", self.maps, CAPTURED_KINDS),
+            "maps": sites if self.maps == "all" else names("maps", self.maps, CAPTURED_KINDS),
             "layers": _indices("layers", self.layers),
             "heads": _indices("heads", self.heads),
             "frames": _indices("frames", self.frames),
@@ -94,24 +94,6 @@ class Capture(Specification):
     def records_attention(self) -> bool:
         """Whether any attention site has to be probed."""
         return bool(self.sites and (self.statistics or self.maps or self.archive))
-
-
-def _names(field: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:
-    if given is None:
-        return ()
-    try:
-        names = {given} if isinstance(given, str) else set(given)
-    except TypeError:
-        raise InvalidArgument(
-            f"{field} must be 'all', a name or a collection of names, got {given!r}; "
-            f"known: {', '.join(known)}"
-        ) from None
-    if names == {"all"}:
-        return known
-    unknown = sorted(map(str, names - set(known)))
-    if unknown:
-        raise InvalidArgument(f"unknown {field} {unknown}; known: {', '.join(known)} (or 'all')")
-    return tuple(name for name in known if name in names)
 
 
 def _archive(given: Any) -> str | bool:

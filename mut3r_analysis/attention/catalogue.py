@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.specification import names
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ STATISTICS = {
 }
 
 
-def check_statistics(names: Collection[str]) -> tuple[str, ...]:
+def check_statistics(given: Collection[str] | None) -> tuple[str, ...]:
     """Return known statistic names in canonical order; one may be given alone, ``"all"`` is all.
 
     Raises
@@ -52,12 +52,4 @@ def check_statistics(names: Collection[str]) -> tuple[str, ...]:
     InvalidArgument
         For an unknown name; the message lists the known ones.
     """
-    names = (names,) if isinstance(names, str) else names
-    if tuple(names) == ("all",):
-        return tuple(STATISTICS)
-    unknown = sorted(set(names) - set(STATISTICS))
-    if unknown:
-        raise InvalidArgument(
-            f"unknown statistic(s) {unknown}; known: {', '.join(STATISTICS)} (or 'all')"
-        )
-    return tuple(name for name in STATISTICS if name in names)
+    return names("statistics", given, tuple(STATISTICS))
