@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 HEIGHTS = {"attention": 640, "compared": 1000, "failures": 1120, "scene": 740, "playground": 760}

@@ -12,7 +12,7 @@ import numpy as np
 from mut3r_analysis.attention.catalogue import check_statistics
 from mut3r_analysis.attention.sites import CAPTURED_KINDS, DECODER_KINDS
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.specification import Specification, flag, names
+from mut3r_analysis.foundation.specification import Specification, flag, names
 
 _FLOATS = ("float16", "float32", "float64")
 _ARCHIVES = ("float16", "float32")

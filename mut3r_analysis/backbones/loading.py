@@ -12,8 +12,8 @@ from mut3r_analysis.backbones.cut3r import CUT3R, Origin
 from mut3r_analysis.backbones.initialisation import NAMED_CONFIGS, random_backbone
 from mut3r_analysis.backbones.precision import find_precision
 from mut3r_analysis.backbones.preparation import Preparation
-from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.foundation.bundled import data_path
 
 _SUFFIX = ".safetensors"
 

@@ -21,7 +21,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the verb."""
-    from mut3r_analysis.demo import demo
+    from mut3r_analysis.notebooks.demo import demo
 
     chosen = {
         name: value

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the verb."""
     for name, value in _report():
         print(f"{name:<18} {value}")
-    from mut3r_analysis.selftest import parity
+    from mut3r_analysis.backbones.parity import parity
 
     began = time.perf_counter()
     agreements = parity()
@@ -40,10 +40,10 @@ def run(args: argparse.Namespace) -> int:
 def _report() -> Iterator[tuple[str, str]]:
     import torch
 
-    import mut3r_analysis
-    from mut3r_analysis.data import data_path
+    from mut3r_analysis.foundation.bundled import data_path
+    from mut3r_analysis.foundation.version import __version__
 
-    yield "mut3r_analysis", mut3r_analysis.__version__
+    yield "mut3r_analysis", __version__
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield "torch", f"{torch.__version__}, {torch.get_num_threads()} threads"
     if torch.cuda.is_available():

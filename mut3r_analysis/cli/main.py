@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from mut3r_analysis import __version__
 from mut3r_analysis.errors import Mut3rError
+from mut3r_analysis.foundation.version import __version__
 
 _COMMANDS = (
     "mut3r_analysis.cli.demo",

@@ -19,10 +19,8 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the verb."""
-    from mut3r_analysis import running
+    from mut3r_analysis.running.planning import plan
 
     backbone, sequence, capture = read_inputs(args)
-    print(
-        running.plan(backbone, sequence, capture=capture, outputs=args.outputs, **read_gating(args))
-    )
+    print(plan(backbone, sequence, capture=capture, outputs=args.outputs, **read_gating(args)))
     return 0

@@ -22,12 +22,12 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the verb."""
-    from mut3r_analysis import running
+    from mut3r_analysis.running import run as run_backbone
 
     backbone, sequence, capture = read_inputs(args)
     for line in backbone.origin.report:
         print(f"note: {line}")
-    tree = running.run(
+    tree = run_backbone(
         backbone,
         sequence,
         capture=capture,

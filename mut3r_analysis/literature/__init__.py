@@ -5,8 +5,6 @@
 to the literature, one protocol at a time.
 """
 
-from mut3r_analysis.literature.comparison import compare
-from mut3r_analysis.literature.conflicts import conflicts, headlines
-from mut3r_analysis.literature.table import published
+import lazy_loader
 
-__all__ = ["compare", "conflicts", "headlines", "published"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import UnreadableFile
+from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.literature.rows import COLUMNS, Patterns, read_rows, select_rows
 
 FLAGS = (

@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import pandas as pd
 
-from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import InvalidArgument, UnreadableFile
+from mut3r_analysis.foundation.bundled import data_path
 
 COLUMNS = (
     "system",

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.specification import Specification, flag, number, whole
 from mut3r_analysis.metrics.alignment import ALIGNMENTS
 from mut3r_analysis.metrics.choices import ALIGN_KINDS
 from mut3r_analysis.metrics.depth import DEPTH_METRICS
 from mut3r_analysis.metrics.reconstruction import MEASURES
 from mut3r_analysis.metrics.reductions import REDUCTIONS
-from mut3r_analysis.specification import Specification, flag, number, whole
 
 MASK_METRICS = (
     "region_mean", "region_recall", "boundary_mean", "boundary_recall", "roc_auc",

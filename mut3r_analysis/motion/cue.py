@@ -5,6 +5,15 @@ from typing import Any, Self
 
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.specification import (
+    Specification,
+    flag,
+    head_indices,
+    layer_range,
+    number,
+    one_of,
+    whole,
+)
 from mut3r_analysis.motion.readings import (
     CUE_SITES,
     INSTABILITY,
@@ -15,15 +24,6 @@ from mut3r_analysis.motion.readings import (
     check_site,
 )
 from mut3r_analysis.motion.sources import Source, parse_call
-from mut3r_analysis.specification import (
-    Specification,
-    flag,
-    head_indices,
-    layer_range,
-    number,
-    one_of,
-    whole,
-)
 
 NORMALISERS = ("raw", "sigmoid", "zscore", "robust", "minmax", "rank")
 RUNNING_NORMALISERS = ("zscore", "robust", "minmax")

@@ -5,13 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.motion.realisations import (
-    DIRECTIONS,
-    REALISATIONS,
-    RENORMALISED,
-    realisation_name,
-)
-from mut3r_analysis.specification import (
+from mut3r_analysis.foundation.specification import (
     Specification,
     head_indices,
     layer_range,
@@ -20,6 +14,12 @@ from mut3r_analysis.specification import (
     range_label,
     whole,
     within,
+)
+from mut3r_analysis.motion.realisations import (
+    DIRECTIONS,
+    REALISATIONS,
+    RENORMALISED,
+    realisation_name,
 )
 
 KERNELS = ("auto", "values", "dense")

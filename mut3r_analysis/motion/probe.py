@@ -5,10 +5,10 @@ from torch import Tensor
 
 from mut3r_analysis.attention.sites import SITE_KINDS, Site
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.specification import known_heads, within
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.measures import patch_values
 from mut3r_analysis.motion.sources import Source
-from mut3r_analysis.specification import known_heads, within
 
 
 class CueProbe:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.specification import Specification, flag, number, one_of
 from mut3r_analysis.motion.sources import parse_call
-from mut3r_analysis.specification import Specification, flag, number, one_of
 
 READS = ("gated", "probe", "split", "split_rev")
 WRITES = ("gated", "probe", "hold", "mix")

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 import xarray as xr
 
-import mut3r_analysis
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.foundation.version import __version__
 from mut3r_analysis.running.configuration import Configuration
 
 FORMAT_VERSION = 1
@@ -41,7 +41,7 @@ def provenance(
     cue, gate, commit = configuration.cue, configuration.gate, configuration.commit
     return {
         "format_version": FORMAT_VERSION,
-        "package_version": mut3r_analysis.__version__,
+        "package_version": __version__,
         "torch_version": torch.__version__,
         "backbone": {
             "name": backbone.origin.name,

@@ -5,8 +5,8 @@ import re
 
 import xarray as xr
 
-from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.scenes.parts import to_integer
 from mut3r_analysis.scenes.specification import Scene
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.specification import range_label
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
-from mut3r_analysis.specification import range_label
 
 _PARTS: dict[str, type] = {"cue": Cue, "gate": Gate, "commit": Commit}
 Label = str | float | int

@@ -33,7 +33,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the verb; 1 when a run failed."""
-    from mut3r_analysis import sweeps
+    from mut3r_analysis.sweeps import open_sweep, plan, sweep
     from mut3r_analysis.sweeps.specification import read_specification
 
     given = {} if args.specification is None else read_specification(args.specification)
@@ -42,18 +42,16 @@ def run(args: argparse.Namespace) -> int:
     if out is None:
         raise InvalidArgument("a sweep needs a folder: --out FOLDER, or out: in the file")
     if args.status:
-        return _report(sweeps.open_sweep(out), out)
+        return _report(open_sweep(out), out)
     if not given:
         raise InvalidArgument("give the YAML file that declares the sweep, or --status")
     if args.plan:
-        print(sweeps.plan(given.pop("backbone"), given.pop("sequences"), out=out, **given))
+        print(plan(given.pop("backbone"), given.pop("sequences"), out=out, **given))
         return 0
     client = None
     if args.scheduler:
         client = _client(args.scheduler)
-    table = sweeps.sweep(
-        **given, out=out, workers=args.workers, client=client, progress=not args.quiet
-    )
+    table = sweep(**given, out=out, workers=args.workers, client=client, progress=not args.quiet)
     return _report(table, out)
 
 

@@ -2,8 +2,8 @@
 
 import argparse
 
-from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import MissingFile
+from mut3r_analysis.foundation.bundled import data_path
 
 
 def add_parser(

@@ -16,7 +16,7 @@ from mut3r_analysis.backbones.geometry import (
     principal_point,
     rigid_alignment,
 )
-from mut3r_analysis.selftest import named_random_weights, parity
+from mut3r_analysis.backbones.parity import named_random_weights, parity
 
 OUTPUTS = {
     "pts3d_in_self_view": ("points_self", 5e-4),

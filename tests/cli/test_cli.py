@@ -58,11 +58,9 @@ def test_doctor_checks_parity(capsys):
 
 
 def test_doctor_fails_when_numbers_differ(capsys, monkeypatch):
-    from mut3r_analysis import selftest
+    from mut3r_analysis.backbones import parity
 
-    monkeypatch.setattr(
-        selftest, "parity", lambda: [selftest.Agreement("pose", float("nan"), 1e-5)]
-    )
+    monkeypatch.setattr(parity, "parity", lambda: [parity.Agreement("pose", float("nan"), 1e-5)])
     assert main(["doctor"]) == 1
     assert "does NOT match" in capsys.readouterr().out
 

@@ -3,9 +3,9 @@
 import nbformat
 import pytest
 
-from mut3r_analysis import notebook, notebook_map
 from mut3r_analysis.cli import main
 from mut3r_analysis.errors import MissingFile
+from mut3r_analysis.notebooks import execution, overview
 
 PARAMETERS = "frames = 3  # at most so many\nbackbone = 'tiny'  # a name, or a path."
 FINDING = (
@@ -27,7 +27,7 @@ def write(folder, name, *cells, parameters=PARAMETERS):
 def folder(tmp_path, monkeypatch):
     home = tmp_path / "notebooks"
     home.mkdir()
-    for module in (notebook, notebook_map):
+    for module in (execution, overview):
         monkeypatch.setattr(module, "NOTEBOOK_FOLDERS", (home,))
     return home
 
@@ -77,7 +77,7 @@ def test_a_failing_cell_fails_the_command_and_leaves_no_stale_page(folder, tmp_p
 def test_a_map_needs_every_notebook(folder, tmp_path):
     write(folder, "01_counting", FINDING)
     with pytest.raises(MissingFile, match="01_counting"):
-        notebook_map.notebook_map(tmp_path)
+        overview.notebook_map(tmp_path)
 
 
 def test_a_name_that_is_no_notebook_and_a_setting_that_is_none_are_refused(folder, capsys):

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import mut3r_analysis as m3
-from mut3r_analysis.demo import NOTEBOOK, demo
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument, MissingFile
-from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.notebooks.demo import NOTEBOOK, demo
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 
 
 def cell(notebook: Any, name: str) -> Any:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import InvalidArgument, Mut3rError
+from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.literature import published
 from mut3r_analysis.literature.rows import COLUMNS, UNSPECIFIED, read_rows
 from mut3r_analysis.metrics.catalogue import PROTOCOLS

@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.finding import findings_of
 
 NOTEBOOK = "03_asymmetric_gating"

@@ -8,7 +8,7 @@ import xarray as xr
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
-from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.adaptive_depth import finding as depth_findings
 from mut3r_analysis.studies.adaptive_depth.choice import (
     BEST,

@@ -10,7 +10,7 @@ import xarray as xr
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.trajectory import score_trajectory
-from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.finding import findings_of
 from mut3r_analysis.studies.trajectories import attribution, read_write
 from mut3r_analysis.studies.trajectories import finding as regression

@@ -8,7 +8,7 @@ import xarray as xr
 
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.corruption import traces as corruption
 from mut3r_analysis.studies.corruption.content_pairs import content_pair
 from mut3r_analysis.studies.corruption.figure import show_pair

@@ -10,7 +10,7 @@ from PIL import Image
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue
-from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.emergence import cells as cue_cells
 from mut3r_analysis.studies.emergence import finding as emergence
 from mut3r_analysis.studies.emergence import views as emergence_views

@@ -10,7 +10,7 @@ import xarray as xr
 from mut3r_analysis import open_run
 from mut3r_analysis.backbones.write_rules import WRITE_RULES, WriteRule
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.finding import findings_of
 from mut3r_analysis.studies.generalisation import traces
 from mut3r_analysis.studies.generalisation.effects import (

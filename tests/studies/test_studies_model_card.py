@@ -7,9 +7,9 @@ import nbformat
 import numpy as np
 import pytest
 
-from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import UnreadableFile
-from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.foundation.bundled import data_path
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.finding import findings_of
 from mut3r_analysis.studies.model_card import tables
 from mut3r_analysis.studies.model_card.finding import (

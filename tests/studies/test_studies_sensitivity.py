@@ -7,7 +7,7 @@ import xarray as xr
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.gate import Gate
-from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.scenes import load_scene
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies import measures

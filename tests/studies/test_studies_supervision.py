@@ -12,7 +12,7 @@ import xarray as xr
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
-from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.studies.finding import findings_of
 from mut3r_analysis.studies.supervision import price as supervision_price

@@ -5,9 +5,9 @@ import pytest
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.specification import range_label
 from mut3r_analysis.motion.gate import Gate
-from mut3r_analysis.notebook import execute_notebook, find_notebook
-from mut3r_analysis.specification import range_label
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies import measures
 from mut3r_analysis.studies.choice import best, chosen_elsewhere
 from mut3r_analysis.studies.estimates import verdict

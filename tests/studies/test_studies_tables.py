@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.metrics import protocol as find_protocol
-from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.running import Commit
 from mut3r_analysis.studies.finding import findings_of
 from mut3r_analysis.studies.paper_tables import comparison

@@ -7,8 +7,8 @@ import torch
 from test_training_loop import SMALL
 
 from mut3r_analysis.backbones import load_backbone
-from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import MissingFile
+from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.training.card_words import card_text
 from mut3r_analysis.training.curves import read_table
 from mut3r_analysis.training.loop import train

@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from mut3r_analysis.backbones import load_backbone
-from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import InvalidArgument, UnreadableFile
+from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.training.command import add_parser
 from mut3r_analysis.training.folder import append_rows, trim_table
 from mut3r_analysis.training.loop import Training, train

@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
-from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.training.loop import train
 from mut3r_analysis.training.parallel import Peers, own_device
 from mut3r_analysis.training.recipe import Recipe, read_recipe

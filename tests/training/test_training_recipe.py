@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.training.clips import clips_at
 from mut3r_analysis.training.recipe import Recipe, read_recipe
 

@@ -14,7 +14,7 @@ from large_runs import archived_store, large_sequence, points_store
 
 import mut3r_analysis as m3
 from mut3r_analysis.motion import REALISATIONS, Cue, Gate
-from mut3r_analysis.notebook import find_notebook
+from mut3r_analysis.notebooks.execution import find_notebook
 from mut3r_analysis.widgets import AttentionExplorer, FailureExplorer, SceneView
 from mut3r_analysis.widgets.gate_playground import METRICS
 

@@ -128,7 +128,9 @@ def sweep_memories(
         As of :func:`~mut3r_analysis.sweep`, over (memory, treatment, sequence[, frame]); NaN where
         there is no truth.
     """
-    from mut3r_analysis import load_backbone, open_sequence, sweep
+    from mut3r_analysis.backbones import load_backbone
+    from mut3r_analysis.sequences import open_sequence
+    from mut3r_analysis.sweeps import sweep
 
     taken = "::" if frames is None else f":{frames}:"
     masked = [name for name in sequences if "motion_mask" in open_sequence(name, stop=1)]

@@ -137,7 +137,7 @@ def auc_table(traces: xr.Dataset) -> pd.DataFrame:
 
 def _of_sequence(paths: xr.DataArray) -> xr.Dataset:
     """Traces of one sequence from its stores (memory, treatment)."""
-    from mut3r_analysis import open_run
+    from mut3r_analysis.running import open_run
 
     memories = paths["memory"].values.tolist()
     maps, auc, moved, states = [], [], [], []

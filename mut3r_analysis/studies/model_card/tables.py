@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mut3r_analysis.data import data_path
 from mut3r_analysis.errors import UnreadableFile
+from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.training.card import FORMAT
 from mut3r_analysis.training.card_words import SHORTEST_PATH, TARGETS_SET, cell_name
 from mut3r_analysis.training.validation import AXES

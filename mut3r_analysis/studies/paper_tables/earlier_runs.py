@@ -38,7 +38,8 @@ def read_results(
     list of str
         What was left out, and why.
     """
-    from mut3r_analysis import evaluate, open_run
+    from mut3r_analysis.evaluation import evaluate
+    from mut3r_analysis.running import open_run
 
     listed = [folders] if isinstance(folders, str | Path) else list(folders)
     runs: dict[tuple[str, str, str], list[xr.DataTree]] = {}

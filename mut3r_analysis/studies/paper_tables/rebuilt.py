@@ -117,7 +117,9 @@ def run_protocol(
         When the location is of another data set or holds no sequence of the protocol, and when
         the backbone takes frames of another size than the protocol.
     """
-    from mut3r_analysis import check_dataset, load_backbone, sweep
+    from mut3r_analysis.backbones import load_backbone
+    from mut3r_analysis.sequences import check_dataset
+    from mut3r_analysis.sweeps import sweep
 
     chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
     layout, _, root = location.partition(":")
@@ -175,7 +177,7 @@ def run_datasets(
     list of str
         Which protocols could not be scored, and why.
     """
-    from mut3r_analysis import load_backbone
+    from mut3r_analysis.backbones import load_backbone
 
     if not locations:
         return {}, []
@@ -224,7 +226,7 @@ def own_values(table: xr.Dataset, protocol: Protocol, truth: Any = None) -> xr.D
     UndefinedMetric
         When no system could be scored.
     """
-    from mut3r_analysis import evaluate
+    from mut3r_analysis.evaluation import evaluate
 
     parts: dict[str, xr.Dataset] = {}
     reasons: list[str] = []
@@ -259,7 +261,9 @@ def bundled_values(
         Per protocol, as of :func:`own_values`; without any that no sequence could be scored under.
         Empty, and nothing is run, without any ground truth.
     """
-    from mut3r_analysis import load_backbone, open_sequence, sweep
+    from mut3r_analysis.backbones import load_backbone
+    from mut3r_analysis.sequences import open_sequence
+    from mut3r_analysis.sweeps import sweep
 
     opened = [open_sequence(each, stop=frames) for each in sequences]
     if not any({"depth", "pose"} & set(each) for each in opened):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mut3r_analysis.errors import MissingFile
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 _ROOTS = (_PACKAGE / "data", _PACKAGE.parent / "data")
 
 

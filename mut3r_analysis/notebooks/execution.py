@@ -9,8 +9,8 @@ from typing import Any
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 
-_PACKAGE = Path(__file__).resolve().parent
-NOTEBOOK_FOLDERS = (_PACKAGE / "notebooks", _PACKAGE.parent / "notebooks")
+_PACKAGE = Path(__file__).resolve().parents[1]
+NOTEBOOK_FOLDERS = (_PACKAGE / "data" / "notebooks", _PACKAGE.parent / "notebooks")
 """Where notebooks are: in an installed package, and in a checkout."""
 
 _REMOTE_SCRIPT = re.compile(

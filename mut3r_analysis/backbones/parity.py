@@ -10,7 +10,7 @@ import torch
 
 from mut3r_analysis.backbones.config import CUT3RConfig
 from mut3r_analysis.backbones.cut3r import CUT3R, Frame
-from mut3r_analysis.data import data_path
+from mut3r_analysis.foundation.bundled import data_path
 
 TOLERANCES = {
     "pose": 2e-5,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mut3r_analysis.errors import MissingFile
-from mut3r_analysis.notebook import NOTEBOOK_FOLDERS, execute_notebook, find_notebook
+from mut3r_analysis.notebooks.execution import NOTEBOOK_FOLDERS, execute_notebook, find_notebook
 from mut3r_analysis.studies.finding import Finding, findings_of
 
 _SECONDS = "mut3r_seconds"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.errors import AlreadyExists
-from mut3r_analysis.notebook import execute_notebook, find_notebook
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.sequences import open_sequence
 
 NOTEBOOK = "00_quickstart"

@@ -1,0 +1,11 @@
+from .camera import camera_path as camera_path
+from .cells import matrix as matrix
+from .clock import timing as timing
+from .depth import depth_maps as depth_maps
+from .intervals import interval_dots as interval_dots
+from .layers import layer_heads as layer_heads
+from .lines import curves as curves
+from .patches import overlay as overlay
+from .saving import save as save
+from .state import state_updates as state_updates
+from .styling import style as style

@@ -1,0 +1,1 @@
+"""What everything else stands on: declared objects, checks of their fields, bundled files."""
