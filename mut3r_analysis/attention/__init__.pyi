@@ -1,9 +1,12 @@
 from .capture import Capture as Capture
-from .catalogue import STATISTICS as STATISTICS
 from .recorder import Recorder as Recorder
 from .seam import attend as attend
 from .seam import logits as logits
 from .sites import DECODER_KINDS as DECODER_KINDS
 from .sites import SITE_KINDS as SITE_KINDS
 from .sites import Site as Site
+from .sites import SiteSize as SiteSize
+from .statistics import STATISTICS as STATISTICS
+from .statistics import Statistic as Statistic
 from .statistics import site_statistics as site_statistics
+from .tokens import TokenAxis as TokenAxis

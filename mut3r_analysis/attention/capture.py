@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mut3r_analysis.attention.catalogue import check_statistics
-from mut3r_analysis.attention.sites import CAPTURED_KINDS, DECODER_KINDS
+from mut3r_analysis.attention.sites import SITE_KINDS, Sites, check_kinds
+from mut3r_analysis.attention.statistics import check_statistics
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.specification import Specification, flag, names
 
@@ -29,9 +29,9 @@ class Capture(Specification):
         Per query: ``logit_mean``, ``logit_variance``, ``logsumexp``, ``entropy``, ``max_weight``,
         ``pose_weight`` (where the keys hold a pose token); per key: ``received``,
         ``received_logit``. None of them forms the query x key map. None or ``()`` takes none.
-    sites : "all" or collection of str
-        Site kinds; by default the four of the decoder. ``encoder_self`` and ``head_self`` may be
-        added; the latter runs for the output ``points_world`` alone.
+    sites : "decoder", "all" or collection of str
+        Site kinds; by default those of the model's decoder. ``encoder_self`` and ``head_self`` may
+        be added; the latter runs for the output ``points_world`` alone.
     layers, heads : collection of int, optional
         0-based; None is all. A pair names two layers here; ``range(0, 6)`` is the first six. A head
         index must exist at every captured site.
@@ -43,6 +43,10 @@ class Capture(Specification):
     archive : bool or {"float16", "float32"}
         Keep rotated queries and keys, from which maps and statistics can be computed later.
         True means float16.
+    head_outputs : "all" or collection of str
+        Site kinds, of those captured, whose heads' outputs are kept: what a head writes, before
+        the site's projection. A name keeps norms ``(frame, layer, head, query)``, a name followed
+        by ``:values`` the outputs themselves ``(..., channel)`` as well.
     state : bool
         Keep the state tokens and the pose memory after each frame.
     dtype : {"float16", "float32", "float64"}
@@ -57,22 +61,25 @@ class Capture(Specification):
     """
 
     statistics: Any = "all"
-    sites: Any = DECODER_KINDS
+    sites: Any = "decoder"
     layers: Any = None
     heads: Any = None
     frames: Any = None
     maps: Any = ()
     archive: Any = False
+    head_outputs: Any = ()
     state: bool = False
     dtype: str = "float32"
     budget: Any = None
 
     def __post_init__(self) -> None:
-        sites = names("sites", self.sites, CAPTURED_KINDS)
-        settle = {
+        known = tuple(kind.name for kind in SITE_KINDS.values() if kind.captured)
+        outputs = (*known, *(f"{kind}:values" for kind in known))
+        checked = {
             "statistics": check_statistics(self.statistics),
-            "sites": sites,
-            "maps": sites if self.maps == "all" else names("maps", self.maps, CAPTURED_KINDS),
+            "sites": _kinds("sites", self.sites, known, ("decoder", "all")),
+            "maps": _kinds("maps", self.maps, known, ("all",)),
+            "head_outputs": _kinds("head_outputs", self.head_outputs, outputs, ("all",)),
             "layers": _indices("layers", self.layers),
             "heads": _indices("heads", self.heads),
             "frames": _indices("frames", self.frames),
@@ -81,19 +88,58 @@ class Capture(Specification):
             "dtype": _float_name("dtype", self.dtype, _FLOATS),
             "budget": _bytes(self.budget),
         }
-        for name, value in settle.items():
+        for name, value in checked.items():
             object.__setattr__(self, name, value)
-        extra = [kind for kind in self.maps if kind not in self.sites]
-        if extra:
-            raise InvalidArgument(
-                f"maps of {extra} are asked for, but sites = {list(self.sites)}; "
-                "name the same kinds in sites"
-            )
+        if isinstance(self.sites, tuple):
+            for field in ("maps", "head_outputs"):
+                self._check_captured(field, self.sites)
 
     @property
     def records_attention(self) -> bool:
         """Whether any attention site has to be probed."""
-        return bool(self.sites and (self.statistics or self.maps or self.archive))
+        kept = (self.statistics, self.maps, self.archive, self.head_outputs)
+        return bool(self.sites and any(kept))
+
+    def kinds(self, sites: Sites) -> tuple[str, ...]:
+        """Return the kinds of site that are recorded in a backbone with these sites.
+
+        Raises
+        ------
+        InvalidArgument
+            When the capture names a kind that the backbone lacks.
+        """
+        if isinstance(self.sites, tuple):
+            check_kinds("capture", self.sites, sites)
+            return self.sites
+        rows = [SITE_KINDS[name] for name in sites if SITE_KINDS[name].captured]
+        kinds = tuple(row.name for row in rows if self.sites in ("all", row.part))
+        for field in ("maps", "head_outputs"):
+            self._check_captured(field, kinds)
+        return kinds
+
+    def keeps_map(self, kind: str) -> bool:
+        """Whether the whole logit maps of a recorded kind are kept."""
+        return self.maps == "all" or kind in self.maps
+
+    def keeps_outputs(self, kind: str) -> str | None:
+        """Say what of the head outputs of a recorded kind is kept: "norms", "values" or None."""
+        if f"{kind}:values" in self.head_outputs:
+            return "values"
+        return "norms" if self.head_outputs == "all" or kind in self.head_outputs else None
+
+    def _check_captured(self, field: str, sites: tuple[str, ...]) -> None:
+        given = getattr(self, field)
+        extra = [name for name in given if name.removesuffix(":values") not in sites]
+        if given != "all" and extra:
+            raise InvalidArgument(
+                f"{field} of {extra} are asked for, but sites = {list(sites)}; "
+                "name the same kinds in sites"
+            )
+
+
+def _kinds(field: str, given: Any, known: tuple[str, ...], groups: tuple[str, ...]) -> Any:
+    """Return a group's name as it is, and other names checked and in their own order."""
+    return given if given in groups else names(field, given, known)
 
 
 def _archive(given: Any) -> str | bool:

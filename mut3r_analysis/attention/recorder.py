@@ -1,18 +1,34 @@
 """The probe that records what a capture asks for, one frame at a time."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.seam import logits
-from mut3r_analysis.attention.sites import SITE_KINDS, Site
+from mut3r_analysis.attention.sites import SITE_KINDS, Site, Sites
 from mut3r_analysis.attention.statistics import site_statistics
+from mut3r_analysis.attention.tokens import Axes
 
 ARCHIVE_NAMES = ("rotated_query", "rotated_key")
 
+Records = Mapping[str, Mapping[str, Tensor]]
+"""Site kind -> name -> ``(batch, layer, head, ...)`` on the CPU."""
+
+
+class _Kept(NamedTuple):
+    """What is recorded at one kind of site."""
+
+    pose_key: int | None
+    layers: frozenset[int]
+    map: bool
+    outputs: str | None
+
 
 class Recorder:
-    """Records the sites that a capture names.
+    """Records the sites that a capture names, of one pass over one frame.
 
     Statistics stay on the device until the frame is over; maps and archived queries and keys leave
     it site by site, so that device memory holds at most one map.
@@ -20,35 +36,64 @@ class Recorder:
     Parameters
     ----------
     capture : Capture
+    sites : mapping of str to SiteSize
+        Kinds of site of the backbone, from its ``sites()``.
+    axes : mapping of str to TokenAxis
+        Tokens of the frame, from the backbone's ``axes()``.
     """
 
-    def __init__(self, capture: Capture) -> None:
+    def __init__(self, capture: Capture, sites: Sites, axes: Axes) -> None:
         self._capture = capture
         self._heads = None if capture.heads is None else list(capture.heads)
         self._storage = getattr(torch, capture.dtype)
         self._archive = getattr(torch, capture.archive) if capture.archive else None
+        self._kept = {
+            kind: _Kept(
+                axes[SITE_KINDS[kind].keys].first("pose"),
+                frozenset(capture.layers or range(sites[kind].layers)),
+                capture.keeps_map(kind),
+                capture.keeps_outputs(kind),
+            )
+            for kind in capture.kinds(sites)
+        }
         self._records: dict[str, dict[str, list[Tensor]]] = {}
+
+    @property
+    def watches_outputs(self) -> bool:
+        """Whether :meth:`output` has to be shown what the heads write."""
+        return any(kept.outputs for kept in self._kept.values())
 
     def __call__(self, site: Site, q: Tensor, k: Tensor) -> None:
         """Record one site from rotated queries and keys ``(batch, head, token, channel)``."""
-        capture = self._capture
-        if site.kind not in capture.sites:
-            return
-        if capture.layers is not None and site.layer not in capture.layers:
+        kept = self._kept.get(site.kind)
+        if kept is None or site.layer not in kept.layers:
             return
         if self._heads is not None:
             q, k = q[:, self._heads], k[:, self._heads]
-        pose_key = 0 if SITE_KINDS[site.kind].keys == "image" else None
-        found = site_statistics(capture.statistics, q, k, pose_key=pose_key)
+        found = site_statistics(self._capture.statistics, q, k, pose_key=kept.pose_key)
         found = {name: values.to(self._storage) for name, values in found.items()}
-        if site.kind in capture.maps:
+        if kept.map:
             found["logits"] = logits(q, k).to("cpu", self._storage)
         if self._archive is not None:
             found |= {
                 name: tokens.to("cpu", self._archive)
                 for name, tokens in zip(ARCHIVE_NAMES, (q, k), strict=True)
             }
-        records = self._records.setdefault(site.kind, {})
+        self._add(site.kind, found)
+
+    def output(self, site: Site, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
+        """Record what the heads of a site write ``(batch, head, query, channel)``."""
+        kept = self._kept.get(site.kind)
+        if kept is None or kept.outputs is None or site.layer not in kept.layers:
+            return
+        out = out if self._heads is None else out[:, self._heads]
+        found = {"output_norm": out.float().norm(dim=-1).to(self._storage)}
+        if kept.outputs == "values":
+            found["output"] = out.to("cpu", self._storage)
+        self._add(site.kind, found)
+
+    def _add(self, kind: str, found: Mapping[str, Tensor]) -> None:
+        records = self._records.setdefault(kind, {})
         for name, values in found.items():
             records.setdefault(name, []).append(values)
 

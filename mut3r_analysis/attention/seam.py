@@ -1,5 +1,6 @@
 """The seam: the one function through which every attention of every backbone passes."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -16,11 +17,16 @@ class Probe(Protocol):
         """Look at rotated queries ``(batch, head, query, channel)`` and keys of one site."""
 
 
-class Gate(Protocol):
+class SiteGate(Protocol):
     """Something that changes what a site computes."""
 
     def __call__(self, site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
         """Return the output ``(batch, head, query, channel)``, or None to leave the site be."""
+
+
+Observer = Callable[[Site, Tensor, Tensor, Tensor, Tensor], Tensor | None]
+"""Shown site, q, k, v and the output of each head ``(batch, head, query, channel)``; what it
+returns replaces that output, and None leaves it."""
 
 
 def attend(
@@ -28,7 +34,7 @@ def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    gate: Gate | None = None,
+    gate: SiteGate | None = None,
     probe: Probe | None = None,
 ) -> Tensor:
     """Scaled dot-product attention at a named site.
@@ -40,7 +46,7 @@ def attend(
     q, k, v : Tensor
         ``(batch, head, query | key, channel)``; queries and keys after rotary embedding, not yet
         scaled.
-    gate : Gate, optional
+    gate : SiteGate, optional
         Asked first; where it returns None the plain fused kernel runs, so a gate that is off
         leaves every bit as it was.
     probe : Probe, optional
@@ -55,6 +61,38 @@ def attend(
         probe(site, q, k)
     gated = gate(site, q, k, v) if gate is not None else None
     return F.scaled_dot_product_attention(q, k, v) if gated is None else gated
+
+
+def together(*probes: Probe | None) -> Probe | None:
+    """Return one probe that shows every site to each of some; None where there is none."""
+    present = [probe for probe in probes if probe is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+
+    def probe(site: Site, q: Tensor, k: Tensor) -> None:
+        for each in present:
+            each(site, q, k)
+
+    return probe
+
+
+def observed(gate: SiteGate | None, *observers: Observer | None) -> SiteGate | None:
+    """Return a gate that does as `gate` does and shows every output to observers, in their order.
+
+    Where there are no observers it is the gate itself.
+    """
+    present = [observer for observer in observers if observer is not None]
+    if not present:
+        return gate
+
+    def watching(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = attend(site, q, k, v, gate)
+        for observer in present:
+            replaced = observer(site, q, k, v, out)
+            out = out if replaced is None else replaced
+        return out
+
+    return watching
 
 
 def logits(q: Tensor, k: Tensor) -> Tensor:

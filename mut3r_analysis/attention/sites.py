@@ -1,27 +1,34 @@
-"""Sites: every attention operation of a backbone has a name and a known token layout."""
+"""Sites: every attention operation of a backbone has a name and known tokens on both sides."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mut3r_analysis.errors import InvalidArgument
 
 
 @dataclass(frozen=True)
 class SiteKind:
-    """What the queries and the keys of one kind of site are.
+    """One kind of site, read query -> key.
 
     Attributes
     ----------
     name : str
         For example ``"state_to_image"``: state queries read image keys.
     queries, keys : str
-        Token streams: ``"image"`` (one pose token, then patches row by row), ``"patches"``
-        (patches only), ``"state"``, ``"memory"`` (pose-memory slots) or ``"summary"`` (the single
-        token with which the pose memory is read and written).
+        Token streams; which tokens they hold is the backbone's word
+        (:meth:`~mut3r_analysis.backbones.Backbone.axes`).
+    part : {"decoder", "encoder", "head", "memory"}
+        The part of a model that it belongs to. A capture takes the decoder's unless told.
+    captured : bool
+        Whether it is passed exactly once per layer in every frame, so that a capture may name it.
     """
 
     name: str
     queries: str
     keys: str
+    part: str = "decoder"
+    captured: bool = True
 
 
 SITE_KINDS = {
@@ -31,21 +38,21 @@ SITE_KINDS = {
         SiteKind("image_to_state", "image", "state"),
         SiteKind("state_self", "state", "state"),
         SiteKind("state_to_image", "state", "image"),
-        SiteKind("encoder_self", "patches", "patches"),
-        SiteKind("ray_encoder_self", "patches", "patches"),
-        SiteKind("head_self", "patches", "patches"),
-        SiteKind("memory_read_self", "summary", "summary"),
-        SiteKind("memory_read", "summary", "memory"),
-        SiteKind("memory_write_self", "memory", "memory"),
-        SiteKind("memory_write", "memory", "summary"),
+        SiteKind("encoder_self", "patches", "patches", "encoder"),
+        SiteKind("ray_encoder_self", "patches", "patches", "encoder", captured=False),
+        SiteKind("head_self", "patches", "patches", "head"),
+        SiteKind("memory_read_self", "summary", "summary", "memory", captured=False),
+        SiteKind("memory_read", "summary", "memory", "memory", captured=False),
+        SiteKind("memory_write_self", "memory", "memory", "memory", captured=False),
+        SiteKind("memory_write", "memory", "summary", "memory", captured=False),
     )
 }
 
-DECODER_KINDS = ("image_self", "image_to_state", "state_self", "state_to_image")
-"""The four sites of a decoder layer; ``state_to_image`` is the one that updates the memory."""
+PATCH_STREAMS = ("image", "patches")
+"""Streams that hold the patches of the frame at hand."""
 
-CAPTURED_KINDS = (*DECODER_KINDS, "encoder_self", "head_self")
-"""Kinds that a :class:`~mut3r_analysis.attention.Capture` may name."""
+DECODER_KINDS = ("image_self", "image_to_state", "state_self", "state_to_image")
+"""The four sites of a decoder layer of CUT3R and Point3R; ``state_to_image`` updates the state."""
 
 
 @dataclass(frozen=True, order=True)
@@ -63,3 +70,31 @@ class Site:
 
     def __str__(self) -> str:
         return f"{self.kind}.{self.layer}"
+
+
+class SiteSize(NamedTuple):
+    """How many layers and heads a site kind has in a backbone, and how many channels a head."""
+
+    layers: int
+    heads: int
+    channels: int
+
+
+Sites = Mapping[str, SiteSize]
+"""The kinds of site that a backbone has."""
+
+
+def check_kinds(field: str, kinds: tuple[str, ...], sites: Sites) -> None:
+    """Refuse kinds of site that a backbone lacks.
+
+    Raises
+    ------
+    InvalidArgument
+        Naming them, and those it has.
+    """
+    lacking = [kind for kind in kinds if kind not in sites]
+    if lacking:
+        raise InvalidArgument(
+            f"{field} names {', '.join(lacking)}, which this backbone lacks; it has: "
+            f"{', '.join(sites)}"
+        )

@@ -3,18 +3,148 @@
 Means and variances of logits are closed forms in the mean and covariance of the other side.
 Softmax statistics come from tiles of a few query rows against all keys, so their memory is linear
 in tokens. Everything accumulates in float32 (float64 for float64 inputs), whatever the model's
-dtype.
+dtype. Captures and cues read the same rows.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mut3r_analysis.attention.catalogue import STATISTICS, check_statistics
+from mut3r_analysis.foundation.specification import names
 
 _TILE_ELEMENTS = 1 << 19
 """Numbers in one tile over all heads: 2 MiB in float32, small enough to stay in cache."""
+
+
+class Tile(NamedTuple):
+    """A few query rows against all keys.
+
+    Attributes
+    ----------
+    z : Tensor
+        ``(..., row, key)`` scaled logits minus their row maximum.
+    e : Tensor
+        Their exponentials.
+    total, peak : Tensor
+        ``(..., row)`` sum of `e`, and the row maximum.
+    pose_key : int or None
+        Index of the pose token among the keys.
+    """
+
+    z: Tensor
+    e: Tensor
+    total: Tensor
+    peak: Tensor
+    pose_key: int | None
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One statistic: what it is and what computes it.
+
+    Attributes
+    ----------
+    name : str
+    side : {"query", "key"}
+        Which token dimension it keeps; the other is reduced.
+    long_name : str
+    units : str
+        "nat" for logarithms, "1" for probabilities and pure numbers.
+    of_tokens : callable, optional
+        Closed form: scaled queries ``(..., query, channel)``, keys, and whether a token's entry
+        with itself counts, to ``(..., query | key)``.
+    of_tile : callable, optional
+        From a :class:`Tile` to ``(..., row)``, or for the key side to ``(..., key)``, which is
+        averaged over all queries.
+    needs_pose : bool
+        Whether the keys must hold a pose token.
+    """
+
+    name: str
+    side: str
+    long_name: str
+    units: str
+    of_tokens: Callable[[Tensor, Tensor, bool], Tensor] | None = None
+    of_tile: Callable[[Tile], Tensor] | None = None
+    needs_pose: bool = False
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether it follows from means and covariances alone."""
+        return self.of_tokens is not None
+
+
+def mean_over(own: Tensor, other: Tensor, diagonal: bool) -> Tensor:
+    """Mean logit of each of `own` over the `other` tokens; one of the two is scaled."""
+    mean = (own @ other.mean(dim=-2, keepdim=True).mT).squeeze(-1)
+    if diagonal:
+        return mean
+    count = other.shape[-2]
+    return (count * mean - torch.linalg.vecdot(own, other)) / (count - 1)
+
+
+def logit_variance(q: Tensor, k: Tensor, diagonal: bool) -> Tensor:
+    """Variance of each query's logits over keys."""
+    count = k.shape[-2]
+    # Centring first: E[z^2] - E[z]^2 would lose three digits to the keys' common offset.
+    centred = k - k.mean(dim=-2, keepdim=True)
+    variance = torch.linalg.vecdot(q @ (centred.mT @ centred / count), q)
+    if not diagonal:
+        # Leaving one entry out of a mean and variance that are known.
+        own = torch.linalg.vecdot(q, centred)
+        variance = (count * variance - own.square()) / (count - 1) - (own / (count - 1)).square()
+    return variance.clamp_min(0)
+
+
+STATISTICS = {
+    item.name: item
+    for item in (
+        Statistic("logit_mean", "query", "mean logit over keys", "nat", mean_over),
+        Statistic(
+            "logit_variance", "query", "variance of the logits over keys", "nat2", logit_variance
+        ),
+        Statistic(
+            "logsumexp", "query", "log of the sum of exponentiated logits", "nat",
+            of_tile=lambda tile: tile.peak + tile.total.log(),
+        ),
+        Statistic(
+            "entropy", "query", "entropy of the attention weights", "nat",
+            of_tile=lambda tile: tile.total.log()
+            - torch.linalg.vecdot(tile.e, tile.z) / tile.total,
+        ),
+        Statistic(
+            "max_weight", "query", "largest attention weight", "1",
+            of_tile=lambda tile: tile.total.reciprocal(),
+        ),
+        Statistic(
+            "pose_weight", "query", "attention weight on the pose token", "1", needs_pose=True,
+            of_tile=lambda tile: tile.e[..., tile.pose_key] / tile.total,
+        ),
+        Statistic(
+            "received", "key", "mean attention weight received over queries", "1",
+            of_tile=lambda tile: (tile.total.reciprocal()[..., None, :] @ tile.e).squeeze(-2),
+        ),
+        Statistic(
+            "received_logit", "key", "mean logit over queries", "nat",
+            lambda q, k, diagonal: mean_over(k, q, diagonal),
+        ),
+    )
+}  # fmt: skip
+"""What a capture may name."""
+
+
+def check_statistics(given: Collection[str] | None) -> tuple[str, ...]:
+    """Return known statistic names in canonical order; one may be given alone, ``"all"`` is all.
+
+    Raises
+    ------
+    InvalidArgument
+        For an unknown name; the message lists the known ones.
+    """
+    return names("statistics", given, tuple(STATISTICS))
 
 
 def site_statistics(
@@ -25,7 +155,7 @@ def site_statistics(
     Parameters
     ----------
     names : collection of str
-        Keys of :data:`~mut3r_analysis.attention.catalogue.STATISTICS`.
+        Keys of :data:`STATISTICS`.
     q, k : Tensor
         ``(..., head, query | key, channel)``, after rotary embedding and before scaling: logits
         are ``q k^T / sqrt(channel)``.
@@ -37,34 +167,48 @@ def site_statistics(
     dict of str to Tensor
         ``(..., head, query)`` or ``(..., head, key)`` each, float32 (float64 for float64 inputs).
     """
-    names = check_statistics(names)
-    if pose_key is None:
-        names = tuple(name for name in names if name != "pose_weight")
+    rows = [STATISTICS[name] for name in check_statistics(names)]
+    rows = [row for row in rows if pose_key is not None or not row.needs_pose]
+    return compute(rows, q, k, pose_key=pose_key)
+
+
+def compute(
+    rows: Sequence[Statistic],
+    q: Tensor,
+    k: Tensor,
+    *,
+    pose_key: int | None = None,
+    diagonal: bool = True,
+) -> dict[str, Tensor]:
+    """Compute rows of statistics as :func:`site_statistics` does.
+
+    Parameters
+    ----------
+    rows : sequence of Statistic
+    q, k, pose_key
+        As for :func:`site_statistics`.
+    diagonal : bool
+        Whether a token's entry with itself counts; False needs a self-attention site.
+    """
     precise = torch.promote_types(q.dtype, torch.float32)
     q = q.to(precise) * q.shape[-1] ** -0.5
     k = k.to(precise)
-    result = _closed_forms(names, q, k)
-    tiled = [name for name in names if not STATISTICS[name].closed_form]
+    found = {row.name: row.of_tokens(q, k, diagonal) for row in rows if row.of_tokens is not None}
+    tiled = {row: row.of_tile for row in rows if row.of_tile is not None}
     if tiled:
-        result |= _tiled(tiled, q, k, pose_key)
-    return {name: result[name] for name in names}
-
-
-def _closed_forms(names: Collection[str], q: Tensor, k: Tensor) -> dict[str, Tensor]:
-    """Statistics that are linear or quadratic in the logits; ``q`` is scaled already."""
-    result: dict[str, Tensor] = {}
-    if "logit_mean" in names or "logit_variance" in names:
-        centre = k.mean(dim=-2, keepdim=True)
-    if "logit_mean" in names:
-        result["logit_mean"] = (q @ centre.mT).squeeze(-1)
-    if "logit_variance" in names:
-        # Centring first: E[z^2] - E[z]^2 would lose three digits to the keys' common offset.
-        centred = k - centre
-        covariance = centred.mT @ centred / k.shape[-2]
-        result["logit_variance"] = torch.linalg.vecdot(q @ covariance, q).clamp_min(0)
-    if "received_logit" in names:
-        result["received_logit"] = (k @ q.mean(dim=-2, keepdim=True).mT).squeeze(-1)
-    return result
+        for row in tiled:
+            shape = k.shape[:-1] if row.side == "key" else q.shape[:-1]
+            found[row.name] = q.new_zeros(shape) if row.side == "key" else q.new_empty(shape)
+        for part, tile in tiles(q, k, pose_key, diagonal):
+            for row, of_tile in tiled.items():
+                if row.side == "key":
+                    found[row.name] += of_tile(tile)
+                else:
+                    found[row.name][..., part] = of_tile(tile)
+    for row in tiled:
+        if row.side == "key":
+            found[row.name] = found[row.name] / q.shape[-2]
+    return {row.name: found[row.name] for row in rows}
 
 
 def tile_rows(heads: int, queries: int, keys: int) -> int:
@@ -73,38 +217,22 @@ def tile_rows(heads: int, queries: int, keys: int) -> int:
     return max(1, min(fitting, (queries + 1) // 2))
 
 
-def _tiled(names: Collection[str], q: Tensor, k: Tensor, pose_key: int | None) -> dict[str, Tensor]:
-    """Softmax statistics, one tile of query rows at a time; ``q`` is scaled already."""
+def tiles(
+    q: Tensor, k: Tensor, pose_key: int | None, diagonal: bool
+) -> Iterator[tuple[slice, Tile]]:
+    """Go through a site one tile of query rows at a time; ``q`` is scaled already."""
     queries, keys = q.shape[-2], k.shape[-2]
-    batch_heads = q[..., 0, 0].numel()
-    rows = tile_rows(batch_heads, queries, keys)
-    per_query = {name: q.new_empty(q.shape[:-1]) for name in names if name != "received"}
-    received = q.new_zeros(k.shape[:-1]) if "received" in names else None
+    rows = tile_rows(q[..., 0, 0].numel(), queries, keys)
     transposed = k.mT
     for start in range(0, queries, rows):
-        tile = slice(start, start + rows)
-        z = q[..., tile, :] @ transposed
+        part = slice(start, start + rows)
+        z = q[..., part, :] @ transposed
+        if not diagonal:
+            z.diagonal(start, dim1=-2, dim2=-1).fill_(-torch.inf)
         peak = z.amax(dim=-1, keepdim=True)
         z = z - peak
         e = z.exp()
-        total = e.sum(dim=-1)
-        for name, values in per_query.items():
-            values[..., tile] = _row_statistic(name, z, e, total, peak, pose_key)
-        if received is not None:
-            received += (total.reciprocal()[..., None, :] @ e).squeeze(-2)
-    if received is not None:
-        per_query["received"] = received / queries
-    return per_query
-
-
-def _row_statistic(
-    name: str, z: Tensor, e: Tensor, total: Tensor, peak: Tensor, pose_key: int | None
-) -> Tensor:
-    """One statistic of a tile ``(..., row, key)`` of logits z minus their row maximum."""
-    if name == "logsumexp":
-        return peak.squeeze(-1) + total.log()
-    if name == "entropy":
-        return total.log() - torch.linalg.vecdot(e, z) / total
-    if name == "max_weight":
-        return total.reciprocal()
-    return e[..., pose_key] / total
+        if not diagonal:
+            # What has no weight has no part in an entropy either: 0 times minus infinity is NaN.
+            z = z.masked_fill(z == -torch.inf, 0)
+        yield part, Tile(z, e, e.sum(dim=-1), peak.squeeze(-1), pose_key)

@@ -1,38 +1,103 @@
-"""What each token of a stream is: its role, and its place on a lattice."""
+"""Token axes: what each token along one side of an attention site is."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import torch
+from torch import Tensor
 
-ROLES = ("pose", "patch", "state")
+ROLES = ("pose", "patch", "state", "pointer", "slot", "summary", "camera", "register", "cached")
+"""What a token can be; stores keep the names beside the numbers."""
 
 
-class Tokens(NamedTuple):
-    """Index into :data:`ROLES`, row and column ``(token,)`` each; the pose token is at -1."""
+@dataclass(frozen=True, eq=False)
+class TokenAxis:
+    """The tokens of one stream in one frame.
+
+    Attributes
+    ----------
+    role : ndarray
+        ``(token,)`` index into :data:`ROLES`. Only patches carry a motion score; all other tokens
+        are never gated.
+    row, column : ndarray
+        ``(token,)`` place on a lattice; special tokens are at -1.
+    place : str
+        The lattice that rows and columns count on.
+    frame : ndarray, optional
+        ``(token,)`` position of the frame that a cached token comes from; None where all tokens
+        belong to the frame at hand.
+    grows : str, optional
+        Name of the dimension along which a memory grows. The arrays then hold as many tokens as
+        there can be.
+    """
 
     role: np.ndarray
     row: np.ndarray
     column: np.ndarray
+    place: str = "patch grid"
+    frame: np.ndarray | None = None
+    grows: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.role)
+
+    @cached_property
+    def patches(self) -> slice | np.ndarray:
+        """Where the patches are, row by row: a slice where they are side by side."""
+        found = np.flatnonzero(self.role == ROLES.index("patch"))
+        if len(found) and found[-1] - found[0] + 1 == len(found):
+            return slice(int(found[0]), int(found[-1]) + 1)
+        return found
+
+    @cached_property
+    def patch_count(self) -> int:
+        """How many patches there are."""
+        return int((self.role == ROLES.index("patch")).sum())
+
+    @property
+    def holds_patches(self) -> bool:
+        """Whether there is any patch."""
+        return self.patch_count > 0
+
+    def first(self, role: str) -> int | None:
+        """Index of the first token of a role; None where there is none."""
+        found = np.flatnonzero(self.role == ROLES.index(role))
+        return int(found[0]) if len(found) else None
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Lay values of patches ``(batch, patch)`` along the axis; other tokens get 0."""
+        where = self.patches
+        if isinstance(where, slice):
+            sides = (where.start, len(self) - where.stop)
+            return torch.nn.functional.pad(values, sides)
+        spread = values.new_zeros(len(values), len(self))
+        spread[:, where] = values
+        return spread
 
 
-def token_layout(stream: str, grid: tuple[int, int], state_size: int, state_width: int) -> Tokens:
-    """Lay out the tokens of a stream.
+Axes = Mapping[str, TokenAxis]
+"""Stream -> its tokens in one frame, as a backbone lays them out."""
 
-    Parameters
-    ----------
-    stream : {"image", "patches", "state"}
-    grid : (int, int)
-        Rows and columns of patches.
-    state_size, state_width : int
-        State tokens, and the columns of the lattice on which they sit.
-    """
-    if stream == "state":
-        index = np.arange(state_size)
-        role = np.full(state_size, ROLES.index("state"))
-        return Tokens(role.astype(np.int8), index // state_width, index % state_width)
+
+def image_axis(grid: tuple[int, int], leading: tuple[str, ...] = ()) -> TokenAxis:
+    """Lay out patches row by row, behind special tokens of the given roles."""
     row, column = (axis.ravel() for axis in np.indices(grid))
-    role = np.full(row.size, ROLES.index("patch"))
-    if stream == "image":
-        role = np.concatenate([[ROLES.index("pose")], role])
-        row, column = (np.concatenate([[-1], axis]) for axis in (row, column))
-    return Tokens(role.astype(np.int8), row, column)
+    special = np.full(len(leading), -1)
+    role = [*map(ROLES.index, leading), *[ROLES.index("patch")] * row.size]
+    return TokenAxis(
+        np.array(role, np.int8), np.concatenate([special, row]), np.concatenate([special, column])
+    )
+
+
+def memory_axis(
+    tokens: int, role: str, *, width: int | None = None, place: str = "", grows: str | None = None
+) -> TokenAxis:
+    """Lay out the tokens of a memory on a lattice of `width` columns, by default on one row."""
+    index = np.arange(tokens)
+    columns = tokens if width is None else width
+    roles = np.full(tokens, ROLES.index(role), np.int8)
+    return TokenAxis(
+        roles, index // columns, index % columns, place or f"{role} index", grows=grows
+    )

@@ -1,16 +1,14 @@
-from .checkpoint import (
-    convert_checkpoint as convert_checkpoint,
-)
-from .checkpoint import (
-    read_checkpoint as read_checkpoint,
-)
-from .checkpoint import (
-    write_checkpoint as write_checkpoint,
-)
-from .config import CUT3RConfig as CUT3RConfig
+from .checkpoint import convert_checkpoint as convert_checkpoint
+from .checkpoint import read_checkpoint as read_checkpoint
+from .checkpoint import write_checkpoint as write_checkpoint
 from .cut3r import CUT3R as CUT3R
-from .cut3r import Frame as Frame
-from .cut3r import State as State
-from .cut3r import Step as Step
+from .cut3r import CUT3RConfig as CUT3RConfig
 from .loading import load_backbone as load_backbone
 from .preparation import Preparation as Preparation
+from .protocol import Backbone as Backbone
+from .protocol import Encoded as Encoded
+from .protocol import Frame as Frame
+from .protocol import Origin as Origin
+from .protocol import StateVariable as StateVariable
+from .protocol import Step as Step
+from .protocol import Write as Write

@@ -23,8 +23,8 @@ from mut3r_analysis.backbones.checkpoint_layouts import (
     read_official,
     read_safetensors,
 )
-from mut3r_analysis.backbones.config import CUT3RConfig
 from mut3r_analysis.backbones.constructor_string import parse_constructor
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.weights import (
     check_weights,
     expected_shapes,

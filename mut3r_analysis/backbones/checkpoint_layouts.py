@@ -9,11 +9,11 @@ from typing import Literal
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mut3r_analysis.backbones.config import CUT3RConfig
 from mut3r_analysis.backbones.constructor_string import (
     config_from_arguments,
     constructor_arguments,
 )
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.unpickling import contents, load_unexecuted
 from mut3r_analysis.backbones.weights import (
     float32_weights,

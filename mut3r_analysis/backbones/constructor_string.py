@@ -10,7 +10,7 @@ from dataclasses import fields
 from reprlib import repr as shortened
 from typing import Any
 
-from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.errors import CheckpointError, InvalidArgument
 
 MODEL_CALL = "ARCroco3DStereo"

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 
 
 def _upsample(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.backbones.blocks import Attend, Mlp, SelfAttention, layer_norm
-from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.dense import dense_head
 from mut3r_analysis.backbones.rotation import Rotation
 from mut3r_analysis.errors import InvalidArgument
@@ -46,24 +46,23 @@ class Prediction:
     color: Tensor | None = None
 
 
-def check_outputs(outputs: Collection[str] | None, color: bool) -> tuple[str, ...]:
+def check_outputs(outputs: Collection[str] | None, available: tuple[str, ...]) -> tuple[str, ...]:
     """Return the outputs to compute, in canonical order.
 
     Parameters
     ----------
     outputs : collection of str, optional
-        Names among :data:`OUTPUTS`; None is all the model predicts.
-    color : bool
-        Whether the model has a colour head.
+        None is all the model predicts.
+    available : tuple of str
+        What it predicts, among :data:`OUTPUTS`.
 
     Raises
     ------
     InvalidArgument
-        For an unknown name, or for colour from a model without that head.
+        For a name that is not among them.
     """
     if isinstance(outputs, str):
         outputs = (outputs,)
-    available = tuple(name for name in OUTPUTS if name != "color" or color)
     if outputs is None:
         return available
     unknown = sorted(set(outputs) - set(available))

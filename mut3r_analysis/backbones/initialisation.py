@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from mut3r_analysis.backbones.config import CUT3RConfig
 from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 
 NAMED_CONFIGS = {
     "small": CUT3RConfig(

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from mut3r_analysis.backbones.checkpoint import check_weights, expected_shapes, read_checkpoint
-from mut3r_analysis.backbones.config import CUT3RConfig
-from mut3r_analysis.backbones.cut3r import CUT3R, Origin
+from mut3r_analysis.backbones.cut3r.model import CUT3R
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.initialisation import NAMED_CONFIGS, random_backbone
 from mut3r_analysis.backbones.precision import find_precision
 from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.backbones.protocol import Backbone, Origin
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.bundled import data_path
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.backbones.blocks import Attend, DecoderBlock
-from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 
 
 class PoseMemory(nn.Module):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mut3r_analysis.backbones.config import CUT3RConfig
-from mut3r_analysis.backbones.cut3r import CUT3R, Frame
+from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Frame
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.foundation.bundled import data_path
 
 TOLERANCES = {

@@ -12,7 +12,7 @@ from mut3r_analysis.errors import InvalidArgument
 if TYPE_CHECKING:
     import xarray as xr
 
-    from mut3r_analysis.backbones.cut3r import CUT3R
+    from mut3r_analysis.backbones.protocol import Backbone
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +97,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_inputs(args: argparse.Namespace) -> "tuple[CUT3R, xr.Dataset, Capture]":
+def read_inputs(args: argparse.Namespace) -> "tuple[Backbone, xr.Dataset, Capture]":
     """Return the backbone, sequence and capture that the arguments name."""
     from mut3r_analysis.backbones import load_backbone
     from mut3r_analysis.sequences import open_sequence

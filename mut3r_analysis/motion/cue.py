@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.calls import parse_call
 from mut3r_analysis.foundation.specification import (
     Specification,
     flag,
@@ -15,15 +16,15 @@ from mut3r_analysis.foundation.specification import (
     whole,
 )
 from mut3r_analysis.motion.readings import (
-    CUE_SITES,
     INSTABILITY,
     MASK,
     READINGS,
     STEADY,
     check_reading,
     check_site,
+    cue_sites,
 )
-from mut3r_analysis.motion.sources import Source, parse_call
+from mut3r_analysis.motion.sources import Source
 
 NORMALISERS = ("raw", "sigmoid", "zscore", "robust", "minmax", "rank")
 RUNNING_NORMALISERS = ("zscore", "robust", "minmax")
@@ -46,8 +47,8 @@ class Cue(Specification):
         (``logit_key_mean`` unless said). For ``mask``: the variable of the sequence that is read
         (``motion_mask`` unless said).
     site : str
-        Kind of site: ``image_self``, ``image_to_state``, ``state_to_image``, ``encoder_self``
-        or ``head_self``.
+        Kind of site with image patches on one side: ``image_self``, ``image_to_state``,
+        ``state_to_image``, ``encoder_self``, ``head_self`` and those of other models.
     layers : range or (int, int), optional
         Half-open; None is every layer of the site.
     heads : collection of int, optional
@@ -114,7 +115,7 @@ class Cue(Specification):
 
     def __post_init__(self) -> None:
         check_reading(self.reading)
-        one_of("site", self.site, CUE_SITES)
+        one_of("site", self.site, cue_sites())
         one_of("head_reduction", self.head_reduction, ("mean", "median"))
         one_of("normaliser", self.normaliser, NORMALISERS)
         one_of("pool", self.pool, ("mean", "max"))
@@ -197,13 +198,13 @@ class Cue(Specification):
                 f"normaliser {self.normaliser!r} has no location and scale to average over frames; "
                 f"running works with {', '.join(RUNNING_NORMALISERS)}"
             )
-        if self.site == "head_self" and not source.lags and self.measured:
+        if kind.part not in ("encoder", "decoder") and not source.lags and self.measured:
             raise InvalidArgument(
-                "head_self runs after the decoder that would be gated; use source='previous' or "
+                f"{self.site} runs after the decoder that would be gated; use source='previous' or "
                 "'previous_ema(rho)', or another site"
             )
-        if source.live and (self.reading == MASK or self.site == "encoder_self"):
-            what = "a mask" if self.reading == MASK else "encoder_self"
+        if source.live and (self.reading == MASK or kind.part == "encoder"):
+            what = "a mask" if self.reading == MASK else self.site
             raise InvalidArgument(
                 f"source = {self.source} grows layer by layer in the decoder, but {what} is known "
                 "before it; use source='two_pass', which costs no pass here"
@@ -229,7 +230,7 @@ class Cue(Specification):
     @property
     def passes(self) -> int:
         """Decoder passes over a frame before the gated one."""
-        if not self.measured or self.site == "encoder_self":
+        if not self.measured or SITE_KINDS[self.site].part == "encoder":
             return 0
         return Source.parse(self.source).passes
 

@@ -184,6 +184,11 @@ class Gate(Specification):
         return cls(**{"threshold": threshold} | chosen | changes)
 
     @property
+    def sites(self) -> tuple[str, ...]:
+        """Kinds of site that are gated."""
+        return tuple(site for site in DIRECTIONS if getattr(self, site) is not None)
+
+    @property
     def writes(self) -> bool:
         """Whether the commit has to multiply its rate by the static mass (B3); not at beta = 0."""
         return self.state_to_image == "key_bias_write" and self.beta > 0

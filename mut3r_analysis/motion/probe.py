@@ -3,12 +3,31 @@
 import torch
 from torch import Tensor
 
-from mut3r_analysis.attention.sites import SITE_KINDS, Site
+from mut3r_analysis.attention.sites import SITE_KINDS, Site, Sites, check_kinds
+from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.specification import known_heads, within
 from mut3r_analysis.motion.cue import Cue
-from mut3r_analysis.motion.measures import patch_values
+from mut3r_analysis.motion.readings import patch_values
 from mut3r_analysis.motion.sources import Source
+
+
+def cue_layers(cue: Cue, sites: Sites) -> range:
+    """Return the layers that a cue reads in a backbone with these sites.
+
+    Raises
+    ------
+    InvalidArgument
+        When it names a site, layers or heads that the backbone lacks.
+    """
+    check_kinds("the cue", (cue.site,), sites)
+    size, cut = sites[cue.site], Source.parse(cue.source).layers
+    wanted = cue.layers if cut is None or cue.layers is not None else (0, cut)
+    layers = within("cue layers", wanted, size.layers)
+    if not layers:
+        raise InvalidArgument("a cue needs at least one layer; its range of layers is empty")
+    known_heads("cue heads", cue.heads, size.heads)
+    return layers
 
 
 class CueProbe:
@@ -19,8 +38,10 @@ class CueProbe:
     cue : Cue
     grid : (int, int)
         Rows and columns of patches.
-    layers, heads : int
-        Of the cue's site in this backbone.
+    sites : mapping of str to SiteSize
+        Kinds of site of the backbone, from its ``sites()``.
+    axes : mapping of str to TokenAxis
+        Tokens of the frame, from the backbone's ``axes()``.
     samples : Tensor, optional
         ``(sample,)`` indices into the batch that this cue is for; None is the whole batch.
 
@@ -32,28 +53,26 @@ class CueProbe:
     Raises
     ------
     InvalidArgument
-        When the cue names layers or heads that the backbone lacks.
+        When the cue names a site, layers or heads that the backbone lacks.
     """
 
     def __init__(
         self,
         cue: Cue,
         grid: tuple[int, int],
+        sites: Sites,
+        axes: Axes,
         *,
-        layers: int,
-        heads: int,
         samples: Tensor | None = None,
     ) -> None:
-        cut = Source.parse(cue.source).layers
-        wanted = cue.layers if cut is None or cue.layers is not None else (0, cut)
-        self.layers = within("cue layers", wanted, layers)
-        if not self.layers:
-            raise InvalidArgument("a cue needs at least one layer; its range of layers is empty")
-        known_heads("cue heads", cue.heads, heads)
+        self.layers = cue_layers(cue, sites) if cue.measured else range(0)
         self.cue = cue
         self.grid = grid
         self._samples = samples
         self._values: dict[int, Tensor] = {}
+        if cue.measured:
+            kind = SITE_KINDS[cue.site]
+            self._queries, self._keys = axes[kind.queries], axes[kind.keys]
 
     def __call__(self, site: Site, q: Tensor, k: Tensor) -> None:
         """Read one site from rotated queries and keys ``(batch, head, token, channel)``."""
@@ -64,15 +83,8 @@ class CueProbe:
             q, k = q[self._samples], k[self._samples]
         if cue.heads is not None:
             q, k = q[:, list(cue.heads)], k[:, list(cue.heads)]
-        kind = SITE_KINDS[site.kind]
         values = patch_values(
-            cue.base,
-            q,
-            k,
-            pose_query=kind.queries == "image",
-            pose_key=kind.keys == "image",
-            pose=cue.pose,
-            diagonal=cue.diagonal,
+            cue.base, q, k, self._queries, self._keys, pose=cue.pose, diagonal=cue.diagonal
         )
         if values.shape[-1] != self.grid[0] * self.grid[1]:
             raise InvalidArgument(

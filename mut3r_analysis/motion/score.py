@@ -9,11 +9,12 @@ from torch import Tensor
 
 from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.calls import parse_call
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.normalisers import check_contrast, location_and_scale, normalise
 from mut3r_analysis.motion.probe import CueProbe
 from mut3r_analysis.motion.readings import INSTABILITY, MASK
-from mut3r_analysis.motion.sources import Source, parse_call
+from mut3r_analysis.motion.sources import Source
 
 Score = Callable[[Site], Tensor | None]
 """Motion score ``(batch, patch_row, patch_col)`` to use at a site; None where there is none yet."""

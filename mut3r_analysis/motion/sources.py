@@ -1,11 +1,10 @@
 """Cue sources: whose statistics a frame's gates use."""
 
-import math
-import re
 from dataclasses import dataclass
 from typing import Self
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.calls import parse_call
 
 SOURCES = {
     "two_pass": "a probe pass over the same frame",
@@ -87,23 +86,3 @@ class Source:
     def layers(self) -> int | None:
         """Layers after which the probe pass stops; None for a whole pass."""
         return int(self.value) if self.name == "two_pass_cut" and self.value is not None else None
-
-
-def parse_call(text: str) -> tuple[str, float | None]:
-    """Split ``"name"`` or ``"name(number)"``.
-
-    Raises
-    ------
-    InvalidArgument
-    """
-    match = re.fullmatch(r"\s*(\w+)\s*(?:\(\s*([^()]+?)\s*\))?\s*", text)
-    if match is not None:
-        try:
-            value = None if match[2] is None else float(match[2])
-        except ValueError:
-            value = math.nan
-        if value is None or math.isfinite(value):
-            return match[1], value
-    raise InvalidArgument(
-        f"expected a name or name(number), for example 'iterate(2)'; got {text!r}"
-    )

@@ -5,16 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue, parse_rule
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.calls import parse_call
 from mut3r_analysis.foundation.specification import Specification, flag, number, one_of
-from mut3r_analysis.motion.sources import parse_call
 
 READS = ("gated", "probe", "split", "split_rev")
 WRITES = ("gated", "probe", "hold", "mix")
 MEMORIES = ("follow", "gated", "probe", "hold")
-RATES = ("ttt3r", "ttsa3r", "static_mass", "frame")
-"""Write rates that multiply the backbone's own; ``one`` is none of them."""
-
 _LETTERS = {"g": "gated", "p": "probe"}
 
 
@@ -42,8 +40,9 @@ class Commit(Specification):
     rate : str or collection of str
         Product of write rates on the state tokens, on top of the backbone's own rule: ``one``,
         ``ttt3r``, ``ttsa3r``, ``static_mass`` (share of what a state token read that is static,
-        mean over layers), ``frame(alpha)`` (1 - alpha mean(g), one number for a frame). All are 1
-        on a first frame and on the one after a reset.
+        mean over layers), ``frame(alpha)`` (1 - alpha mean(g), one number for a frame), and
+        whatever else :data:`~mut3r_analysis.backbones.write_rules.WRITE_RULES` holds. All are 1 on
+        a first frame and on the one after a reset.
     warm_up : int
         Frames without gating, after the start and after every reset.
     reset : int, optional
@@ -208,7 +207,7 @@ class Commit(Specification):
     @property
     def needs_motion(self) -> bool:
         """Whether the motion score acts on what is carried on."""
-        return self.masked_mean or bool({"static_mass", "frame"} & set(self.rates))
+        return self.masked_mean or any(needs_cue(name) for name in self.rates)
 
     def resets_after(self, position: int) -> bool:
         """Whether state and memory start anew after the frame at a position, counted from 0."""
@@ -235,7 +234,7 @@ def _word(word: str) -> dict[str, Any]:
     raise InvalidArgument(
         f"unknown word {word!r} in a commit; it is made of rw.gg | rw.gp | rw.pg | rw.pp, "
         f"read.<{'|'.join(READS)}>, write.<gated|probe|hold|mix(a)>, mem.<{'|'.join(MEMORIES)}|"
-        f"masked_mean>, rate.<{'|'.join(RATES)}> joined by *, warm.<frames>, reset.<frames>, "
+        f"masked_mean>, rate.<{'|'.join(WRITE_RULES)}> joined by *, warm.<frames>, reset.<frames>, "
         "reset.cue.<clear|keep>, reset.pose.<learned|memory>"
     )
 
@@ -255,19 +254,15 @@ def _rates(given: str | Iterable[str]) -> tuple[str, ...]:
     parts = given.split("*") if isinstance(given, str) else [str(part) for part in given]
     found: dict[str, str] = {}
     for part in parts:
-        name, value = parse_call(part)
-        one_of("rate", name, ("one", *RATES))
+        if part.strip() == "one":
+            continue
+        name, value = parse_rule(part, "rate")
         if name in found:
             raise InvalidArgument(f"rate {name!r} is named twice in {given!r}")
-        if name == "frame":
-            value = 1 if value is None else value
-            value = number("alpha of frame(alpha)", value, 0, 1, open_high=False)
-            found[name] = f"frame({value:g})"
-        elif value is not None:
-            raise InvalidArgument(f"rate {name!r} takes no number, got {part!r}")
-        elif name != "one":
-            found[name] = name
-    return tuple(found[name] for name in RATES if name in found)
+        if value is not None:
+            value = number(f"the number of {name}(...)", value, 0, 1, open_high=False)
+        found[name] = name if value is None else f"{name}({value:g})"
+    return tuple(found[name] for name in WRITE_RULES if name in found)
 
 
 def _count(field: str, given: Any, low: int) -> int:

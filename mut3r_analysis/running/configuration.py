@@ -7,13 +7,14 @@ from typing import Any, Self
 
 import xarray as xr
 
-from mut3r_analysis.backbones.cut3r import CUT3R
-from mut3r_analysis.backbones.write_rules import WRITE_RULES
+from mut3r_analysis.attention.sites import SITE_KINDS, Sites
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.backbones.write_rules import needs_cue
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion.batch import CueBatch
 from mut3r_analysis.motion.cue import Cue
+from mut3r_analysis.motion.frame_gate import GatePlan
 from mut3r_analysis.motion.gate import Gate
-from mut3r_analysis.motion.gated_seam import GatePlan
-from mut3r_analysis.motion.meter import MotionMeter
 from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.motion.sources import Source
 from mut3r_analysis.running.commit import Commit
@@ -115,7 +116,8 @@ class Configuration:
     @property
     def reads_head(self) -> bool:
         """Whether the cue reads attention of a dense head."""
-        return self.cue is not None and self.cue.site == "head_self" and self.cue.measured
+        cue = self.cue
+        return cue is not None and cue.measured and SITE_KINDS[cue.site].part == "head"
 
     @property
     def source(self) -> Source | None:
@@ -148,41 +150,57 @@ class Configuration:
         """What configurations must share to go through the decoder as one batch."""
         return self.cue is None, self.acting_gate is None, self.cue and self.cue.source
 
-    def check(self, backbone: CUT3R, sequence: xr.Dataset, outputs: Collection[str]) -> None:
+    def check(self, backbone: Backbone, sequence: xr.Dataset, outputs: Collection[str]) -> None:
         """Refuse what this backbone or this sequence cannot do.
 
         Raises
         ------
         InvalidArgument
         """
-        sizes = backbone.site_sizes()
+        sites = backbone.sites()
         if self.gate is not None:
-            GatePlan(self.gate, sizes)
+            GatePlan(self.gate, sites)
         if self.cue is not None:
-            MotionMeter(self.cue, sizes)
+            CueBatch(self.cue, sites)
             _check_mask(self.cue, sequence)
             if self.reads_head and "points_world" not in outputs:
                 raise InvalidArgument(
-                    "the cue reads head_self, which runs for the output 'points_world' alone; ask "
-                    f"for it beside {list(outputs)}"
+                    f"the cue reads {self.cue.site}, which runs for the output 'points_world' "
+                    f"alone; ask for it beside {list(outputs)}"
                 )
-        twice = sorted({"ttt3r", "ttsa3r"} & set(self.commit.rates))
-        if backbone.update != "cut3r" and twice:
+        self._check_commit(backbone)
+
+    def _check_commit(self, backbone: Backbone) -> None:
+        rates, update = list(self.commit.rates), backbone.update
+        if backbone.state_grows and (rates or (self.gate is not None and self.gate.writes)):
+            what = f"the rate {rates[0]!r}" if rates else "the gate's write rate (B3)"
+            raise InvalidArgument(
+                f"{what} says which share of a state token is replaced; the memory of "
+                f"{backbone.family} grows and has no such share. Leave it out"
+            )
+        if backbone.state_grows and self.commit.write.startswith("mix"):
+            raise InvalidArgument(
+                f"write = {self.commit.write!r} mixes two new states token by token; the memory of "
+                f"{backbone.family} grows differently in each. Write one of the passes"
+            )
+        own = backbone.rules
+        twice = [name for name in rates if not needs_cue(name)]
+        if twice and own.needs:
             raise InvalidArgument(
                 f"commit has the rate {twice[0]!r} and the backbone was loaded with "
-                f"update={backbone.update!r}; load it with update='cut3r', or leave out the rate"
+                f"update={update!r}; load it with update='cut3r', or leave out the rate"
             )
-        if WRITE_RULES[backbone.update].restart and self.commit.reset_pose == "memory":
+        if own.restart and self.commit.reset_pose == "memory":
             raise InvalidArgument(
-                f"update={backbone.update!r} restarts from the learned pose token; for "
-                f"reset.pose.memory load the backbone with update='cut3r' and use "
-                f"rate.{backbone.update}"
+                f"update={update!r} restarts from the learned pose token; for "
+                f"reset.pose.memory load the backbone with update='cut3r' and use rate.{update}"
             )
 
-    def notes(self, depth: int) -> list[str]:
-        """Say what a reader of the run should know of its gate in a decoder of `depth` layers."""
+    def notes(self, sites: Sites) -> list[str]:
+        """Say what a reader of the run should know of its gate in a backbone with these sites."""
         if self.gate is None:
             return []
+        depth = max((sites[site].layers for site in self.gate.sites), default=0)
         inert = self.gate.inert(depth)
         lines = [f"gate: {self.gate.describe_layers(depth)}"]
         return [*lines, f"gate is inert: {inert}"] if inert else lines

@@ -10,8 +10,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from mut3r_analysis.attention.catalogue import STATISTICS
-from mut3r_analysis.attention.statistics import site_statistics
+from mut3r_analysis.attention.statistics import STATISTICS, site_statistics
 
 _OUTER = indexing.IndexingSupport.OUTER
 
@@ -108,7 +107,7 @@ def derived_variables(dataset: xr.Dataset, kind: str) -> dict[str, xr.Variable]:
     if read is None:
         return found
     for name, item in STATISTICS.items():
-        if name in dataset or (name == "pose_weight" and not has_pose_key):
+        if name in dataset or (item.needs_pose and not has_pose_key):
             continue
 
         def statistic(

@@ -8,20 +8,20 @@ import numpy as np
 import torch
 import xarray as xr
 
-from mut3r_analysis.backbones.cut3r import CUT3R, State
+from mut3r_analysis.attention.seam import Observer
 from mut3r_analysis.backbones.geometry import pose_matrix
 from mut3r_analysis.backbones.heads import Prediction, check_outputs
-from mut3r_analysis.backbones.write_rules import WRITE_RULES
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.readings import INSTABILITY
-from mut3r_analysis.running.branch import Branch, look
+from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.configuration import Configuration
-from mut3r_analysis.running.inputs import check_inputs, identified
+from mut3r_analysis.running.inputs import check_inputs, frame_inputs, identified
+from mut3r_analysis.running.loop import stream
 from mut3r_analysis.running.opening import label
-from mut3r_analysis.running.passes import Carried, Outcome
-from mut3r_analysis.running.provenance import frames_digest
+from mut3r_analysis.running.passes import BatchState, FrameResult
+from mut3r_analysis.running.provenance import callable_name, frames_digest
 from mut3r_analysis.running.schema import state_group
-from mut3r_analysis.running.streaming import masks_for, prepared
 
 AS_RUN: Any = "as run"
 """Stands for what the run itself had."""
@@ -31,7 +31,7 @@ def fork(
     run: xr.DataTree,
     at: int,
     *,
-    backbone: CUT3R,
+    backbone: Backbone,
     sequence: xr.Dataset,
     cue: Any = AS_RUN,
     gate: Any = AS_RUN,
@@ -39,6 +39,7 @@ def fork(
     content: xr.Dataset | None = None,
     frames: int | None = None,
     outputs: Collection[str] = ("pose", "depth"),
+    intervene: Observer | None = AS_RUN,
 ) -> xr.Dataset:
     """Branch off a run at a frame, and compare the future it had with another one.
 
@@ -62,6 +63,10 @@ def fork(
         Follow so many frames; None follows to the end.
     outputs : collection of str
         Predictions to compare, among ``pose`` and ``depth``; state and memory are always.
+    intervene : callable, optional
+        What replaces outputs of sites in the forked future, as for :func:`~mut3r_analysis.run`.
+        A run that had one of its own can be forked from a kept state alone, by giving it here
+        again; its own future is then computed with it.
 
     Returns
     -------
@@ -79,7 +84,7 @@ def fork(
     check_inputs(backbone, sequence, None)
     sequence = identified(sequence)
     _check_same(run, backbone, sequence)
-    names = check_outputs(outputs, backbone.config.rgb_head)
+    names = check_outputs(outputs, backbone.outputs)
     unknown = sorted(set(names) - {"pose", "depth"})
     if unknown:
         raise InvalidArgument(f"fork compares 'pose' and 'depth'; got {unknown} beside")
@@ -95,62 +100,74 @@ def fork(
     given = {"cue": cue, "gate": gate, "commit": commit}
     changes = {name: value for name, value in given.items() if value is not AS_RUN}
     forked = Configuration(**{"cue": base.cue, "gate": base.gate, "commit": base.commit} | changes)
-    branches = []
-    for configuration, its in ((base, sequence), (forked, seen)):
+    own, other = _interventions(run, intervene)
+    batches = []
+    for configuration, its, acting in ((base, sequence, own), (forked, seen, other)):
         computed = {*names, "points_world"} if configuration.reads_head else names
         configuration.check(backbone, its, computed)
-        branches.append(Branch(backbone, [configuration], outputs=computed))
-    carried = _snapshot(run, backbone, sequence, base, start)
-
-    futures = [(branches[0], sequence, carried), (branches[1], seen, carried)]
+        batches.append(Batch(backbone, [configuration], outputs=computed, intervene=acting))
+    carried = _snapshot(run, batches[0], sequence, start)
     # A cue of another kind has no memory of the frames before, and starts to remember here.
+    branched = carried
     if forked.cue != base.cue:
-        branch = futures[1][0]
-        futures[1] = (branch, seen, branch.carry(carried.state, carried.age))
-    rows = []
-    for position in range(start, stop):
-        outcomes: list[Outcome] = []
-        for number, (branch, its, before) in enumerate(futures):
-            outcome = _step(branch, its, before, position)
-            futures[number] = (branch, its, outcome.carried)
-            outcomes.append(outcome)
-        rows.append(_distances(*outcomes))
+        branched = batches[1].carry(carried.state, carried.age)
+    futures = [
+        stream(
+            [batch],
+            frame_inputs(backbone, its, batch.configurations, start=start, stop=stop),
+            [state],
+        )
+        for batch, its, state in zip(batches, (sequence, seen), (carried, branched), strict=True)
+    ]
+    shared = carried.state.tokens.shape[1]
+    rows = [
+        _distances(backbone, first, second, shared)
+        for (first,), (second,) in zip(*futures, strict=True)
+    ]
     found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     labels = sequence["frame"].values[start:stop]
     return _labelled(found, labels, backbone, run, {"base": base, "fork": forked}, content)
 
 
-def _step(branch: Branch, sequence: xr.Dataset, carried: Carried, position: int) -> Outcome:
-    frame = sequence.isel(frame=position)
-    sight = look(
-        [branch],
-        prepared(branch.backbone, frame),
-        position=position,
-        masks=masks_for(branch.configurations, branch.backbone, frame),
-    )
-    return branch.step(sight, carried, measured=sight.measured[0], record=False)
+def _interventions(run: xr.DataTree, given: Any) -> tuple[Observer | None, Observer | None]:
+    """Return the callables that act in the run's own future and in the forked one."""
+    name = run.attrs.get("intervene")
+    if name is None:
+        return None, None if given is AS_RUN else given
+    if given is AS_RUN or callable_name(given) != name:
+        raise InvalidArgument(
+            f"the run was made with intervene = {name}, which its store cannot hold; give the same "
+            "callable to fork it"
+        )
+    return given, given
 
 
-def _snapshot(
-    run: xr.DataTree, backbone: CUT3R, sequence: xr.Dataset, base: Configuration, start: int
-) -> Carried:
+def _snapshot(run: xr.DataTree, batch: Batch, sequence: xr.Dataset, start: int) -> BatchState:
     """Return what the run carried into the frame at a position."""
-    # The heads are run only where the cue reads them.
-    heads = ("points_world",) if base.reads_head else ()
-    branch = Branch(backbone, [base], outputs=heads)
+    backbone, (base,) = batch.backbone, batch.configurations
     held = run["state"].to_dataset() if "state" in run.children else xr.Dataset()
-    whole = start and "tokens" in held and start <= held.sizes["frame"]
+    kept = list(_kept(backbone).values())
+    whole = start and set(kept) <= set(held) and start <= held.sizes["frame"]
     if whole and not _remembers(backbone, base):
-        return branch.carry(*_held_state(held, backbone, base, start))
-    carried = branch.start()
-    for position in range(start):
-        carried = _step(branch, sequence, carried, position).carried
+        last = held.isel(frame=start - 1)
+        values = {name: torch.from_numpy(np.array(last[name].values)) for name in kept}
+        commit = base.commit
+        age = start if commit.reset is None else start % commit.reset
+        restart = None if commit.reset_pose is None else commit.reset_pose == "learned"
+        return batch.carry(backbone.restore(values, age, restart), (age,))
+    # The heads are run only where the cue or the commit reads them.
+    heads = ("points_world",) if base.reads_head else ()
+    replay = Batch(backbone, [base], outputs=heads, intervene=batch.intervene)
+    carried = replay.start()
+    inputs = frame_inputs(backbone, sequence, replay.configurations, stop=start)
+    for (result,) in stream([replay], inputs):
+        carried = result.carried
     return carried
 
 
-def _remembers(backbone: CUT3R, base: Configuration) -> bool:
+def _remembers(backbone: Backbone, base: Configuration) -> bool:
     """Whether more than state and memory is carried from frame to frame."""
-    if backbone.update == "ttsa3r" or "ttsa3r" in base.commit.rates:
+    if backbone.rules.times([base.commit.rates]).remember:
         return True
     if base.cue is None:
         return False
@@ -163,35 +180,32 @@ def _remembers(backbone: CUT3R, base: Configuration) -> bool:
     )
 
 
-def _held_state(
-    held: xr.Dataset, backbone: CUT3R, base: Configuration, start: int
-) -> tuple[State, tuple[int, ...]]:
-    last = held.isel(frame=start - 1)
-    tokens, memory = (
-        torch.from_numpy(np.array(last[name].values))[None].to(backbone.device, backbone.dtype)
-        for name in ("tokens", "memory")
-    )
-    commit = base.commit
-    age = start if commit.reset is None else start % commit.reset
-    restarts = WRITE_RULES[backbone.update].restart
-    if commit.reset_pose is not None:
-        restarts = commit.reset_pose == "learned"
-    fresh = torch.tensor([age == 0 and restarts], device=backbone.device)
-    return State(tokens, memory, fresh), (age,)
-
-
-def _distances(one: Outcome, other: Outcome) -> dict[str, np.ndarray]:
-    states = [outcome.carried.state for outcome in (one, other)]
-    found = {
-        "state_distance": (states[1].tokens.float() - states[0].tokens.float()).norm(dim=-1),
-        "memory_distance": (states[1].memory.float() - states[0].memory.float()).norm(dim=-1),
-    }
+def _distances(
+    backbone: Backbone, one: FrameResult, other: FrameResult, shared: int
+) -> dict[str, np.ndarray]:
+    states = [
+        backbone.describe_state(each.before, each.carried.state, each.rate, keep=True)
+        for each in (one, other)
+    ]
+    found = {}
+    for name, variable in _kept(backbone).items():
+        first, second = (state[variable] for state in states)
+        if variable != "memory":
+            # Of a memory that grows, what either future adds has no counterpart in the other.
+            first, second = first[:, :shared], second[:, :shared]
+        found[name] = (second - first).norm(dim=-1)
     a, b = one.prediction, other.prediction
     if a.pose is not None and b.pose is not None:
         found |= _pose_distances(a, b)
     if a.points_self is not None and b.points_self is not None:
         found["depth_distance"] = (b.points_self[..., 2] - a.points_self[..., 2]).abs()
     return {name: value[0].cpu().numpy() for name, value in found.items()}
+
+
+def _kept(backbone: Backbone) -> dict[str, str]:
+    """Name of a distance -> the kept variable of the state that it compares."""
+    names = [item.name for item in backbone.state_variables((1, 1), 1) if item.kept]
+    return {("state" if name == "tokens" else name) + "_distance": name for name in names}
 
 
 def _pose_distances(a: Prediction, b: Prediction) -> dict[str, torch.Tensor]:
@@ -207,18 +221,19 @@ def _pose_distances(a: Prediction, b: Prediction) -> dict[str, torch.Tensor]:
 
 
 _VARIABLES = {
-    "state_distance": (("state_token",), "norm of the difference of the state token", "1"),
-    "memory_distance": (("slot",), "norm of the difference of the pose-memory slot", "1"),
-    "translation_distance": ((), "distance between camera positions", "m"),
-    "rotation_distance": ((), "angle between camera orientations", "degree"),
-    "depth_distance": (("y", "x"), "absolute difference of depth", "m"),
+    "state_distance": ("norm of the difference of the state token", "1"),
+    "memory_distance": ("norm of the difference of the pose-memory slot", "1"),
+    "positions_distance": ("distance between the positions of the pointer", "m"),
+    "translation_distance": ("distance between camera positions", "m"),
+    "rotation_distance": ("angle between camera orientations", "degree"),
+    "depth_distance": ("absolute difference of depth", "m"),
 }
 
 
 def _labelled(
     found: dict[str, np.ndarray],
     frames: np.ndarray,
-    backbone: CUT3R,
+    backbone: Backbone,
     run: xr.DataTree,
     configurations: dict[str, Configuration],
     content: xr.Dataset | None,
@@ -226,7 +241,8 @@ def _labelled(
     source = f"fork of {run.attrs['sequence']['name']} at frame {frames[0]}"
     variables = {}
     for name, values in found.items():
-        dims, long_name, units = _VARIABLES[name]
+        dims = _dims(name, backbone)
+        long_name, units = _VARIABLES[name]
         described = {"long_name": long_name, "units": units, "source": source}
         variables[name] = (("frame", *dims), values, described)
     attrs: dict[str, Any] = {
@@ -243,9 +259,18 @@ def _labelled(
         variable.name: (variable.dims, variable.values, {"labels": variable.labels})
         if variable.labels
         else (variable.dims, variable.values)
-        for variable in state_group(backbone).variables.values()
+        for variable in state_group(backbone, (1, 1), 1).variables.values()
+        if not backbone.state_grows
     }
     return label(xr.Dataset(variables, {"frame": frames, **lattice}, attrs))
+
+
+def _dims(name: str, backbone: Backbone) -> tuple[str, ...]:
+    if name == "depth_distance":
+        return ("y", "x")
+    if name not in _kept(backbone):
+        return ()
+    return ("slot",) if name == "memory_distance" else (backbone.state_dim,)
 
 
 def _position(sequence: xr.Dataset, at: int) -> int:
@@ -258,7 +283,7 @@ def _position(sequence: xr.Dataset, at: int) -> int:
     return int(found[0])
 
 
-def _check_same(run: xr.DataTree, backbone: CUT3R, sequence: xr.Dataset) -> None:
+def _check_same(run: xr.DataTree, backbone: Backbone, sequence: xr.Dataset) -> None:
     recorded = run.attrs["backbone"]
     if (recorded["sha256"], recorded["update"]) != (backbone.origin.sha256, backbone.update):
         raise InvalidArgument(

@@ -1,85 +1,104 @@
-"""What passes over a frame give, and how their outputs are combined."""
+"""What goes into a frame, what passes over it give, and what comes out of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from mut3r_analysis.attention.recorder import Recorder
-from mut3r_analysis.attention.seam import Probe
-from mut3r_analysis.attention.sites import Site
-from mut3r_analysis.backbones.cut3r import Decoded, Encoded, State
+from mut3r_analysis.attention.recorder import Records
+from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.backbones.heads import Prediction
-from mut3r_analysis.backbones.write_rules import History, MeanLogitMap
-from mut3r_analysis.motion.gated_seam import GatedSeam
-from mut3r_analysis.motion.meter import MeterProbe
+from mut3r_analysis.backbones.protocol import Encoded
+from mut3r_analysis.motion.batch import CueBatchProbe
+from mut3r_analysis.motion.frame_gate import FrameGate
+from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.motion.score import CueHistory, Motion
-
-Records = dict[str, dict[str, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
-class Carried:
-    """All that a branch carries from frame to frame.
+class BatchState:
+    """All that a batch carries from frame to frame.
 
     Attributes
     ----------
-    state : State
+    state
+        Of the backbone.
     cue : tuple of CueHistory
     age : tuple of int
         Per configuration, frames since the start or the last reset.
     scored : tuple of int
         Per configuration, frames that its cue remembers.
-    seen : History, optional
-        The frame before, for the rate ``ttsa3r`` of a commit.
     """
 
-    state: State
+    state: Any
     cue: tuple[CueHistory, ...]
     age: tuple[int, ...]
     scored: tuple[int, ...]
-    seen: History | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
-    """A frame as every branch sees it: encoded once.
+class FrameInput:
+    """A frame, ready for a backbone.
 
     Attributes
     ----------
     position : int
         In the sequence.
     image : Tensor
-        ``(1, rgb, y, x)``.
+        ``(1 | batch, rgb, y, x)``.
     masks : dict of str to Tensor
-        Variables of the sequence that cues read, ``(1, y, x)``.
-    encoded : Encoded
-    measured : list of (MeterProbe or None)
-        Per branch, what its cues read in the encoder.
-    attention : dict
-        What was recorded in the encoder.
+        Variables of the sequence that cues read, ``(1 | batch, y, x)``.
+    encoded : Encoded, optional
+        Where the image was encoded already.
+    record : bool
+        Whether a capture records this frame.
     """
 
     position: int
     image: Tensor
     masks: Mapping[str, Tensor]
+    encoded: Encoded | None = None
+    record: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedFrame:
+    """A frame as every batch sees it: encoded once.
+
+    Attributes
+    ----------
+    given : FrameInput
+    encoded : Encoded
+    axes : mapping of str to TokenAxis
+        Tokens of the frame.
+    measured : list of (CueBatchProbe or None)
+        Per batch, what its cues read in the encoder.
+    attention : dict
+        What was recorded in the encoder.
+    """
+
+    given: FrameInput
     encoded: Encoded
-    measured: list[MeterProbe | None]
+    axes: Axes
+    measured: Sequence[CueBatchProbe | None]
     attention: Records
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What one frame gave, for all configurations of a branch.
+class FrameResult:
+    """What one frame gave, for all configurations of a batch.
 
     Attributes
     ----------
-    before : State
-    carried : Carried
+    before
+        State of the backbone that the frame was read with.
+    carried : BatchState
         To go on with.
     rate : Tensor
         ``(batch, state_token)`` share of each state token that was replaced.
+    decoded
+        What was read, where one pass was read whole.
     prediction : Prediction
     gated : tuple of bool
         Whether gates acted: not in a warm-up, nor before a lagging cue has seen a frame.
@@ -91,12 +110,15 @@ class Outcome:
     attention : list of dict
         Per configuration, what was recorded.
     seconds : (float, float)
-        Before the last pass, and from there on; without the encoder.
+        Before the last pass, and from there on; without reading and encoding the frame.
+    shared : float
+        Seconds of reading and encoding the frame, for all batches.
     """
 
-    before: State
-    carried: Carried
+    before: Any
+    carried: BatchState
     rate: Tensor
+    decoded: Any
     prediction: Prediction
     gated: tuple[bool, ...]
     motion: Tensor | None
@@ -104,20 +126,31 @@ class Outcome:
     readings: list[Tensor | None]
     attention: list[Records]
     seconds: tuple[float, float]
+    shared: float = 0.0
+
+
+class PassPolicy(Protocol):
+    """Chooses gates frame by frame, from what the probe pass shows."""
+
+    def propose(
+        self, frame: EncodedFrame, readings: Sequence[Tensor | None]
+    ) -> Sequence[Sequence[Gate]]:
+        """Return, per configuration, the gates to try on a frame: a pass each."""
+
+    def choose(self, frame: EncodedFrame, found: Prediction, samples: Sequence[int]) -> list[int]:
+        """Return, per configuration, which of all tried passes is read and written.
+
+        `samples` says of each row of `found` which configuration it was tried for.
+        """
 
 
 @dataclass(eq=False)
 class Pass:
     """One pass through the decoder and what watched it."""
 
-    decoded: Decoded
-    seam: GatedSeam | None
-    recorder: Recorder | None
-    maps: dict[str, MeanLogitMap]
-
-    def attention(self) -> Records:
-        """Return what was recorded, and forget it."""
-        return {} if self.recorder is None else self.recorder.take()
+    decoded: Any
+    gate: FrameGate | None
+    attention: Records
 
 
 @dataclass(eq=False)
@@ -126,72 +159,9 @@ class Passes:
 
     gated: Pass
     probed: Pass | None = None
-    pending: MeterProbe | None = None
+    pending: CueBatchProbe | None = None
     motions: tuple[Motion, ...] = ()
     history: tuple[CueHistory, ...] = ()
     used: Tensor | None = None
+    prediction: Prediction | None = None
     seconds_before: float = 0.0
-
-
-def together(*probes: Probe | None) -> Probe | None:
-    """Return one probe that shows every site to each of some; None where there is none."""
-    present = [probe for probe in probes if probe is not None]
-    if len(present) < 2:
-        return present[0] if present else None
-
-    def probe(site: Site, q: Tensor, k: Tensor) -> None:
-        for each in present:
-            each(site, q, k)
-
-    return probe
-
-
-def between(gated: Pass, probed: Pass | None, shares: Sequence[float]) -> Decoded:
-    """Take a share of the gated pass per sample, and the rest of the probe pass.
-
-    Where all samples take one pass whole it is returned as it is; within a batch, shares of 0 and 1
-    are exact.
-    """
-    if probed is None or probed is gated or min(shares) == 1:
-        return gated.decoded
-    if max(shares) == 0:
-        return probed.decoded
-    one, other = gated.decoded, probed.decoded
-    mean = one.mean_logit
-    return Decoded(
-        levels=[mixed(a, b, shares) for a, b in zip(one.levels, other.levels, strict=True)],
-        pose_token=mixed(one.pose_token, other.pose_token, shares),
-        pose_query=one.pose_query,
-        proposal=mixed(one.proposal, other.proposal, shares),
-        mean_logit=None if mean is None else mixed(mean, other.mean_logit, shares),
-    )
-
-
-def mixed(one: Tensor, other: Tensor | None, shares: Sequence[float]) -> Tensor:
-    """Return a share of one tensor per sample and the rest of the other."""
-    if other is None or min(shares) == 1:
-        return one
-    share = torch.tensor(shares, device=one.device).reshape(-1, *[1] * (one.dim() - 1))
-    return (share * one + (1 - share) * other).to(one.dtype)
-
-
-def merged(one: Prediction, other: Prediction) -> Prediction:
-    """Return one prediction with what another has filled in."""
-    return replace(one, **_present(other))
-
-
-def of_sample(prediction: Prediction, sample: int) -> Prediction:
-    """Return the prediction of one sample, as a batch of one."""
-    found = _present(prediction)
-    return Prediction(**{name: value[sample : sample + 1] for name, value in found.items()})
-
-
-def concatenated(parts: Sequence[Prediction]) -> Prediction:
-    """Return predictions of consecutive samples as one batch."""
-    found = [_present(part) for part in parts]
-    return Prediction(**{name: torch.cat([part[name] for part in found]) for name in found[0]})
-
-
-def _present(prediction: Prediction) -> dict[str, Tensor]:
-    values = {item.name: getattr(prediction, item.name) for item in fields(prediction)}
-    return {name: value for name, value in values.items() if value is not None}

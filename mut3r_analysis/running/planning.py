@@ -14,12 +14,12 @@ from zarr.storage import MemoryStore
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.seam import Probe
 from mut3r_analysis.attention.sites import Site
-from mut3r_analysis.backbones.cut3r import CUT3R, Frame
 from mut3r_analysis.backbones.heads import check_outputs
+from mut3r_analysis.backbones.protocol import Backbone, Frame
+from mut3r_analysis.motion.batch import CueMeasured
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
-from mut3r_analysis.motion.meter import CueMeasured
-from mut3r_analysis.motion.probe import CueProbe
+from mut3r_analysis.motion.probe import cue_layers
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.inputs import check_inputs
@@ -98,7 +98,7 @@ class Plan:
 
 
 def plan(
-    backbone: CUT3R,
+    backbone: Backbone,
     sequence: xr.Dataset,
     *,
     cue: Cue | None = None,
@@ -125,7 +125,7 @@ def plan(
         For anything that `run` would refuse.
     """
     check_inputs(backbone, sequence, capture)
-    names = check_outputs(outputs, backbone.config.rgb_head)
+    names = check_outputs(outputs, backbone.outputs)
     configuration = Configuration(cue=cue, gate=gate, commit=commit)
     configuration.check(backbone, sequence, names)
     schema = run_schema(backbone, sequence, capture, names, configuration)
@@ -155,7 +155,7 @@ def plan(
 
 
 def frame_flops(
-    backbone: CUT3R,
+    backbone: Backbone,
     sequence: xr.Dataset,
     outputs: Collection[str],
     configuration: Configuration | None = None,
@@ -164,9 +164,10 @@ def frame_flops(
     height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
     configuration = configuration or Configuration()
     with torch.device("meta"), torch.no_grad():
-        shadow = CUT3R(backbone.config, update=backbone.update).requires_grad_(False)
+        shadow = backbone.shadow()
         frame = Frame(torch.empty(1, 3, height, width))
-        state = shadow.initial_state()
+        # From the second frame on, which all but one are, the memories are read.
+        state = shadow.meta_state(shadow.patch_grid(height, width), sequence.sizes["frame"])
         counts: dict[str, int] = {}
 
         def count(part: str, before: int) -> int:
@@ -177,13 +178,14 @@ def frame_flops(
         with FlopCounterMode(display=False) as counter:
             encoded = shadow.encode(frame)
             total = count("encoder", 0)
-            query = shadow.pose_retriever.read(encoded.features, state.memory, _plain)
-            entered = shadow.enter(encoded, state, query)
+            entered = shadow.enter(encoded, state)
             decoded = shadow.decode(entered)
-            shadow.write(frame, encoded, decoded, state)
             total = count("decoder and memory", total)
-            shadow.predict(decoded, encoded.grid, outputs)
-            total = count("heads", total)
+            prediction = shadow.predict(decoded, {*outputs, *shadow.commit_needs})
+            heads = count("heads", total)
+            shadow.commit(frame, encoded, decoded, state, prediction=prediction)
+            total = counter.get_total_flops()
+            counts["decoder and memory"] += total - heads
             for stop in _probe_stops(shadow, configuration):
                 with suppress(CueMeasured):
                     shadow.decode(entered, probe=stop)
@@ -192,13 +194,12 @@ def frame_flops(
     return counts
 
 
-def _probe_stops(backbone: CUT3R, configuration: Configuration) -> list[Probe | None]:
+def _probe_stops(backbone: Backbone, configuration: Configuration) -> list[Probe | None]:
     """Say for each pass before the gated one where it ends; None is a whole pass."""
     cue = configuration.cue
     if cue is None or not configuration.probes:
         return []
-    size = backbone.site_sizes()[cue.site]
-    last = CueProbe(cue, (1, 1), layers=size.layers, heads=size.heads).layers[-1]
+    last = cue_layers(cue, backbone.sites())[-1] if cue.measured else 0
 
     def stop(site: Site, q: torch.Tensor, k: torch.Tensor) -> None:
         if site == Site(cue.site, last):
@@ -208,12 +209,8 @@ def _probe_stops(backbone: CUT3R, configuration: Configuration) -> list[Probe | 
     return [None, *stops[1:]] if configuration.commit.keeps_probe else stops
 
 
-def _plain(site: object, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v)
-
-
 def _skeleton_bytes(
-    backbone: CUT3R,
+    backbone: Backbone,
     sequence: xr.Dataset,
     capture: Capture | None,
     outputs: Collection[str],

@@ -3,17 +3,41 @@
 from collections.abc import Collection
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import xarray as xr
 
 from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.attention.seam import Observer
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.foundation.version import __version__
 from mut3r_analysis.running.configuration import Configuration
 
 FORMAT_VERSION = 1
+
+UNNAMED = "unnamed callable: this run cannot be repeated from what it records"
+"""Stands for the name of a function that has none."""
+
+
+class Observers(NamedTuple):
+    """The callables that a run was given."""
+
+    probe: Observer | None = None
+    intervene: Observer | None = None
+
+    @property
+    def names(self) -> dict[str, str | None]:
+        """Name of each, as a run records it."""
+        return {name: callable_name(value) for name, value in self._asdict().items()}
+
+
+def callable_name(given: Observer | None) -> str | None:
+    """Return the name by which a run records a callable; None for none."""
+    if given is None:
+        return None
+    name = getattr(given, "__qualname__", type(given).__qualname__)
+    return UNNAMED if "<lambda>" in name else f"{given.__module__}.{name}"
 
 
 def timestamp() -> str:
@@ -31,11 +55,12 @@ def frames_digest(sequence: xr.Dataset) -> str:
 
 
 def provenance(
-    backbone: CUT3R,
+    backbone: Backbone,
     sequence: xr.Dataset,
     capture: Capture | None,
     configuration: Configuration,
     outputs: Collection[str],
+    observers: Observers = Observers(),  # noqa: B008
 ) -> dict[str, Any]:
     """Root attributes of a run's store."""
     cue, gate, commit = configuration.cue, configuration.gate, configuration.commit
@@ -47,6 +72,7 @@ def provenance(
             "name": backbone.origin.name,
             "sha256": backbone.origin.sha256,
             "report": list(backbone.origin.report),
+            "family": backbone.family,
             "update": backbone.update,
             "config": backbone.config.to_dict(),
             "preparation": backbone.preparation.to_dict(),
@@ -64,7 +90,8 @@ def provenance(
         "cue": cue and cue.to_json(),
         "gate": gate and gate.to_json(),
         "commit": commit.to_json(),
-        "notes": configuration.notes(backbone.config.dec_depth),
+        "notes": configuration.notes(backbone.sites()),
+        **observers.names,
         "capture": None if capture is None else capture.to_json(),
         "outputs": list(outputs),
         "device": _device_name(backbone.device),

@@ -1,7 +1,6 @@
 """What a run records of each frame: group -> name -> array without the frame dimension."""
 
 import sys
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -9,23 +8,24 @@ import psutil
 import torch
 import xarray as xr
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.batching import rows
 from mut3r_analysis.backbones.geometry import focal_length, pose_matrix
 from mut3r_analysis.backbones.heads import Prediction
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.motion.cue import Cue
-from mut3r_analysis.running.passes import Outcome, of_sample
-from mut3r_analysis.running.schema import TRUTH_DIMS, Schema
+from mut3r_analysis.running.passes import FrameResult
+from mut3r_analysis.running.schema import TRUTH_DIMS, Group, Schema
 
 Found = dict[str, dict[str, np.ndarray]]
 
 
 def recorded(
-    outcome: Outcome,
+    backbone: Backbone,
+    result: FrameResult,
     sample: int,
     *,
     cue: Cue | None,
     schema: Schema,
-    outputs: Collection[str],
     truth: dict[str, np.ndarray],
     seconds: tuple[float, ...],
     memory: int,
@@ -34,12 +34,12 @@ def recorded(
 
     Parameters
     ----------
-    outcome : Outcome
+    backbone : Backbone
+    result : FrameResult
     sample : int
-        Of the branch's batch.
+        Of the batch.
     cue : Cue, optional
     schema : Schema
-    outputs : collection of str
     truth : dict of str to array
         From :func:`known_truth`.
     seconds : tuple of float
@@ -47,14 +47,17 @@ def recorded(
     memory : int
         Peak, in bytes.
     """
-    found = {"prediction": _predictions(outcome.prediction, sample, outputs)}
-    found["state"] = _state_statistics(outcome, sample, schema)
-    if cue is not None and outcome.motion is not None:
-        found["cue"] = _motion(outcome, outcome.motion[sample], sample, cue, schema)
-    if outcome.attention:
+    found = {"prediction": _predictions(result.prediction, sample, schema["prediction"])}
+    state = backbone.describe_state(
+        result.before, result.carried.state, result.rate, keep=schema["state"].keeps_state
+    )
+    found["state"] = {name: value[sample].cpu().numpy() for name, value in state.items()}
+    if cue is not None and result.motion is not None:
+        found["cue"] = _motion(result, result.motion[sample], sample, cue, schema["cue"])
+    if result.attention:
         found |= {
             f"attention/{kind}": {name: values.numpy() for name, values in records.items()}
-            for kind, records in outcome.attention[sample].items()
+            for kind, records in result.attention[sample].items()
         }
     found["timing"] = {
         "seconds": np.array(seconds),
@@ -65,57 +68,39 @@ def recorded(
     return found
 
 
-def _predictions(
-    prediction: Prediction, sample: int, outputs: Collection[str]
-) -> dict[str, np.ndarray]:
-    prediction = of_sample(prediction, sample)
-    values: dict[str, torch.Tensor] = {}
+def _predictions(prediction: Prediction, sample: int, group: Group) -> dict[str, np.ndarray]:
+    """Values of the variables that the group has."""
+    prediction = rows(prediction, slice(sample, sample + 1))
+    values: dict[str, torch.Tensor | None] = dict(vars(prediction))
     if prediction.pose is not None:
         values["pose"] = pose_matrix(prediction.pose)
-    if prediction.points_self is not None and prediction.confidence_self is not None:
+    if prediction.points_self is not None and "depth" in group.variables:
         values["depth"] = prediction.points_self[..., 2]
-        values["confidence_self"] = prediction.confidence_self
         values["focal"] = focal_length(prediction.points_self)
-        if "points_self" in outputs:
-            values["points_self"] = prediction.points_self
-    if prediction.points_world is not None and prediction.confidence_world is not None:
-        values["points_world"] = prediction.points_world
-        values["confidence_world"] = prediction.confidence_world
-    if prediction.color is not None:
-        values["color"] = prediction.color
-    return {name: value[0].cpu().numpy() for name, value in values.items()}
-
-
-def _state_statistics(outcome: Outcome, sample: int, schema: Schema) -> dict[str, np.ndarray]:
-    before, after = outcome.before, outcome.carried.state
-    values = {
-        "norm": after.tokens.float().norm(dim=-1),
-        "update_size": (after.tokens.float() - before.tokens.float()).norm(dim=-1),
-        "write_rate": outcome.rate,
-        "memory_norm": after.memory.float().norm(dim=-1),
+    return {
+        name: value[0].cpu().numpy()
+        for name, value in values.items()
+        if value is not None and name in group.variables
     }
-    if "tokens" in schema["state"].variables:
-        values |= {"tokens": after.tokens.float(), "memory": after.memory.float()}
-    return {name: value[sample].cpu().numpy() for name, value in values.items()}
 
 
 def _motion(
-    outcome: Outcome, motion: torch.Tensor, sample: int, cue: Cue, schema: Schema
+    result: FrameResult, motion: torch.Tensor, sample: int, cue: Cue, group: Group
 ) -> dict[str, np.ndarray]:
     found = {"motion": motion.float().cpu().numpy()}
-    variables = schema["cue"].variables
+    variables = group.variables
     if "gated" in variables:
-        found["gated"] = np.array(outcome.gated[sample])
+        found["gated"] = np.array(result.gated[sample])
     if "used" in variables:
         missing = np.full_like(found["motion"], np.nan)
-        found["used"] = missing if outcome.used is None else outcome.used[sample].cpu().numpy()
-    reading = outcome.readings[sample]
+        found["used"] = missing if result.used is None else result.used[sample].cpu().numpy()
+    reading = result.readings[sample]
     if cue.reading in variables and reading is not None:
         found[cue.reading] = reading.float().cpu().numpy()
     return found
 
 
-def known_truth(backbone: CUT3R, frame: xr.Dataset) -> dict[str, np.ndarray]:
+def known_truth(backbone: Backbone, frame: xr.Dataset) -> dict[str, np.ndarray]:
     """Return what the sequence knows of a frame, on the prediction grid."""
     preparation = backbone.preparation
     height, width = frame.sizes["y"], frame.sizes["x"]

@@ -8,15 +8,15 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.attention.catalogue import STATISTICS
-from mut3r_analysis.attention.sites import SITE_KINDS
-from mut3r_analysis.attention.tokens import ROLES, token_layout
-from mut3r_analysis.backbones.cut3r import CUT3R
-from mut3r_analysis.backbones.rotation import state_lattice_width
+from mut3r_analysis.attention.sites import SITE_KINDS, SiteSize
+from mut3r_analysis.attention.statistics import STATISTICS
+from mut3r_analysis.attention.tokens import ROLES, Axes, TokenAxis
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
-from mut3r_analysis.motion.probe import CueProbe
+from mut3r_analysis.motion.probe import cue_layers
+from mut3r_analysis.motion.readings import READINGS
 from mut3r_analysis.motion.sources import Source
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.sequences.model import label
@@ -28,7 +28,7 @@ class Variable:
 
     ``values`` are given for coordinates, which are written once; a variable without them has
     ``frame`` as its first dimension and is filled frame by frame. ``labels`` name the values of an
-    integer coordinate.
+    integer coordinate. ``grows`` is the dimension along which only a part is filled, if any.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Variable:
     source: str
     values: np.ndarray | None = None
     labels: tuple[str, ...] | None = None
+    grows: str | None = None
 
 
 @dataclass(eq=False)
@@ -48,6 +49,9 @@ class Group:
 
     frames: np.ndarray
     variables: dict[str, Variable] = field(default_factory=dict)
+    grows: frozenset[str] = frozenset()
+    """Dimensions along which a memory grows."""
+    keeps_state: bool = False
 
     def add(
         self,
@@ -61,8 +65,9 @@ class Group:
         """Add a variable that has one value (or array of ``sizes``) per frame."""
         dims = ("frame", *sizes)
         shape = (len(self.frames), *sizes.values())
+        growing = next((dim for dim in dims if dim in self.grows), None)
         self.variables[name] = Variable(
-            name, dims, shape, np.dtype(dtype), long_name, units, source
+            name, dims, shape, np.dtype(dtype), long_name, units, source, grows=growing
         )
 
     def coordinate(
@@ -85,7 +90,7 @@ Schema = dict[str, Group]
 
 
 def run_schema(
-    backbone: CUT3R,
+    backbone: Backbone,
     sequence: xr.Dataset,
     capture: Capture | None,
     outputs: Collection[str],
@@ -95,7 +100,7 @@ def run_schema(
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
     sequence : xarray.Dataset
     capture : Capture, optional
     outputs : collection of str
@@ -113,7 +118,7 @@ def run_schema(
         When the capture names layers, heads or frames that do not exist.
     """
     height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
-    grid = backbone.config.patch_grid(height, width)
+    grid = backbone.patch_grid(height, width)
     sequence = label(sequence, str(sequence.attrs.get("source", "dataset in memory")))
     frames = sequence["frame"].values
     schema: Schema = {}
@@ -127,10 +132,12 @@ def run_schema(
     _prediction(group("prediction"), backbone, outputs, height, width)
     if capture is not None and capture.records_attention:
         read = configuration.captured_pass
-        _attention(group, backbone, capture, len(frames), grid, read, outputs)
+        axes = backbone.axes(grid, len(frames))
+        _attention(group, backbone, capture, len(frames), axes, read, outputs)
     if configuration.cue is not None:
         _cue(group("cue"), backbone, configuration.cue, configuration.acting_gate, grid)
-    _state(group("state"), backbone, keep=capture is not None and capture.state)
+    keep = capture is not None and capture.state
+    _state(group("state"), backbone, grid, len(frames), keep=keep)
     timing = group("timing")
     passes = configuration.passes
     timing.coordinate("pass", "pass", np.arange(len(passes)), "pass over the frame", labels=passes)
@@ -162,7 +169,7 @@ def _pixels(group: Group, height: int, width: int) -> dict[str, int]:
 
 
 def _prediction(
-    group: Group, backbone: CUT3R, outputs: Collection[str], height: int, width: int
+    group: Group, backbone: Backbone, outputs: Collection[str], height: int, width: int
 ) -> None:
     source = f"{backbone.origin.name}, {backbone.update}"
     matrix = {"row": 4, "col": 4}
@@ -192,10 +199,10 @@ def _prediction(
 
 def _attention(
     group: Any,
-    backbone: CUT3R,
+    backbone: Backbone,
     capture: Capture,
     frames: int,
-    grid: tuple[int, int],
+    axes: Axes,
     captured_pass: str,
     outputs: Collection[str],
 ) -> None:
@@ -203,15 +210,16 @@ def _attention(
     if capture.frames is not None:
         positions = np.array(capture.frames)
         _check_indices("frames", positions, frames, "the sequence has {} frames")
-    for kind in capture.sites:
-        size = backbone.site_sizes()[kind]
-        layers = np.arange(size.layers) if capture.layers is None else np.array(capture.layers)
-        if kind == "head_self" and "points_world" not in outputs:
+    sites = backbone.sites()
+    for kind in capture.kinds(sites):
+        size, row = sites[kind], SITE_KINDS[kind]
+        if row.part == "head" and "points_world" not in outputs:
             raise InvalidArgument(
-                "head_self runs for the output 'points_world' alone; ask for it beside "
+                f"{kind} runs for the output 'points_world' alone; ask for it beside "
                 f"{list(outputs)}, or leave the site out"
             )
-        if kind in ("encoder_self", "head_self"):
+        layers = np.arange(size.layers) if capture.layers is None else np.array(capture.layers)
+        if row.part != "decoder":
             layers = layers[layers < size.layers]
             if not len(layers):
                 continue
@@ -221,58 +229,73 @@ def _attention(
         made = group(f"attention/{kind}", positions)
         made.coordinate("layer", "layer", layers, "layer, 0-based")
         made.coordinate("head", "head", heads, "attention head, 0-based")
-        lengths = {
-            dim: _token_coordinates(made, dim, stream, backbone, grid)
-            for dim, stream in (
-                ("query", SITE_KINDS[kind].queries),
-                ("key", SITE_KINDS[kind].keys),
-            )
-        }
-        base = {"layer": len(layers), "head": len(heads)}
         source = kind if captured_pass == "plain" else f"{kind}, {captured_pass} pass"
-        for name in capture.statistics:
-            if name == "pose_weight" and SITE_KINDS[kind].keys != "image":
-                continue
-            item = STATISTICS[name]
-            sizes = base | {item.side: lengths[item.side]}
-            made.add(name, sizes, capture.dtype, item.long_name, item.units, source)
-        if kind in capture.maps:
-            sizes = base | lengths
-            made.add("logits", sizes, capture.dtype, "scaled logit before softmax", "nat", source)
-        if capture.archive:
-            for side, length in lengths.items():
-                sizes = base | {side: length, "channel": size.channels}
-                text = f"{side} after rotary embedding"
-                made.add(f"rotated_{side}", sizes, capture.archive, text, "1", source)
+        sides = {"query": axes[row.queries], "key": axes[row.keys]}
+        _site(made, kind, size, sides, capture, source)
 
 
-def _token_coordinates(
-    group: Group, dim: str, stream: str, backbone: CUT3R, grid: tuple[int, int]
-) -> int:
-    """Add role, row and column of the tokens along a dimension; return their number.
+def _site(
+    group: Group,
+    kind: str,
+    size: SiteSize,
+    sides: dict[str, TokenAxis],
+    capture: Capture,
+    source: str,
+) -> None:
+    """Add what is recorded at one kind of site."""
+    group.grows = frozenset(side for side, axis in sides.items() if axis.grows)
+    for side, axis in sides.items():
+        _token_coordinates(group, side, axis)
+    lengths = {side: len(axis) for side, axis in sides.items()}
+    base = {name: len(group.variables[name].values) for name in ("layer", "head")}  # type: ignore[arg-type]
+    for name in capture.statistics:
+        item = STATISTICS[name]
+        if item.needs_pose and sides["key"].first("pose") is None:
+            continue
+        sizes = base | {item.side: lengths[item.side]}
+        group.add(name, sizes, capture.dtype, item.long_name, item.units, source)
+    if capture.keeps_map(kind):
+        text = "scaled logit before softmax"
+        group.add("logits", base | lengths, capture.dtype, text, "nat", source)
+    if capture.archive:
+        for side, length in lengths.items():
+            sizes = base | {side: length, "channel": size.channels}
+            text = f"{side} after rotary embedding"
+            group.add(f"rotated_{side}", sizes, capture.archive, text, "1", source)
+    kept = capture.keeps_outputs(kind)
+    if kept is not None:
+        written = base | {"query": lengths["query"]}
+        text = "what the head writes, before the projection"
+        group.add("output_norm", written, capture.dtype, f"norm of {text}", "1", source)
+        if kept == "values":
+            sizes = written | {"output_channel": size.channels}
+            group.add("output", sizes, capture.dtype, text, "1", source)
+
+
+def _token_coordinates(group: Group, dim: str, axis: TokenAxis) -> None:
+    """Add role, row and column of the tokens along a dimension.
 
     Queries own the plain names; keys have them with the prefix ``key_``, since one dataset can
     have a coordinate of a name only once.
     """
-    state_size = backbone.config.state_size
-    tokens = token_layout(stream, grid, state_size, state_lattice_width(state_size))
     prefix = "key_" if dim == "key" else ""
-    place = "state lattice" if stream == "state" else "patch grid"
-    group.coordinate(f"{prefix}token", dim, tokens.role, f"role of the {dim}", labels=ROLES)
-    for axis, values in (("row", tokens.row), ("col", tokens.column)):
-        text = f"{axis} of the {dim} on the {place}, -1 for the pose token"
-        group.coordinate(f"{prefix}patch_{axis}", dim, values, text)
-    return len(tokens.role)
+    group.coordinate(f"{prefix}token", dim, axis.role, f"role of the {dim}", labels=ROLES)
+    for name, values in (("row", axis.row), ("col", axis.column)):
+        text = f"{name} of the {dim} on the {axis.place}, -1 for special tokens"
+        group.coordinate(f"{prefix}patch_{name}", dim, values, text)
 
 
-def state_group(backbone: CUT3R) -> Group:
+def state_group(backbone: Backbone, grid: tuple[int, int], frames: int) -> Group:
     """Return a group that holds the coordinates of the state tokens and nothing else."""
-    group = Group(np.arange(0))
-    _token_coordinates(group, "state_token", "state", backbone, (1, 1))
+    axis = backbone.axes(grid, frames)["state"]
+    group = Group(np.arange(0), grows=frozenset({backbone.state_dim} if axis.grows else ()))
+    _token_coordinates(group, backbone.state_dim, axis)
     return group
 
 
-def _cue(group: Group, backbone: CUT3R, cue: Cue, gate: Gate | None, grid: tuple[int, int]) -> None:
+def _cue(
+    group: Group, backbone: Backbone, cue: Cue, gate: Gate | None, grid: tuple[int, int]
+) -> None:
     patches = {"patch_row": grid[0], "patch_col": grid[1]}
     for name, count in patches.items():
         group.coordinate(name, name, np.arange(count), f"{name[6:]} of the patch grid")
@@ -285,31 +308,23 @@ def _cue(group: Group, backbone: CUT3R, cue: Cue, gate: Gate | None, grid: tuple
             text = "motion score of earlier frames that the gates used"
             group.add("used", patches, "float32", text, "1", str(cue.source))
     if cue.measured:
-        size = backbone.site_sizes()[cue.site]
-        layers = CueProbe(cue, grid, layers=size.layers, heads=size.heads).layers
+        layers = cue_layers(cue, backbone.sites())
         group.coordinate("layer", "layer", np.array(layers), "layer, 0-based")
         sizes = {"layer": len(layers)} | patches
-        units = "nat" if cue.base.startswith(("logit", "maxpool")) else "1"
         text = f"{cue.reading} of the patch, heads reduced"
-        group.add(cue.reading, sizes, "float32", text, units, cue.site)
+        group.add(cue.reading, sizes, "float32", text, READINGS[cue.base].units, cue.site)
 
 
-def _state(group: Group, backbone: CUT3R, *, keep: bool) -> None:
-    config = backbone.config
-    _token_coordinates(group, "state_token", "state", backbone, (1, 1))
-    tokens, slots = {"state_token": config.state_size}, {"slot": config.local_mem_size}
+def _state(
+    group: Group, backbone: Backbone, grid: tuple[int, int], frames: int, *, keep: bool
+) -> None:
+    of_tokens = state_group(backbone, grid, frames)
+    group.grows, group.keeps_state = of_tokens.grows, keep
+    group.variables |= of_tokens.variables
     source = f"state after the frame, {backbone.update}"
-    group.add("norm", tokens, "float32", "norm of the state token", "1", source)
-    group.add(
-        "update_size", tokens, "float32", "norm of the change of the state token", "1", source
-    )
-    group.add("write_rate", tokens, "float32", "share of the token replaced", "1", source)
-    group.add("memory_norm", slots, "float32", "norm of the pose-memory slot", "1", source)
-    if keep:
-        width = config.dec_embed_dim
-        group.add("tokens", tokens | {"channel": width}, "float32", "state tokens", "1", source)
-        memory = slots | {"memory_channel": 2 * width}
-        group.add("memory", memory, "float32", "pose memory", "1", source)
+    for item in backbone.state_variables(grid, frames):
+        if keep or not item.kept:
+            group.add(item.name, item.sizes, item.dtype, item.long_name, item.units, source)
 
 
 def _truth(group: Group, sequence: xr.Dataset, height: int, width: int) -> None:

@@ -1,41 +1,40 @@
-"""The loop over frames: everything asked for is computed and stored, nothing is kept."""
+"""Runs: everything asked for is computed and stored frame by frame, nothing is kept."""
 
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
 from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.attention.seam import Observer
 from mut3r_analysis.backbones.heads import check_outputs
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import BudgetExceeded, InvalidArgument
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
-from mut3r_analysis.motion.readings import MASK
-from mut3r_analysis.running.branch import Branch, look
+from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.grouping import grouped
-from mut3r_analysis.running.inputs import check_inputs, identified
+from mut3r_analysis.running.inputs import check_inputs, frame_inputs, identified
+from mut3r_analysis.running.loop import stream
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.running.planning import plan
-from mut3r_analysis.running.provenance import provenance, timestamp
+from mut3r_analysis.running.provenance import Observers, provenance, timestamp
 from mut3r_analysis.running.recording import Found, known_truth, peak_memory, recorded
 from mut3r_analysis.running.schema import Schema, run_schema
 from mut3r_analysis.running.store import BlockWriter, check_free, create_store
 
 
 def run(
-    backbone: CUT3R,
+    backbone: Backbone,
     sequence: xr.Dataset,
     *,
     cue: Cue | None = None,
@@ -45,6 +44,8 @@ def run(
     outputs: Collection[str] | None = None,
     out: str | Path | None = None,
     progress: bool = True,
+    probe: Observer | None = None,
+    intervene: Observer | None = None,
 ) -> xr.DataTree:
     """Run a backbone over a sequence and record what it does.
 
@@ -52,7 +53,7 @@ def run(
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
     sequence : xarray.Dataset
         From :func:`~mut3r_analysis.open_sequence`; any other is read once more, for its digest.
     cue : Cue, optional
@@ -71,6 +72,13 @@ def run(
         Store to write (Zarr v3, must not exist); None keeps the run in memory.
     progress : bool
         Show a progress bar with frames per second and memory.
+    probe : callable, optional
+        Shown ``(site, q, k, v, out)`` at every site of the encoder, of the pass that is read and of
+        the heads: rotated queries and keys, values, and what each head writes ``(batch, head,
+        query, channel)``. The run records its name.
+    intervene : callable, optional
+        As `probe`, in every pass; what it returns replaces ``out``, and None leaves it. The run
+        records its name, and is no longer described by cue, gate and commit alone.
 
     Returns
     -------
@@ -95,12 +103,13 @@ def run(
     store says how many; when it is killed, those of the last whole block are.
     """
     configuration = Configuration(cue=cue, gate=gate, commit=commit)
-    (found,) = _run([configuration], backbone, sequence, capture, outputs, [out], progress)
+    seen = Observers(probe, intervene)
+    (found,) = _run([configuration], backbone, sequence, capture, outputs, [out], progress, seen)
     return found
 
 
 def run_batch(
-    backbone: CUT3R,
+    backbone: Backbone,
     sequence: xr.Dataset,
     configurations: Sequence[Configuration | Mapping[str, Any]],
     *,
@@ -108,6 +117,8 @@ def run_batch(
     outputs: Collection[str] | None = None,
     out: Sequence[str | Path] | None = None,
     progress: bool = True,
+    probe: Observer | None = None,
+    intervene: Observer | None = None,
 ) -> list[xr.DataTree]:
     """Run a backbone over a sequence once for several configurations.
 
@@ -117,8 +128,8 @@ def run_batch(
 
     Parameters
     ----------
-    backbone, sequence, capture, outputs, progress
-        As for :func:`run`.
+    backbone, sequence, capture, outputs, progress, probe, intervene
+        As for :func:`run`; the callables are shown all configurations of a batch at once.
     configurations : sequence of Configuration or mapping
         Mappings have the keys ``cue``, ``gate`` and ``commit``, all of which may be left out.
     out : sequence of path, optional
@@ -145,20 +156,22 @@ def run_batch(
             f"out must name one store per configuration, all different: {len(checked)} "
             f"configurations, got {[str(place) for place in places]}"
         )
-    return _run(checked, backbone, sequence, capture, outputs, places, progress)
+    seen = Observers(probe, intervene)
+    return _run(checked, backbone, sequence, capture, outputs, places, progress, seen)
 
 
 def _run(
     configurations: Sequence[Configuration],
-    backbone: CUT3R,
+    backbone: Backbone,
     sequence: xr.Dataset,
     capture: Capture | None,
     outputs: Collection[str] | None,
     places: Sequence[str | Path | None],
     progress: bool,
+    seen: Observers,
 ) -> list[xr.DataTree]:
     check_inputs(backbone, sequence, capture)
-    names = check_outputs(outputs, backbone.config.rgb_head)
+    names = check_outputs(outputs, backbone.outputs)
     for configuration in configurations:
         configuration.check(backbone, sequence, names)
         _check_budget(backbone, sequence, configuration, capture, names)
@@ -173,11 +186,11 @@ def _run(
     ]
     roots, writers = [], []
     for configuration, schema, store in zip(configurations, schemas, stores, strict=True):
-        attrs = provenance(backbone, sequence, capture, configuration, names)
+        attrs = provenance(backbone, sequence, capture, configuration, names, seen)
         root, block = create_store(schema, attrs, store)
         roots.append(root)
         writers.append(BlockWriter(root, schema, block))
-    frames = _frames(configurations, backbone, sequence, schemas, capture, names, progress)
+    frames = _frames(configurations, backbone, sequence, schemas, capture, names, progress, seen)
     done = 0
     with _termination_as_interrupt():
         try:
@@ -214,7 +227,7 @@ def _remove(stores: Sequence[Path | None]) -> None:
 
 
 def _check_budget(
-    backbone: CUT3R,
+    backbone: Backbone,
     sequence: xr.Dataset,
     configuration: Configuration,
     capture: Capture | None,
@@ -234,20 +247,27 @@ def _check_budget(
 
 def _frames(
     configurations: Sequence[Configuration],
-    backbone: CUT3R,
+    backbone: Backbone,
     sequence: xr.Dataset,
     schemas: Sequence[Schema],
     capture: Capture | None,
     outputs: Collection[str],
     progress: bool,
+    seen: Observers,
 ) -> Iterator[list[Found]]:
     """Yield all that is known of each frame, for every configuration."""
     groups = grouped(backbone, configurations, sequence.sizes["y"], sequence.sizes["x"])
-    branches = [
-        Branch(backbone, [configurations[i] for i in group], capture=capture, outputs=outputs)
+    batches = [
+        Batch(
+            backbone,
+            [configurations[i] for i in group],
+            capture=capture,
+            outputs=outputs,
+            probe=seen.probe,
+            intervene=seen.intervene,
+        )
         for group in groups
     ]
-    carried = [branch.start() for branch in branches]
     recorded_frames = {
         frame
         for path, group in schemas[0].items()
@@ -260,37 +280,24 @@ def _frames(
         unit="frame",
         disable=not progress,
     )
+    inputs = frame_inputs(backbone, sequence, configurations, recorded=recorded_frames)
     with bar:
-        for position in range(sequence.sizes["frame"]):
+        for position, results in enumerate(stream(batches, inputs)):
             frame = sequence.isel(frame=position)
-            record = position in recorded_frames
-            began = time.perf_counter()
-            sight = look(
-                branches,
-                prepared(backbone, frame),
-                position=position,
-                masks=masks_for(configurations, backbone, frame),
-                capture=capture if record else None,
-            )
-            found: dict[int, Found] = {}
-            shared = time.perf_counter() - began
             truth = known_truth(backbone, frame) if "truth" in schemas[0] else {}
-            for number, (branch, group) in enumerate(zip(branches, groups, strict=True)):
-                outcome = branch.step(
-                    sight, carried[number], measured=sight.measured[number], record=record
-                )
-                carried[number] = outcome.carried
-                memory = peak_memory(backbone.device)
+            memory = peak_memory(backbone.device)
+            found: dict[int, Found] = {}
+            for result, group in zip(results, groups, strict=True):
                 for sample, index in enumerate(group):
-                    before, rest = (part / len(group) for part in outcome.seconds)
-                    rest += shared / len(configurations)
+                    before, rest = (part / len(group) for part in result.seconds)
+                    rest += result.shared / len(configurations)
                     probes = configurations[index].probes
                     found[index] = recorded(
-                        outcome,
+                        backbone,
+                        result,
                         sample,
                         cue=configurations[index].cue,
                         schema=schemas[index],
-                        outputs=outputs,
                         truth=truth,
                         seconds=(before, rest) if probes else (before + rest,),
                         memory=memory,
@@ -298,28 +305,6 @@ def _frames(
             yield [found[index] for index in range(len(configurations))]
             bar.set_postfix_str(f"{memory / 2**30:.2f} GiB", refresh=False)
             bar.update()
-
-
-def prepared(backbone: CUT3R, frame: xr.Dataset) -> torch.Tensor:
-    """Return a frame's image as the backbone takes it, ``(1, rgb, y, x)``."""
-    image = torch.from_numpy(backbone.preparation.image(frame["image"].values))
-    return image[None].to(backbone.device)
-
-
-def masks_for(
-    configurations: Sequence[Configuration], backbone: CUT3R, frame: xr.Dataset
-) -> dict[str, torch.Tensor]:
-    """Return the variables of a frame that cues read, ``(1, y, x)``, prepared like the image."""
-    names = {
-        str(item.cue.of)
-        for item in configurations
-        if item.cue is not None and item.cue.reading == MASK
-    }
-    prepare = backbone.preparation.mask
-    return {
-        name: torch.from_numpy(prepare(frame[name].values))[None].to(backbone.device)
-        for name in sorted(names)
-    }
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.error_maps import depth_error
 from mut3r_analysis.metrics.catalogue import PROTOCOLS
@@ -143,7 +143,7 @@ def patch_harm(
 
 
 def attention_change(
-    backbone: CUT3R,
+    backbone: Backbone,
     sequence: xr.Dataset,
     reference: Configuration,
     treatment: Configuration,
@@ -158,7 +158,7 @@ def attention_change(
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
     sequence : Dataset
     reference, treatment : Configuration
     frame : int

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.running.provenance import timestamp
 from mut3r_analysis.sweeps.ledger import Entry, Ledger, Outcome
@@ -94,7 +94,7 @@ def work_here(unit: Unit) -> Entry:
 
 
 @lru_cache(maxsize=2)
-def _backbone(source: BackboneSource) -> CUT3R:
+def _backbone(source: BackboneSource) -> Backbone:
     return source.open(os.environ.get(_DEVICE))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import xarray as xr
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.errors import InvalidArgument
@@ -35,7 +35,7 @@ class BackboneSource:
     preparation : Preparation
     sha256 : str
         Of the weights, which must be the same wherever they are loaded.
-    loaded : CUT3R, optional
+    loaded : Backbone, optional
         Not sent to other processes.
     """
 
@@ -45,12 +45,12 @@ class BackboneSource:
     dtype: torch.dtype
     preparation: Preparation
     sha256: str
-    loaded: CUT3R | None = field(default=None, compare=False, repr=False)
+    loaded: Backbone | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, given: Any) -> "BackboneSource":
         """Describe a loaded backbone, or load and describe what `load_backbone` takes."""
-        model = given if isinstance(given, CUT3R) else load_backbone(given)
+        model = given if isinstance(given, Backbone) else load_backbone(given)
         name = model.origin.name
         return cls(
             spec=os.path.abspath(name) if Path(name).is_file() else name,
@@ -72,7 +72,7 @@ class BackboneSource:
             "preparation": self.preparation.to_dict(),
         }
 
-    def open(self, device: str | None = None) -> CUT3R:
+    def open(self, device: str | None = None) -> Backbone:
         """Return the backbone, loading it where this process does not have it.
 
         Raises

@@ -8,7 +8,7 @@ from typing import Any
 
 import xarray as xr
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import Mut3rError
 from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.running.provenance import timestamp
@@ -17,13 +17,13 @@ from mut3r_analysis.sweeps.ledger import DONE, Entry, Ledger, Outcome, write_jso
 from mut3r_analysis.sweeps.units import Unit
 
 
-def work(unit: Unit, backbone: CUT3R | None = None) -> Entry:
+def work(unit: Unit, backbone: Backbone | None = None) -> Entry:
     """Do a unit and leave its runs, scores and entry in the folder of the sweep.
 
     Parameters
     ----------
     unit : Unit
-    backbone : CUT3R, optional
+    backbone : Backbone, optional
         Where this process has it already.
 
     Returns
@@ -58,7 +58,7 @@ def work(unit: Unit, backbone: CUT3R | None = None) -> Entry:
     return entry
 
 
-def _runs(unit: Unit, ledger: Ledger, place: Path, backbone: CUT3R | None) -> dict[str, Outcome]:
+def _runs(unit: Unit, ledger: Ledger, place: Path, backbone: Backbone | None) -> dict[str, Outcome]:
     sequence = unit.sequence.open()
     missing = {name: item for name, item in unit.runs.items() if name not in unit.finished}
     failed: dict[str, Outcome] = {}
@@ -88,7 +88,7 @@ def _runs(unit: Unit, ledger: Ledger, place: Path, backbone: CUT3R | None) -> di
     return {name: failed.get(name, DONE) for name in unit.runs}
 
 
-def _run_together(unit: Unit, sequence: xr.Dataset, place: Path, model: CUT3R) -> None:
+def _run_together(unit: Unit, sequence: xr.Dataset, place: Path, model: Backbone) -> None:
     run_batch(
         model,
         sequence,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mut3r_analysis.backbones.blocks import CrossAttention, Mlp, SelfAttention
-from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.dense import LinearHead
 from mut3r_analysis.backbones.heads import ModulatedNorm

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mut3r_analysis.backbones.blocks import Mlp, layer_norm
-from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.rotation import state_positions
 from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.recipe import Objective

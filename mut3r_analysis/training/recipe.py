@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import yaml
 
-from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.rotation import state_lattice_width
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
 from mut3r_analysis.scenes.distribution import SceneDistribution

@@ -18,7 +18,7 @@ from mut3r_analysis.widgets.regions import motion_score
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from mut3r_analysis.backbones.cut3r import CUT3R
+    from mut3r_analysis.backbones.protocol import Backbone
 
 OFF = "off"
 METRICS = {"abs_rel": "relative depth error", "ate": "ATE (m)", "rpe_rotation": "RPE rotation (°)"}
@@ -35,7 +35,7 @@ class GatePlayground(Explorer):
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
     sequence : xarray.Dataset
         At most 32 frames; open a longer one with ``stop=``.
 
@@ -73,7 +73,7 @@ class GatePlayground(Explorer):
     state_to_image = traitlets.Unicode("key_bias").tag(sync=True)
     image_to_state = traitlets.Unicode("output_scale").tag(sync=True)
 
-    def __init__(self, backbone: "CUT3R", sequence: xr.Dataset) -> None:
+    def __init__(self, backbone: "Backbone", sequence: xr.Dataset) -> None:
         if sequence.sizes.get("frame", 0) > _MOST_FRAMES:
             raise InvalidArgument(
                 f"{sequence.sizes['frame']} frames take too long for every turn of a knob; open "

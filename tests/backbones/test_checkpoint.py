@@ -31,7 +31,7 @@ from mut3r_analysis.backbones.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.cut3r import CUT3R, Frame
 from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.backbones.unpickling import load_unexecuted

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mut3r_analysis.attention import DECODER_KINDS, logits
-from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.cut3r import CUT3R, Frame, State, Step
 from mut3r_analysis.backbones.geometry import (
     focal_length,

@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 import torch
 
-from mut3r_analysis.backbones.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.cut3r import Frame
 from mut3r_analysis.backbones.initialisation import random_backbone
 from mut3r_analysis.motion import (

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.studies.adaptive_depth.policies import (
@@ -46,7 +46,7 @@ Sequences = Mapping[str, xr.Dataset]
 class Setting(NamedTuple):
     """What every walk of the study shares."""
 
-    backbone: CUT3R
+    backbone: Backbone
     cue: Cue
     gate: Gate
     depths: tuple[int, ...]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.geometry import pose_matrix
 from mut3r_analysis.running.branch import Branch, look
 from mut3r_analysis.running.configuration import Configuration
@@ -36,7 +36,7 @@ _VARIABLES = {
 
 
 def inject(
-    backbone: CUT3R,
+    backbone: Backbone,
     pair: xr.Dataset,
     configurations: Mapping[str, Configuration | Mapping[str, Any]],
 ) -> xr.Dataset:
@@ -52,7 +52,7 @@ def inject(
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
     pair : Dataset
         From `content_pair`.
     configurations : mapping
@@ -106,7 +106,7 @@ def inject(
 
 
 def _look(
-    backbone: CUT3R,
+    backbone: Backbone,
     branches: Sequence[Branch],
     configurations: Sequence[Configuration],
     frame: xr.Dataset,

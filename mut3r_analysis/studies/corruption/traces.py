@@ -6,7 +6,7 @@ from typing import Any
 import xarray as xr
 from tqdm.auto import tqdm
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import DIRECTIONS
 from mut3r_analysis.motion.cue import Cue
@@ -40,7 +40,7 @@ def gates_by_direction(beta: float, **changes: Any) -> dict[str, Gate | None]:
 
 
 def measure_injections(
-    backbone: CUT3R,
+    backbone: Backbone,
     sequences: Sequence[str | xr.Dataset],
     gates: Mapping[str, Gate | None],
     *,
@@ -53,7 +53,7 @@ def measure_injections(
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
     sequences : sequence of str or Dataset
     gates : mapping of str to Gate or None
         Among them `NO_GATE`, which is the same for all cues.

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.sequences import open_sequence
@@ -63,7 +63,7 @@ _LABELS = {
 
 
 def survey(
-    backbone: CUT3R,
+    backbone: Backbone,
     sequences: Sequence[str],
     *,
     frames: int | None = None,
@@ -76,7 +76,7 @@ def survey(
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
     sequences : sequence of str
         As for :func:`~mut3r_analysis.open_sequence`, all different. The first frame of each has no
         past and is not scored.
@@ -248,7 +248,7 @@ def place_auc(truths: Sequence[xr.Dataset]) -> xr.DataArray:
     )
 
 
-def _batches(backbone: CUT3R, opened: list[xr.Dataset], most: int) -> list[list[int]]:
+def _batches(backbone: Backbone, opened: list[xr.Dataset], most: int) -> list[list[int]]:
     """Group the positions of sequences that can be watched together."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, sequence in enumerate(opened):
@@ -262,7 +262,7 @@ def _batches(backbone: CUT3R, opened: list[xr.Dataset], most: int) -> list[list[
     ]
 
 
-def _images(backbone: CUT3R, sequence: xr.Dataset) -> torch.Tensor:
+def _images(backbone: Backbone, sequence: xr.Dataset) -> torch.Tensor:
     """Frames as the backbone takes them, ``(frame, rgb, y, x)``."""
     images = [backbone.preparation.image(image.values) for image in sequence["image"]]
     return torch.from_numpy(np.stack(images))

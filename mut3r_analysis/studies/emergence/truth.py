@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.training.patches import MOVING_SHARE, RESTING_SHARE
 
 CONTROLS = ("contrast", "frame_difference", "nearness", "object_share")
@@ -11,12 +11,12 @@ CONTROLS = ("contrast", "frame_difference", "nearness", "object_share")
 inverse depth and share of object pixels. The last two come from ground truth, where it is known."""
 
 
-def patch_truth(backbone: CUT3R, sequence: xr.Dataset) -> xr.Dataset:
+def patch_truth(backbone: Backbone, sequence: xr.Dataset) -> xr.Dataset:
     """Reduce what is known of a sequence to patches of the frames as a backbone sees them.
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
     sequence : Dataset
 
     Returns

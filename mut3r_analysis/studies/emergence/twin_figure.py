@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.cells import DIVERGING_COLORS
 from mut3r_analysis.figures.reading import spell
@@ -25,12 +25,12 @@ _EARLIER = 2
 """Frames of the past that are shown."""
 
 
-def twin_figure(backbone: CUT3R, sequence: xr.Dataset, cell: Cell, *, size: str = "page") -> "Page":
+def twin_figure(backbone: Backbone, sequence: xr.Dataset, cell: Cell, *, size: str = "page") -> "Page":
     """Show a scene and its frozen twin, and a reading of the picture that they share.
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
     sequence : Dataset
         Of a procedural scene.
     cell : Cell

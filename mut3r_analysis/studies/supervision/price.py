@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.running.planning import human_bytes, plan
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.finding import Finding
@@ -17,12 +17,12 @@ _COPIES = 5
 """Weights, gradients, the two moments of AdamW, and the average; float32 each."""
 
 
-def price(backbone: CUT3R, tuning: FineTuning) -> xr.Dataset:
+def price(backbone: Backbone, tuning: FineTuning) -> xr.Dataset:
     """Price fine-tuning all trained arms at the backbone's size.
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
     tuning : FineTuning
 
     Returns

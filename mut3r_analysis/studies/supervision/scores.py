@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.studies.estimates import change, difference, spelled, verdict
 from mut3r_analysis.studies.finding import Finding
@@ -46,17 +46,17 @@ SEED = 700_000
 """Held-out clips of this study start here, apart from those of the model card."""
 
 
-def held_out(backbone: CUT3R, tuning: FineTuning, clips: int, frames: int) -> Clips:
+def held_out(backbone: Backbone, tuning: FineTuning, clips: int, frames: int) -> Clips:
     """Render clips of the training's kind of scene that no training sees."""
     return held_out_clips(tuning.scenes, clip_size(backbone), clips, frames, seed=SEED)
 
 
-def score_arms(models: Mapping[str, CUT3R], clips: Clips, cue: Cue, gate: Gate) -> xr.Dataset:
+def score_arms(models: Mapping[str, Backbone], clips: Clips, cue: Cue, gate: Gate) -> xr.Dataset:
     """Score every arm plain and gated by its own cue, on the same held-out clips.
 
     Parameters
     ----------
-    models : mapping of str to CUT3R
+    models : mapping of str to Backbone
         By arm; scored on the processor.
     clips : Clips
     cue, gate
@@ -82,7 +82,7 @@ def score_arms(models: Mapping[str, CUT3R], clips: Clips, cue: Cue, gate: Gate) 
     return xr.concat(rows, dim=xr.Variable("arm", list(models), {"long_name": "fine-tuning"}))
 
 
-def score_controls(model: CUT3R, clips: Clips, cue: Cue, gate: Gate) -> xr.Dataset:
+def score_controls(model: Backbone, clips: Clips, cue: Cue, gate: Gate) -> xr.Dataset:
     """Score one arm gated by the cue with its cells permuted, and by the true mask.
 
     The first keeps nothing of the cue but the histogram of its scores; the second bounds what any
@@ -99,7 +99,7 @@ def score_controls(model: CUT3R, clips: Clips, cue: Cue, gate: Gate) -> xr.Datas
     return xr.concat(found, dim=_inferences(SHUFFLED, TRUE))
 
 
-def _on_processor(model: CUT3R) -> CUT3R:
+def _on_processor(model: Backbone) -> Backbone:
     return model if model.device.type == "cpu" else copy.deepcopy(model).to("cpu")
 
 
@@ -107,7 +107,7 @@ def _inferences(*names: str) -> xr.Variable:
     return xr.Variable("inference", list(names), {"long_name": "inference"})
 
 
-def _errors(model: CUT3R, clips: Clips, gates: GatesOf | None = None) -> xr.Dataset:
+def _errors(model: Backbone, clips: Clips, gates: GatesOf | None = None) -> xr.Dataset:
     found = score_clips(model, clips, gates=gates).errors
     return xr.Dataset(
         {
@@ -117,12 +117,12 @@ def _errors(model: CUT3R, clips: Clips, gates: GatesOf | None = None) -> xr.Data
     )
 
 
-def _gated(model: CUT3R, clips: Clips, cue: Cue, gate: Gate) -> tuple[xr.Dataset, Tensor]:
+def _gated(model: Backbone, clips: Clips, cue: Cue, gate: Gate) -> tuple[xr.Dataset, Tensor]:
     scores = walk(model, clips, cue, gate=gate).scores
     return _errors(model, clips, replayed(model, scores, gate)), scores
 
 
-def _by_layer(model: CUT3R, clips: Clips, cue: Cue, patch: int) -> xr.DataArray:
+def _by_layer(model: Backbone, clips: Clips, cue: Cue, patch: int) -> xr.DataArray:
     """AUC of every layer of the cue's site, standardised frame by frame as the score is."""
     readings = walk(model, clips, replace(cue, layers=None)).readings
     assert readings is not None

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import Mut3rError
 from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.motion import Cue, Gate
@@ -33,7 +33,7 @@ Runs = Mapping[tuple[str, str], xr.DataTree]
 
 
 def run_arms(
-    models: Mapping[str, CUT3R], sequence: xr.Dataset, cue: Cue, gate: Gate
+    models: Mapping[str, Backbone], sequence: xr.Dataset, cue: Cue, gate: Gate
 ) -> dict[tuple[str, str], xr.DataTree]:
     """Run every arm over a sequence, plain with its cue measured, and gated by it."""
     configurations: list[dict[str, Any]] = [{"cue": cue}, {"cue": cue, "gate": gate}]

@@ -9,7 +9,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument, Mut3rError
 from mut3r_analysis.evaluation.scores import named_protocols
 from mut3r_analysis.evaluation.tasks import score_run
@@ -65,7 +65,7 @@ def commit_of(levels: Mapping[str, str]) -> Commit:
 
 
 def measure_cells(
-    backbone: CUT3R,
+    backbone: Backbone,
     sequences: Sequence[str | xr.Dataset],
     gate: Gate,
     *,
@@ -80,7 +80,7 @@ def measure_cells(
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
     sequences : sequence of str or Dataset
         What `open_sequence` takes.
     gate : Gate

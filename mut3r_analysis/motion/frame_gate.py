@@ -1,13 +1,14 @@
-"""From declared gates and motion scores to the callable that the seam asks at every site."""
+"""From declared gates and motion scores to the gate of one pass over one frame."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mut3r_analysis.attention.sites import SITE_KINDS, Site
+from mut3r_analysis.attention.sites import SITE_KINDS, Site, Sites, check_kinds
+from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.specification import known_heads
 from mut3r_analysis.motion.gate import Gate
@@ -24,15 +25,6 @@ from mut3r_analysis.motion.site_gates import (
 )
 
 
-class SiteExtent(Protocol):
-    """Layers and heads of a kind of site."""
-
-    @property
-    def layers(self) -> int: ...  # noqa: D102
-    @property
-    def heads(self) -> int: ...  # noqa: D102
-
-
 class _Group(NamedTuple):
     """Samples that one kernel call serves; None for all of them. A setting of None is plain."""
 
@@ -44,15 +36,15 @@ class _Group(NamedTuple):
 class GatePlan:
     """Which gates act at which site, for one gate or for one gate per sample of a batch.
 
-    Made once; :meth:`seam` then joins it with each frame's motion scores.
+    Made once; :meth:`of_frame` then joins it with each frame's motion scores.
 
     Parameters
     ----------
     gates : Gate or sequence of Gate
         One for all samples, or one per sample: several configurations of one sequence can then go
         through the decoder as one batch.
-    sizes : mapping of str to SiteExtent
-        Site kind -> its layers and heads, from a backbone's ``site_sizes()``.
+    sites : mapping of str to SiteSize
+        Kinds of site of the backbone, from its ``sites()``.
 
     Attributes
     ----------
@@ -65,29 +57,28 @@ class GatePlan:
     Raises
     ------
     InvalidArgument
-        When a gate names layers or heads that the backbone lacks.
+        When a gate names a site, layers or heads that the backbone lacks.
     """
 
-    def __init__(self, gates: Gate | Sequence[Gate], sizes: Mapping[str, SiteExtent]) -> None:
+    def __init__(self, gates: Gate | Sequence[Gate], sites: Sites) -> None:
         gates = (gates,) if isinstance(gates, Gate) else tuple(gates)
         if not gates:
             raise InvalidArgument("a plan needs at least one gate; pass gate=None for no gating")
-        missing = [site for site in DIRECTIONS if site not in sizes]
-        if missing:
-            raise InvalidArgument(
-                f"gates act on {', '.join(DIRECTIONS)}; the backbone lacks {missing}"
-            )
+        depth = 0
         for gate in gates:
-            for site in DIRECTIONS:
-                if getattr(gate, site) is not None:
-                    known_heads(f"gate heads at {site}", gate.heads, sizes[site].heads)
-        depth = sizes["image_self"].layers
+            named = gate.sites
+            check_kinds("the gate", named, sites)
+            for site in named:
+                known_heads(f"gate heads at {site}", gate.heads, sites[site].heads)
+                depth = max(depth, sites[site].layers)
         self.gates = gates
         self.inert = tuple(gate.inert(depth) for gate in gates)
-        self.layers = tuple(gate.layer_range(depth) for gate in gates)
+        self.layers = tuple(gate.layer_range(depth) if gate.sites else range(0) for gate in gates)
         self.groups: Callable[[Site, torch.device], tuple[_Group, ...]] = cache(self._groups)
 
-    def seam(self, motion: Tensor | Score, *, record_mass: bool = False) -> "GatedSeam":
+    def of_frame(
+        self, motion: Tensor | Score, axes: Axes, *, record_mass: bool = False
+    ) -> "FrameGate":
         """Join the plan with one frame's motion scores.
 
         Parameters
@@ -95,10 +86,12 @@ class GatePlan:
         motion : Tensor or callable
             ``(batch, patch_row, patch_col)`` in [0, 1], or a function of the site that returns it
             (:func:`~mut3r_analysis.motion.live_score`).
+        axes : mapping of str to TokenAxis
+            Tokens of the frame, from the backbone's ``axes()``.
         record_mass : bool
-            Keep the static mass of state-to-image sites: see :attr:`GatedSeam.static_mass`.
+            Keep the static mass of state-to-image sites: see :attr:`FrameGate.static_mass`.
         """
-        return GatedSeam(self, motion, record_mass=record_mass)
+        return FrameGate(self, motion, axes, record_mass=record_mass)
 
     def wants_mass(self, layer: int) -> bool:
         """Whether a gate needs the static mass of state-to-image at a layer."""
@@ -138,7 +131,7 @@ class GatePlan:
         return Setting(name, kernel, gate.heads, threshold, null_logit, whole)
 
 
-class GatedSeam:
+class FrameGate:
     """The gate of one pass over one frame: give it to a backbone's ``decode`` or ``step``.
 
     Where no sample is gated it returns None, so the plain kernel runs and not a bit changes.
@@ -147,6 +140,7 @@ class GatedSeam:
     ----------
     plan : GatePlan
     motion : Tensor or callable
+    axes : mapping of str to TokenAxis
     record_mass : bool
 
     Attributes
@@ -162,9 +156,10 @@ class GatedSeam:
     """
 
     def __init__(
-        self, plan: GatePlan, motion: Tensor | Score, *, record_mass: bool = False
+        self, plan: GatePlan, motion: Tensor | Score, axes: Axes, *, record_mass: bool = False
     ) -> None:
         self._plan = plan
+        self._axes = axes
         self._record_mass = record_mass
         self.static_mass: dict[int, Tensor] = {}
         self._latest: tuple[Tensor, Tensor] | None = None
@@ -256,17 +251,21 @@ class GatedSeam:
         return gate_queries(setting, q, k, v, g, beta, spread_to_unit(1 - mass)), None
 
     def _tokens(self, motion: Tensor, site: Site, q: Tensor, k: Tensor) -> Tensor:
-        """Scores of image tokens ``(batch, token)``: 0 for the pose token, then the patches."""
-        if self._latest is None or self._latest[0] is not motion:
-            patches = motion.flatten(1).to(q.device, torch.float32)
-            self._latest = motion, torch.nn.functional.pad(patches, (1, 0))
-        g = self._latest[1]
-        tokens = q.shape[2] if SITE_KINDS[site.kind].queries == "image" else k.shape[2]
-        if g.shape[1] != tokens:
+        """Scores of the image's tokens ``(batch, token)``: 0 for all that are no patches."""
+        kind = SITE_KINDS[site.kind]
+        axis, tokens = self._axes[kind.queries], q.shape[2]
+        if not axis.holds_patches:
+            axis, tokens = self._axes[kind.keys], k.shape[2]
+        count = motion.shape[1] * motion.shape[2]
+        if tokens != len(axis) or count != axis.patch_count:
             raise InvalidArgument(
                 f"the motion score is of another grid: {motion.shape[1]} x {motion.shape[2]} "
-                f"patches, while {site} has {tokens - 1}. Score the frame that is gated"
+                f"patches, while {site} has {tokens - len(axis) + axis.patch_count}. Score the "
+                "frame that is gated"
             )
+        if self._latest is None or self._latest[0] is not motion:
+            self._latest = motion, axis.spread(motion.flatten(1).to(q.device, torch.float32))
+        g = self._latest[1]
         if len(g) not in (1, len(q)):
             raise InvalidArgument(
                 f"the motion score holds {len(g)} samples, {site} a batch of {len(q)}; "
@@ -292,14 +291,3 @@ def _checked(motion: Tensor) -> Tensor:
             f"{float(motion.min()):.3g} to {float(motion.max()):.3g}. Normalise it first"
         )
     return motion
-
-
-def bind(
-    gates: Gate | Sequence[Gate],
-    motion: Tensor | Score,
-    sizes: Mapping[str, SiteExtent],
-    *,
-    record_mass: bool = False,
-) -> GatedSeam:
-    """Join gates and motion scores in one go: ``GatePlan(gates, sizes).seam(motion)``."""
-    return GatePlan(gates, sizes).seam(motion, record_mass=record_mass)

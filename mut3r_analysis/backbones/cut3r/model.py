@@ -4,16 +4,17 @@ Written from a description of what the released models compute; parameter names 
 those of official checkpoints, so these load unchanged.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple, cast
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from mut3r_analysis.attention.seam import Gate, Probe, attend
-from mut3r_analysis.attention.sites import Site
+from mut3r_analysis.attention.seam import Probe, SiteGate, attend, together
+from mut3r_analysis.attention.sites import Site, SiteSize
+from mut3r_analysis.attention.tokens import Axes, image_axis, memory_axis
 from mut3r_analysis.backbones.blocks import (
     Attend,
     DecoderBlock,
@@ -23,75 +24,28 @@ from mut3r_analysis.backbones.blocks import (
     SelfAttention,
     layer_norm,
 )
-from mut3r_analysis.backbones.config import RAY_ENCODER_HEADS, CUT3RConfig
-from mut3r_analysis.backbones.heads import Heads, Prediction, check_outputs
+from mut3r_analysis.backbones.cut3r.config import RAY_ENCODER_HEADS, CUT3RConfig
+from mut3r_analysis.backbones.heads import OUTPUTS, Heads, Prediction, check_outputs
 from mut3r_analysis.backbones.memory import PoseMemory
-from mut3r_analysis.backbones.precision import PRECISIONS, Precision, arithmetic
+from mut3r_analysis.backbones.precision import PRECISIONS
 from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.backbones.protocol import (
+    Backbone,
+    Encoded,
+    Frame,
+    Origin,
+    StateVariable,
+    Write,
+)
 from mut3r_analysis.backbones.rotation import (
     Rotation,
     positions,
     rotation,
+    state_lattice_width,
     state_positions,
 )
-from mut3r_analysis.backbones.write_rules import (
-    WRITE_RULES,
-    History,
-    MeanLogitMap,
-    full_rate,
-    ttsa3r_rate,
-    ttt3r_rate,
-)
+from mut3r_analysis.backbones.write_rules import RuleMemory, Rules, own_rules, watched
 from mut3r_analysis.errors import InvalidArgument
-
-
-class SiteSize(NamedTuple):
-    """How many layers and heads a site kind has, and how many channels a head."""
-
-    layers: int
-    heads: int
-    channels: int
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a backbone's weights come from.
-
-    Attributes
-    ----------
-    name : str
-    sha256 : str
-        Of the checkpoint file (or of the recipe of random weights), hexadecimal.
-    report : tuple of str
-        What was rewritten on loading, and warnings a reader of results should see.
-    """
-
-    name: str
-    sha256: str
-    report: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One frame of a batch of sequences.
-
-    Attributes
-    ----------
-    image : Tensor, optional
-        ``(batch, rgb, y, x)`` in [-1, 1].
-    ray_map : Tensor, optional
-        ``(batch, y, x, 6)``: origin and unit direction of each pixel's ray. Alone it queries the
-        state without changing it; with an image the features are summed.
-    update : bool or Tensor
-        Whether the frame may write state and memory, or ``(batch,)`` of that.
-    reset : bool or Tensor
-        Whether state and memory return to their initial values *after* this frame.
-    """
-
-    image: Tensor | None = None
-    ray_map: Tensor | None = None
-    update: bool | Tensor = True
-    reset: bool | Tensor = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,24 +58,17 @@ class State:
         ``(batch, state_token, channel)``.
     memory : Tensor
         ``(batch, slot, channel)`` pose memory.
-    fresh : Tensor
-        ``(batch,)`` bool: the next frame starts from the learned pose token.
-    history : History, optional
-        Previous-frame buffers of the write rule that needs them.
+    fresh : Tensor, optional
+        ``(batch,)`` bool: the next frame starts from the learned pose token. None is false
+        throughout.
+    rules : RuleMemory
+        What write rules remember.
     """
 
     tokens: Tensor
     memory: Tensor
-    fresh: Tensor
-    history: History | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """Encoder tokens of a frame ``(batch, patch, channel)`` and their grid (rows, columns)."""
-
-    features: Tensor
-    grid: tuple[int, int]
+    fresh: Tensor | None
+    rules: RuleMemory
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,19 +79,27 @@ class Entered:
     ----------
     features : Tensor
         ``(batch, patch, channel)`` encoder tokens.
+    grid : (int, int)
+        Rows and columns of patches.
     image, state : Tensor
         ``(batch, token, channel)`` what the first layers read; the pose token leads the image.
-    turns : dict of str to (Rotation, Rotation)
+    rotations : dict of str to (Rotation, Rotation)
         Side -> rotations of its own and of the other side's tokens, in its own head width.
     first : dict of str to Projected
         Side -> what its first layer projects, which no gate can change.
     """
 
     features: Tensor
+    grid: tuple[int, int]
     image: Tensor
     state: Tensor
-    turns: dict[str, tuple[Rotation, Rotation]]
+    rotations: dict[str, tuple[Rotation, Rotation]]
     first: dict[str, Projected]
+
+    @property
+    def patches(self) -> Tensor:
+        """``(batch, patch, channel)`` as they enter the decoder."""
+        return self.image[:, 1:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,66 +112,43 @@ class Decoded:
         The four inputs of the dense heads ``(batch, patch, channel)``.
     pose_token : Tensor
         ``(batch, 1, channel)`` final, normalised.
-    pose_query : Tensor
-        ``(batch, 1, channel)`` the pose token that entered the decoder.
     proposal : Tensor
         ``(batch, state_token, channel)`` the new state, before any write rule.
-    mean_logit : Tensor, optional
-        The write rule's statistic.
+    signals : dict of str to Tensor
+        What write rules asked for.
+    grid : (int, int)
+        Rows and columns of patches.
     """
 
     levels: list[Tensor]
     pose_token: Tensor
-    pose_query: Tensor
     proposal: Tensor
-    mean_logit: Tensor | None
+    grid: tuple[int, int]
+    signals: dict[str, Tensor] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class Step:
-    """Result of one frame: prediction, state to carry on, and the write rate that made it.
-
-    ``rate`` is ``(batch, state_token)``: the share of each state token that was replaced.
-    """
-
-    prediction: Prediction
-    state: State
-    rate: Tensor
-    decoded: Decoded
-
-
-class CUT3R(nn.Module):
+class CUT3R(Backbone):
     """CUT3R of any size.
 
     Parameters
     ----------
     config : CUT3RConfig
-    update : {"cut3r", "ttt3r", "ttsa3r"}
-        Write rule of the state. The weights are the same for all.
-
-    Attributes
-    ----------
-    origin : Origin
-    precision : Precision
-    preparation : Preparation
-        How frames of any size become this model's input.
-
-    Notes
-    -----
-    :meth:`step` does a whole frame. Its parts (:meth:`encode`, :meth:`recall`, :meth:`enter`,
-    :meth:`predict`, :meth:`write`) are public, so that passes over one frame can share work.
+    update : str
+        Write rule of the state: ``cut3r``, ``ttt3r``, ``ttsa3r``. The weights are the same for all.
     """
+
+    family = "cut3r"
 
     def __init__(self, config: CUT3RConfig, *, update: str = "cut3r") -> None:
         super().__init__()
-        if update not in WRITE_RULES:
-            raise InvalidArgument(
-                f"update = {update!r} is not a write rule; choose one of {', '.join(WRITE_RULES)}"
-            )
+        self._rules = own_rules(update)
         self.config = config
         self.update = update
+        self.outputs = check_outputs(None, OUTPUTS if config.rgb_head else OUTPUTS[:-1])
+        self.patch_size = config.patch_size
+        self.decoder_layers = config.dec_depth
         self.origin = Origin("untrained", sha256="", report=("weights were never loaded",))
-        self.precision: Precision = PRECISIONS["float32"]
+        self.precision = PRECISIONS["float32"]
         self.preparation = Preparation(max(config.img_size), patch=config.patch_size)
         enc, dec, ratio = config.enc_embed_dim, config.dec_embed_dim, config.mlp_ratio
         self.patch_embed = PatchEmbed(3, config.patch_size, enc)
@@ -273,17 +205,12 @@ class CUT3R(nn.Module):
                 module.rotation_dtype = dtype
 
     @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return self.pose_token.device
+    def rules(self) -> Rules:
+        """The write rule of the state."""
+        return self._rules
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the parameters."""
-        return self.pose_token.dtype
-
-    def site_sizes(self) -> dict[str, SiteSize]:
-        """Layers, heads and head width of every site kind that may be captured."""
+    def sites(self) -> dict[str, SiteSize]:
+        """Layers, heads and head width of every site kind that may be captured or gated."""
         config = self.config
         image = SiteSize(
             config.dec_depth, config.dec_num_heads, config.dec_embed_dim // config.dec_num_heads
@@ -305,17 +232,22 @@ class CUT3R(nn.Module):
             "head_self": image._replace(layers=len(self.downstream_head.final_transform)),
         }
 
-    def initial_state(self, batch: int = 1) -> State:
+    def axes(self, grid: tuple[int, int], frames: int = 1) -> Axes:
+        """Tokens of the streams ``image`` (pose token, then patches), ``patches`` and ``state``."""
+        return _axes(grid, self.config.state_size)
+
+    def begin(self, batch: int = 1) -> State:
         """Return the state before the first frame: learned registers, projected, not normalised."""
         tokens = self.decoder_embed_state(self.register_tokens.weight)
         return State(
             tokens=tokens.expand(batch, -1, -1),
             memory=self.pose_retriever.mem.expand(batch, -1, -1),
             fresh=torch.ones(batch, dtype=torch.bool, device=self.device),
+            rules=RuleMemory.start(batch, self.device),
         )
 
     def encode(
-        self, frame: Frame, *, gate: Gate | None = None, probe: Probe | None = None
+        self, frame: Frame, *, gate: SiteGate | None = None, probe: Probe | None = None
     ) -> Encoded:
         """Encode a frame into normalised tokens."""
         seam = partial(attend, gate=gate, probe=probe)
@@ -323,10 +255,12 @@ class CUT3R(nn.Module):
         grid = (0, 0)
         if frame.image is not None:
             grid = self.config.patch_grid(*frame.image.shape[-2:])
-            turn = self._turn_patches(grid, self.config.enc_embed_dim // self.config.enc_num_heads)
+            place = self._patch_rotation(
+                grid, self.config.enc_embed_dim // self.config.enc_num_heads
+            )
             features = self.patch_embed(frame.image.to(self.dtype))
             for block in self.enc_blocks:
-                features = block(features, turn, seam)
+                features = block(features, place, seam)
             features = self.enc_norm(features)
         if frame.ray_map is not None:
             grid_rays = self.config.patch_grid(*frame.ray_map.shape[1:3])
@@ -342,48 +276,47 @@ class CUT3R(nn.Module):
             raise InvalidArgument("a frame needs an image, a ray map, or both; got neither")
         return Encoded(features, grid)
 
-    def recall(self, encoded: Encoded, state: State, *, probe: Probe | None = None) -> Tensor:
-        """Return the pose token ``(batch, 1, channel)`` with which a frame enters the decoders."""
-        learned = self.pose_token.expand(len(encoded.features), -1, -1)
-        if bool(state.fresh.all()):
-            return learned
-        seam = partial(attend, probe=probe)
-        recalled = self.pose_retriever.read(encoded.features, state.memory, seam)
-        return torch.where(state.fresh[:, None, None], learned, recalled)
-
-    def enter(self, encoded: Encoded, state: State, query: Tensor) -> Entered:
-        """Ready a frame, its pose token and the state for the decoders, once for all passes."""
+    def enter(self, encoded: Encoded, state: State, *, probe: Probe | None = None) -> Entered:
+        """Ready a frame and a state for the decoders; the pose memory is read."""
+        query = self._pose_query(encoded, state, partial(attend, probe=probe))
         image = torch.cat([query, self.decoder_embed(encoded.features)], dim=1)
-        turns = self._decoder_turns(encoded.grid)
+        rotations = self._decoder_rotations(encoded.grid)
         of_image = cast(DecoderBlock, self.dec_blocks[0])
         of_state = cast(DecoderBlock, self.dec_blocks_state[0])
         first = {
-            "image": of_image.project(image, state.tokens, *turns["image"]),
-            "state": of_state.project(state.tokens, image, *turns["state"]),
+            "image": of_image.project(image, state.tokens, *rotations["image"]),
+            "state": of_state.project(state.tokens, image, *rotations["state"]),
         }
-        return Entered(encoded.features, image, state.tokens, turns, first)
+        return Entered(encoded.features, encoded.grid, image, state.tokens, rotations, first)
 
     def decode(
-        self, entered: Entered, *, gate: Gate | None = None, probe: Probe | None = None
+        self,
+        entered: Entered,
+        *,
+        gate: SiteGate | None = None,
+        probe: Probe | None = None,
+        signals: Collection[str] = (),
+        layers: list[Tensor] | None = None,
     ) -> Decoded:
         """Run both decoders; each layer reads the other side's tokens of the layer before."""
-        make_rule_probe = WRITE_RULES[self.update].probe
-        rule_probe = make_rule_probe() if make_rule_probe else None
-        seam = partial(attend, gate=gate, probe=_both(rule_probe, probe))
+        taken = watched({*self._rules.signals, *signals})
+        seam = partial(attend, gate=gate, probe=together(*taken.values(), probe))
         depth = self.config.dec_depth
-        image, tokens, turns = entered.image, entered.state, entered.turns
+        image, tokens, rotations = entered.image, entered.state, entered.rotations
         levels = [entered.features]
         for layer in range(depth):
             known = entered.first if layer == 0 else {"image": None, "state": None}
             # The image block goes first so that a causal gate on the state block of a layer may
             # use what was seen in the same layer; both read the previous layer's tokens.
             next_image = self.dec_blocks[layer](
-                image, tokens, *turns["image"], seam, known["image"]
+                image, tokens, *rotations["image"], seam, known["image"]
             )
             tokens = self.dec_blocks_state[layer](
-                tokens, image, *turns["state"], seam, known["state"]
+                tokens, image, *rotations["state"], seam, known["state"]
             )
             image = next_image
+            if layers is not None:
+                layers.append(image[:, 1:])
             if layer + 1 in (depth // 2, depth * 3 // 4):
                 levels.append(image[:, 1:])
         if len(levels) == 2:  # with two layers, half and three quarters are the same layer
@@ -392,198 +325,174 @@ class CUT3R(nn.Module):
         return Decoded(
             levels=[*levels, image[:, 1:]],
             pose_token=image[:, :1],
-            pose_query=entered.image[:, :1],
             proposal=self.dec_norm_state(tokens),
-            mean_logit=rule_probe.mean if rule_probe else None,
+            grid=entered.grid,
+            signals={name: probe.value for name, probe in taken.items()},
         )
 
     def predict(
         self,
         decoded: Decoded,
-        grid: tuple[int, int],
         outputs: Collection[str] | None = None,
         *,
-        gate: Gate | None = None,
+        gate: SiteGate | None = None,
         probe: Probe | None = None,
     ) -> Prediction:
         """Run the heads that the asked outputs need."""
+        channels = self.config.dec_embed_dim // self.config.dec_num_heads
         return self.downstream_head(
             decoded.levels,
             decoded.pose_token,
-            grid,
-            self._turn_patches(grid, self.config.dec_embed_dim // self.config.dec_num_heads),
+            decoded.grid,
+            self._patch_rotation(decoded.grid, channels),
             partial(attend, gate=gate, probe=probe),
-            check_outputs(outputs, self.config.rgb_head),
+            check_outputs(outputs, self.outputs),
         )
 
-    def write(
+    def commit(
         self,
         frame: Frame,
         encoded: Encoded,
         decoded: Decoded,
         state: State,
+        write: Write | None = None,
         *,
-        factor: Tensor | None = None,
-        remember: bool | Tensor = True,
-        summary: Tensor | None = None,
-        restart: bool | Tensor | None = None,
+        prediction: Prediction | None = None,
         probe: Probe | None = None,
     ) -> tuple[State, Tensor]:
-        """Commit a frame.
-
-        Parameters
-        ----------
-        frame, encoded, decoded, state
-            What was read, and the state it was read with.
-        factor : Tensor, optional
-            ``(batch, state_token)`` multiplies the write rule's rate.
-        remember : bool or Tensor
-            Whether the pose memory may change, or ``(batch,)`` of that.
-        summary : Tensor, optional
-            ``(batch, 1, channel)`` stands for the mean encoder token in the pose memory.
-        restart : bool or Tensor, optional
-            Whether the frame after a reset starts from the learned pose token, or ``(batch,)`` of
-            that; None is what the write rule does.
-        probe : callable, optional
-
-        Returns
-        -------
-        state : State
-            To carry on.
-        rate : Tensor
-            ``(batch, state_token)`` share of each state token that was replaced.
-        """
+        """Write a frame into state and pose memory; returns the new state and the rate."""
+        write = write or Write()
         batch = len(state.tokens)
         may_write = self._flags(frame.update, batch)
         if frame.image is None:
             may_write = torch.zeros_like(may_write)
         reset = self._flags(frame.reset, batch)
-        rate = self._rate(encoded, decoded, state) * may_write[:, None]
-        rate = rate if factor is None else rate * factor
+        known = {
+            "features": encoded.features, "before": state.tokens, "proposal": decoded.proposal,
+        }  # fmt: skip
+        rate, remembered = (write.rules or self._rules).rate(
+            {**known, **decoded.signals, **write.signals}, state.rules, wrote=may_write, reset=reset
+        )
+        rate = rate * may_write[:, None]
+        rate = rate if write.factor is None else rate * write.factor
         memory = self.pose_retriever.write(
-            encoded.features if summary is None else summary,
+            encoded.features if write.summary is None else write.summary,
             decoded.pose_token,
             state.memory,
             partial(attend, probe=probe),
         )
-        initial = self.initial_state(batch)
+        initial = self.begin(batch)
         tokens = _blend(state.tokens, decoded.proposal, rate[..., None])
-        remembers = may_write & self._flags(remember, batch)
+        remembers = may_write & self._flags(write.remember, batch)
         memory = _blend(state.memory, memory, remembers[:, None, None].float())
-        restarts = WRITE_RULES[self.update].restart if restart is None else restart
+        restart = self._rules.restart if write.restart is None else write.restart
         committed = State(
             tokens=torch.where(reset[:, None, None], initial.tokens, tokens),
             memory=torch.where(reset[:, None, None], initial.memory, memory),
-            fresh=reset & self._flags(restarts, batch),
-            history=self._history(encoded, decoded, state, may_write, reset),
+            fresh=reset & self._flags(restart, batch),
+            rules=remembered,
         )
         return committed, rate
 
-    def step(
-        self,
-        frame: Frame,
-        state: State | None = None,
-        *,
-        gate: Gate | None = None,
-        probe: Probe | None = None,
-        outputs: Collection[str] | None = None,
-    ) -> Step:
-        """Read one frame.
+    def state_variables(self, grid: tuple[int, int], frames: int) -> tuple[StateVariable, ...]:
+        """Norms, changes and rates of the state's tokens, and the pose memory."""
+        width = self.config.dec_embed_dim
+        tokens, slots = (
+            {"state_token": self.config.state_size},
+            {"slot": self.config.local_mem_size},
+        )
+        return (
+            StateVariable("norm", tokens, "norm of the state token"),
+            StateVariable("update_size", tokens, "norm of the change of the state token"),
+            StateVariable("write_rate", tokens, "share of the token replaced"),
+            StateVariable("memory_norm", slots, "norm of the pose-memory slot"),
+            StateVariable("tokens", tokens | {"channel": width}, "state tokens", kept=True),
+            StateVariable(
+                "memory", slots | {"memory_channel": 2 * width}, "pose memory", kept=True
+            ),
+        )
 
-        Parameters
-        ----------
-        frame : Frame
-        state : State, optional
-            From the previous step; None starts a sequence.
-        gate, probe
-            Passed to every attention site.
-        outputs : collection of str, optional
-            Which predictions to compute (:data:`~mut3r_analysis.backbones.heads.OUTPUTS`); the
-            dense heads are more than a third of a frame's cost. None computes all.
+    def describe_state(
+        self, before: State, after: State, rate: Tensor, *, keep: bool
+    ) -> dict[str, Tensor]:
+        """Values of :meth:`state_variables` after a frame."""
+        tokens, memory = after.tokens.float(), after.memory.float()
+        values = {
+            "norm": tokens.norm(dim=-1),
+            "update_size": (tokens - before.tokens.float()).norm(dim=-1),
+            "write_rate": rate,
+            "memory_norm": memory.norm(dim=-1),
+        }
+        return values | {"tokens": tokens, "memory": memory} if keep else values
 
-        Returns
-        -------
-        Step
-        """
-        with arithmetic(self.precision, self.device):
-            encoded = self.encode(frame, gate=gate, probe=probe)
-            if state is None:
-                state = self.initial_state(len(encoded.features))
-            entered = self.enter(encoded, state, self.recall(encoded, state, probe=probe))
-            decoded = self.decode(entered, gate=gate, probe=probe)
-            prediction = self.predict(decoded, encoded.grid, outputs, gate=gate, probe=probe)
-            committed, rate = self.write(frame, encoded, decoded, state, probe=probe)
-        return Step(prediction, committed, rate, decoded)
+    def restore(self, held: Mapping[str, Tensor], age: int, restart: bool | None) -> State:
+        """Return the state that kept tokens and memory describe."""
+        tokens, memory = (
+            held[name][None].to(self.device, self.dtype) for name in ("tokens", "memory")
+        )
+        restarts = self._rules.restart if restart is None else restart
+        fresh, begun = (
+            torch.tensor([flag], device=self.device) for flag in (age == 0 and restarts, age > 0)
+        )
+        return State(tokens, memory, fresh, RuleMemory(begun, {}))
+
+    def meta_state(self, grid: tuple[int, int], frames: int) -> State:
+        """Return the shapes of a state that is not fresh."""
+        return replace(self.begin(), fresh=None)
+
+    def widest_tensor(self, grid: tuple[int, int]) -> int:
+        """Return the numbers inside the wider of the two decoders' MLPs."""
+        tokens = max(1 + grid[0] * grid[1], self.config.state_size)
+        return int(tokens * self.config.dec_embed_dim * self.config.mlp_ratio)
+
+    def _pose_query(self, encoded: Encoded, state: State, seam: Attend) -> Tensor:
+        """Return the pose token ``(batch, 1, channel)`` with which a frame enters the decoders."""
+        learned = self.pose_token.expand(len(encoded.features), -1, -1)
+        if state.fresh is not None and bool(state.fresh.all()):
+            return learned
+        recalled = self.pose_retriever.read(encoded.features, state.memory, seam)
+        if state.fresh is None:
+            return recalled
+        return torch.where(state.fresh[:, None, None], learned, recalled)
 
     def _encode_rays(self, ray_map: Tensor, grid: tuple[int, int], seam: Attend) -> Tensor:
-        turn = self._turn_patches(grid, self.config.enc_embed_dim // RAY_ENCODER_HEADS)
+        place = self._patch_rotation(grid, self.config.enc_embed_dim // RAY_ENCODER_HEADS)
         tokens = self.patch_embed_ray_map(ray_map.permute(0, 3, 1, 2))
         for block in self.enc_blocks_ray_map:
-            tokens = block(tokens, turn, seam)
+            tokens = block(tokens, place, seam)
         return self.enc_norm_ray_map(tokens)
 
-    def _turn_patches(self, grid: tuple[int, int], channels: int) -> Rotation:
+    def _patch_rotation(self, grid: tuple[int, int], channels: int) -> Rotation:
         return rotation(positions(*grid, False, self.device), channels, self.config.rope_base)
 
-    def _decoder_turns(self, grid: tuple[int, int]) -> dict[str, tuple[Rotation, Rotation]]:
+    def _decoder_rotations(self, grid: tuple[int, int]) -> dict[str, tuple[Rotation, Rotation]]:
         """Rotations of a side's own and of the other side's tokens, in its own head width."""
         places = {
             "image": positions(*grid, True, self.device),
             "state": state_positions(self.config.state_size, self.device),
         }
         heads = {"image": self.config.dec_num_heads, "state": self.config.state_dec_num_heads}
-        turns = {}
+        found = {}
         for own, other in (("image", "state"), ("state", "image")):
             channels = self.config.dec_embed_dim // heads[own]
-            own_turn, other_turn = (
+            own_rotation, other_rotation = (
                 rotation(places[side], channels, self.config.rope_base) for side in (own, other)
             )
-            turns[own] = (own_turn, other_turn)
-        return turns
-
-    def _rate(self, encoded: Encoded, decoded: Decoded, state: State) -> Tensor:
-        whole = full_rate(decoded.proposal)
-        if self.update == "cut3r" or decoded.mean_logit is None:
-            return whole
-        if self.update == "ttt3r":
-            rate, known = ttt3r_rate(decoded.mean_logit[..., 0]), ~state.fresh
-        elif state.history is None:
-            return whole
-        else:
-            known = state.history.known & ~state.fresh
-            rate = ttsa3r_rate(
-                decoded.mean_logit, encoded.features, decoded.proposal, state.history
-            )
-        return torch.where(known[:, None], rate, whole)
-
-    def _history(
-        self, encoded: Encoded, decoded: Decoded, state: State, wrote: Tensor, reset: Tensor
-    ) -> History | None:
-        if self.update != "ttsa3r":
-            return None
-        old = state.history
-        if old is None:
-            return History(encoded.features, decoded.proposal, known=wrote & ~reset)
-        kept = ~wrote[:, None, None]
-        return History(
-            torch.where(kept, old.features, encoded.features),
-            torch.where(kept, old.proposal, decoded.proposal),
-            known=(old.known | wrote) & ~reset,
-        )
+            found[own] = (own_rotation, other_rotation)
+        return found
 
     def _flags(self, value: bool | Tensor, batch: int) -> Tensor:
         return torch.as_tensor(value, dtype=torch.bool, device=self.device).expand(batch)
 
 
-def _both(first: MeanLogitMap | None, second: Probe | None) -> Probe | None:
-    if first is None or second is None:
-        return first or second
-
-    def probe(site: Site, q: Tensor, k: Tensor) -> None:
-        first(site, q, k)
-        second(site, q, k)
-
-    return probe
+@lru_cache(maxsize=64)
+def _axes(grid: tuple[int, int], state_size: int) -> Axes:
+    width = state_lattice_width(state_size)
+    return {
+        "image": image_axis(grid, ("pose",)),
+        "patches": image_axis(grid),
+        "state": memory_axis(state_size, "state", width=width, place="state lattice"),
+    }
 
 
 def _blend(old: Tensor, new: Tensor, rate: Tensor) -> Tensor:

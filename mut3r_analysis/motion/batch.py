@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mut3r_analysis.attention.sites import Site
+from mut3r_analysis.attention.sites import SITE_KINDS, Site, Sites
+from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.cue import Cue
-from mut3r_analysis.motion.gated_seam import SiteExtent
-from mut3r_analysis.motion.probe import CueProbe
+from mut3r_analysis.motion.probe import CueProbe, cue_layers
 from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.motion.score import (
     CueHistory,
@@ -37,8 +37,8 @@ class _Part(NamedTuple):
     samples: Tensor | None
 
 
-class MeterProbe:
-    """Seam probe of one pass over one frame; made by :meth:`MotionMeter.probe`."""
+class CueBatchProbe:
+    """Seam probe of one pass over one frame; made by :meth:`CueBatch.probe`."""
 
     def __init__(self, probes: Sequence[CueProbe], stop: bool) -> None:
         self.probes = tuple(probes)
@@ -57,15 +57,15 @@ class MeterProbe:
         return tuple(probe.raw() for probe in self.probes)
 
 
-class MotionMeter:
+class CueBatch:
     """Measures motion with one cue, or with one cue per sample of a batch.
 
     Parameters
     ----------
     cues : Cue or sequence of Cue
         Cues of one batch must share their source: passes are shared.
-    sizes : mapping of str to SiteExtent
-        Site kind -> its layers and heads, from a backbone's ``site_sizes()``.
+    sites : mapping of str to SiteSize
+        Kinds of site of the backbone, from its ``sites()``.
 
     Attributes
     ----------
@@ -80,19 +80,20 @@ class MotionMeter:
     --------
     A two-pass frame, for a backbone taken apart into its steps::
 
-        meter = MotionMeter(Cue.mut3r(), backbone.site_sizes())
-        history = meter.start(batch=1)
+        cues = CueBatch(Cue.mut3r(), backbone.sites())
+        history = cues.start(batch=1)
         ...
-        entered = backbone.enter(encoded, state, backbone.recall(encoded, state))
-        probe = meter.probe(encoded.grid, stop=True)
+        axes = backbone.axes(encoded.grid)
+        entered = backbone.enter(encoded, state)
+        probe = cues.probe(encoded.grid, axes, stop=True)
         with contextlib.suppress(CueMeasured):
             backbone.decode(entered, probe=probe)
-        motion, history = meter.score(probe, history, grid=encoded.grid, position=t)
-        gate = plan.seam(meter.joined(motion))
+        motion, history = cues.score(probe, history, grid=encoded.grid, position=t)
+        gate = plan.of_frame(cues.joined(motion), axes)
         decoded = backbone.decode(entered, gate=gate)
     """
 
-    def __init__(self, cues: Cue | Sequence[Cue], sizes: Mapping[str, SiteExtent]) -> None:
+    def __init__(self, cues: Cue | Sequence[Cue], sites: Sites) -> None:
         self.cues = (cues,) if isinstance(cues, Cue) else tuple(cues)
         sources = sorted({cue.source for cue in self.cues})
         if len(sources) != 1:
@@ -101,7 +102,7 @@ class MotionMeter:
                 f"got {sources or 'no cue'}. Run them in separate batches"
             )
         self.source = Source.parse(sources[0])
-        self._sizes = sizes
+        self._sites = sites
         members: dict[Cue, list[int]] = {}
         for sample, cue in enumerate(self.cues):
             members.setdefault(cue, []).append(sample)
@@ -109,7 +110,9 @@ class MotionMeter:
             _Part(cue, None if len(members) == 1 else torch.tensor(samples))
             for cue, samples in members.items()
         ]
-        self.probe((1, 1))  # refuses layers and heads that the backbone lacks
+        for cue in members:
+            if cue.measured:
+                cue_layers(cue, sites)  # refuses what the backbone lacks
 
     @property
     def passes(self) -> int:
@@ -130,34 +133,40 @@ class MotionMeter:
         )
 
     def probe(
-        self, grid: tuple[int, int], *, stop: bool = False, encoder: MeterProbe | None = None
-    ) -> MeterProbe:
+        self,
+        grid: tuple[int, int],
+        axes: Axes,
+        *,
+        stop: bool = False,
+        encoder: CueBatchProbe | None = None,
+    ) -> CueBatchProbe:
         """Make the probe of one pass over a frame with a grid of patches.
 
         Parameters
         ----------
         grid : (int, int)
             Rows and columns of patches.
+        axes : mapping of str to TokenAxis
+            Tokens of the frame, from the backbone's ``axes()``.
         stop : bool
             Raise :class:`CueMeasured` as soon as every cue has seen its last layer.
-        encoder : MeterProbe, optional
+        encoder : CueBatchProbe, optional
             The probe that has watched the encoder, which is shared by all passes: cues that read
             the encoder take its readings.
         """
         probes = []
         for index, part in enumerate(self._parts):
-            if encoder is not None and part.cue.site == "encoder_self":
-                probes.append(encoder.probes[index])
-                continue
-            size = self._sizes[part.cue.site]
+            known = encoder is not None and SITE_KINDS[part.cue.site].part == "encoder"
             probes.append(
-                CueProbe(part.cue, grid, layers=size.layers, heads=size.heads, samples=part.samples)
+                encoder.probes[index]
+                if known and encoder is not None
+                else CueProbe(part.cue, grid, self._sites, axes, samples=part.samples)
             )
-        return MeterProbe(probes, stop)
+        return CueBatchProbe(probes, stop)
 
     def score(
         self,
-        probe: MeterProbe | None,
+        probe: CueBatchProbe | None,
         history: Sequence[CueHistory],
         *,
         grid: tuple[int, int],
@@ -168,7 +177,7 @@ class MotionMeter:
 
         Parameters
         ----------
-        probe : MeterProbe, optional
+        probe : CueBatchProbe, optional
             After its pass; None where no cue is measured.
         masks : mapping of str to Tensor, optional
             Variables of the sequence ``(sample, y, x)`` that ``mask`` cues read, prepared like the
@@ -210,7 +219,9 @@ class MotionMeter:
         scores = [item.carried for item in history]
         return None if any(score is None for score in scores) else self._join(scores)
 
-    def live(self, probe: MeterProbe, history: Sequence[CueHistory], *, position: int = 0) -> Score:
+    def live(
+        self, probe: CueBatchProbe, history: Sequence[CueHistory], *, position: int = 0
+    ) -> Score:
         """Score that grows while the probed pass runs, for ``layer_causal`` and ``same_site``."""
         parts = [
             live_score(single.cue, single, before, position=position)

@@ -1,0 +1,61 @@
+"""Values made of tensors with a leading batch: their rows, mixtures and stacks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Value = TypeVar("Value")
+"""A tensor, or a dataclass, mapping, list or tuple of values; what else it holds is left alone."""
+
+
+def each_tensor(function: Callable[..., Tensor], first: Value, *others: Value) -> Value:
+    """Apply a function to corresponding tensors of values of one shape."""
+    values: tuple[Any, ...] = (first, *others)
+    head: Any = first
+    if isinstance(head, Tensor):
+        return function(*values)
+    if is_dataclass(head) and not isinstance(head, type):
+        changed = {
+            field.name: each_tensor(function, *(getattr(value, field.name) for value in values))
+            for field in fields(head)
+        }
+        return replace(head, **changed)
+    if isinstance(head, Mapping):
+        return {  # type: ignore[return-value]
+            key: each_tensor(function, *(value[key] for value in values)) for key in head
+        }
+    if isinstance(head, list | tuple):
+        parts = [each_tensor(function, *items) for items in zip(*values, strict=True)]
+        return type(head)(*parts) if hasattr(head, "_fields") else type(head)(parts)
+    return first
+
+
+def rows(value: Value, index: slice | Sequence[int]) -> Value:
+    """Take rows of the batch."""
+    return each_tensor(lambda tensor: tensor[index], value)
+
+
+def concatenated(parts: Sequence[Value]) -> Value:
+    """Put consecutive parts of a batch together."""
+    return each_tensor(lambda *tensors: torch.cat(tensors), *parts)
+
+
+def mixed(one: Value, other: Value | None, shares: Sequence[float]) -> Value:
+    """Return a share of one value per sample, and the rest of the other.
+
+    Where all samples take one of them whole it is returned as it is; within a batch, shares of 0
+    and 1 are exact.
+    """
+    if other is None or one is other or min(shares) == 1:
+        return one
+    if max(shares) == 0:
+        return other
+
+    def mix(a: Tensor, b: Tensor) -> Tensor:
+        share = torch.tensor(shares, device=a.device).reshape(-1, *[1] * (a.dim() - 1))
+        return (share * a + (1 - share) * b).to(a.dtype)
+
+    return each_tensor(mix, one, other)

@@ -1,0 +1,406 @@
+"""What a streaming backbone is, seen from outside; everything else knows models by this alone."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from mut3r_analysis.attention.seam import Probe, SiteGate
+from mut3r_analysis.attention.sites import Sites
+from mut3r_analysis.attention.tokens import Axes
+from mut3r_analysis.backbones.heads import Prediction
+from mut3r_analysis.backbones.precision import Precision, arithmetic
+from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.backbones.write_rules import Rules
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a backbone's weights come from.
+
+    Attributes
+    ----------
+    name : str
+    sha256 : str
+        Of the checkpoint file (or of the recipe of random weights), hexadecimal.
+    report : tuple of str
+        What was rewritten on loading, and warnings a reader of results should see.
+    """
+
+    name: str
+    sha256: str
+    report: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame of a batch of sequences.
+
+    Attributes
+    ----------
+    image : Tensor, optional
+        ``(batch, rgb, y, x)`` in [-1, 1].
+    ray_map : Tensor, optional
+        ``(batch, y, x, 6)``: origin and unit direction of each pixel's ray, for models that take
+        them. Alone it queries the state without changing it.
+    update : bool or Tensor
+        Whether the frame may write state and memory, or ``(batch,)`` of that.
+    reset : bool or Tensor
+        Whether state and memory return to their initial values *after* this frame.
+    """
+
+    image: Tensor | None = None
+    ray_map: Tensor | None = None
+    update: bool | Tensor = True
+    reset: bool | Tensor = False
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Encoder tokens of a frame ``(batch, patch, channel)`` and their grid (rows, columns)."""
+
+    features: Tensor
+    grid: tuple[int, int]
+
+
+class State(Protocol):
+    """What a model carries from frame to frame; a value that is never modified."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """``(batch, state_token, channel)``, the memory that the decoder reads."""
+
+
+class Entered(Protocol):
+    """A frame and a state about to meet in the decoder: all that passes over a frame share."""
+
+    @property
+    def patches(self) -> Tensor:
+        """``(batch, patch, channel)`` as they enter the decoder."""
+
+
+class Decoded(Protocol):
+    """What a decoder makes of a frame and a state; a dataclass of tensors with a leading batch."""
+
+    @property
+    def levels(self) -> list[Tensor]:
+        """Patch tokens ``(batch, patch, channel)`` that the dense heads take, last level last."""
+
+    @property
+    def pose_token(self) -> Tensor:
+        """``(batch, 1, channel)`` that the pose head and the pose memory take."""
+
+    @property
+    def signals(self) -> Mapping[str, Tensor]:
+        """What write rules asked for, by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Write:
+    """How a frame is committed; the default is what the backbone does by itself.
+
+    Attributes
+    ----------
+    rules : Rules, optional
+        Write rules of each sample; None is the backbone's own.
+    signals : mapping of str to Tensor
+        What the rules need beyond what the decoder gives: ``motion`` (batch, patch),
+        ``static_mass`` (batch, state_token).
+    factor : Tensor, optional
+        ``(batch, state_token | 1)`` multiplies the rate.
+    remember : bool or Tensor
+        Whether the pose memory may change, or ``(batch,)`` of that.
+    summary : Tensor, optional
+        ``(batch, 1, channel)`` stands for the mean encoder token in the pose memory.
+    restart : bool or Tensor, optional
+        Whether the frame after a reset starts from the learned pose token, or ``(batch,)`` of
+        that; None is what the backbone's write rule does.
+    """
+
+    rules: Rules | None = None
+    signals: Mapping[str, Tensor] = field(default_factory=dict)
+    factor: Tensor | None = None
+    remember: bool | Tensor = True
+    summary: Tensor | None = None
+    restart: bool | Tensor | None = None
+
+
+class StateVariable(NamedTuple):
+    """One number or array that a state is recorded by, per frame.
+
+    Attributes
+    ----------
+    name, long_name, units : str
+    sizes : dict of str to int
+        Dimension -> size, at most where it grows.
+    kept : bool
+        Whether it is recorded with ``Capture(state=True)`` alone.
+    dtype : str
+    """
+
+    name: str
+    sizes: dict[str, int]
+    long_name: str
+    units: str = "1"
+    kept: bool = False
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Result of one frame: prediction, state to carry on, and the write rate that made it.
+
+    ``rate`` is ``(batch, state_token)``: the share of each state token that was replaced.
+    """
+
+    prediction: Prediction
+    state: Any
+    rate: Tensor
+    decoded: Any
+
+
+class Backbone(nn.Module, ABC):
+    """A streaming model: frame and state in, prediction and new state out.
+
+    A model is made from ``(config, *, update)`` and implements the steps in its own room. They are
+    separate, so that passes over one frame, batches and forks share work; :meth:`step` does a whole
+    frame.
+
+    Attributes
+    ----------
+    family : str
+        Name of the kind of model, such as ``"cut3r"``.
+    config : object
+        Sizes; has ``to_dict`` and ``to_json``.
+    update : str
+        Name of the write rule (:data:`~mut3r_analysis.backbones.write_rules.WRITE_RULES`).
+    origin : Origin
+    precision : Precision
+    preparation : Preparation
+        How frames of any size become this model's input.
+    outputs : tuple of str
+        What it predicts, among :data:`~mut3r_analysis.backbones.heads.OUTPUTS`.
+    commit_needs : tuple of str
+        Outputs of the written pass without which a frame cannot be committed.
+    state_dim : str
+        Dimension of the state's tokens in what is recorded.
+    state_grows : bool
+        Whether the number of state tokens changes from frame to frame. Such models take one
+        sample at a time in a run, and have no rates.
+    patch_size : int
+        Side of a patch, px.
+    decoder_layers : int
+    """
+
+    family: str
+    config: Any
+    update: str
+    origin: Origin
+    precision: Precision
+    preparation: Preparation
+    outputs: tuple[str, ...]
+    commit_needs: tuple[str, ...] = ()
+    state_dim: str = "state_token"
+    state_grows: bool = False
+    patch_size: int
+    decoder_layers: int
+
+    @property
+    @abstractmethod
+    def rules(self) -> Rules:
+        """The backbone's own write rule."""
+
+    @abstractmethod
+    def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
+        """Set the storage dtype of the encoder's queries and keys around their rotation."""
+
+    def patch_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches of an image of ``height`` x ``width`` px."""
+        grid: tuple[int, int] = self.config.patch_grid(height, width)
+        return grid
+
+    @abstractmethod
+    def sites(self) -> Sites:
+        """Layers, heads and head width of every kind of site that may be captured or gated."""
+
+    @abstractmethod
+    def axes(self, grid: tuple[int, int], frames: int = 1) -> Axes:
+        """Tokens of each stream, in a frame with a grid of patches.
+
+        Parameters
+        ----------
+        grid : (int, int)
+        frames : int
+            How many frames a memory that grows holds at most.
+        """
+
+    @abstractmethod
+    def begin(self, batch: int = 1) -> Any:
+        """Return the state before the first frame."""
+
+    @abstractmethod
+    def encode(
+        self, frame: Frame, *, gate: SiteGate | None = None, probe: Probe | None = None
+    ) -> Encoded:
+        """Encode a frame into normalised tokens."""
+
+    @abstractmethod
+    def enter(self, encoded: Encoded, state: Any, *, probe: Probe | None = None) -> Any:
+        """Ready a frame and a state for the decoder, once for all passes."""
+
+    @abstractmethod
+    def decode(
+        self,
+        entered: Any,
+        *,
+        gate: SiteGate | None = None,
+        probe: Probe | None = None,
+        signals: Collection[str] = (),
+        layers: list[Tensor] | None = None,
+    ) -> Any:
+        """Run the decoder.
+
+        Parameters
+        ----------
+        entered
+            From :meth:`enter`.
+        gate, probe
+            Passed to every site.
+        signals : collection of str
+            What write rules need beside the backbone's own.
+        layers : list, optional
+            Receives the patch tokens ``(batch, patch, channel)`` after each layer.
+        """
+
+    @abstractmethod
+    def predict(
+        self,
+        decoded: Any,
+        outputs: Collection[str] | None = None,
+        *,
+        gate: SiteGate | None = None,
+        probe: Probe | None = None,
+    ) -> Prediction:
+        """Run the heads that the asked outputs need."""
+
+    @abstractmethod
+    def commit(
+        self,
+        frame: Frame,
+        encoded: Encoded,
+        decoded: Any,
+        state: Any,
+        write: Write | None = None,
+        *,
+        prediction: Prediction | None = None,
+        probe: Probe | None = None,
+    ) -> tuple[Any, Tensor]:
+        """Write a frame into the state.
+
+        Parameters
+        ----------
+        frame, encoded, decoded, state
+            What was read, and the state it was read with.
+        write : Write, optional
+        prediction : Prediction, optional
+            Of the pass that is written; needed where :attr:`commit_needs` names outputs.
+        probe : callable, optional
+
+        Returns
+        -------
+        state
+            To carry on.
+        rate : Tensor
+            ``(batch, state_token)`` share of each state token that was replaced.
+        """
+
+    @abstractmethod
+    def state_variables(self, grid: tuple[int, int], frames: int) -> tuple[StateVariable, ...]:
+        """Say what a state is recorded by, in a run of so many frames."""
+
+    @abstractmethod
+    def describe_state(
+        self, before: Any, after: Any, rate: Tensor, *, keep: bool
+    ) -> dict[str, Tensor]:
+        """Values of :meth:`state_variables`, each with a leading batch; kept ones where asked."""
+
+    @abstractmethod
+    def restore(self, held: Mapping[str, Tensor], age: int, restart: bool | None) -> Any:
+        """Return the state of a batch of one that kept variables describe.
+
+        Parameters
+        ----------
+        held : mapping of str to Tensor
+            The kept :meth:`state_variables`, without a batch.
+        age : int
+            Frames since the start or the last reset.
+        restart : bool or None
+            As of :class:`Write`.
+        """
+
+    @abstractmethod
+    def meta_state(self, grid: tuple[int, int], frames: int) -> Any:
+        """Return a state of the size it has in the middle of so many frames, without contents.
+
+        On the meta device, where plans count operations.
+        """
+
+    @abstractmethod
+    def widest_tensor(self, grid: tuple[int, int]) -> int:
+        """Return how many numbers the largest tensor of one sample holds in the decoder."""
+
+    def shadow(self) -> Self:
+        """Return a copy on the meta device, which has shapes and no memory."""
+        with torch.device("meta"):
+            return type(self)(self.config, update=self.update).requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return next(self.parameters()).dtype
+
+    def step(
+        self,
+        frame: Frame,
+        state: Any = None,
+        *,
+        gate: SiteGate | None = None,
+        probe: Probe | None = None,
+        outputs: Collection[str] | None = None,
+    ) -> Step:
+        """Read one frame.
+
+        Parameters
+        ----------
+        frame : Frame
+        state : optional
+            From the previous step; None starts a sequence.
+        gate, probe
+            Passed to every attention site.
+        outputs : collection of str, optional
+            Which predictions to compute; the dense heads are more than a third of a frame's cost.
+            None computes all.
+
+        Returns
+        -------
+        Step
+        """
+        with arithmetic(self.precision, self.device):
+            encoded = self.encode(frame, gate=gate, probe=probe)
+            if state is None:
+                state = self.begin(len(encoded.features))
+            decoded = self.decode(self.enter(encoded, state, probe=probe), gate=gate, probe=probe)
+            asked = self.outputs if outputs is None else (*outputs, *self.commit_needs)
+            prediction = self.predict(decoded, asked, gate=gate, probe=probe)
+            committed, rate = self.commit(
+                frame, encoded, decoded, state, prediction=prediction, probe=probe
+            )
+        return Step(prediction, committed, rate, decoded)

@@ -1,0 +1,518 @@
+"""Configurations of one backbone that go through the decoder together, frame by frame."""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.attention.recorder import Recorder, Records
+from mut3r_analysis.attention.seam import Observer, Probe, SiteGate, observed, together
+from mut3r_analysis.attention.sites import SITE_KINDS, Site
+from mut3r_analysis.attention.tokens import Axes
+from mut3r_analysis.backbones.batching import concatenated, mixed, rows
+from mut3r_analysis.backbones.heads import Prediction
+from mut3r_analysis.backbones.precision import arithmetic
+from mut3r_analysis.backbones.protocol import Backbone, Encoded, Frame, Write
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion.batch import CueBatch, CueBatchProbe, CueMeasured
+from mut3r_analysis.motion.frame_gate import FrameGate, GatePlan
+from mut3r_analysis.motion.score import CueHistory, Motion, Score
+from mut3r_analysis.motion.site_gates import LARGEST_SCORE
+from mut3r_analysis.running.configuration import OPEN_GATE, Configuration
+from mut3r_analysis.running.passes import (
+    BatchState,
+    EncodedFrame,
+    FrameInput,
+    FrameResult,
+    Pass,
+    Passes,
+    PassPolicy,
+)
+
+_HEAD_PIXELS = 512 * 384
+"""Dense heads take so many pixels at a time: they are wide, and large batches gain nothing."""
+
+
+class Batch:
+    """Configurations that share their passes.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    configurations : sequence of Configuration
+        With the same :attr:`~Configuration.shape`; one and the same, repeated, for a batch of
+        clips.
+    capture : Capture, optional
+    outputs : collection of str
+        Checked names.
+    probe, intervene : callable, optional
+        As for :func:`~mut3r_analysis.run`.
+    policy : PassPolicy, optional
+        Chooses the gates of each frame in the place of those of the configurations, which it
+        starts from; the cue then needs the source ``two_pass``.
+    gradients : bool
+        Whether what is computed can be differentiated.
+
+    Attributes
+    ----------
+    configurations : tuple of Configuration
+    intervene : callable or None
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        configurations: Sequence[Configuration],
+        *,
+        capture: Capture | None = None,
+        outputs: Collection[str] = (),
+        probe: Observer | None = None,
+        intervene: Observer | None = None,
+        policy: PassPolicy | None = None,
+        gradients: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.configurations = tuple(configurations)
+        self.capture = capture
+        self._outputs = tuple(outputs)
+        self._probe, self.intervene = probe, intervene
+        self._policy, self._gradients = policy, gradients
+        first = self.configurations[0]
+        if any(item.shape != first.shape for item in self.configurations):
+            raise InvalidArgument("the configurations of a batch must share their passes")
+        self._sites = backbone.sites()
+        self._commits = [item.commit for item in self.configurations]
+        cues = [item.cue for item in self.configurations if item.cue is not None]
+        self._cues = CueBatch(cues[0] if len(cues) == 1 else cues, self._sites) if cues else None
+        gates = [item.acting_gate or OPEN_GATE for item in self.configurations]
+
+        @cache
+        def plan(active: tuple[bool, ...]) -> GatePlan:
+            acting = [gate if acts else OPEN_GATE for gate, acts in zip(gates, active, strict=True)]
+            return GatePlan(acting, self._sites)
+
+        self._plan: Callable[[tuple[bool, ...]], GatePlan] = plan
+        self._gates = first.acting_gate is not None
+        own, named = backbone.rules, [commit.rates for commit in self._commits]
+        self._rules = own.times(named) if any(named) else None
+        self._mass = self._rules is not None and "static_mass" in self._rules.needs
+        kinds = () if capture is None else capture.kinds(self._sites)
+        self._captured_parts = {SITE_KINDS[kind].part for kind in kinds}
+        self._keeps_probe = any(commit.keeps_probe for commit in self._commits)
+        self._reads_probe = [commit.read == "probe" for commit in self._commits]
+
+    @property
+    def size(self) -> int:
+        """How many configurations go through the decoder together."""
+        return len(self.configurations)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Hold the backbone's arithmetic, and keep gradients only where they are asked for."""
+        gradients = nullcontext() if self._gradients else torch.no_grad()
+        with arithmetic(self.backbone.precision, self.backbone.device), gradients:
+            yield
+
+    def start(self) -> BatchState:
+        """Return what is carried before the first frame."""
+        return self.carry(self.backbone.begin(self.size), (0,) * self.size)
+
+    def carry(self, state: Any, age: tuple[int, ...]) -> BatchState:
+        """Return what is carried with a given state, by cues that remember nothing."""
+        cue = self._cues.start(self.size, self.backbone.device) if self._cues else ()
+        return BatchState(state, cue, age, scored=(0,) * self.size)
+
+    def encoder_probe(self, grid: tuple[int, int], axes: Axes) -> CueBatchProbe | None:
+        """Return a probe for the encoder, where a cue reads it."""
+        cues = () if self._cues is None else self._cues.cues
+        if self._cues is None or all(SITE_KINDS[cue.site].part != "encoder" for cue in cues):
+            return None
+        return self._cues.probe(grid, axes)
+
+    def step(
+        self, frame: EncodedFrame, carried: BatchState, *, number: int = 0, write: bool = True
+    ) -> FrameResult:
+        """Do one frame.
+
+        Parameters
+        ----------
+        frame : EncodedFrame
+        carried : BatchState
+        number : int
+            Of this batch among those the frame was encoded for.
+        write : bool
+            Whether it is committed; otherwise the old state is carried on.
+        """
+        began = time.perf_counter()
+        features = frame.encoded.features.expand(self.size, -1, -1)
+        frame = replace(frame, encoded=replace(frame.encoded, features=features))
+        active = self._active(carried)
+        with self.computing():
+            passes = self._passes(frame, carried, active, frame.measured[number])
+            prediction, at_heads = self._predict(frame, passes)
+            if self._cues is not None and not passes.motions:
+                passes.motions, passes.history = self._score(passes.pending, carried, frame)
+            motion = self._cues.joined(passes.motions) if self._cues else None
+            new, rate, at_commit = carried, torch.empty(0), {}
+            if write:
+                new, rate, at_commit = self._commit(
+                    frame, carried, passes, prediction, motion, active
+                )
+        before = passes.seconds_before
+        return FrameResult(
+            before=carried.state,
+            carried=new,
+            rate=rate,
+            decoded=passes.gated.decoded,
+            prediction=prediction,
+            gated=active,
+            motion=motion,
+            used=passes.used,
+            readings=self._cues.readings(passes.motions) if self._cues else [],
+            attention=self._attention(frame, passes, {**at_heads, **at_commit}),
+            seconds=(before, time.perf_counter() - began - before),
+        )
+
+    def _active(self, carried: BatchState) -> tuple[bool, ...]:
+        source = self.configurations[0].source
+        lags = source is not None and source.lags
+        return tuple(
+            self._gates and age >= commit.warm_up and (scored > 0 or not lags)
+            for commit, age, scored in zip(self._commits, carried.age, carried.scored, strict=True)
+        )
+
+    def recorder(self, given: FrameInput, axes: Axes, part: str) -> Recorder | None:
+        """Return what records the sites of one part of the model, where any are captured."""
+        if self.capture is None or not given.record or part not in self._captured_parts:
+            return None
+        return Recorder(self.capture, self._sites, axes)
+
+    def seen(self, gate: SiteGate | None, recorder: Recorder | None) -> SiteGate | None:
+        """Return a gate behind which outputs are replaced, recorded and shown to the caller."""
+        output = recorder.output if recorder is not None and recorder.watches_outputs else None
+        return observed(gate, self.intervene, output, self._probe)
+
+    def _decode(
+        self,
+        frame: EncodedFrame,
+        entered: Any,
+        *,
+        gate: FrameGate | None = None,
+        probe: Probe | None = None,
+        read: bool = False,
+        rates: bool = False,
+    ) -> Pass:
+        """Run one pass; one that is read is recorded, and shown to the caller's probe."""
+        recorder = self.recorder(frame.given, frame.axes, "decoder") if read else None
+        decoded = self.backbone.decode(
+            entered,
+            gate=self.seen(gate, recorder) if read else observed(gate, self.intervene),
+            probe=together(recorder, probe),
+            signals=self._rules.signals if rates and self._rules else (),
+        )
+        return Pass(decoded, gate, recorder.take() if recorder else {})
+
+    def _passes(
+        self,
+        frame: EncodedFrame,
+        carried: BatchState,
+        active: tuple[bool, ...],
+        measured: CueBatchProbe | None,
+    ) -> Passes:
+        entered = self.backbone.enter(frame.encoded, carried.state)
+        decode = partial(self._decode, frame, entered)
+        cues, grid = self._cues, frame.encoded.grid
+        if cues is None:
+            return Passes(decode(read=True, rates=True))
+        watch = partial(cues.probe, grid, frame.axes, encoder=measured)
+        if not any(active):
+            pending = watch()
+            single = decode(probe=pending, read=True, rates=True)
+            return Passes(single, single, pending)
+        began = time.perf_counter()
+        found = Passes(Pass(None, None, {}), history=carried.cue)
+        gate_of = partial(self._plan(active).of_frame, axes=frame.axes, record_mass=self._mass)
+        score: Tensor | Score
+        if cues.source.live:
+            found.pending = watch()
+            score = cues.live(found.pending, carried.cue, position=frame.given.position)
+        elif cues.source.lags:
+            found.pending = watch()
+            earlier = cues.carried(carried.cue)
+            assert earlier is not None  # no sample is active before a frame was scored
+            acts = torch.tensor(active, device=earlier.device)[:, None, None]
+            score, found.used = earlier, torch.where(acts, earlier, torch.nan)
+        else:
+            score = self._probe_passes(frame, carried, found, watch, decode, gate_of)
+        if found.probed is None and self._keeps_probe:
+            found.probed = decode(**self._kept())
+        found.seconds_before = time.perf_counter() - began
+        if self._policy is not None:
+            return self._tried(frame, carried, found, cues.joined(found.motions), self._policy)
+        reads = not all(self._reads_probe)
+        found.gated = decode(gate=gate_of(score), probe=found.pending, read=reads, rates=True)
+        return found
+
+    def _kept(self) -> dict[str, bool]:
+        """Say what is taken of a probe pass whose outputs are used."""
+        rates = any(commit.written_share < 1 for commit in self._commits)
+        return {"read": any(self._reads_probe), "rates": rates}
+
+    def _probe_passes(
+        self,
+        frame: EncodedFrame,
+        carried: BatchState,
+        found: Passes,
+        watch: Callable[..., CueBatchProbe],
+        decode: Callable[..., Pass],
+        gate_of: Callable[[Tensor], FrameGate],
+    ) -> Tensor:
+        """Measure the cue in passes of its own, and score it."""
+        assert self._cues is not None
+        gate = None
+        for index in range(self._cues.passes):
+            kept = index == 0 and self._keeps_probe
+            probe = watch(stop=not kept)
+            with suppress(CueMeasured):
+                done = decode(gate=gate, probe=probe, **(self._kept() if kept else {}))
+                found.probed = done if kept else found.probed
+            found.motions, found.history = self._score(probe, carried, frame)
+            gate = gate_of(self._cues.joined(found.motions))
+        if not found.motions:
+            found.motions, found.history = self._score(watch(), carried, frame)
+        return self._cues.joined(found.motions)
+
+    def _tried(
+        self,
+        frame: EncodedFrame,
+        carried: BatchState,
+        found: Passes,
+        score: Tensor,
+        policy: PassPolicy,
+    ) -> Passes:
+        """Run the passes that a policy proposes, and keep those it chooses."""
+        assert self._cues is not None
+        proposed = policy.propose(frame, self._cues.readings(found.motions))
+        samples = [sample for sample, gates in enumerate(proposed) for _ in gates]
+        plan = GatePlan([gate for gates in proposed for gate in gates], self._sites)
+        entered = self.backbone.enter(rows(frame.encoded, samples), rows(carried.state, samples))
+        gate = plan.of_frame(score[samples], frame.axes)
+        tried = self._decode(frame, entered, gate=gate, read=True, rates=True)
+        prediction = self._run_heads(tried.decoded, self._outputs)
+        chosen = policy.choose(frame, prediction, samples)
+        found.gated = Pass(rows(tried.decoded, chosen), None, tried.attention)
+        found.prediction = rows(prediction, chosen)
+        return found
+
+    def _score(
+        self, probe: CueBatchProbe | None, carried: BatchState, frame: EncodedFrame
+    ) -> tuple[tuple[Motion, ...], tuple[CueHistory, ...]]:
+        assert self._cues is not None
+        return self._cues.score(
+            probe,
+            carried.cue,
+            grid=frame.encoded.grid,
+            position=frame.given.position,
+            masks=frame.given.masks,
+        )
+
+    def _predict(self, frame: EncodedFrame, passes: Passes) -> tuple[Prediction, Records]:
+        if passes.prediction is not None:
+            return passes.prediction, {}
+        of_pose = {"gated": 1.0, "split": 1.0, "probe": 0.0, "split_rev": 0.0}
+        of_dense = of_pose | {"split": 0.0, "split_rev": 1.0}
+        shares = [[table[c.read] for c in self._commits] for table in (of_pose, of_dense)]
+        asked = {*self._outputs, *self._needed(shares)}
+        parts = [(asked, shares[0])]
+        if shares[0] != shares[1]:
+            parts = [(asked & {"pose"}, shares[0]), (asked - {"pose"}, shares[1])]
+        recorder = self.recorder(frame.given, frame.axes, "head")
+        reads_heads = any(item.reads_head for item in self.configurations)
+        probe = passes.pending if reads_heads else None
+        found: dict[str, Tensor] = {}
+        for names, share in parts:
+            if names:
+                new = vars(self._run_heads(_between(passes, share), names, recorder, probe))
+                found |= {name: value for name, value in new.items() if value is not None}
+        return Prediction(**found), recorder.take() if recorder else {}
+
+    def _needed(self, shares: Sequence[Sequence[float]]) -> tuple[str, ...]:
+        """Return outputs that the commit takes from the pass that is read anyway."""
+        written = [commit.written_share for commit in self._commits]
+        return self.backbone.commit_needs if all(each == written for each in shares) else ()
+
+    def _run_heads(
+        self,
+        decoded: Any,
+        names: Collection[str],
+        recorder: Recorder | None = None,
+        probe: Probe | None = None,
+    ) -> Prediction:
+        backbone, count = self.backbone, len(decoded.pose_token)
+        gate, watch = self.seen(None, recorder), together(recorder, probe)
+        height, width = decoded.grid
+        size = max(1, _HEAD_PIXELS // (height * width * backbone.patch_size**2))
+        if size >= count or watch is not None or self._gradients:
+            return backbone.predict(decoded, names, gate=gate, probe=watch)
+        parts = [slice(first, first + size) for first in range(0, count, size)]
+        return concatenated(
+            [backbone.predict(rows(decoded, part), names, gate=gate) for part in parts]
+        )
+
+    def _commit(
+        self,
+        frame: EncodedFrame,
+        carried: BatchState,
+        passes: Passes,
+        prediction: Prediction,
+        motion: Tensor | None,
+        active: tuple[bool, ...],
+    ) -> tuple[BatchState, Tensor, Records]:
+        backbone, commits, device = self.backbone, self._commits, self.backbone.device
+        shares = [commit.written_share for commit in commits]
+        written = _between(passes, shares)
+        remembered = _between(passes, [commit.remembered_share for commit in commits])
+        if remembered is not written:
+            written = replace(written, pose_token=remembered.pose_token)
+        resets = [commit.resets_after(frame.given.position) for commit in commits]
+        restarts = backbone.rules.restart
+        restart = [
+            restarts if commit.reset_pose is None else commit.reset_pose == "learned"
+            for commit in commits
+        ]
+        write = Write(
+            rules=self._rules,
+            signals=self._signals(passes, motion, active),
+            factor=self._factor(passes, device),
+            remember=torch.tensor([not commit.holds_memory for commit in commits], device=device),
+            summary=self._summary(frame.encoded, motion),
+            restart=torch.tensor(restart, device=device),
+        )
+        if backbone.commit_needs and not self._needed([shares]):
+            prediction = backbone.predict(written, backbone.commit_needs)
+        recorder = self.recorder(frame.given, frame.axes, "memory")
+        state, rate = backbone.commit(
+            Frame(frame.given.image, reset=torch.tensor(resets, device=device)),
+            frame.encoded,
+            written,
+            carried.state,
+            write,
+            prediction=prediction,
+            probe=recorder,
+        )
+        cleared = [
+            reset and commit.reset_cue == "clear"
+            for reset, commit in zip(resets, commits, strict=True)
+        ]
+        history = passes.history
+        if self._cues is not None and any(cleared):
+            history = self._cues.reset(history, torch.tensor(cleared, device=device))
+        age = tuple(0 if reset else n + 1 for reset, n in zip(resets, carried.age, strict=True))
+        scored = [0 if clear else n + 1 for clear, n in zip(cleared, carried.scored, strict=True)]
+        carried = BatchState(state, history, age, tuple(scored))
+        return carried, rate, recorder.take() if recorder else {}
+
+    def _signals(
+        self, passes: Passes, motion: Tensor | None, active: tuple[bool, ...]
+    ) -> dict[str, Tensor]:
+        """Return what write rules need of the cue."""
+        found = {} if motion is None else {"motion": motion.flatten(1)}
+        gate = passes.gated.gate
+        if self._mass:
+            tokens = passes.gated.decoded.proposal.shape[:2]
+            mass = torch.ones(tokens, device=self.backbone.device)
+            if gate is not None and gate.static_mass:
+                acts = torch.tensor(active, device=mass.device)[:, None]
+                mean = torch.stack(list(gate.static_mass.values())).mean(dim=0)
+                mass = torch.where(acts, mean, mass)
+            found["static_mass"] = mass
+        return found
+
+    def _factor(self, passes: Passes, device: torch.device) -> Tensor | None:
+        """Return what multiplies the rules' rate ``(batch, state_token | 1)``, if anything."""
+        gate = passes.gated.gate
+        factor = gate.write_factor() if gate is not None else None
+        holds = [commit.holds_state for commit in self._commits]
+        if factor is not None:
+            takes = [commit.written_share > 0 for commit in self._commits]
+            factor = torch.where(torch.tensor(takes, device=device)[:, None], factor, 1.0)
+        if any(holds):
+            writes = 1.0 - torch.tensor(holds, device=device)[:, None].float()
+            factor = writes if factor is None else factor * writes
+        return factor
+
+    def _summary(self, encoded: Encoded, motion: Tensor | None) -> Tensor | None:
+        """Mean encoder token for the pose memory, where a commit wants it of static patches."""
+        masked = [commit.masked_mean for commit in self._commits]
+        if motion is None or not any(masked):
+            return None
+        static = 1 - motion.flatten(1)[..., None].clamp_max(LARGEST_SCORE)
+        chosen = torch.tensor(masked, device=static.device)[:, None, None]
+        features = encoded.features
+        mean = (static * features).sum(dim=1, keepdim=True) / static.sum(dim=1, keepdim=True)
+        return torch.where(chosen, mean.to(features.dtype), features.mean(dim=1, keepdim=True))
+
+    def _attention(self, frame: EncodedFrame, passes: Passes, elsewhere: Records) -> list[Records]:
+        """Return what was recorded, per configuration; nothing where the frame is not."""
+        if not frame.given.record:
+            return []
+        gated = passes.gated.attention
+        probed = gated if passes.probed is None else passes.probed.attention
+        found = []
+        for sample, reads_probe in enumerate(self._reads_probe):
+            records = {**frame.attention, **(probed if reads_probe else gated), **elsewhere}
+            found.append(
+                {
+                    kind: {
+                        name: values[min(sample, len(values) - 1)]
+                        for name, values in record.items()
+                    }
+                    for kind, record in records.items()
+                }
+            )
+        return found
+
+
+def _between(passes: Passes, shares: Sequence[float]) -> Any:
+    """Take a share of the gated pass per sample, and the rest of the probe pass."""
+    probed = passes.probed
+    return mixed(passes.gated.decoded, probed and probed.decoded, shares)
+
+
+def encode_frame(batches: Sequence[Batch], given: FrameInput) -> EncodedFrame:
+    """Encode a frame once for several batches of one backbone."""
+    backbone = batches[0].backbone
+    grid = backbone.patch_grid(*given.image.shape[-2:])
+    axes = backbone.axes(grid, given.position + 1)
+    measured = [batch.encoder_probe(grid, axes) for batch in batches]
+    if given.encoded is not None:
+        return EncodedFrame(given, given.encoded, axes, measured, {})
+    first = batches[0]
+    recorder = first.recorder(given, axes, "encoder")
+    probes = [
+        _widened(probe, batch.size)
+        for batch, probe in zip(batches, measured, strict=True)
+        if probe is not None
+    ]
+    with first.computing():
+        encoded = backbone.encode(
+            Frame(given.image),
+            gate=first.seen(None, recorder),
+            probe=together(recorder, *probes),
+        )
+    return EncodedFrame(given, encoded, axes, measured, recorder.take() if recorder else {})
+
+
+def _widened(probe: CueBatchProbe, size: int) -> Probe:
+    """Show the encoder's samples to cues of a whole batch."""
+
+    def widened(site: Site, q: Tensor, k: Tensor) -> None:
+        probe(site, q.expand(size, -1, -1, -1), k.expand(size, -1, -1, -1))
+
+    return widened
