@@ -18,7 +18,7 @@ from measure import machine, measure, pin_allocator
 from torch import Tensor
 
 from mut3r_analysis.attention import DECODER_KINDS, Capture, Recorder, Site, logits
-from mut3r_analysis.attention.catalogue import STATISTICS
+from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.backbones import CUT3R, load_backbone
 from mut3r_analysis.backbones.cut3r import Frame
 

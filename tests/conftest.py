@@ -11,8 +11,8 @@ import torch
 from hypothesis import settings
 from safetensors.torch import load_file
 
-from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 
 # The same examples every time, so that a failure is the change's and not the draw's;
 # HYPOTHESIS_PROFILE=search looks for new ones.

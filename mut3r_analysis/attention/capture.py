@@ -90,9 +90,10 @@ class Capture(Specification):
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        if isinstance(self.sites, tuple):
-            for field in ("maps", "head_outputs"):
-                self._check_captured(field, self.sites)
+        rows = SITE_KINDS.values()
+        group = tuple(row.name for row in rows if self.sites in ("all", row.part))
+        for field in ("maps", "head_outputs"):
+            self._check_captured(field, self.sites if isinstance(self.sites, tuple) else group)
 
     @property
     def records_attention(self) -> bool:
@@ -139,7 +140,9 @@ class Capture(Specification):
 
 def _kinds(field: str, given: Any, known: tuple[str, ...], groups: tuple[str, ...]) -> Any:
     """Return a group's name as it is, and other names checked and in their own order."""
-    return given if given in groups else names(field, given, known)
+    if isinstance(given, list | tuple) and len(given) == 1 and given[0] in groups:
+        (given,) = given
+    return given if isinstance(given, str) and given in groups else names(field, given, known)
 
 
 def _archive(given: Any) -> str | bool:

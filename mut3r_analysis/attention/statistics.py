@@ -3,17 +3,20 @@
 Means and variances of logits are closed forms in the mean and covariance of the other side.
 Softmax statistics come from tiles of a few query rows against all keys, so their memory is linear
 in tokens. Everything accumulates in float32 (float64 for float64 inputs), whatever the model's
-dtype. Captures and cues read the same rows.
+dtype. Captures and cues read the same rows; declaring one must not take the time to import torch.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from mut3r_analysis.foundation.specification import names
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _TILE_ELEMENTS = 1 << 19
 """Numbers in one tile over all heads: 2 MiB in float32, small enough to stay in cache."""
@@ -79,6 +82,8 @@ class Statistic:
 
 def mean_over(own: Tensor, other: Tensor, diagonal: bool) -> Tensor:
     """Mean logit of each of `own` over the `other` tokens; one of the two is scaled."""
+    import torch
+
     mean = (own @ other.mean(dim=-2, keepdim=True).mT).squeeze(-1)
     if diagonal:
         return mean
@@ -88,6 +93,8 @@ def mean_over(own: Tensor, other: Tensor, diagonal: bool) -> Tensor:
 
 def logit_variance(q: Tensor, k: Tensor, diagonal: bool) -> Tensor:
     """Variance of each query's logits over keys."""
+    import torch
+
     count = k.shape[-2]
     # Centring first: E[z^2] - E[z]^2 would lose three digits to the keys' common offset.
     centred = k - k.mean(dim=-2, keepdim=True)
@@ -97,6 +104,13 @@ def logit_variance(q: Tensor, k: Tensor, diagonal: bool) -> Tensor:
         own = torch.linalg.vecdot(q, centred)
         variance = (count * variance - own.square()) / (count - 1) - (own / (count - 1)).square()
     return variance.clamp_min(0)
+
+
+def entropy(tile: Tile) -> Tensor:
+    """Entropy of each row's weights."""
+    import torch
+
+    return tile.total.log() - torch.linalg.vecdot(tile.e, tile.z) / tile.total
 
 
 STATISTICS = {
@@ -111,9 +125,7 @@ STATISTICS = {
             of_tile=lambda tile: tile.peak + tile.total.log(),
         ),
         Statistic(
-            "entropy", "query", "entropy of the attention weights", "nat",
-            of_tile=lambda tile: tile.total.log()
-            - torch.linalg.vecdot(tile.e, tile.z) / tile.total,
+            "entropy", "query", "entropy of the attention weights", "nat", of_tile=entropy
         ),
         Statistic(
             "max_weight", "query", "largest attention weight", "1",
@@ -190,6 +202,8 @@ def compute(
     diagonal : bool
         Whether a token's entry with itself counts; False needs a self-attention site.
     """
+    import torch
+
     precise = torch.promote_types(q.dtype, torch.float32)
     q = q.to(precise) * q.shape[-1] ** -0.5
     k = k.to(precise)
@@ -228,11 +242,11 @@ def tiles(
         part = slice(start, start + rows)
         z = q[..., part, :] @ transposed
         if not diagonal:
-            z.diagonal(start, dim1=-2, dim2=-1).fill_(-torch.inf)
+            z.diagonal(start, dim1=-2, dim2=-1).fill_(-math.inf)
         peak = z.amax(dim=-1, keepdim=True)
         z = z - peak
         e = z.exp()
         if not diagonal:
             # What has no weight has no part in an entropy either: 0 times minus infinity is NaN.
-            z = z.masked_fill(z == -torch.inf, 0)
+            z = z.masked_fill(z == -math.inf, 0)
         yield part, Tile(z, e, e.sum(dim=-1), peak.squeeze(-1), pose_key)

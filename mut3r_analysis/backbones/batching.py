@@ -13,24 +13,26 @@ Value = TypeVar("Value")
 
 def each_tensor(function: Callable[..., Tensor], first: Value, *others: Value) -> Value:
     """Apply a function to corresponding tensors of values of one shape."""
-    values: tuple[Any, ...] = (first, *others)
-    head: Any = first
+    changed: Value = _each(function, first, *others)
+    return changed
+
+
+def _each(function: Callable[..., Tensor], *values: Any) -> Any:
+    head = values[0]
     if isinstance(head, Tensor):
         return function(*values)
     if is_dataclass(head) and not isinstance(head, type):
         changed = {
-            field.name: each_tensor(function, *(getattr(value, field.name) for value in values))
+            field.name: _each(function, *(getattr(value, field.name) for value in values))
             for field in fields(head)
         }
         return replace(head, **changed)
     if isinstance(head, Mapping):
-        return {  # type: ignore[return-value]
-            key: each_tensor(function, *(value[key] for value in values)) for key in head
-        }
+        return {key: _each(function, *(value[key] for value in values)) for key in head}
     if isinstance(head, list | tuple):
-        parts = [each_tensor(function, *items) for items in zip(*values, strict=True)]
+        parts = [_each(function, *items) for items in zip(*values, strict=True)]
         return type(head)(*parts) if hasattr(head, "_fields") else type(head)(parts)
-    return first
+    return head
 
 
 def rows(value: Value, index: slice | Sequence[int]) -> Value:

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from mut3r_analysis.backbones.checkpoint import check_weights, expected_shapes, read_checkpoint
-from mut3r_analysis.backbones.cut3r.model import CUT3R
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
-from mut3r_analysis.backbones.initialisation import NAMED_CONFIGS, random_backbone
+from mut3r_analysis.backbones.cut3r.model import CUT3R
 from mut3r_analysis.backbones.precision import find_precision
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import Backbone, Origin
+from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS, random_backbone
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.bundled import data_path
 
@@ -32,7 +32,7 @@ def load_backbone(
     preparation: Preparation | None = None,
     config: CUT3RConfig | None = None,
     seed: int = 0,
-) -> CUT3R:
+) -> Backbone:
     """Load a streaming backbone.
 
     Parameters
@@ -60,7 +60,7 @@ def load_backbone(
 
     Returns
     -------
-    CUT3R
+    Backbone
         In evaluation mode, without gradients. ``origin`` says where the weights come from.
 
     Raises
@@ -81,7 +81,7 @@ def load_backbone(
                 f"config= says what a checkpoint holds, and {spec!r} has none; give the "
                 "configuration itself for random weights: load_backbone(config)"
             )
-        model = random_backbone(random_config, seed=seed, update=update)
+        model: Backbone = random_backbone(random_config, seed=seed, update=update)
         name = spec if isinstance(spec, str) else RANDOM_CONFIGURATION
         identity = f"random weights, seed {seed}, {random_config.to_json()}"
         model.origin = Origin(

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from mut3r_analysis.backbones.cut3r import CUT3R
-from mut3r_analysis.backbones.protocol import Frame
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
+from mut3r_analysis.backbones.protocol import Frame
 from mut3r_analysis.foundation.bundled import data_path
 
 TOLERANCES = {

@@ -11,10 +11,36 @@ from torch import Tensor, nn
 from mut3r_analysis.attention.seam import Probe, SiteGate
 from mut3r_analysis.attention.sites import Sites
 from mut3r_analysis.attention.tokens import Axes
-from mut3r_analysis.backbones.heads import Prediction
+from mut3r_analysis.backbones.heads import Prediction, check_outputs
 from mut3r_analysis.backbones.precision import Precision, arithmetic
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.write_rules import Rules
+from mut3r_analysis.errors import InvalidArgument
+
+
+class Config(Protocol):
+    """Sizes of a backbone; further fields are the model's own."""
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch, px."""
+
+    @property
+    def dec_embed_dim(self) -> int:
+        """Channels of the decoder's tokens."""
+
+    @property
+    def img_size(self) -> tuple[int, int]:
+        """Size of the frames the model was trained on, px."""
+
+    def patch_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches of an image."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON-ready values."""
+
+    def to_json(self) -> str:
+        """Return one line of JSON."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +199,8 @@ class Backbone(nn.Module, ABC):
     ----------
     family : str
         Name of the kind of model, such as ``"cut3r"``.
-    config : object
-        Sizes; has ``to_dict`` and ``to_json``.
+    config : Config
+        Sizes, under the official field names.
     update : str
         Name of the write rule (:data:`~mut3r_analysis.backbones.write_rules.WRITE_RULES`).
     origin : Origin
@@ -357,6 +383,31 @@ class Backbone(nn.Module, ABC):
         with torch.device("meta"):
             return type(self)(self.config, update=self.update).requires_grad_(False)
 
+    @abstractmethod
+    def learned_tokens(self) -> list[Tensor]:
+        """Return parameters that are tokens, which layers do not initialise."""
+
+    def start_weights(self, choices: Any) -> None:
+        """Set the weights that a training from scratch begins with; by default torch's own.
+
+        Parameters
+        ----------
+        choices : Initialisation
+            Of a recipe.
+        """
+
+    def coarse(self, side: int) -> Self:
+        """Return the model for the first `side` rows and columns of its state's lattice.
+
+        Raises
+        ------
+        InvalidArgument
+            For a model whose state has no lattice.
+        """
+        raise InvalidArgument(
+            f"the state of {self.family} has no lattice, of which a part could take part"
+        )
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
@@ -398,7 +449,7 @@ class Backbone(nn.Module, ABC):
             if state is None:
                 state = self.begin(len(encoded.features))
             decoded = self.decode(self.enter(encoded, state, probe=probe), gate=gate, probe=probe)
-            asked = self.outputs if outputs is None else (*outputs, *self.commit_needs)
+            asked = {*check_outputs(outputs, self.outputs), *self.commit_needs}
             prediction = self.predict(decoded, asked, gate=gate, probe=probe)
             committed, rate = self.commit(
                 frame, encoded, decoded, state, prediction=prediction, probe=probe

@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.attention.catalogue import STATISTICS
-from mut3r_analysis.attention.sites import CAPTURED_KINDS, DECODER_KINDS
+from mut3r_analysis.attention.sites import SITE_KINDS
+from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add what `run` and `plan` have in common."""
+    kinds = [kind.name for kind in SITE_KINDS.values() if kind.captured]
     parser.add_argument(
         "sequence", help="folder of images, video file, or a name such as scenes/orbit-03"
     )
@@ -54,9 +55,9 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     capture.add_argument(
         "--sites",
         nargs="+",
-        default=list(DECODER_KINDS),
+        default=["decoder"],
         metavar="KIND",
-        help=f"site kinds among: {' '.join(CAPTURED_KINDS)} (default: the decoder's four)",
+        help=f"decoder (default), all, or kinds among: {' '.join(kinds)}",
     )
     capture.add_argument(
         "--layers", metavar="A:B", help="half-open range of layers, for example 0:6 (default: all)"

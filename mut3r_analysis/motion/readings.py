@@ -1,15 +1,20 @@
 """Readings: the ways in which attention, or a mask, becomes one number per patch."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mut3r_analysis.attention.sites import PATCH_STREAMS, SITE_KINDS
 from mut3r_analysis.attention.statistics import STATISTICS, Statistic, compute
-from mut3r_analysis.attention.tokens import TokenAxis
 from mut3r_analysis.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mut3r_analysis.attention.tokens import TokenAxis
 
 _COLLISION = Statistic(
     "collision", "query", "sum of the squared attention weights", "1",

@@ -56,6 +56,8 @@ class Batch:
     policy : PassPolicy, optional
         Chooses the gates of each frame in the place of those of the configurations, which it
         starts from; the cue then needs the source ``two_pass``.
+    trace : bool
+        Whether to keep the patch tokens after each layer of the pass that is read.
     gradients : bool
         Whether what is computed can be differentiated.
 
@@ -75,6 +77,7 @@ class Batch:
         probe: Observer | None = None,
         intervene: Observer | None = None,
         policy: PassPolicy | None = None,
+        trace: bool = False,
         gradients: bool = False,
     ) -> None:
         self.backbone = backbone
@@ -82,7 +85,7 @@ class Batch:
         self.capture = capture
         self._outputs = tuple(outputs)
         self._probe, self.intervene = probe, intervene
-        self._policy, self._gradients = policy, gradients
+        self._policy, self._trace, self._gradients = policy, trace, gradients
         first = self.configurations[0]
         if any(item.shape != first.shape for item in self.configurations):
             raise InvalidArgument("the configurations of a batch must share their passes")
@@ -106,6 +109,8 @@ class Batch:
         self._captured_parts = {SITE_KINDS[kind].part for kind in kinds}
         self._keeps_probe = any(commit.keeps_probe for commit in self._commits)
         self._reads_probe = [commit.read == "probe" for commit in self._commits]
+        self._reads_any_probe = any(self._reads_probe)
+        self._writes_probe = any(commit.written_share < 1 for commit in self._commits)
 
     @property
     def size(self) -> int:
@@ -159,7 +164,8 @@ class Batch:
             if self._cues is not None and not passes.motions:
                 passes.motions, passes.history = self._score(passes.pending, carried, frame)
             motion = self._cues.joined(passes.motions) if self._cues else None
-            new, rate, at_commit = carried, torch.empty(0), {}
+            new, rate = carried, torch.empty(0)
+            at_commit: Records = {}
             if write:
                 new, rate, at_commit = self._commit(
                     frame, carried, passes, prediction, motion, active
@@ -169,7 +175,7 @@ class Batch:
             before=carried.state,
             carried=new,
             rate=rate,
-            decoded=passes.gated.decoded,
+            read=passes.gated,
             prediction=prediction,
             gated=active,
             motion=motion,
@@ -210,13 +216,15 @@ class Batch:
     ) -> Pass:
         """Run one pass; one that is read is recorded, and shown to the caller's probe."""
         recorder = self.recorder(frame.given, frame.axes, "decoder") if read else None
+        layers: list[Tensor] | None = [] if read and self._trace else None
         decoded = self.backbone.decode(
             entered,
             gate=self.seen(gate, recorder) if read else observed(gate, self.intervene),
             probe=together(recorder, probe),
             signals=self._rules.signals if rates and self._rules else (),
+            layers=layers,
         )
-        return Pass(decoded, gate, recorder.take() if recorder else {})
+        return Pass(decoded, entered, gate, recorder.take() if recorder else {}, layers or [])
 
     def _passes(
         self,
@@ -236,7 +244,7 @@ class Batch:
             single = decode(probe=pending, read=True, rates=True)
             return Passes(single, single, pending)
         began = time.perf_counter()
-        found = Passes(Pass(None, None, {}), history=carried.cue)
+        found = Passes(Pass(None, entered), history=carried.cue)
         gate_of = partial(self._plan(active).of_frame, axes=frame.axes, record_mass=self._mass)
         score: Tensor | Score
         if cues.source.live:
@@ -251,18 +259,13 @@ class Batch:
         else:
             score = self._probe_passes(frame, carried, found, watch, decode, gate_of)
         if found.probed is None and self._keeps_probe:
-            found.probed = decode(**self._kept())
+            found.probed = decode(read=self._reads_any_probe, rates=self._writes_probe)
         found.seconds_before = time.perf_counter() - began
         if self._policy is not None:
             return self._tried(frame, carried, found, cues.joined(found.motions), self._policy)
         reads = not all(self._reads_probe)
         found.gated = decode(gate=gate_of(score), probe=found.pending, read=reads, rates=True)
         return found
-
-    def _kept(self) -> dict[str, bool]:
-        """Say what is taken of a probe pass whose outputs are used."""
-        rates = any(commit.written_share < 1 for commit in self._commits)
-        return {"read": any(self._reads_probe), "rates": rates}
 
     def _probe_passes(
         self,
@@ -280,7 +283,12 @@ class Batch:
             kept = index == 0 and self._keeps_probe
             probe = watch(stop=not kept)
             with suppress(CueMeasured):
-                done = decode(gate=gate, probe=probe, **(self._kept() if kept else {}))
+                done = decode(
+                    gate=gate,
+                    probe=probe,
+                    read=kept and self._reads_any_probe,
+                    rates=kept and self._writes_probe,
+                )
                 found.probed = done if kept else found.probed
             found.motions, found.history = self._score(probe, carried, frame)
             gate = gate_of(self._cues.joined(found.motions))
@@ -306,7 +314,7 @@ class Batch:
         tried = self._decode(frame, entered, gate=gate, read=True, rates=True)
         prediction = self._run_heads(tried.decoded, self._outputs)
         chosen = policy.choose(frame, prediction, samples)
-        found.gated = Pass(rows(tried.decoded, chosen), None, tried.attention)
+        found.gated = Pass(rows(tried.decoded, chosen), found.gated.entered)
         found.prediction = rows(prediction, chosen)
         return found
 
@@ -464,7 +472,7 @@ class Batch:
             return []
         gated = passes.gated.attention
         probed = gated if passes.probed is None else passes.probed.attention
-        found = []
+        found: list[Records] = []
         for sample, reads_probe in enumerate(self._reads_probe):
             records = {**frame.attention, **(probed if reads_probe else gated), **elsewhere}
             found.append(

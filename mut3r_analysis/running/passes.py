@@ -1,7 +1,7 @@
 """What goes into a frame, what passes over it give, and what comes out of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -85,6 +85,28 @@ class EncodedFrame:
     attention: Records
 
 
+@dataclass(eq=False)
+class Pass:
+    """One pass through the decoder.
+
+    Attributes
+    ----------
+    decoded, entered
+        Of the backbone.
+    gate : FrameGate, optional
+    attention : dict
+        What was recorded.
+    layers : list of Tensor
+        Patch tokens ``(batch, patch, channel)`` after each layer, where they are kept.
+    """
+
+    decoded: Any
+    entered: Any
+    gate: FrameGate | None = None
+    attention: Records = field(default_factory=dict)
+    layers: list[Tensor] = field(default_factory=list)
+
+
 @dataclass(frozen=True, eq=False)
 class FrameResult:
     """What one frame gave, for all configurations of a batch.
@@ -97,8 +119,8 @@ class FrameResult:
         To go on with.
     rate : Tensor
         ``(batch, state_token)`` share of each state token that was replaced.
-    decoded
-        What was read, where one pass was read whole.
+    read : Pass
+        The last pass, which is the one that is read unless the commit says otherwise.
     prediction : Prediction
     gated : tuple of bool
         Whether gates acted: not in a warm-up, nor before a lagging cue has seen a frame.
@@ -118,7 +140,7 @@ class FrameResult:
     before: Any
     carried: BatchState
     rate: Tensor
-    decoded: Any
+    read: Pass
     prediction: Prediction
     gated: tuple[bool, ...]
     motion: Tensor | None
@@ -142,15 +164,6 @@ class PassPolicy(Protocol):
 
         `samples` says of each row of `found` which configuration it was tried for.
         """
-
-
-@dataclass(eq=False)
-class Pass:
-    """One pass through the decoder and what watched it."""
-
-    decoded: Any
-    gate: FrameGate | None
-    attention: Records
 
 
 @dataclass(eq=False)

@@ -28,7 +28,7 @@ class Variable:
 
     ``values`` are given for coordinates, which are written once; a variable without them has
     ``frame`` as its first dimension and is filled frame by frame. ``labels`` name the values of an
-    integer coordinate. ``grows`` is the dimension along which only a part is filled, if any.
+    integer coordinate. ``grows`` are the dimensions along which only a part is filled.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Variable:
     source: str
     values: np.ndarray | None = None
     labels: tuple[str, ...] | None = None
-    grows: str | None = None
+    grows: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -65,7 +65,7 @@ class Group:
         """Add a variable that has one value (or array of ``sizes``) per frame."""
         dims = ("frame", *sizes)
         shape = (len(self.frames), *sizes.values())
-        growing = next((dim for dim in dims if dim in self.grows), None)
+        growing = tuple(dim for dim in dims if dim in self.grows)
         self.variables[name] = Variable(
             name, dims, shape, np.dtype(dtype), long_name, units, source, grows=growing
         )

@@ -24,6 +24,8 @@ BLOCK_BYTES = 32 * 2**20
 
 MOST_FRAMES = 32
 _WHOLE_BLOCK_CHUNK = 32 * 2**10
+_GROWING_CHUNK = 256
+"""Tokens of a growing memory in one chunk."""
 _MAP_BYTES = 16 * 2**20
 _FILE_BYTES = 2**20
 _FLAT: Any = {"name": "default", "separator": "."}
@@ -59,6 +61,8 @@ def chunking(
     """
     if variable.values is not None:
         return variable.shape, None
+    if variable.grows:
+        return _growing_chunks(variable), None
     size = frame_bytes(variable)
     if _is_large_map(variable):
         heads, *rest = variable.shape[2:]
@@ -73,7 +77,19 @@ def chunking(
     return (1, *shape), (block, *shape)
 
 
+def _growing_chunks(variable: Variable) -> tuple[int, ...]:
+    """Chunks of a variable of which only a part is filled; those that stay empty cost nothing."""
+    shape = list(variable.shape)
+    shape[0] = 1
+    for axis, dim in enumerate(variable.dims):
+        if dim in variable.grows:
+            shape[axis] = min(_GROWING_CHUNK, shape[axis])
+    return tuple(shape)
+
+
 def _is_large_map(variable: Variable) -> bool:
+    if variable.grows:
+        return False
     return frame_bytes(variable) > _MAP_BYTES and variable.dims[1:3] == ("layer", "head")
 
 
@@ -173,7 +189,7 @@ def _create_group(
             compressors=None,
             # Files of maps lie side by side: a folder per index would cost as much as a file.
             chunk_key_encoding=_FLAT if _is_large_map(variable) else None,
-            fill_value=np.nan if variable.dtype.kind == "f" else None,
+            fill_value=_fill_value(variable),
             # An array of zeros is data too: what is written is what was planned.
             config={"write_empty_chunks": True},
         )
@@ -182,6 +198,12 @@ def _create_group(
     extra = [v.name for v in variables.values() if v.values is not None and v.name not in v.dims]
     if extra:
         group.attrs["coordinates"] = " ".join(extra)
+
+
+def _fill_value(variable: Variable) -> float | int | None:
+    if variable.dtype.kind == "f":
+        return np.nan
+    return -1 if variable.grows else None
 
 
 class BlockWriter:
@@ -209,17 +231,42 @@ class BlockWriter:
             for name, variable in group.variables.items()
             if variable.values is None and _is_large_map(variable)
         }
+        self._expected = {
+            path: {item.name for item in group.variables.values() if item.values is None}
+            for path, group in schema.items()
+        }
+        self._growing = {
+            (path, name)
+            for path, group in schema.items()
+            for name, variable in group.variables.items()
+            if variable.grows
+        }
         self._rows: dict[tuple[str, str], list[np.ndarray]] = {}
         self._first: dict[str, int] = {}
         self._buffered = 0
         self.complete = 0
 
     def add(self, position: int, found: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-        """Add what is known of the frame at a position: group -> name -> array."""
-        for path, values in found.items():
+        """Add what is known of the frame at a position: group -> name -> array.
+
+        Raises
+        ------
+        StoreError
+            When a variable that the store promises was not filled, such as the statistics of a
+            site that the model never passed.
+        """
+        for path, expected in self._expected.items():
             row = self._row[path].get(position)
             if row is None:
                 continue
+            values = found.get(path, {})
+            if set(values) != expected:
+                missing = sorted(expected - set(values)) or sorted(set(values) - expected)
+                raise StoreError(
+                    f"{path} of frame {position} does not hold what the run declared: "
+                    f"{', '.join(missing)}. A captured site must be passed in every frame, once "
+                    "per layer, with the heads that the backbone says it has"
+                )
             self._first.setdefault(path, row)
             for name, value in values.items():
                 self._rows.setdefault((path, name), []).append(value)
@@ -243,6 +290,10 @@ class BlockWriter:
                 if (path, name) in self._maps and isinstance(array.store, LocalStore):
                     for index, row in enumerate(rows, start=first):
                         _write_map(array, index, row)
+                elif (path, name) in self._growing:
+                    for index, row in enumerate(rows, start=first):
+                        part = tuple(slice(0, size) for size in row.shape)
+                        array[(index, *part)] = row  # type: ignore[index]
                 else:
                     array[first : first + len(rows)] = np.stack(rows)
             done = self.complete + self._buffered

@@ -143,7 +143,7 @@ def declare(
     videos = sequence_sources(sequences, frames)
     cells, units = [], []
     for model in models.values():
-        names = check_outputs(outputs, model.open().config.rgb_head)
+        names = check_outputs(outputs, model.open().outputs)
         _check(model, videos, axes.configurations, names)
         by_sequence = []
         for video in videos:

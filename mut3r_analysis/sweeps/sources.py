@@ -11,9 +11,9 @@ from typing import Any
 import torch
 import xarray as xr
 
-from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.scenes import scene_names
 from mut3r_analysis.sequences import open_sequence

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from mut3r_analysis.backbones.cut3r import CUT3R, Frame
 from mut3r_analysis.backbones.loading import load_backbone
+from mut3r_analysis.backbones.protocol import Backbone, Frame
 from mut3r_analysis.training.card_words import TARGETS_SET, card_text
 from mut3r_analysis.training.cue_trial import TARGET, cue_test
 from mut3r_analysis.training.curves import read_table
@@ -124,7 +124,7 @@ def write_card(card: dict[str, Any], folder: str | Path) -> tuple[Path, Path]:
     return data, text
 
 
-def _cost(model: CUT3R, checkpoint: str | Path, size: tuple[int, int]) -> dict[str, float]:
+def _cost(model: Backbone, checkpoint: str | Path, size: tuple[int, int]) -> dict[str, float]:
     """Seconds to load, and frames per second one by one with the threads torch has now."""
     started = time.perf_counter()
     load_backbone(checkpoint, device="cpu")

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.clips import Clips
@@ -102,8 +102,8 @@ class Halves:
 
 
 def cue_test(
-    model: CUT3R,
-    control: CUT3R,
+    model: Backbone,
+    control: Backbone,
     *,
     distributions: tuple[SceneDistribution, ...] = (SceneDistribution(),),
     size: tuple[int, int] = (64, 48),
@@ -114,7 +114,7 @@ def cue_test(
 
     Parameters
     ----------
-    model, control : CUT3R
+    model, control : Backbone
         The trained model, and the same before training.
     distributions : tuple of SceneDistribution
         What the clips show; clips take turns. Every clip gets at least one moving object.
@@ -137,14 +137,14 @@ def cue_test(
         When the model has too few decoder layers for the declared cells.
     """
     deepest = max(cell.layer for cell, _ in (*DECLARED, *DECLARED_LATER))
-    if model.config.dec_depth <= deepest:
+    if model.decoder_layers <= deepest:
         raise InvalidArgument(
             f"the cue test reads decoder layers 0 to {deepest}; this model has only "
-            f"{model.config.dec_depth} layers"
+            f"{model.decoder_layers} layers"
         )
     moving = tuple(replace(each, movers=(1, max(1, each.movers[1]))) for each in distributions)
     scenes, frozen = scenes_with_twins(moving, size, clips, frames)
-    truth = patch_truth(scenes, model.config.patch_size)
+    truth = patch_truth(scenes, model.patch_size)
     halves = Halves(truth, truth.moving.shape[1])
     found: dict[str, Any] = {
         "setting": {
@@ -212,13 +212,13 @@ def _tables(seen: Observation, twin: Observation, halves: Halves) -> dict[str, A
 
 
 def _rows(
-    model: CUT3R, clips_and_twins: tuple[Clips, Clips], cells: tuple[tuple[Cell, int], ...]
+    model: Backbone, clips_and_twins: tuple[Clips, Clips], cells: tuple[tuple[Cell, int], ...]
 ) -> list[dict[str, Any]]:
     """Measure cells with their signs on clips and twins that had no part in their choice."""
     scenes, frozen = clips_and_twins
     kinds = sorted({cell.kind for cell, _ in cells})
     seen, twin = (observe(model, each.image, kinds) for each in (scenes, frozen))
-    truth = patch_truth(scenes, model.config.patch_size)
+    truth = patch_truth(scenes, model.patch_size)
     halves = Halves(truth, truth.moving.shape[1])
     rows = []
     for cell, sign in cells:

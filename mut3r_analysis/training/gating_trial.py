@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mut3r_analysis.backbones.cut3r import CUT3R
-from mut3r_analysis.motion import Gate, GatePlan
-from mut3r_analysis.motion.gated_seam import GatedSeam
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.patches import patch_mean
 from mut3r_analysis.training.separation import mean_interval, sequence_draws
-from mut3r_analysis.training.validation import GatesOf, held_out_clips, score_clips
+from mut3r_analysis.training.validation import held_out_clips, score_clips
 
 METRICS = ("rpe_rotation", "rpe_translation", "depth", "points_self", "points_world")
 GATES = {
@@ -28,7 +28,7 @@ RESAMPLES = 1000
 
 
 def gating_test(
-    model: CUT3R,
+    model: Backbone,
     *,
     distribution: SceneDistribution | None = None,
     size: tuple[int, int] = (64, 48),
@@ -39,7 +39,7 @@ def gating_test(
 
     Parameters
     ----------
-    model : CUT3R
+    model : Backbone
     distribution : SceneDistribution, optional
         What the clips show; every clip gets at least one moving object.
     size : (int, int)
@@ -55,20 +55,16 @@ def gating_test(
     distribution = distribution or SceneDistribution()
     distribution = replace(distribution, movers=(1, max(1, distribution.movers[1])))
     scenes = held_out_clips(distribution, size, clips, frames, seed=SEED)
-    patch = model.config.patch_size
+    patch = model.patch_size
     rows, columns = size[1] // patch, size[0] // patch
     motion = patch_mean(scenes.moving.flatten(0, 1).float(), patch)
     # the very share of moving pixels, short of 1 so that a row of keys never empties
     motion = motion.clamp_max(0.999).unflatten(0, (clips, frames)).unflatten(2, (rows, columns))
 
-    def gates_of(gate: Gate, shift: int) -> GatesOf:
-        plan = GatePlan(gate, model.site_sizes())
-        shifted = motion.roll(shift, dims=0)
-
-        def gates(part: slice) -> list[GatedSeam]:
-            return [plan.seam(frame) for frame in shifted[part].unbind(1)]
-
-        return gates
+    def gated(gate: Gate, shift: int) -> dict[str, np.ndarray]:
+        masked = Configuration(cue=Cue.oracle("moving"), gate=gate)
+        masks = {"moving": motion.roll(shift, dims=0)}
+        return score_clips(model, scenes, configuration=masked, masks=masks).errors
 
     plain = score_clips(model, scenes).errors
     draws = sequence_draws(clips, RESAMPLES, seed=1)
@@ -84,9 +80,8 @@ def gating_test(
         "gates": {},
     }
     for label, gate in GATES.items():
-        oracle = score_clips(model, scenes, gates=gates_of(gate, 0)).errors
-        shuffled = score_clips(model, scenes, gates=gates_of(gate, 1)).errors
-        found["gates"][f"{label}, {gate.describe_layers(model.config.dec_depth)}"] = {
+        oracle, shuffled = gated(gate, 0), gated(gate, 1)
+        found["gates"][f"{label}, {gate.describe_layers(model.decoder_layers)}"] = {
             name: {
                 which: _percent(first[name] - second[name], plain[name], draws)
                 for which, first, second in (

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from mut3r_analysis.backbones.checkpoint import write_checkpoint
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.training.clips import Clips, clips_from
 from mut3r_analysis.training.curves import plot_training
@@ -44,7 +44,7 @@ class Training:
     Attributes
     ----------
     recipe : Recipe
-    model, average : CUT3R
+    model, average : Backbone
         Current weights and their running average.
     helpers : Helpers
         Heads of the auxiliary tasks.
@@ -56,8 +56,8 @@ class Training:
     """
 
     recipe: Recipe
-    model: CUT3R
-    average: CUT3R
+    model: Backbone
+    average: Backbone
     helpers: Helpers
     optimisers: Optimisers
     step: int = 0

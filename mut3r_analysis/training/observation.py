@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.attention.catalogue import STATISTICS
-from mut3r_analysis.attention.recorder import Recorder
 from mut3r_analysis.attention.sites import SITE_KINDS
-from mut3r_analysis.backbones.cut3r import CUT3R, Frame
+from mut3r_analysis.attention.statistics import STATISTICS
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.running.batch import Batch
+from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.loop import stream
+from mut3r_analysis.running.passes import FrameInput
 
 KINDS = ("encoder_self", "image_self", "image_to_state", "state_to_image")
 """Site kinds with image tokens on one side; the encoder sees no history and serves as a control."""
@@ -50,7 +53,7 @@ class Observation:
 
 @torch.no_grad()
 def observe(
-    model: CUT3R, images: Tensor, kinds: Collection[str] = KINDS, batch: int = 64
+    model: Backbone, images: Tensor, kinds: Collection[str] = KINDS, batch: int = 64
 ) -> Observation:
     """Run a model over clips ``(clip, frame, rgb, y, x)`` and look at the last frame."""
     parts = [
@@ -67,32 +70,27 @@ def observe(
 
 
 def _observed(
-    model: CUT3R, images: Tensor, kinds: Collection[str]
+    model: Backbone, images: Tensor, kinds: Collection[str]
 ) -> tuple[dict[Cell, np.ndarray], np.ndarray]:
-    state = None
-    for frame in images[:, :-1].unbind(1):
-        state = model.step(Frame(frame), state, outputs=("pose",)).state
-    recorder = Recorder(Capture(statistics="all", sites=tuple(kinds)))
-    tokens: list[Tensor] = []
-    hooks = [
-        block.register_forward_hook(lambda _module, _inputs, out: tokens.append(out[:, 1:]))
-        for block in model.dec_blocks
+    last = images.shape[1] - 1
+    capture = Capture(statistics="all", sites=tuple(kinds))
+    batch = Batch(model, [Configuration()] * len(images), capture=capture, trace=True)
+    inputs = [
+        FrameInput(time, frames, {}, record=time == last)
+        for time, frames in enumerate(images.unbind(1))
     ]
-    try:
-        model.step(Frame(images[:, -1]), state, probe=recorder, outputs=("pose",))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    *_, (result,) = stream([batch], inputs, write_last=False)
+    axes = model.axes(model.patch_grid(*images.shape[-2:]))
     found = {}
-    for kind, statistics in recorder.take().items():
-        for name, values in statistics.items():
+    for kind, statistics in result.attention[0].items():
+        for name in statistics:
             side = STATISTICS[name].side
-            stream = SITE_KINDS[kind].queries if side == "query" else SITE_KINDS[kind].keys
-            if stream not in ("image", "patches"):
+            axis = axes[SITE_KINDS[kind].queries if side == "query" else SITE_KINDS[kind].keys]
+            if not axis.holds_patches:
                 continue
-            patches = values[..., 1:] if stream == "image" else values
-            for layer, heads in enumerate(patches.unbind(1)):
-                found[Cell(kind, name, layer, -1)] = heads.mean(dim=1).cpu().numpy()
+            values = torch.stack([records[kind][name] for records in result.attention])
+            for layer, heads in enumerate(values[..., axis.patches].unbind(1)):
+                found[Cell(kind, name, layer, -1)] = heads.mean(dim=1).numpy()
                 for head, each in enumerate(heads.unbind(1)):
-                    found[Cell(kind, name, layer, head)] = each.cpu().numpy()
-    return found, torch.stack(tokens).cpu().numpy()
+                    found[Cell(kind, name, layer, head)] = each.numpy()
+    return found, torch.stack(result.read.layers).cpu().numpy()

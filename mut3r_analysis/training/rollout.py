@@ -1,16 +1,20 @@
 """A model over whole clips at once, with gradients: what a training step and a validation share."""
 
-import copy
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mut3r_analysis.attention.seam import Gate
-from mut3r_analysis.backbones.cut3r import CUT3R, Decoded, Encoded, Frame
+from mut3r_analysis.backbones.batching import each_tensor
 from mut3r_analysis.backbones.heads import Prediction
-from mut3r_analysis.backbones.rotation import state_positions
+from mut3r_analysis.backbones.protocol import Backbone, Encoded, Frame
+from mut3r_analysis.running.batch import Batch
+from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.loop import stream
+from mut3r_analysis.running.passes import FrameInput
+
+PLAIN = Configuration()
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,10 @@ class Rollout:
         ``(clip, frame, state_token, channel)``: the state that each frame reads.
     middle, final : Tensor
         ``(clip, frame, patch, channel)``: the patches after half of the layers and at the end.
+    motion : Tensor, optional
+        ``(clip, frame, patch_row, patch_col)`` score of the cue.
+    readings : Tensor, optional
+        ``(clip, frame, layer, patch_row, patch_col)`` what the cue read.
     """
 
     prediction: Prediction
@@ -34,65 +42,69 @@ class Rollout:
     states: Tensor
     middle: Tensor
     final: Tensor
+    motion: Tensor | None
+    readings: Tensor | None
 
 
 def roll_out(
-    model: CUT3R,
+    model: Backbone,
     images: Tensor,
     outputs: Collection[str] | None = None,
     *,
     lattice: int | None = None,
-    gates: Sequence[Gate] | None = None,
+    configuration: Configuration = PLAIN,
+    masks: Mapping[str, Tensor] | None = None,
 ) -> Rollout:
     """Run a model over clips ``(clip, frame, rgb, y, x)`` in [-1, 1].
 
-    The numbers are those of :meth:`CUT3R.step` frame by frame. What does not recur (encoder and
-    heads) is computed for all frames in one batch, and the last frame is not written. With
-    `lattice`, only that many first rows and columns of the state take part; `gates`, one per frame,
-    act in the decoder.
+    The numbers are those of :func:`~mut3r_analysis.run`. What does not recur (encoder and heads) is
+    computed for all frames in one batch, and the last frame is not written.
+
+    Parameters
+    ----------
+    model : Backbone
+    images : Tensor
+    outputs : collection of str, optional
+    lattice : int, optional
+        Only so many first rows and columns of the state take part.
+    configuration : Configuration
+        The same for all clips. Its cue must not read the encoder.
+    masks : mapping of str to Tensor, optional
+        ``(clip, frame, y, x)`` that a mask cue reads.
     """
     clips, frames = images.shape[:2]
     if lattice is not None:
-        model = with_lattice(model, lattice)
+        model = model.coarse(lattice)
     every = model.encode(Frame(images.flatten(0, 1)))
     features = every.features.unflatten(0, (clips, frames))
-    state = model.initial_state(clips)
-    decoded: list[Decoded] = []
-    states = []
-    for time in range(frames):
-        frame, encoded = Frame(images[:, time]), Encoded(features[:, time], every.grid)
-        entered = model.enter(encoded, state, model.recall(encoded, state))
-        states.append(state.tokens)
-        gate = gates[time] if gates is not None else None
-        decoded.append(model.decode(entered, gate=gate))
-        if time + 1 < frames:
-            state, _ = model.write(frame, encoded, decoded[-1], state)
-
-    def stacked(parts: list[Tensor]) -> Tensor:
-        return torch.stack(parts, dim=1).flatten(0, 1)
-
-    together = Decoded(
-        levels=[stacked([each.levels[index] for each in decoded]) for index in range(4)],
-        pose_token=stacked([each.pose_token for each in decoded]),
-        pose_query=decoded[0].pose_query,
-        proposal=decoded[-1].proposal,
-        mean_logit=None,
+    batch = Batch(model, [configuration] * clips, gradients=torch.is_grad_enabled())
+    inputs = [
+        FrameInput(
+            time,
+            images[:, time],
+            {name: mask[:, time] for name, mask in (masks or {}).items()},
+            Encoded(features[:, time], every.grid),
+        )
+        for time in range(frames)
+    ]
+    results = [result for (result,) in stream([batch], inputs, write_last=False)]
+    decoded = each_tensor(
+        lambda *parts: torch.stack(parts, dim=1).flatten(0, 1),
+        *(result.read.decoded for result in results),
     )
+    readings = [_stacked(result.readings) for result in results]
+    scores = [result.motion for result in results if result.motion is not None]
     return Rollout(
-        prediction=model.predict(together, every.grid, outputs),
-        descriptors=model.decoder_embed(features),
-        states=torch.stack(states, dim=1),
-        middle=together.levels[1].unflatten(0, (clips, frames)),
-        final=together.levels[3].unflatten(0, (clips, frames)),
+        prediction=model.predict(decoded, outputs),
+        descriptors=torch.stack([result.read.entered.patches for result in results], dim=1),
+        states=torch.stack([result.before.tokens for result in results], dim=1),
+        middle=decoded.levels[1].unflatten(0, (clips, frames)),
+        final=decoded.levels[-1].unflatten(0, (clips, frames)),
+        motion=torch.stack(scores, dim=1) if scores else None,
+        readings=_stacked(readings, dim=1),
     )
 
 
-def with_lattice(model: CUT3R, side: int) -> CUT3R:
-    """Return the model for the first `side` rows and columns of its state; weights are shared."""
-    places = state_positions(model.config.state_size, model.device)
-    small = copy.copy(model)
-    small.config = replace(model.config, state_size=side**2)
-    registers = nn.Module()
-    registers.weight = model.register_tokens.weight[(places < side).all(dim=1)]
-    small._modules = {**model._modules, "register_tokens": registers}
-    return small
+def _stacked(parts: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.stack(known, dim=dim) if parts and len(known) == len(parts) else None

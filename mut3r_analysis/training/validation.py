@@ -5,24 +5,21 @@ constant speed (for the aligned trajectory error, which flatters any smooth path
 constant per frame, and, in the model card, the model before training.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from mut3r_analysis.attention.seam import Gate
-from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.scenes import HELD_OUT_SEEDS, SceneDistribution, random_batch
 from mut3r_analysis.training.clips import Clips, clips_of
 from mut3r_analysis.training.objective import pose_vectors, relative_motion, world_points
-from mut3r_analysis.training.rollout import roll_out
+from mut3r_analysis.training.rollout import PLAIN, roll_out
 
 AXES = ("pitch", "yaw", "roll", "x", "y", "z")
 """Relative rotation about the camera's x, y and z, and its translation along them."""
-
-
-GatesOf = Callable[[slice], Sequence[Gate]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,25 +75,24 @@ def held_out_clips(
 
 @torch.no_grad()
 def score_clips(
-    model: CUT3R,
+    model: Backbone,
     clips: Clips,
     *,
     batch: int = 64,
     lattice: int | None = None,
-    gates: GatesOf | None = None,
+    configuration: Configuration = PLAIN,
+    masks: Mapping[str, torch.Tensor] | None = None,
 ) -> ClipScores:
     """Score a model on clips.
 
     Parameters
     ----------
-    model : CUT3R
+    model : Backbone
     clips : Clips
     batch : int
         Clips at a time.
-    lattice : int, optional
+    lattice, configuration, masks
         As for :func:`~mut3r_analysis.training.rollout.roll_out`.
-    gates : callable, optional
-        From a slice of the clips to one gate per frame.
     """
     outputs = ("pose", "points_self", "points_world")
     parts = []
@@ -107,7 +103,8 @@ def score_clips(
             clips.image[part],
             outputs,
             lattice=lattice,
-            gates=gates(part) if gates else None,
+            configuration=configuration,
+            masks={name: mask[part] for name, mask in (masks or {}).items()},
         ).prediction
         fields = (prediction.pose, prediction.points_self, prediction.points_world)
         parts.append([each for each in fields if each is not None])

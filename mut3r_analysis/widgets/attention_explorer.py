@@ -8,8 +8,8 @@ import numpy as np
 import traitlets
 import xarray as xr
 
-from mut3r_analysis.attention.catalogue import STATISTICS
 from mut3r_analysis.attention.sites import SITE_KINDS
+from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.seen import true_motion
 from mut3r_analysis.widgets.attention_held import (

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mut3r_analysis.attention.catalogue import STATISTICS
+from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.reading import sentence
 from mut3r_analysis.figures.styling import INK, QUIET, STATISTIC_COLORS, style

@@ -5,8 +5,8 @@ from typing import Any
 
 import xarray as xr
 
-from mut3r_analysis.attention.catalogue import STATISTICS
 from mut3r_analysis.attention.sites import SITE_KINDS
+from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.reading import source_line
 from mut3r_analysis.figures.seen import true_motion

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mut3r_analysis.attention.catalogue import STATISTICS
 from mut3r_analysis.attention.sites import SITE_KINDS
+from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.errors import InvalidArgument
 
 QUANTITIES = {"weights": "attention weight", "logits": "scaled logit (nat)"}

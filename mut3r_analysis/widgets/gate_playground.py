@@ -81,9 +81,9 @@ class GatePlayground(Explorer):
             )
         self._backbone, self._sequence = backbone, sequence
         self._done: OrderedDict[str, tuple[xr.DataTree, dict[str, float]]] = OrderedDict()
-        self._depth = backbone.config.dec_depth
+        self._depth = backbone.decoder_layers
         height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
-        patch = backbone.config.patch_size
+        patch = backbone.patch_size
         name = sequence.attrs.get("name")
         held: dict[str, Any] = {
             "frames": [int(frame) for frame in sequence["frame"].values],

@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mut3r_analysis.attention import DECODER_KINDS, STATISTICS, Capture
-from mut3r_analysis.attention.sites import CAPTURED_KINDS, Site
+from mut3r_analysis.attention import DECODER_KINDS, SITE_KINDS, STATISTICS, Capture, SiteSize
+from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.errors import InvalidArgument
+
+CAPTURED_KINDS = tuple(kind.name for kind in SITE_KINDS.values() if kind.captured)
+SITES = dict.fromkeys((*DECODER_KINDS, "encoder_self", "head_self"), SiteSize(2, 2, 8))
 
 captures = st.builds(
     Capture,
@@ -34,7 +37,7 @@ def test_round_trip_through_json(capture):
 def test_defaults_are_all_statistics_of_the_decoder():
     capture = Capture()
     assert capture.statistics == tuple(STATISTICS)
-    assert capture.sites == DECODER_KINDS
+    assert capture.kinds(SITES) == DECODER_KINDS
     assert capture == Capture(statistics="all")
 
 
@@ -48,7 +51,8 @@ def test_order_and_form_of_arguments_do_not_matter():
 
 def test_all_none_and_numpy_values_are_understood():
     everything = Capture(sites="all", statistics=["all"], maps="all")
-    assert everything.sites == everything.maps == CAPTURED_KINDS
+    assert everything.kinds(SITES) == tuple(SITES)
+    assert all(everything.keeps_map(kind) for kind in SITES)
     assert everything.statistics == tuple(STATISTICS)
     assert Capture(statistics=None, maps=None) == Capture(statistics=(), maps=())
     made = Capture(state=np.True_, archive=np.True_, dtype=np.dtype("float16"), layers=np.arange(2))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mut3r_analysis.attention import STATISTICS, Capture, Recorder, attend, site_statistics
-from mut3r_analysis.attention.sites import CAPTURED_KINDS, Site
+from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.attention.statistics import tile_rows
 from mut3r_analysis.backbones import CUT3RConfig, Frame, load_backbone
 from mut3r_analysis.errors import InvalidArgument
@@ -180,12 +180,12 @@ def test_no_map_in_a_whole_captured_frame():
         head_type="linear",
     )
     backbone = load_backbone(config)
-    recorder = Recorder(Capture(sites=CAPTURED_KINDS))
+    recorder = Recorder(Capture(sites="all"), backbone.sites(), backbone.axes((8, 8)))
     # 65 image tokens, 64 patches and 30 state tokens; no layer has a width of 65 or 30.
     with LargestMap(set()) as watch, torch.no_grad():
         watch.exact = {(65, 65), (65, 30), (30, 65), (30, 30)}
         backbone.step(Frame(torch.rand(1, 3, 64, 64)), probe=recorder)
     assert not watch.seen
     found = recorder.take()
-    assert set(found) == set(CAPTURED_KINDS)
+    assert set(found) == set(backbone.sites())
     assert found["image_self"]["entropy"].shape == (1, 2, 2, 65)

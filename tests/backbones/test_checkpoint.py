@@ -31,9 +31,10 @@ from mut3r_analysis.backbones.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
-from mut3r_analysis.backbones.cut3r import CUT3R, Frame
 from mut3r_analysis.backbones.loading import load_backbone
+from mut3r_analysis.backbones.protocol import Frame
 from mut3r_analysis.backbones.unpickling import load_unexecuted
 from mut3r_analysis.errors import (
     AlreadyExists,

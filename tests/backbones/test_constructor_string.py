@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.constructor_string import constructor_arguments, parse_constructor
+from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.errors import CheckpointError
 
 DPT_512 = (

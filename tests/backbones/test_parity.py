@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from mut3r_analysis.attention import DECODER_KINDS, logits
+from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
-from mut3r_analysis.backbones.cut3r import CUT3R, Frame, State, Step
+from mut3r_analysis.backbones.cut3r.model import State
 from mut3r_analysis.backbones.geometry import (
     focal_length,
     pose_matrix,
@@ -17,6 +18,7 @@ from mut3r_analysis.backbones.geometry import (
     rigid_alignment,
 )
 from mut3r_analysis.backbones.parity import named_random_weights, parity
+from mut3r_analysis.backbones.protocol import Frame, Step
 
 OUTPUTS = {
     "pts3d_in_self_view": ("points_self", 5e-4),
@@ -31,7 +33,7 @@ EXACT = {"camera_pose", "rgb", "pose_raw"}
 
 
 def roll(model: CUT3R, images: np.ndarray, masks=None) -> tuple[list[Step], list[State]]:
-    state = model.initial_state()
+    state = model.begin()
     steps, states = [], [state]
     for t, image in enumerate(images):
         flags = {}
@@ -168,7 +170,7 @@ def test_ttt3r(golden):
     check_outputs(steps, expected)
     check_states(states, expected)
     check(torch.cat([step.rate for step in steps]), expected["gate"], 2e-5)
-    means = torch.cat([step.decoded.mean_logit[..., 0] for step in steps])
+    means = torch.cat([step.decoded.signals["mean_logit"] for step in steps])
     check(means, expected["gate_logit_mean"], 1e-4)
 
 
@@ -218,7 +220,7 @@ def test_intermediates(golden):
         module.register_forward_hook(
             lambda module, inputs, output, name=name: seen.__setitem__(name, output)
         )
-    state = model.initial_state()
+    state = model.begin()
     compared = set()
     for t, image in enumerate(golden.arrays("inputs")["img"][:2]):
         check(state.tokens, expected[f"f{t}_state_in"], 2e-5)
@@ -269,7 +271,7 @@ def test_attention_maps(golden, update):
     def probe(site, q, k):
         maps.setdefault(site.kind, []).append(logits(q, k)[0])
 
-    state, compared = model.initial_state(), 0
+    state, compared = model.begin(), 0
     for t, image in enumerate(golden.arrays("inputs")["img"][:3]):
         maps.clear()
         state = model.step(Frame(torch.from_numpy(image[None])), state, probe=probe).state

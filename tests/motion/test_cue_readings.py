@@ -5,11 +5,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layout import axes, sites
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mut3r_analysis.attention import Site
+from mut3r_analysis.attention.tokens import image_axis
 from mut3r_analysis.motion import READINGS, Cue, CueProbe
-from mut3r_analysis.motion.measures import patch_values
+from mut3r_analysis.motion.readings import patch_values
+
+
+def sides(tokens):
+    """A pose token, then patches: as many as there are tokens."""
+    axis = image_axis((1, tokens.shape[-2] - 1), ("pose",))
+    return axis, axis
 
 
 def dense(reading, q, k, *, pose, diagonal):
@@ -53,7 +61,7 @@ def test_every_reading_equals_its_dense_definition(reading, pose, diagonal, coun
     q = torch.randn(2, 3, count, 8, generator=make)
     k = torch.randn(2, 3, count, 8, generator=make) + 1.5
     options = {"pose": pose, "diagonal": diagonal}
-    found = patch_values(reading, q, k, pose_query=True, pose_key=True, **options)
+    found = patch_values(reading, q, k, *sides(q), **options)
     expected = dense(reading, q, k, **options)
     assert found.shape == (2, 3, count - 1)
     # The root of a variance near zero magnifies rounding without bound: compare the variance.
@@ -61,13 +69,13 @@ def test_every_reading_equals_its_dense_definition(reading, pose, diagonal, coun
     values, truth = found.double().numpy() ** power, expected**power
     scale = np.abs(truth).max() + 1e-2
     assert np.abs(values - truth).max() / scale < 1e-5
-    exact = patch_values(reading, q.double(), k.double(), pose_query=True, pose_key=True, **options)
+    exact = patch_values(reading, q.double(), k.double(), *sides(q), **options)
     np.testing.assert_allclose(exact.numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_received_attention_is_one_on_average():
     q, k = torch.randn(2, 1, 2, 30, 8)
-    values = patch_values("received", q, k, pose_query=True, pose_key=True, pose=False)
+    values = patch_values("received", q, k, *sides(q), pose=False)
     assert float(values.mean()) == pytest.approx(1)
 
 
@@ -91,7 +99,7 @@ class LargestOutput(TorchDispatchMode):
 def test_no_reading_makes_the_whole_map(reading):
     q, k = torch.randn(2, 1, 2, 401, 8)
     with LargestOutput() as seen:
-        patch_values(reading, q, k, pose_query=True, pose_key=True, diagonal=False)
+        patch_values(reading, q, k, *sides(q), diagonal=False)
     limit = 401 * 8 + 1 if READINGS[reading].closed_form else 401 * 402 // 2
     assert seen.numbers <= limit
 
@@ -106,7 +114,9 @@ def test_no_reading_makes_the_whole_map(reading):
     ],
 )
 def test_a_probe_reads_the_patches_of_its_site_and_nothing_else(site, reading, queries, keys):
-    probe = CueProbe(Cue(reading=reading, site=site, layers=(1, 3)), (3, 4), layers=4, heads=2)
+    probe = CueProbe(
+        Cue(reading=reading, site=site, layers=(1, 3)), (3, 4), sites(4, 2), axes((3, 4), state=7)
+    )
     assert probe.raw() is None
     for kind in (site, "state_self"):
         for layer in range(4):
@@ -119,17 +129,17 @@ def test_a_probe_reads_the_patches_of_its_site_and_nothing_else(site, reading, q
 
 def test_heads_are_chosen_and_reduced_by_mean_or_median():
     q, k = torch.randn(2, 1, 4, 13, 8)
-    per_head = patch_values("logit_key_mean", q, k, pose_query=True, pose_key=True)
+    per_head = patch_values("logit_key_mean", q, k, *sides(q))
     chosen = per_head[:, [0, 2, 3]]
     for reduction, expected in (("mean", chosen.mean(dim=1)), ("median", chosen.median(dim=1)[0])):
         cue = Cue(heads=[0, 2, 3], head_reduction=reduction)
-        probe = CueProbe(cue, (3, 4), layers=1, heads=4)
+        probe = CueProbe(cue, (3, 4), sites(1, 4), axes((3, 4)))
         probe(Site("image_self", 0), q, k)
         torch.testing.assert_close(probe.raw()[:, 0].flatten(1), expected)
 
 
 def test_a_site_of_another_grid_is_refused():
-    probe = CueProbe(Cue(), (3, 5), layers=1, heads=2)
+    probe = CueProbe(Cue(), (3, 5), sites(1, 2), axes((3, 4)))
     with pytest.raises(ValueError, match=r"grid of 3 x 5 patches; image_self.0 has 12"):
         probe(Site("image_self", 0), *torch.randn(2, 1, 2, 13, 8))
 
@@ -138,8 +148,7 @@ def test_half_precision_inputs_are_read_in_float32():
     q, k = torch.randn(2, 1, 2, 30, 8).bfloat16()
     for reading in READINGS:
         low, high = (
-            patch_values(reading, *pair, pose_query=True, pose_key=True)
-            for pair in ((q, k), (q.float(), k.float()))
+            patch_values(reading, *pair, *sides(q)) for pair in ((q, k), (q.float(), k.float()))
         )
         assert low.dtype == torch.float32
         torch.testing.assert_close(low, high)

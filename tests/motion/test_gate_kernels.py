@@ -6,31 +6,31 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layout import axes, sites
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mut3r_analysis.attention import Site
-from mut3r_analysis.motion import REALISATIONS, Cue, CueProbe, Gate, GatePlan, bind
+from mut3r_analysis.motion import REALISATIONS, Cue, CueProbe, Gate, GatePlan
 from mut3r_analysis.motion.kernels import biased, key_gate, pair_gate
 
 HEADS, DEPTH = 3, 4
+GRID = (3, 4)
 
 
-class Extent:
-    def __init__(self, layers=DEPTH, heads=HEADS):
-        self.layers, self.heads = layers, heads
-
-
-SIZES = {
-    kind: Extent()
-    for kind in ("image_self", "image_to_state", "state_self", "state_to_image", "encoder_self")
-}
+SIZES = sites(DEPTH, HEADS)
 ACTIVE = [
     (site, name)
     for site, items in REALISATIONS.items()
     for name in items
     if name not in ("literal", "pair_state")
 ]
+
+
+def bind(gates, motion, sizes, **options):
+    """The gate of one frame whose patches lie on the motion score's grid."""
+    grid = GRID if callable(motion) else motion.shape[-2:]
+    return GatePlan(gates, sizes).of_frame(motion, axes(grid), **options)
 
 
 def one_direction(site, name, **changes):
@@ -383,4 +383,4 @@ def test_layers_and_heads_that_the_backbone_lacks_are_refused():
     with pytest.raises(ValueError, match="at least one gate"):
         GatePlan([], SIZES)
     with pytest.raises(ValueError, match="outside the 4 layers"):
-        CueProbe(Cue(layers=range(5)), (3, 4), layers=4, heads=3)
+        CueProbe(Cue(layers=range(5)), GRID, SIZES, axes(GRID))

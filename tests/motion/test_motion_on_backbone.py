@@ -6,15 +6,14 @@ import pytest
 import torch
 
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
-from mut3r_analysis.backbones.cut3r import Frame
-from mut3r_analysis.backbones.initialisation import random_backbone
+from mut3r_analysis.backbones.protocol import Frame
+from mut3r_analysis.backbones.random_weights import random_backbone
 from mut3r_analysis.motion import (
     Cue,
+    CueBatch,
     CueMeasured,
     Gate,
     GatePlan,
-    MotionMeter,
-    StaticMassProbe,
 )
 
 
@@ -41,8 +40,7 @@ def start(backbone, batch=1):
     image = torch.rand(1, 3, 48, 64, generator=make) * 2 - 1
     with torch.no_grad():
         encoded = backbone.encode(Frame(image.expand(batch, -1, -1, -1)))
-        state = backbone.initial_state(batch)
-        return encoded, backbone.enter(encoded, state, backbone.recall(encoded, state))
+        return encoded, backbone.enter(encoded, backbone.begin(batch))
 
 
 def decode(backbone, parts, **seam):
@@ -51,9 +49,13 @@ def decode(backbone, parts, **seam):
     return torch.cat([out.levels[-1], out.proposal, out.pose_token], dim=1)
 
 
+def axes(backbone):
+    return backbone.axes((3, 4))
+
+
 def score(backbone, parts, cue):
-    meter = MotionMeter(cue, backbone.site_sizes())
-    probe = meter.probe(parts[0].grid, stop=True)
+    meter = CueBatch(cue, backbone.sites())
+    probe = meter.probe(parts[0].grid, axes(backbone), stop=True)
     with suppress(CueMeasured):
         decode(backbone, parts, probe=probe)
     batch = len(parts[0].features)
@@ -71,9 +73,9 @@ def score(backbone, parts, cue):
 )
 def test_an_inert_gate_leaves_every_bit(backbone, gate):
     parts = start(backbone)
-    plan = GatePlan(gate, backbone.site_sizes())
+    plan = GatePlan(gate, backbone.sites())
     assert plan.inert[0] is not None
-    seam = plan.seam(score(backbone, parts, Cue.mut3r()))
+    seam = plan.of_frame(score(backbone, parts, Cue.mut3r()), axes(backbone))
     assert torch.equal(decode(backbone, parts, gate=seam), decode(backbone, parts))
 
 
@@ -82,9 +84,9 @@ def test_each_direction_of_the_default_gate_changes_the_outputs(backbone):
     motion = score(backbone, parts, Cue.mut3r())
     plain = decode(backbone, parts)
     for site in ("image_self", "state_to_image", "image_to_state"):
-        plan = GatePlan(Gate.mut3r(directions=[site]), backbone.site_sizes())
+        plan = GatePlan(Gate.mut3r(directions=[site]), backbone.sites())
         assert plan.inert == (None,)
-        gated = decode(backbone, parts, gate=plan.seam(motion))
+        gated = decode(backbone, parts, gate=plan.of_frame(motion, axes(backbone)))
         assert float((gated - plain).abs().max()) > 1e-4
 
 
@@ -98,10 +100,10 @@ def test_a_probe_pass_that_stops_early_reads_what_a_whole_pass_reads(backbone):
 @pytest.mark.parametrize("source", ["layer_causal", "same_site"])
 def test_live_sources_gate_a_single_pass(backbone, source):
     parts = start(backbone)
-    meter = MotionMeter(Cue(source=source), backbone.site_sizes())
-    probe = meter.probe(parts[0].grid)
+    meter = CueBatch(Cue(source=source), backbone.sites())
+    probe = meter.probe(parts[0].grid, axes(backbone))
     live = meter.live(probe, meter.start(1))
-    seam = GatePlan(Gate(), backbone.site_sizes()).seam(live)
+    seam = GatePlan(Gate(), backbone.sites()).of_frame(live, axes(backbone))
     gated = decode(backbone, parts, gate=seam, probe=probe)
     assert probe.raw[0].shape[1] == 4
     assert torch.isfinite(gated).all()
@@ -117,28 +119,35 @@ def test_configurations_in_one_batch_equal_runs_one_by_one(backbone):
         Gate(beta=2, image_self="C2", state_to_image="B3", image_to_state="A5", heads=[0, 2]),
     ]
     cues = [Cue(), Cue(), Cue(reading="entropy"), Cue(reading="received"), Cue(pose=False)]
-    sizes = backbone.site_sizes()
+    sizes = backbone.sites()
     batch = start(backbone, len(gates))
     motion = score(backbone, batch, cues)
-    together = decode(backbone, batch, gate=GatePlan(gates, sizes).seam(motion))
+    together = decode(backbone, batch, gate=GatePlan(gates, sizes).of_frame(motion, axes(backbone)))
     for sample, (gate, cue) in enumerate(zip(gates, cues, strict=True)):
         parts = start(backbone)
         alone = score(backbone, parts, cue)
         torch.testing.assert_close(alone, motion[sample : sample + 1], rtol=1e-4, atol=1e-5)
-        single = decode(backbone, parts, gate=GatePlan(gate, sizes).seam(alone))
+        single = decode(backbone, parts, gate=GatePlan(gate, sizes).of_frame(alone, axes(backbone)))
         torch.testing.assert_close(together[sample], single[0], rtol=1e-4, atol=1e-5)
 
 
-def test_the_gate_measures_the_same_static_mass_as_the_probe(backbone):
+def test_the_gate_measures_the_static_mass_of_plain_attention(backbone):
     parts = start(backbone)
     motion = score(backbone, parts, Cue())
-    seam = GatePlan(Gate(image_self=None, state_to_image="B1", image_to_state=None, layers=(0, 1)),
-                    backbone.site_sizes()).seam(motion, record_mass=True)  # fmt: skip
-    probe = StaticMassProbe(motion)
-    decode(backbone, parts, gate=seam, probe=probe)
-    assert list(seam.static_mass) == list(probe.static_mass) == [0, 1, 2, 3]
-    for layer, mass in probe.static_mass.items():
-        torch.testing.assert_close(seam.static_mass[layer], mass)
+    gate = Gate(image_self=None, state_to_image="B1", image_to_state=None, layers=(0, 1))
+    acting = GatePlan(gate, backbone.sites()).of_frame(motion, axes(backbone), record_mass=True)
+    static = 1 - torch.nn.functional.pad(motion.flatten(1), (1, 0))
+    dense = {}
+
+    def probe(site, q, k):
+        if site.kind == "state_to_image":
+            weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
+            dense[site.layer] = (weights @ static[:, None, :, None]).squeeze(-1).mean(dim=1)
+
+    decode(backbone, parts, gate=acting, probe=probe)
+    assert list(acting.static_mass) == list(dense) == [0, 1, 2, 3]
+    for layer, mass in dense.items():
+        torch.testing.assert_close(acting.static_mass[layer], mass, rtol=1e-4, atol=1e-5)
         assert mass.shape == (1, 20)
 
 
@@ -146,7 +155,7 @@ def test_gating_only_the_last_write_changes_the_state_and_no_output_of_this_fram
     parts = start(backbone)
     motion = score(backbone, parts, Cue())
     last = Gate.mut3r(directions=["state_to_image"], layers=(3, 4))
-    seam = GatePlan(last, backbone.site_sizes()).seam(motion)
+    seam = GatePlan(last, backbone.sites()).of_frame(motion, axes(backbone))
     with torch.no_grad():
         plain = backbone.decode(parts[1])
         gated = backbone.decode(parts[1], gate=seam)

@@ -5,19 +5,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layout import axes, sites
 
 from mut3r_analysis.attention import Site
 from mut3r_analysis.motion import (
     Cue,
+    CueBatch,
     CueHistory,
     CueMeasured,
     CueProbe,
-    MotionMeter,
-    frame_rate,
     live_score,
     mask_cells,
     motion_score,
-    static_mass_rate,
 )
 
 GRID = (3, 4)
@@ -247,12 +246,7 @@ def test_a_mask_of_other_values_or_another_grid_is_refused():
         motion_score(Cue(reading="instability"), torch.randn(2, 3, 2, 2), history, grid=(2, 2))
 
 
-class Extent:
-    def __init__(self, layers=4, heads=2):
-        self.layers, self.heads = layers, heads
-
-
-SIZES = {kind: Extent() for kind in ("image_self", "state_to_image")}
+SIZES = sites(4, 2)
 
 
 def show(probe, layers=range(4), batch=2):
@@ -266,7 +260,7 @@ def show(probe, layers=range(4), batch=2):
 @pytest.mark.parametrize(("source", "last"), [("layer_causal", 2), ("same_site", 3)])
 def test_a_live_score_uses_the_layers_seen_so_far(source, last):
     cue = Cue(source=source)
-    probe = CueProbe(cue, GRID, layers=4, heads=2)
+    probe = CueProbe(cue, GRID, SIZES, axes(GRID))
     live = live_score(cue, probe, CueHistory.start(2))
     assert live(Site("image_self", 0)) is None
     show(probe, range(3))
@@ -284,16 +278,16 @@ def test_a_meter_measures_one_cue_per_sample_as_if_each_were_alone():
         Cue.oracle(),
         Cue(control="random"),
     ]
-    meter = MotionMeter(cues, SIZES)
+    meter = CueBatch(cues, SIZES)
     history = meter.start(batch=5)
-    probe = meter.probe(GRID)
+    probe = meter.probe(GRID, axes(GRID))
     show(probe, batch=5)
     mask = {"motion_mask": torch.rand(5, 6, 8)}
     motions, history = meter.score(probe, history, grid=GRID, position=2, masks=mask)
     joined = meter.joined(motions)
     for sample, cue in enumerate(cues):
-        single = MotionMeter(cue, SIZES)
-        alone = single.probe(GRID)
+        single = CueBatch(cue, SIZES)
+        alone = single.probe(GRID, axes(GRID))
 
         def only(site, q, k, own=slice(sample, sample + 1), alone=alone):
             alone(site, q[own], k[own])
@@ -305,24 +299,22 @@ def test_a_meter_measures_one_cue_per_sample_as_if_each_were_alone():
 
 
 def test_a_probe_pass_ends_when_every_cue_has_seen_its_last_layer():
-    meter = MotionMeter([Cue(layers=(0, 2)), Cue(layers=(1, 3))], SIZES)
-    probe = meter.probe(GRID, stop=True)
+    meter = CueBatch([Cue(layers=(0, 2)), Cue(layers=(1, 3))], SIZES)
+    probe = meter.probe(GRID, axes(GRID), stop=True)
     show(probe, range(2))
     with pytest.raises(CueMeasured):
         show(probe, range(2, 3))
-    cut = MotionMeter(Cue(source="two_pass_cut(2)"), SIZES).probe(GRID, stop=True)
+    cut = CueBatch(Cue(source="two_pass_cut(2)"), SIZES).probe(GRID, axes(GRID), stop=True)
     with pytest.raises(CueMeasured):
         show(cut, range(2))
     assert cut.raw[0].shape[1] == 2
 
 
 def test_a_meter_resets_and_withholds_by_the_batchs_order():
-    meter = MotionMeter(
-        [Cue(source="previous"), Cue(reading="entropy", source="previous")] * 2, SIZES
-    )
+    meter = CueBatch([Cue(source="previous"), Cue(reading="entropy", source="previous")] * 2, SIZES)
     start = meter.start(batch=4)
     assert meter.carried(start) is None
-    probe = meter.probe(GRID)
+    probe = meter.probe(GRID, axes(GRID))
     show(probe, batch=4)
     motions, after = meter.score(probe, start, grid=GRID)
     torch.testing.assert_close(meter.carried(after), meter.joined(motions))
@@ -339,8 +331,8 @@ def test_a_live_meter_joins_its_cues():
         Cue(source="layer_causal"),
         Cue(reading="entropy", source="layer_causal", layers=(1, 4)),
     ]
-    meter = MotionMeter(cues, SIZES)
-    probe = meter.probe(GRID)
+    meter = CueBatch(cues, SIZES)
+    probe = meter.probe(GRID, axes(GRID))
     live = meter.live(probe, meter.start(2))
     assert live(Site("image_self", 0)) is None
     show(probe, range(2))
@@ -352,26 +344,15 @@ def test_a_live_meter_joins_its_cues():
 
 def test_a_meter_refuses_what_cannot_share_a_pass():
     with pytest.raises(ValueError, match="they need one source; got"):
-        MotionMeter([Cue(), Cue(source="previous")], SIZES)
+        CueBatch([Cue(), Cue(source="previous")], SIZES)
     with pytest.raises(ValueError, match="reaches outside the 4 layers"):
-        MotionMeter(Cue(layers=(0, 6)), SIZES)
+        CueBatch(Cue(layers=(0, 6)), SIZES)
     with pytest.raises(ValueError, match="reaches outside the 4 layers"):
-        MotionMeter(Cue(source="two_pass_cut(6)"), SIZES)
+        CueBatch(Cue(source="two_pass_cut(6)"), SIZES)
     with pytest.raises(ValueError, match=r"there are 2 \(0 to 1\)"):
-        MotionMeter(Cue(heads=[2]), SIZES)
+        CueBatch(Cue(heads=[2]), SIZES)
     with pytest.raises(ValueError, match="2 cues for a batch of 3"):
-        MotionMeter([Cue(), Cue(reading="entropy")], SIZES).start(batch=3)
-    meter = MotionMeter(Cue.oracle(), SIZES)
+        CueBatch([Cue(), Cue(reading="entropy")], SIZES).start(batch=3)
+    meter = CueBatch(Cue.oracle(), SIZES)
     with pytest.raises(ValueError, match="the mask 'motion_mask', which this sequence does not"):
         meter.score(None, meter.start(1), grid=GRID)
-
-
-def test_rates_fall_with_motion():
-    motion = torch.stack([torch.zeros(GRID), torch.full(GRID, 0.5)])
-    assert frame_rate(motion, 0.5).tolist() == [[1.0], [0.75]]
-    mass = {0: torch.tensor([[0.2, 1.0]]), 3: torch.tensor([[0.4, 0.5]])}
-    torch.testing.assert_close(static_mass_rate(mass), torch.tensor([[0.3, 0.75]]))
-    with pytest.raises(ValueError, match="alpha must lie"):
-        frame_rate(motion, 2)
-    with pytest.raises(ValueError, match="was not measured"):
-        static_mass_rate({})

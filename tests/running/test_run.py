@@ -11,7 +11,6 @@ import xarray as xr
 
 import mut3r_analysis as m3
 from mut3r_analysis.attention import DECODER_KINDS, STATISTICS, Recorder
-from mut3r_analysis.attention.sites import CAPTURED_KINDS
 from mut3r_analysis.backbones import Frame
 from mut3r_analysis.errors import AlreadyExists, BudgetExceeded, InvalidArgument
 
@@ -42,8 +41,9 @@ def test_a_run_holds_what_the_backbone_computes(backbone, sequence):
     state = None
     for t in range(sequence.sizes["frame"]):
         image = torch.from_numpy(backbone.preparation.image(sequence.image[t].values))[None]
-        recorder = Recorder(m3.Capture())
-        before = state or backbone.initial_state()
+        grid = backbone.patch_grid(*image.shape[-2:])
+        recorder = Recorder(m3.Capture(), backbone.sites(), backbone.axes(grid))
+        before = state or backbone.begin()
         step = backbone.step(Frame(image), before, probe=recorder)
         state = step.state
         predicted = run["prediction"].isel(frame=t)
@@ -143,7 +143,7 @@ def test_only_what_is_asked_for_is_stored(backbone, sequence):
 
 
 def test_encoder_and_head_sites_can_be_captured(backbone, sequence):
-    run = quiet(backbone, sequence, capture=m3.Capture(sites=CAPTURED_KINDS))
+    run = quiet(backbone, sequence, capture=m3.Capture(sites="all"))
     assert run["attention/encoder_self/entropy"].sizes["layer"] == backbone.config.enc_depth
     assert run["attention/head_self/entropy"].sizes["layer"] == 2
     assert np.isfinite(run["attention/head_self/entropy"]).all()

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
-from mut3r_analysis.backbones.cut3r import Frame
+from mut3r_analysis.backbones.protocol import Frame
 from mut3r_analysis.scenes import SceneDistribution, draw, random_batch, render_arrays
 from mut3r_analysis.scenes.raycast_torch import render_arrays_torch
 from mut3r_analysis.training.clips import clips_of
@@ -24,7 +24,7 @@ from mut3r_analysis.training.objective import (
     world_points,
 )
 from mut3r_analysis.training.recipe import Initialisation, Objective
-from mut3r_analysis.training.rollout import roll_out, with_lattice
+from mut3r_analysis.training.rollout import roll_out
 
 CONFIG = CUT3RConfig(
     img_size=(64, 64),
@@ -139,10 +139,10 @@ def test_a_rollout_is_the_models_own_steps(model, clips):
 
 
 def test_a_smaller_lattice_is_the_model_with_fewer_registers(model, clips):
-    small = with_lattice(model, 4)
-    assert small.initial_state(2).tokens.shape == (2, 16, 32)
-    kept = model.initial_state(2).tokens.unflatten(1, (8, 8))[:, :4, :4].flatten(1, 2)
-    assert torch.equal(small.initial_state(2).tokens, kept)
+    small = model.coarse(4)
+    assert small.begin(2).tokens.shape == (2, 16, 32)
+    kept = model.begin(2).tokens.unflatten(1, (8, 8))[:, :4, :4].flatten(1, 2)
+    assert torch.equal(small.begin(2).tokens, kept)
     assert len(small.register_tokens.weight) == 16
     assert len(model.register_tokens.weight) == 64
 

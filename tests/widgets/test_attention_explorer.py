@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mut3r_analysis as m3
-from mut3r_analysis.attention.catalogue import STATISTICS
+from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument
 from mut3r_analysis.widgets import AttentionExplorer
 

@@ -4,10 +4,11 @@ Written from a description of what the released models compute; parameter names 
 those of official checkpoints, so these load unchanged.
 """
 
+import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from mut3r_analysis.backbones.blocks import (
     layer_norm,
 )
 from mut3r_analysis.backbones.cut3r.config import RAY_ENCODER_HEADS, CUT3RConfig
+from mut3r_analysis.backbones.cut3r.start import start_weights
 from mut3r_analysis.backbones.heads import OUTPUTS, Heads, Prediction, check_outputs
 from mut3r_analysis.backbones.memory import PoseMemory
 from mut3r_analysis.backbones.precision import PRECISIONS
@@ -112,6 +114,8 @@ class Decoded:
         The four inputs of the dense heads ``(batch, patch, channel)``.
     pose_token : Tensor
         ``(batch, 1, channel)`` final, normalised.
+    pose_query : Tensor
+        ``(batch, 1, channel)`` the pose token that entered the decoder.
     proposal : Tensor
         ``(batch, state_token, channel)`` the new state, before any write rule.
     signals : dict of str to Tensor
@@ -122,6 +126,7 @@ class Decoded:
 
     levels: list[Tensor]
     pose_token: Tensor
+    pose_query: Tensor
     proposal: Tensor
     grid: tuple[int, int]
     signals: dict[str, Tensor] = field(default_factory=dict)
@@ -325,6 +330,7 @@ class CUT3R(Backbone):
         return Decoded(
             levels=[*levels, image[:, 1:]],
             pose_token=image[:, :1],
+            pose_query=entered.image[:, :1],
             proposal=self.dec_norm_state(tokens),
             grid=entered.grid,
             signals={name: probe.value for name, probe in taken.items()},
@@ -444,6 +450,30 @@ class CUT3R(Backbone):
         """Return the numbers inside the wider of the two decoders' MLPs."""
         tokens = max(1 + grid[0] * grid[1], self.config.state_size)
         return int(tokens * self.config.dec_embed_dim * self.config.mlp_ratio)
+
+    def learned_tokens(self) -> list[Tensor]:
+        """Return the learned tokens, without the state registers, which are an embedding."""
+        return [
+            self.pose_token,
+            self.masked_img_token,
+            self.masked_ray_map_token,
+            self.pose_retriever.masked_token,
+            self.pose_retriever.mem,
+        ]
+
+    def start_weights(self, choices: Any) -> None:
+        """Set the weights that a training from scratch begins with."""
+        start_weights(self, choices)
+
+    def coarse(self, side: int) -> Self:
+        """Return the model for a part of its state; weights are shared."""
+        places = state_positions(self.config.state_size, self.device)
+        small = copy.copy(self)
+        small.config = replace(self.config, state_size=side**2)
+        registers = nn.Module()
+        registers.weight = self.register_tokens.weight[(places < side).all(dim=1)]
+        small._modules = {**self._modules, "register_tokens": registers}
+        return small
 
     def _pose_query(self, encoded: Encoded, state: State, seam: Attend) -> Tensor:
         """Return the pose token ``(batch, 1, channel)`` with which a frame enters the decoders."""

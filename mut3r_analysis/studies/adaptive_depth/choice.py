@@ -223,7 +223,7 @@ def trial(
         still = surveyed.sel(sequence=half["sequence"])
         own = chosen["depth"].sel(criterion=criterion, drop=True)
         best = own.sel(half=1 - half).drop_vars("half", errors="ignore")
-        depth = paper_depth(setting.backbone.config.dec_depth)
+        depth = paper_depth(setting.backbone.decoder_layers)
         parts = [still.sel(depth=0), still.sel(depth=depth), still.sel(depth=best)]
         parts = [part.drop_vars("depth") for part in parts]
         parts += [

@@ -1,8 +1,7 @@
 """One state through a sequence while the depth of gating changes from frame to frame."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from functools import cache
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,21 +9,22 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from mut3r_analysis.backbones.cut3r import CUT3R, Decoded, Encoded, Frame
 from mut3r_analysis.backbones.geometry import pose_matrix
-from mut3r_analysis.backbones.precision import arithmetic
+from mut3r_analysis.backbones.heads import Prediction
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.motion import Cue, Gate, GatePlan, MotionMeter
+from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.running.batch import Batch
+from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.inputs import frame_inputs
+from mut3r_analysis.running.loop import stream
+from mut3r_analysis.running.passes import EncodedFrame
 from mut3r_analysis.running.recording import known_truth
-from mut3r_analysis.running.streaming import prepared
 from mut3r_analysis.studies.adaptive_depth.policies import CRITERIA, Array, Policy
-
-_HEAD_PIXELS = 512 * 384
-"""Dense heads take so many pixels at a time."""
 
 
 def walk(
-    backbone: CUT3R,
+    backbone: Backbone,
     sequence: xr.Dataset,
     policies: Mapping[str, Policy],
     *,
@@ -65,59 +65,83 @@ def walk(
         choice by truth without truth.
     """
     _check(cue, gate)
-    sizes, layers = backbone.site_sizes(), backbone.config.dec_depth
+    choosing = DepthChoice(backbone, sequence, policies, gate)
+    batch = Batch(
+        backbone,
+        [Configuration(cue=cue, gate=gate)] * len(policies),
+        outputs=("pose", "depth"),
+        policy=choosing,
+    )
+    for _ in stream([batch], frame_inputs(backbone, sequence, batch.configurations)):
+        pass
+    return _labelled(choosing.rows, list(policies), sequence, cue, gate)
 
-    @cache
-    def plan(depths: tuple[int, ...]) -> GatePlan:
-        gates = [replace(gate, layers=(0, depth), of_depth=None) for depth in depths]
-        return GatePlan(gates, sizes)
 
-    count = len(policies)
-    meter = MotionMeter(cue, sizes)
-    state, history = backbone.initial_state(count), meter.start(count, backbone.device)
-    before: tuple[Array, Array] | None = None
-    rows: list[dict[str, Array]] = []
-    for position in range(sequence.sizes["frame"]):
-        frame = sequence.isel(frame=position)
-        image, truth = prepared(backbone, frame), known_truth(backbone, frame)
-        with arithmetic(backbone.precision, backbone.device), torch.no_grad():
-            seen = backbone.encode(Frame(image))
-            encoded = Encoded(seen.features.expand(count, -1, -1), seen.grid)
-            query = backbone.recall(encoded, state)
-            probe = meter.probe(seen.grid)
-            backbone.decode(backbone.enter(encoded, state, query), probe=probe)
-            motions, history = meter.score(probe, history, grid=seen.grid, position=position)
-            score, raw = meter.joined(motions), motions[0].raw
-            assert raw is not None
-            spread = raw.flatten(2).double().var(dim=-1, correction=0).cpu().numpy()
-            tried = [
-                (row, depth)
-                for row, policy in enumerate(policies.values())
-                for depth in _proposed(policy, spread[row], position, layers)
-            ]
-            places, depths = ([pair[part] for pair in tried] for part in (0, 1))
-            decoded = backbone.decode(
-                backbone.enter(
-                    Encoded(encoded.features[places], seen.grid),
-                    replace(state, tokens=state.tokens[places]),
-                    query[places],
-                ),
-                gate=plan(tuple(depths)).seam(score[places]),
-            )
-            depth, pose = _read(backbone, decoded, seen.grid, image.shape[-2:])
-            errors = _errors(depth, pose, places, truth, before)
-            chosen = [
-                _chosen(name, policy, [i for i, row in enumerate(places) if row == index], errors)
-                for index, (name, policy) in enumerate(policies.items())
-            ]
-            writing = Frame(image.expand(count, -1, -1, -1))
-            state, _ = backbone.write(writing, encoded, _rows(decoded, chosen), state)
+class DepthChoice:
+    """Gates the first layers of every policy's state, as many as the policy says.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    sequence : Dataset
+        Whose truth policies may choose by.
+    policies : mapping of str to Policy
+    gate : Gate
+        Its range of layers is replaced.
+
+    Attributes
+    ----------
+    rows : list of dict
+        Per frame, arrays with a leading policy.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        sequence: xr.Dataset,
+        policies: Mapping[str, Policy],
+        gate: Gate,
+    ) -> None:
+        self._backbone, self._sequence = backbone, sequence
+        self._policies, self._gate = policies, gate
+        self._before: tuple[Array, Array] | None = None
+        self._depths: list[int] = []
+        self.rows: list[dict[str, Array]] = []
+
+    def propose(self, frame: EncodedFrame, readings: Sequence[Tensor | None]) -> list[list[Gate]]:
+        """Return per policy the gates to try."""
+        raw = torch.stack([reading for reading in readings if reading is not None])
+        spread = raw.flatten(2).double().var(dim=-1, correction=0).cpu().numpy()
+        position, layers = frame.given.position, self._backbone.decoder_layers
+        proposed = [
+            _proposed(policy, spread[row], position, layers)
+            for row, policy in enumerate(self._policies.values())
+        ]
+        self._depths = [depth for depths in proposed for depth in depths]
+        self.rows.append({"spread": spread})
+        return [
+            [replace(self._gate, layers=(0, depth), of_depth=None) for depth in depths]
+            for depths in proposed
+        ]
+
+    def choose(self, frame: EncodedFrame, found: Prediction, samples: Sequence[int]) -> list[int]:
+        """Return per policy the pass with the lowest error of its criterion, if it has a choice."""
+        assert found.points_self is not None
+        assert found.pose is not None
+        depth = found.points_self[..., 2].double().cpu().numpy()
+        pose = pose_matrix(found.pose.double()).cpu().numpy()
+        truth = known_truth(self._backbone, self._sequence.isel(frame=frame.given.position))
+        errors = _errors(depth, pose, samples, truth, self._before)
+        chosen = [
+            _chosen(name, policy, [i for i, row in enumerate(samples) if row == index], errors)
+            for index, (name, policy) in enumerate(self._policies.items())
+        ]
         if "pose" in truth:
-            before = pose[chosen], np.asarray(truth["pose"], np.float64)
-        found = {f"{name}_error": values[chosen] for name, values in errors.items()}
-        found |= {"spread": spread, "depth_map": depth[chosen], "pose": pose[chosen]}
-        rows.append(found | {"chosen": np.array(depths)[chosen]})
-    return _labelled(rows, list(policies), sequence, cue, gate)
+            self._before = pose[chosen], np.asarray(truth["pose"], np.float64)
+        self.rows[-1] |= {f"{name}_error": values[chosen] for name, values in errors.items()}
+        self.rows[-1] |= {"depth_map": depth[chosen], "pose": pose[chosen]}
+        self.rows[-1]["chosen"] = np.array(self._depths)[chosen]
+        return chosen
 
 
 def _check(cue: Cue, gate: Gate) -> None:
@@ -149,33 +173,6 @@ def _chosen(name: str, policy: Policy, tried: list[int], errors: Mapping[str, Ar
         )
     values = errors[policy.criterion][tried]
     return tried[0] if np.isnan(values).all() else tried[int(np.nanargmin(values))]
-
-
-def _read(
-    backbone: CUT3R, decoded: Decoded, grid: tuple[int, int], size: Sequence[int]
-) -> tuple[Array, Array]:
-    """Depth ``(row, y, x)`` and camera poses ``(row, 4, 4)`` of a batch, some rows at a time."""
-    step = max(1, _HEAD_PIXELS // (size[0] * size[1]))
-    depths, poses = [], []
-    for first in range(0, len(decoded.pose_token), step):
-        part = list(range(first, min(first + step, len(decoded.pose_token))))
-        found = backbone.predict(_rows(decoded, part), grid, ("pose", "depth"))
-        assert found.points_self is not None
-        assert found.pose is not None
-        depths.append(found.points_self[..., 2].double().cpu().numpy())
-        poses.append(pose_matrix(found.pose.double()).cpu().numpy())
-    return np.concatenate(depths), np.concatenate(poses)
-
-
-def _rows(decoded: Decoded, rows: list[int]) -> Decoded:
-    values: dict[str, Any] = {}
-    for field in fields(decoded):
-        value = getattr(decoded, field.name)
-        if isinstance(value, Tensor):
-            values[field.name] = value[rows]
-        elif value is not None:
-            values[field.name] = [level[rows] for level in value]
-    return replace(decoded, **values)
 
 
 def _errors(

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 import xarray as xr
 
-from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.geometry import pose_matrix
-from mut3r_analysis.running.branch import Branch, look
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.running.batch import Batch, encode_frame
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.grouping import grouped
-from mut3r_analysis.running.passes import Carried, Outcome, Sight
-from mut3r_analysis.running.streaming import masks_for, prepared
+from mut3r_analysis.running.inputs import frame_inputs
+from mut3r_analysis.running.passes import BatchState, EncodedFrame, FrameResult
 from mut3r_analysis.studies.trajectories.path_parts import apart
 
 INJECTIONS = ("none", "image", "state", "both")
@@ -71,27 +71,30 @@ def inject(
         rest. ``in_view`` (after): whether the frame lies in the window.
     """
     names = list(configurations)
-    settled = [Configuration.of(configurations[name]) for name in names]
-    groups = grouped(backbone, settled, pair.sizes["y"], pair.sizes["x"])
-    branches = [
-        Branch(backbone, [settled[i] for i in group], outputs=("pose", "depth")) for group in groups
+    checked = [Configuration.of(configurations[name]) for name in names]
+    groups = grouped(backbone, checked, pair.sizes["y"], pair.sizes["x"])
+    batches = [
+        Batch(backbone, [checked[i] for i in group], outputs=("pose", "depth")) for group in groups
     ]
     order = [index for group in groups for index in group]
-    carried = [(branch.start(),) * 2 for branch in branches]
+    carried = [(batch.start(),) * 2 for batch in batches]
     start, stop = pair.attrs["start"], pair.attrs["stop"]
     rows = []
     for position in range(pair.sizes["frame"]):
         contents = 2 if start <= position < stop else 1
-        sights = [
-            _look(backbone, branches, settled, pair.isel(content=i, frame=position), position)
+        seen = [
+            encode_frame(batches, given)
             for i in range(contents)
+            for given in frame_inputs(
+                backbone, pair.isel(content=i), checked, start=position, stop=position + 1
+            )
         ]
         same = ~backbone.preparation.mask(pair["changed"][position].values).astype(bool)
-        outcomes = []
-        for number, branch in enumerate(branches):
-            found, carried[number] = _four(branch, number, sights, carried[number], position, start)
-            outcomes.append(found)
-        rows.append(_compared(outcomes, order, same if same.any() else ~same))
+        results = []
+        for number, batch in enumerate(batches):
+            found, carried[number] = _four(batch, number, seen, carried[number], position, start)
+            results.append(found)
+        rows.append(_compared(results, order, same if same.any() else ~same))
     table = xr.concat(rows, dim="after").transpose("configuration", "injection", "after")
     table = table.assign_coords(
         configuration=names, injection=list(INJECTIONS),
@@ -105,63 +108,50 @@ def inject(
     return table
 
 
-def _look(
-    backbone: Backbone,
-    branches: Sequence[Branch],
-    configurations: Sequence[Configuration],
-    frame: xr.Dataset,
-    position: int,
-) -> Sight:
-    return look(
-        branches,
-        prepared(backbone, frame),
-        position=position,
-        masks=masks_for(configurations, backbone, frame),
-    )
-
-
 def _four(
-    branch: Branch,
+    batch: Batch,
     number: int,
-    sights: Sequence[Sight],
-    carried: tuple[Carried, Carried],
+    seen: Sequence[EncodedFrame],
+    carried: tuple[BatchState, BatchState],
     position: int,
     start: int,
-) -> tuple[list[tuple[Outcome, Carried]], tuple[Carried, Carried]]:
+) -> tuple[list[tuple[FrameResult, BatchState]], tuple[BatchState, BatchState]]:
     """Return per injection what was read and what is carried on, and the two states to go on with.
 
     A step never changes what it is given, so a reading that is not written is one whose carried
     state is left aside.
     """
 
-    def step(sight: Sight, before: Carried) -> Outcome:
-        return branch.step(sight, before, measured=sight.measured[number], record=False)
+    def step(frame: EncodedFrame, before: BatchState) -> FrameResult:
+        return batch.step(frame, before, number=number)
 
-    clean = step(sights[0], carried[0])
+    clean = step(seen[0], carried[0])
     if position < start:
         return [(clean, clean.carried)] * 4, (clean.carried,) * 2
-    if len(sights) == 1:
-        marked = step(sights[0], carried[1])
+    if len(seen) == 1:
+        marked = step(seen[0], carried[1])
         read = (clean, clean, marked, marked)
     else:
-        image = step(sights[1], carried[0])
+        image = step(seen[1], carried[0])
         # Until a moving frame was written the two states are one.
         first = position == start
-        marked = image if first else step(sights[1], carried[1])
-        read = (clean, image, clean if first else step(sights[0], carried[1]), marked)
+        marked = image if first else step(seen[1], carried[1])
+        read = (clean, image, clean if first else step(seen[0], carried[1]), marked)
     on = (clean.carried, clean.carried, marked.carried, marked.carried)
     return list(zip(read, on, strict=True)), (clean.carried, marked.carried)
 
 
 def _compared(
-    outcomes: Sequence[Sequence[tuple[Outcome, Carried]]], order: Sequence[int], same: np.ndarray
+    results: Sequence[Sequence[tuple[FrameResult, BatchState]]],
+    order: Sequence[int],
+    same: np.ndarray,
 ) -> xr.Dataset:
     """Return the distances of one frame, (configuration, injection)."""
 
     def gathered(what: str) -> np.ndarray:
         parts = [
             np.stack([_value(what, *one).double().cpu().numpy() for one in found], axis=1)
-            for found in outcomes
+            for found in results
         ]
         return np.concatenate(parts)[np.argsort(order)]
 
@@ -184,13 +174,13 @@ def _compared(
     return xr.Dataset(found).merge(apart(pose, pose.isel(injection=0)))
 
 
-def _value(what: str, outcome: Outcome, carried: Carried) -> torch.Tensor:
+def _value(what: str, result: FrameResult, carried: BatchState) -> torch.Tensor:
     """One of the compared quantities, with its leading batch."""
     if what == "state":
         return carried.state.tokens
     if what == "memory":
         return carried.state.memory
-    pose, points = outcome.prediction.pose, outcome.prediction.points_self
+    pose, points = result.prediction.pose, result.prediction.points_self
     # Both were asked for.
     assert pose is not None
     assert points is not None

@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.attention.recorder import Recorder
 from mut3r_analysis.attention.sites import DECODER_KINDS
-from mut3r_analysis.backbones.cut3r import CUT3R, Frame
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.motion import Cue, MotionMeter
+from mut3r_analysis.motion import Cue
 from mut3r_analysis.motion.readings import MASK
-from mut3r_analysis.running.passes import together
+from mut3r_analysis.running.batch import Batch
+from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.loop import stream
+from mut3r_analysis.running.passes import FrameInput
 
 Array = NDArray[np.floating[Any]]
 
@@ -60,12 +62,12 @@ class Observed(NamedTuple):
 
 
 @torch.no_grad()
-def observe(backbone: CUT3R, clips: Tensor, cue: Cue) -> list[Observed]:
+def observe(backbone: Backbone, clips: Tensor, cue: Cue) -> list[Observed]:
     """Watch clips of equal size and length, all in one batch.
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
     clips : Tensor
         (clip, frame, rgb, y, x), prepared for the backbone.
     cue : Cue
@@ -78,44 +80,31 @@ def observe(backbone: CUT3R, clips: Tensor, cue: Cue) -> list[Observed]:
     """
     if cue.reading == MASK:
         raise InvalidArgument(f"the cue that is tested must read attention; got {cue}")
-    grid = backbone.config.patch_grid(*clips.shape[-2:])
-    meter = MotionMeter(cue, backbone.site_sizes())
-    history = meter.start(len(clips), backbone.device)
-    recorder = Recorder(capture())
-    state = None
-    frames: list[dict[str, dict[str, Array]]] = []
-    carrying, motion = [], []
-    for position, images in enumerate(clips.unbind(1)):
-        probe = meter.probe(grid)
-        frame = Frame(images.to(backbone.device))
-        watching = together(recorder, probe)
-        state = backbone.step(frame, state, probe=watching, outputs=("pose",)).state
-        motions, history = meter.score(probe, history, grid=grid, position=position)
-        motion.append(meter.joined(motions).flatten(1).cpu().numpy())
-        records = recorder.take()
-        weights = records["image_to_state"].pop("logits").softmax(dim=-1).mean(dim=2)
-        carrying.append(weights[:, :, 1:].numpy())
-        frames.append(
-            {
-                site: {name: values.numpy() for name, values in statistics.items()}
-                for site, statistics in records.items()
+    batch = Batch(backbone, [Configuration(cue=cue)] * len(clips), capture=capture())
+    inputs = (
+        FrameInput(position, images.to(backbone.device), {}, record=True)
+        for position, images in enumerate(clips.unbind(1))
+    )
+    results = [result for (result,) in stream([batch], inputs)]
+    grid = backbone.patch_grid(*clips.shape[-2:])
+    patches = backbone.axes(grid)["image"].patches
+    found = []
+    for clip in range(len(clips)):
+        records = [result.attention[clip] for result in results]
+        weights = [each["image_to_state"]["logits"].softmax(dim=-1).mean(dim=1) for each in records]
+        scores = [result.motion[clip] for result in results if result.motion is not None]
+        statistics = {
+            site: {
+                name: np.stack([frame[site][name].numpy() for frame in records], axis=2)
+                for name in values
+                if name != "logits"
             }
-        )
-    return [
-        Observed(
-            {
-                site: {
-                    name: np.stack([frame[site][name][clip] for frame in frames], axis=2)
-                    for name in statistics
-                }
-                for site, statistics in frames[0].items()
-            },
-            np.stack([frame[clip] for frame in carrying], axis=1),
-            np.stack([frame[clip] for frame in motion]),
-            grid,
-        )
-        for clip in range(len(clips))
-    ]
+            for site, values in records[0].items()
+        }
+        carrying = np.stack([frame[:, patches].numpy() for frame in weights], axis=1)
+        motion = torch.stack(scores).flatten(1).cpu().numpy()
+        found.append(Observed(statistics, carrying, motion, grid))
+    return found
 
 
 def observed_in(run: xr.DataTree) -> Observed:

@@ -35,7 +35,7 @@ def patch_truth(backbone: Backbone, sequence: xr.Dataset) -> xr.Dataset:
     }
     pixels = [prepare.pixels(image.values) for image in sequence["image"]]
     colors = np.stack(pixels).astype(np.float32) / 255
-    grid = backbone.config.patch_grid(*colors.shape[1:3])
+    grid = backbone.patch_grid(*colors.shape[1:3])
     brightness = colors.mean(axis=-1)
     mean, square = _means(brightness, grid), _means(brightness**2, grid)
     change = np.full_like(brightness, np.nan)

@@ -25,7 +25,9 @@ _EARLIER = 2
 """Frames of the past that are shown."""
 
 
-def twin_figure(backbone: Backbone, sequence: xr.Dataset, cell: Cell, *, size: str = "page") -> "Page":
+def twin_figure(
+    backbone: Backbone, sequence: xr.Dataset, cell: Cell, *, size: str = "page"
+) -> "Page":
     """Show a scene and its frozen twin, and a reading of the picture that they share.
 
     Parameters

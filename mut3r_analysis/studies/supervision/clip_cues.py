@@ -1,56 +1,22 @@
 """Cues on batches of clips: read with gradients while a model trains, or scored frame by frame."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from mut3r_analysis.attention.sites import Site
-from mut3r_analysis.backbones.cut3r import CUT3R, Encoded, Frame
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.motion import Cue, CueProbe, Gate, GatePlan, MotionMeter
-from mut3r_analysis.motion.gated_seam import GatedSeam
+from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.normalisers import location_and_scale
+from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.patches import patch_truth
+from mut3r_analysis.training.rollout import roll_out
 from mut3r_analysis.training.separation import roc_auc
 
 KINDS = ("among all patches", "moving against resting objects")
 """Among which patches moving ones are told from the others."""
-
-
-class CueReader:
-    """Stands where a gate would, reads a cue from one pass over one frame, and gates nothing.
-
-    The reading keeps its gradients. (A probe would do as well; the rollout of the training takes
-    gates only.)
-
-    Parameters
-    ----------
-    model : CUT3R
-    cue : Cue
-    grid : (int, int)
-        Rows and columns of patches.
-    """
-
-    def __init__(self, model: CUT3R, cue: Cue, grid: tuple[int, int]) -> None:
-        size = model.site_sizes()[cue.site]
-        self._probe = CueProbe(cue, grid, layers=size.layers, heads=size.heads)
-        self._sign = cue.sign or 1
-
-    def __call__(self, site: Site, q: Tensor, k: Tensor, v: Tensor) -> None:
-        """Look at a site and leave it be."""
-        self._probe(site, q, k)
-
-    @property
-    def evidence(self) -> Tensor:
-        """``(clip, patch)`` mean over the cue's layers, with the sign that makes motion high."""
-        raw = self._probe.raw()
-        assert raw is not None
-        return self._sign * raw.mean(dim=1).flatten(1)
 
 
 def check_trainable(cue: Cue) -> None:
@@ -84,21 +50,10 @@ def standardised(evidence: Tensor) -> Tensor:
     return (evidence - location[:, None]) / scale[:, None].clamp_min(1e-6)
 
 
-class Walk(NamedTuple):
-    """What a cue found on clips: scores and readings per layer, without gradients.
-
-    ``scores`` is ``(clip, frame, patch_row, patch_col)``; ``readings`` has ``layer`` after
-    ``frame`` and is None for masks and made-up scores.
-    """
-
-    scores: Tensor
-    readings: Tensor | None
-
-
 @torch.no_grad()
-def walk(
-    model: CUT3R, clips: Clips, cue: Cue, *, gate: Gate | None = None, batch: int = 64
-) -> Walk:
+def scored(
+    model: Backbone, clips: Clips, cue: Cue, *, gate: Gate | None = None, batch: int = 64
+) -> tuple[Tensor, Tensor | None]:
     """Take a cue through clips, all clips of a batch together.
 
     As in :func:`mut3r_analysis.run`, each frame has a probe pass, from whose statistics the score
@@ -106,60 +61,35 @@ def walk(
 
     Parameters
     ----------
-    model : CUT3R
+    model : Backbone
     clips : Clips
         ``moving`` is what a cue of the true mask reads.
     cue : Cue
-        With source ``two_pass``.
     gate : Gate, optional
     batch : int
         Clips at a time.
+
+    Returns
+    -------
+    scores : Tensor
+        ``(clip, frame, patch_row, patch_col)``.
+    readings : Tensor or None
+        ``(clip, frame, layer, patch_row, patch_col)``; None for masks and made-up scores.
     """
-    if cue.source != "two_pass":
-        raise InvalidArgument(f"clips are scored with source = 'two_pass', got {cue.source!r}")
+    configuration = Configuration(cue=cue, gate=gate)
     parts = [
-        _walked(model, clips.image[part], clips.moving[part], cue, gate)
+        roll_out(
+            model,
+            clips.image[part],
+            (),
+            configuration=configuration,
+            masks={str(cue.of): clips.moving[part]} if cue.of else None,
+        )
         for part in _slices(len(clips.image), batch)
     ]
+    scores = torch.cat([part.motion for part in parts if part.motion is not None])
     readings = [part.readings for part in parts if part.readings is not None]
-    return Walk(
-        torch.cat([part.scores for part in parts]), torch.cat(readings) if readings else None
-    )
-
-
-def _walked(model: CUT3R, images: Tensor, moving: Tensor, cue: Cue, gate: Gate | None) -> Walk:
-    sizes = model.site_sizes()
-    meter = MotionMeter(cue, sizes)
-    plan = None if gate is None else GatePlan(gate, sizes)
-    every = model.encode(Frame(images.flatten(0, 1)))
-    features = every.features.unflatten(0, images.shape[:2])
-    state, history = model.initial_state(len(images)), meter.start(len(images), model.device)
-    scores, readings = [], []
-    for time in range(images.shape[1]):
-        encoded = Encoded(features[:, time], every.grid)
-        entered = model.enter(encoded, state, model.recall(encoded, state))
-        probe = meter.probe(every.grid)
-        decoded = model.decode(entered, probe=probe)
-        masks = {str(cue.of): moving[:, time]} if cue.of else None
-        motions, history = meter.score(probe, history, grid=every.grid, position=time, masks=masks)
-        score = meter.joined(motions)
-        scores.append(score)
-        readings.append(motions[0].raw)
-        if plan is not None:
-            decoded = model.decode(entered, gate=plan.seam(score))
-        state, _ = model.write(Frame(images[:, time]), encoded, decoded, state)
-    kept = [each for each in readings if each is not None]
-    return Walk(torch.stack(scores, dim=1), torch.stack(kept, dim=1) if cue.measured else None)
-
-
-def replayed(model: CUT3R, scores: Tensor, gate: Gate) -> Callable[[slice], Sequence[GatedSeam]]:
-    """Return the gates of scores ``(clip, frame, patch_row, patch_col)`` found by a gated walk.
-
-    Gating with the scores of a walk repeats its gated passes: equal gates give equal states, from
-    which a probe pass would read the same scores again.
-    """
-    plan = GatePlan(gate, model.site_sizes())
-    return lambda part: [plan.seam(score) for score in scores[part].unbind(1)]
+    return scores, torch.cat(readings) if readings and cue.measured else None
 
 
 def areas(scores: Tensor, clips: Clips, patch: int) -> xr.DataArray:

@@ -12,18 +12,19 @@ import xarray as xr
 from torch import Tensor
 from torch.nn import functional as F
 
-from mut3r_analysis.backbones.cut3r import CUT3R, Origin
+from mut3r_analysis.backbones.protocol import Backbone, Origin
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue
+from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.scenes import SceneDistribution
-from mut3r_analysis.studies.supervision.clip_cues import CueReader, check_trainable, standardised
+from mut3r_analysis.studies.supervision.clip_cues import check_trainable, standardised
 from mut3r_analysis.training.clips import Clips, clips_from
 from mut3r_analysis.training.loop import Training
 from mut3r_analysis.training.objective import objective_terms, weighted_sum
 from mut3r_analysis.training.optimisation import update_average
 from mut3r_analysis.training.patches import patch_mean
 from mut3r_analysis.training.recipe import Objective, Optimiser, Recipe, Stage
-from mut3r_analysis.training.rollout import roll_out
+from mut3r_analysis.training.rollout import Rollout, roll_out
 
 ORIGINAL, CONTROL = "original", "control"
 SUPERVISED, WRONG, CONTRAST = "supervised", "supervised, wrong masks", "contrast"
@@ -66,7 +67,7 @@ class FineTuning:
     scenes: SceneDistribution = field(default_factory=lambda: SceneDistribution(movers=(1, 2)))
     seed: int = 0
 
-    def recipe(self, backbone: CUT3R) -> Recipe:
+    def recipe(self, backbone: Backbone) -> Recipe:
         """Return the recipe of an arm without its cue term, at the backbone's size.
 
         The loss has CUT3R's own terms: points, confidence, poses and colour. The auxiliary heads
@@ -97,25 +98,25 @@ class FineTuning:
         )
 
 
-def clip_size(backbone: CUT3R) -> tuple[int, int]:
+def clip_size(backbone: Backbone) -> tuple[int, int]:
     """Width and height (px) of rendered clips: what the backbone makes of a 4:3 frame."""
     height, width = backbone.preparation.shape(480, 640)
     return width, height
 
 
 def fine_tune(
-    backbone: CUT3R,
+    backbone: Backbone,
     cue: Cue,
     tuning: FineTuning,
     *,
     arms: Collection[str] = tuple(ARMS),
     progress: bool = True,
-) -> tuple[dict[str, CUT3R], xr.Dataset]:
+) -> tuple[dict[str, Backbone], xr.Dataset]:
     """Train every arm, step by step beside each other, on the same clips.
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
         Left as it is.
     cue : Cue
         Whose evidence the terms act on, averaged over its layers and heads.
@@ -126,7 +127,7 @@ def fine_tune(
 
     Returns
     -------
-    models : dict of str to CUT3R
+    models : dict of str to Backbone
         One per arm, ready to run; :data:`ORIGINAL` is the backbone itself.
     log : Dataset
         (arm, step) ``loss`` without the cue term, ``supervision`` (cross entropy against the true
@@ -165,14 +166,16 @@ def fine_tune(
     return models, _log(rows, list(trained))
 
 
-def _begun(backbone: CUT3R, recipe: Recipe) -> Training:
+def _begun(backbone: Backbone, recipe: Recipe) -> Training:
     training = Training.begin(recipe, backbone.device)
     for model in (training.model, training.average):
         model.load_state_dict(backbone.state_dict())
     return training
 
 
-def _finished(backbone: CUT3R, weights: CUT3R, arm: str, identity: str, steps: int) -> CUT3R:
+def _finished(
+    backbone: Backbone, weights: Backbone, arm: str, identity: str, steps: int
+) -> Backbone:
     model = copy.deepcopy(backbone)
     model.load_state_dict(weights.state_dict())
     origin = backbone.origin
@@ -190,12 +193,10 @@ def _advance(
     """Take one step of an arm: that of the training loop, with the cue term added."""
     recipe, model = training.recipe, training.model
     weights = recipe.objective_at(training.step)
-    grid = recipe.model.patch_grid(*clips.image.shape[-2:])
-    readers = [CueReader(model, cue, grid) for _ in range(clips.image.shape[1])]
-    rollout = roll_out(model, clips.image, gates=readers)
+    rollout = roll_out(model, clips.image, configuration=Configuration(cue=cue))
     terms = objective_terms(rollout, training.helpers, clips, weights, recipe.model, training.step)
     own = weighted_sum(terms, weights)
-    evidence = torch.stack([reader.evidence for reader in readers[1:]], dim=1)
+    evidence = evidence_of(rollout, cue)
     share = moving_share(clips, recipe.model.patch_size)
     right, relative = supervision(evidence, share), spread(evidence) / usual
     term = right
@@ -212,6 +213,15 @@ def _advance(
     found = {"loss": own, "supervision": right, "spread": relative}
     values = {name: float(value.detach()) for name, value in found.items()}
     return values if _told(share).any() else values | {"supervision": np.nan}
+
+
+def evidence_of(rollout: Rollout, cue: Cue) -> Tensor:
+    """Return what a cue read from the second frame on, with the sign that makes motion high.
+
+    ``(clip, frame, patch)``, mean over the cue's layers, with gradients.
+    """
+    assert rollout.readings is not None  # what is trainable is measured
+    return (cue.sign or 1) * rollout.readings[:, 1:].mean(dim=2).flatten(2)
 
 
 def supervision(evidence: Tensor, share: Tensor) -> Tensor:
@@ -256,11 +266,9 @@ def moving_share(clips: Clips, patch: int) -> Tensor:
 
 
 @torch.no_grad()
-def _spread(backbone: CUT3R, clips: Clips, cue: Cue) -> float:
-    grid = backbone.config.patch_grid(*clips.image.shape[-2:])
-    readers = [CueReader(backbone, cue, grid) for _ in range(clips.image.shape[1])]
-    roll_out(backbone, clips.image, ("pose",), gates=readers)
-    return float(spread(torch.stack([reader.evidence for reader in readers[1:]], dim=1)))
+def _spread(backbone: Backbone, clips: Clips, cue: Cue) -> float:
+    rollout = roll_out(backbone, clips.image, (), configuration=Configuration(cue=cue))
+    return float(spread(evidence_of(rollout, cue)))
 
 
 _LOG: dict[str, tuple[str, str]] = {

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.studies.estimates import change, difference, spelled, verdict
 from mut3r_analysis.studies.finding import Finding
-from mut3r_analysis.studies.supervision.clip_cues import KINDS, areas, replayed, standardised, walk
+from mut3r_analysis.studies.supervision.clip_cues import KINDS, areas, scored, standardised
 from mut3r_analysis.studies.supervision.fine_tuning import (
     CONTRAST,
     CONTROL,
@@ -22,7 +23,8 @@ from mut3r_analysis.studies.supervision.fine_tuning import (
     clip_size,
 )
 from mut3r_analysis.training.clips import Clips
-from mut3r_analysis.training.validation import GatesOf, held_out_clips, score_clips
+from mut3r_analysis.training.rollout import PLAIN as UNGATED
+from mut3r_analysis.training.validation import held_out_clips, score_clips
 
 PLAIN, GATED = "plain", "own cue"
 SHUFFLED, TRUE = "own cue, shuffled", "true mask"
@@ -71,11 +73,11 @@ def score_arms(models: Mapping[str, Backbone], clips: Clips, cue: Cue, gate: Gat
     """
     rows = []
     for model in map(_on_processor, models.values()):
-        patch = model.config.patch_size
+        patch = model.patch_size
         plain = _errors(model, clips)
         gated, scores = _gated(model, clips, cue, gate)
         found = xr.concat([plain, gated], dim=_inferences(PLAIN, GATED))
-        separated = [areas(each, clips, patch) for each in (walk(model, clips, cue).scores, scores)]
+        separated = [areas(each, clips, patch) for each in (scored(model, clips, cue)[0], scores)]
         found["auc"] = xr.concat(separated, dim=_inferences(PLAIN, GATED))
         found["auc_layer"] = _by_layer(model, clips, cue, patch)
         rows.append(found)
@@ -107,8 +109,13 @@ def _inferences(*names: str) -> xr.Variable:
     return xr.Variable("inference", list(names), {"long_name": "inference"})
 
 
-def _errors(model: Backbone, clips: Clips, gates: GatesOf | None = None) -> xr.Dataset:
-    found = score_clips(model, clips, gates=gates).errors
+def _errors(
+    model: Backbone,
+    clips: Clips,
+    configuration: Configuration = UNGATED,
+    masks: Mapping[str, Tensor] | None = None,
+) -> xr.Dataset:
+    found = score_clips(model, clips, configuration=configuration, masks=masks).errors
     return xr.Dataset(
         {
             name: ("clip", found[name].astype(np.float64), {"long_name": text, "units": units})
@@ -118,13 +125,19 @@ def _errors(model: Backbone, clips: Clips, gates: GatesOf | None = None) -> xr.D
 
 
 def _gated(model: Backbone, clips: Clips, cue: Cue, gate: Gate) -> tuple[xr.Dataset, Tensor]:
-    scores = walk(model, clips, cue, gate=gate).scores
-    return _errors(model, clips, replayed(model, scores, gate)), scores
+    """Errors gated by a cue, and its scores.
+
+    Gating with the scores of a gated walk repeats its gated passes: equal gates give equal states,
+    from which a probe pass would read the same scores again.
+    """
+    scores, _ = scored(model, clips, cue, gate=gate)
+    repeated = Configuration(cue=Cue.oracle("score"), gate=gate)
+    return _errors(model, clips, repeated, {"score": scores}), scores
 
 
 def _by_layer(model: Backbone, clips: Clips, cue: Cue, patch: int) -> xr.DataArray:
     """AUC of every layer of the cue's site, standardised frame by frame as the score is."""
-    readings = walk(model, clips, replace(cue, layers=None)).readings
+    _, readings = scored(model, clips, replace(cue, layers=None))
     assert readings is not None
     evidence = standardised((cue.sign or 1) * readings.flatten(0, 2).flatten(1))
     layers = evidence.reshape(readings.shape).unbind(2)

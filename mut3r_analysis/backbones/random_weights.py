@@ -1,10 +1,13 @@
 """Random weights for configurations without a checkpoint: for tests, plans and controls."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
-from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
+from mut3r_analysis.backbones.families import family_of
+from mut3r_analysis.backbones.protocol import Backbone
 
 NAMED_CONFIGS = {
     "small": CUT3RConfig(
@@ -27,7 +30,7 @@ NAMED_CONFIGS = {
 """What ``load_backbone("random:<name>")`` knows; the last two are the released sizes."""
 
 
-def random_backbone(config: CUT3RConfig, *, seed: int = 0, update: str = "cut3r") -> CUT3R:
+def random_backbone(config: Any, *, seed: int = 0, update: str = "cut3r") -> Backbone:
     """Build a model with reproducible random weights.
 
     Linear and convolution weights keep torch's default initialisation; learned tokens are standard
@@ -36,14 +39,7 @@ def random_backbone(config: CUT3RConfig, *, seed: int = 0, update: str = "cut3r"
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CUT3R(config, update=update)
-        tokens = (
-            model.pose_token,
-            model.masked_img_token,
-            model.masked_ray_map_token,
-            model.pose_retriever.masked_token,
-            model.pose_retriever.mem,
-        )
-        for token in tokens:
+        model = family_of(config).model(config, update=update)
+        for token in model.learned_tokens():
             nn.init.normal_(token, std=0.02)
     return model
