@@ -34,6 +34,7 @@ SITE_KINDS = {
         SiteKind("encoder_self", "patches", "patches"),
         SiteKind("ray_encoder_self", "patches", "patches"),
         SiteKind("head_self", "patches", "patches"),
+        SiteKind("value_self", "patches", "patches"),
         SiteKind("memory_read_self", "summary", "summary"),
         SiteKind("memory_read", "summary", "memory"),
         SiteKind("memory_write_self", "memory", "memory"),

@@ -260,7 +260,7 @@ class CUT3R(nn.Module):
         self.dec_norm = layer_norm(dec)
         self.dec_norm_state = layer_norm(dec)
         self.pose_retriever = PoseMemory(config)
-        self.downstream_head = Heads(config)
+        self.downstream_head = Heads(config, color=config.rgb_head)
         self.rotate_encoder_in(self.precision.rotation)
 
     def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
