@@ -13,4 +13,6 @@ from .cut3r import Frame as Frame
 from .cut3r import State as State
 from .cut3r import Step as Step
 from .loading import load_backbone as load_backbone
+from .point3r.config import Point3RConfig as Point3RConfig
+from .point3r.model import Point3R as Point3R
 from .preparation import Preparation as Preparation

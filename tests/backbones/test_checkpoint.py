@@ -497,11 +497,16 @@ def test_a_tensor_with_two_names_is_stored_once(tmp_path, weights):
     assert len(weights) - len(stored) == 3 * 4
 
 
-def test_the_metadata_says_format_configuration_and_card(tmp_path, weights):
+def test_the_metadata_says_format_backbone_configuration_and_card(tmp_path, weights):
     path = write_checkpoint(tmp_path / "a.safetensors", weights, SMALL, card="trained on scenes")
     (length,) = struct.unpack("<Q", path.read_bytes()[:8])
     metadata = json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]
-    assert metadata == {"format": FORMAT, "config": SMALL.to_json(), "card": "trained on scenes"}
+    assert metadata == {
+        "format": FORMAT,
+        "backbone": "cut3r",
+        "config": SMALL.to_json(),
+        "card": "trained on scenes",
+    }
     assert read_checkpoint(path).card == "trained on scenes"
 
 

@@ -109,10 +109,7 @@ class Pointers:
     def decide(self, positions: Tensor) -> Decisions:
         """Decide for candidates at ``(batch, patch, xyz)``, by the pointers before this frame."""
         samples = [
-            _decide(known[:count], offered)
-            for known, count, offered in zip(
-                self.positions, self.count.tolist(), positions, strict=True
-            )
+            _decide(self._sample(i)[1], offered) for i, offered in enumerate(positions.unbind())
         ]
         return Decisions(*(torch.stack(parts) for parts in zip(*samples, strict=True)))
 
@@ -131,30 +128,24 @@ class Pointers:
             ``(batch,)`` number of this frame.
         """
         samples = []
-        for i, count in enumerate(self.count.tolist()):
-            features, positions = candidates.features[i], candidates.positions[i]
+        for i, (features, positions) in enumerate(zip(*candidates, strict=True)):
             now = frame[i].expand(len(features))
             offered = (features, positions, now, now)
-            if not count:
-                samples.append(offered)
-                continue
-            own = (self.features[i], self.positions[i], self.birth[i], self.updated[i])
-            append, nearest = decisions.append[i], decisions.nearest[i]
-            samples.append(_write([part[:count] for part in own], offered, append, nearest))
+            own = self._sample(i)
+            decided = decisions.append[i], decisions.nearest[i]
+            samples.append(_write(own, offered, *decided) if len(own[0]) else offered)
         return self._padded(samples)
 
     def replaced(self, where: Tensor, other: Self) -> Self:
         """Return the pointers of another value in the samples of ``where`` ``(batch,)`` bool."""
         chosen = [other if use else self for use in where.tolist()]
-        return self._padded(
-            [
-                tuple(
-                    part[i, : value.count[i]]
-                    for part in (value.features, value.positions, value.birth, value.updated)
-                )
-                for i, value in enumerate(chosen)
-            ]
-        )
+        return self._padded([value._sample(i) for i, value in enumerate(chosen)])
+
+    def _sample(self, i: int) -> tuple[Tensor, ...]:
+        """Features, positions, birth and last update of one sequence, without padding."""
+        count = int(self.count[i])
+        parts = (self.features, self.positions, self.birth, self.updated)
+        return tuple(part[i, :count] for part in parts)
 
     @classmethod
     def _padded(cls, samples: list[tuple[Tensor, ...]]) -> Self:
@@ -184,7 +175,7 @@ def _decide(known: Tensor, offered: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
 
 
 def _write(
-    own: list[Tensor], offered: tuple[Tensor, ...], append: Tensor, nearest: Tensor
+    own: tuple[Tensor, ...], offered: tuple[Tensor, ...], append: Tensor, nearest: Tensor
 ) -> tuple[Tensor, ...]:
     """Features, positions, birth and last update of one sample's pointers after a frame."""
     features, positions, birth, updated = own
