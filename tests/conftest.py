@@ -4,12 +4,13 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from golden.weights import read_weights
 from hypothesis import settings
-from safetensors.torch import load_file
 
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
@@ -32,31 +33,44 @@ def shared() -> Path:
 
 
 class Golden:
-    """Arrays, configurations and weights made with the official implementation."""
+    """Arrays, configurations and weights made with official implementations."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
-        with np.load(self._folder / f"{name}.npz") as file:
+        with np.load(self.folder / f"{name}.npz") as file:
             return dict(file)
 
-    def config(self, head: str) -> CUT3RConfig:
-        values = json.loads((self._folder / "config.json").read_text())["tiny"][head]
-        values |= values.pop("dpt_adapter_dims_overridden_for_size", {})
-        values |= dict.fromkeys(("depth_mode", "pose_mode"), ("exp", -math.inf, math.inf))
-        return CUT3RConfig.from_dict(values | {"conf_mode": ("exp", 1, math.inf)})
+    def settings(self, part: str = "") -> dict[str, Any]:
+        """Return ``config.json`` of a model's part of the set, infinities as numbers."""
 
-    def weights(self, head: str) -> dict[str, torch.Tensor]:
-        stored = load_file(self._folder / f"weights_{head}.safetensors")
-        return {name: tensor.float() for name, tensor in stored.items()}
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: plain(item) for name, item in value.items()}
+            if isinstance(value, list):
+                return [plain(item) for item in value]
+            return {"inf": math.inf, "-inf": -math.inf}.get(value, value)
+
+        return plain(json.loads((self.folder / part / "config.json").read_text()))
+
+    def weights(self, name: str) -> dict[str, torch.Tensor]:
+        """Return the weights of a name such as ``"weights_dpt"`` or ``"point3r/weights"``."""
+        part, _, stem = name.rpartition("/")
+        return read_weights(self.folder / part if part else self.folder, stem)
+
+    def config(self, head: str) -> CUT3RConfig:
+        values = self.settings()["tiny"][head]
+        values |= values.pop("dpt_adapter_dims_overridden_for_size", {})
+        return CUT3RConfig.from_dict(values)
 
     def backbone(self, head: str = "dpt", update: str = "cut3r") -> CUT3R:
         model = CUT3R(self.config(head), update=update)
-        model.load_state_dict(self.weights(head))
+        model.load_state_dict(self.weights(f"weights_{head}"))
         return model.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
-def golden(shared: Path) -> Golden:
-    return Golden(shared / "golden")
+def golden() -> Golden:
+    """The parity numbers of ``tests/golden``, or of the folder that ``MUT3R_GOLDEN`` names."""
+    return Golden(Path(os.environ.get("MUT3R_GOLDEN", Path(__file__).parent / "golden")))

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mut3r_analysis.attention.sites import Site
+from mut3r_analysis.errors import InvalidArgument
 
 
 class Probe(Protocol):
@@ -36,6 +37,7 @@ def attend(
     v: Tensor,
     gate: SiteGate | None = None,
     probe: Probe | None = None,
+    exists: Tensor | None = None,
 ) -> Tensor:
     """Scaled dot-product attention at a named site.
 
@@ -51,16 +53,32 @@ def attend(
         leaves every bit as it was.
     probe : Probe, optional
         Shown q and k before any gate acts: statistics are of the raw logits.
+    exists : Tensor, optional
+        ``(batch, key)`` bool: keys that are there, where samples of a batch have different numbers
+        of them. The others get no weight; a probe sees them.
 
     Returns
     -------
     Tensor
         ``(batch, head, query, channel)``.
+
+    Raises
+    ------
+    InvalidArgument
+        When a gate acts where some keys do not exist.
     """
     if probe is not None:
         probe(site, q, k)
     gated = gate(site, q, k, v) if gate is not None else None
-    return F.scaled_dot_product_attention(q, k, v) if gated is None else gated
+    if gated is None:
+        mask = None if exists is None else exists[:, None, None]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    if exists is not None:
+        raise InvalidArgument(
+            f"a gate acts at {site}, where the samples of this batch have different numbers of "
+            "keys; give the sequences one at a time"
+        )
+    return gated
 
 
 def together(*probes: Probe | None) -> Probe | None:

@@ -41,6 +41,7 @@ SITE_KINDS = {
         SiteKind("encoder_self", "patches", "patches", "encoder"),
         SiteKind("ray_encoder_self", "patches", "patches", "encoder", captured=False),
         SiteKind("head_self", "patches", "patches", "head"),
+        SiteKind("value_self", "patches", "patches", "memory"),
         SiteKind("memory_read_self", "summary", "summary", "memory", captured=False),
         SiteKind("memory_read", "summary", "memory", "memory", captured=False),
         SiteKind("memory_write_self", "memory", "memory", "memory", captured=False),

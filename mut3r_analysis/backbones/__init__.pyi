@@ -4,6 +4,8 @@ from .checkpoint import write_checkpoint as write_checkpoint
 from .cut3r import CUT3R as CUT3R
 from .cut3r import CUT3RConfig as CUT3RConfig
 from .loading import load_backbone as load_backbone
+from .point3r.config import Point3RConfig as Point3RConfig
+from .point3r.model import Point3R as Point3R
 from .preparation import Preparation as Preparation
 from .protocol import Backbone as Backbone
 from .protocol import Encoded as Encoded

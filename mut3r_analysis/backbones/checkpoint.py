@@ -23,8 +23,8 @@ from mut3r_analysis.backbones.checkpoint_layouts import (
     read_official,
     read_safetensors,
 )
+from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.constructor_string import parse_constructor
-from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.weights import (
     check_weights,
     expected_shapes,
@@ -58,7 +58,7 @@ class Checkpoint:
 
     Attributes
     ----------
-    config : CUT3RConfig
+    config : ModelConfig
         The model it describes.
     weights : dict of str to Tensor
         float32, under the official names, duplicates included.
@@ -72,7 +72,7 @@ class Checkpoint:
         What the file says of its origin.
     """
 
-    config: CUT3RConfig
+    config: ModelConfig
     weights: dict[str, Tensor] = field(repr=False)
     sha256: str
     layout: Layout
@@ -80,7 +80,7 @@ class Checkpoint:
     card: str | None = None
 
 
-def read_checkpoint(path: str | Path, *, config: CUT3RConfig | None = None) -> Checkpoint:
+def read_checkpoint(path: str | Path, *, config: ModelConfig | None = None) -> Checkpoint:
     """Read a checkpoint file without executing anything in it.
 
     Parameters
@@ -88,7 +88,7 @@ def read_checkpoint(path: str | Path, *, config: CUT3RConfig | None = None) -> C
     path : str or Path
         An official ``.pth`` file (a dict with ``args`` and ``model``) or a safetensors file.
         The content decides which, not the suffix.
-    config : CUT3RConfig, optional
+    config : ModelConfig, optional
         For files that do not describe their model, or not in words this package reads. A file
         that does must agree.
 
@@ -167,7 +167,7 @@ def convert_checkpoint(
 def write_checkpoint(
     target: str | Path,
     weights: Mapping[str, Tensor],
-    config: CUT3RConfig,
+    config: ModelConfig,
     *,
     card: str | None = None,
     dtype: str | torch.dtype | None = None,
@@ -183,7 +183,7 @@ def write_checkpoint(
         A path that ends in ``.safetensors``.
     weights : mapping of str to Tensor
         Under the official names; tensors with two names are stored once.
-    config : CUT3RConfig
+    config : ModelConfig
         The model they belong to.
     card : str, optional
         Origin, training data, licence: what a reader of the file should know.
@@ -201,7 +201,7 @@ def write_checkpoint(
     """
     target = _accepted_target(target, overwrite)
     stored = _stored_as(without_duplicates(weights), _storage_dtype(dtype))
-    metadata = {"format": FORMAT, "config": config.to_json()}
+    metadata = {"format": FORMAT, "backbone": config.family, "config": config.to_json()}
     if card is not None:
         metadata["card"] = card
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")

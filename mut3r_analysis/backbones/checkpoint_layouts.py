@@ -9,17 +9,19 @@ from typing import Literal
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.constructor_string import (
     config_from_arguments,
     constructor_arguments,
 )
-from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
+from mut3r_analysis.backbones.families import FAMILIES, family_of
 from mut3r_analysis.backbones.unpickling import contents, load_unexecuted
 from mut3r_analysis.backbones.weights import (
     float32_weights,
-    head_widths,
-    official_rewrites,
+    widths_of,
+    with_copies,
     with_duplicates,
+    without_wrapper,
 )
 from mut3r_analysis.errors import CheckpointError
 
@@ -27,13 +29,13 @@ FORMAT = "mut3r_analysis/1"
 """Value of the metadata key ``format`` in the safetensors this package writes."""
 
 SOURCES = (
-    "Expected is an official CUT3R .pth file or a .safetensors file written by "
+    "Expected is an official .pth file or a .safetensors file written by "
     "convert_checkpoint (on the command line: mut3r convert)"
 )
 
 Layout = Literal["official", "safetensors"]
 
-Contents = tuple[CUT3RConfig, dict[str, Tensor], tuple[str, ...], str | None]
+Contents = tuple[ModelConfig, dict[str, Tensor], tuple[str, ...], str | None]
 """Configuration, weights, report of rewrites, card."""
 
 _LONGEST_HEADER = 100_000_000
@@ -57,7 +59,7 @@ def layout_of(path: Path) -> Layout:
     )
 
 
-def read_official(path: Path, given: CUT3RConfig | None) -> Contents:
+def read_official(path: Path, given: ModelConfig | None) -> Contents:
     """Read a file in the official layout; ``given`` is the caller's configuration."""
     entries = load_unexecuted(path)
     if not isinstance(entries, dict) or not isinstance(entries.get("model"), dict):
@@ -72,23 +74,28 @@ def read_official(path: Path, given: CUT3RConfig | None) -> Contents:
             f"write_checkpoint(path, state_dict, config)"
         )
     weights, converted = float32_weights(entries["model"])
-    weights, rewrites = official_rewrites(weights)
+    weights, stripped = without_wrapper(weights)
     weights = with_duplicates(weights)
 
-    def described() -> tuple[CUT3RConfig, tuple[str, ...]]:
-        arguments, report = constructor_arguments(_constructor_of(entries.get("args"), path))
-        widths = head_widths(weights) if arguments.get("head_type") == "dpt" else {}
-        inferred = {name: width for name, width in widths.items() if name not in arguments}
-        usual = CUT3RConfig()
+    def described() -> tuple[ModelConfig, tuple[str, ...]]:
+        text = _constructor_of(entries.get("args"), path)
+        family, arguments, report = constructor_arguments(text)
+        usual = family.config()
+        inferred = {
+            name: width
+            for name, width in widths_of(weights).items()
+            if name not in arguments and hasattr(usual, name)
+        }
         report += tuple(
             f"{name}: {width}, as the tensors have it"
             for name, width in inferred.items()
             if width != getattr(usual, name)
         )
-        return config_from_arguments(arguments | inferred), report
+        return config_from_arguments(family, arguments | inferred), report
 
     config, report = _settled(described, given, path)
-    return config, weights, (*report, *rewrites, *converted), None
+    weights, copied = with_copies(weights, family_of(config).copies)
+    return config, weights, (*report, *stripped, *copied, *converted), None
 
 
 def _constructor_of(args: object, path: Path) -> str:
@@ -103,7 +110,7 @@ def _constructor_of(args: object, path: Path) -> str:
     )
 
 
-def read_safetensors(path: Path, given: CUT3RConfig | None) -> Contents:
+def read_safetensors(path: Path, given: ModelConfig | None) -> Contents:
     """Read a safetensors file; ``given`` is the caller's configuration."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -115,7 +122,7 @@ def read_safetensors(path: Path, given: CUT3RConfig | None) -> Contents:
             f"Compare its size and sha256 with the source and fetch it again"
         ) from error
 
-    def described() -> tuple[CUT3RConfig, tuple[str, ...]]:
+    def described() -> tuple[ModelConfig, tuple[str, ...]]:
         if "config" not in metadata:
             raise CheckpointError(
                 f"{path} holds {len(tensors)} tensors but no configuration in its metadata; pass "
@@ -127,8 +134,15 @@ def read_safetensors(path: Path, given: CUT3RConfig | None) -> Contents:
                 f"{path} is of format {shortened(metadata.get('format'))}; this version of the "
                 f"package reads {FORMAT!r}. Update the package, or convert the checkpoint again"
             )
+        # Files of before there was a second kind of model do not say which they hold.
+        family = FAMILIES.get(metadata.get("backbone", "cut3r"))
+        if family is None:
+            raise CheckpointError(
+                f"{path} holds a {shortened(metadata['backbone'])}; this version of the package "
+                f"builds {', '.join(FAMILIES)}. Update the package"
+            )
         try:
-            return CUT3RConfig.from_json(metadata["config"]), ()
+            return family.config.from_json(metadata["config"]), ()
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"the configuration in the metadata of {path} cannot be used: {error}; convert "
@@ -141,10 +155,10 @@ def read_safetensors(path: Path, given: CUT3RConfig | None) -> Contents:
 
 
 def _settled(
-    described: Callable[[], tuple[CUT3RConfig, tuple[str, ...]]],
-    given: CUT3RConfig | None,
+    described: Callable[[], tuple[ModelConfig, tuple[str, ...]]],
+    given: ModelConfig | None,
     path: Path,
-) -> tuple[CUT3RConfig, tuple[str, ...]]:
+) -> tuple[ModelConfig, tuple[str, ...]]:
     """Return the file's own configuration, or the given one where the file has none to read."""
     try:
         found, report = described()
@@ -153,11 +167,12 @@ def _settled(
             raise
         return given, (f"configuration given by the caller, because {error}",)
     if given is not None and given != found:
+        same_kind = type(given) is type(found)
+        names = [entry.name for entry in fields(found)] if same_kind else ["family"]
         differing = [
-            f"{entry.name} (file: {getattr(found, entry.name)!r}, "
-            f"given: {getattr(given, entry.name)!r})"
-            for entry in fields(CUT3RConfig)
-            if getattr(found, entry.name) != getattr(given, entry.name)
+            f"{name} (file: {getattr(found, name)!r}, given: {getattr(given, name)!r})"
+            for name in names
+            if getattr(found, name) != getattr(given, name)
         ]
         raise CheckpointError(
             f"the configuration given for {path} contradicts the one inside: "

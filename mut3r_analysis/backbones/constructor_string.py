@@ -6,49 +6,29 @@ in it is ever executed.
 """
 
 import ast
+from collections.abc import Collection
 from dataclasses import fields
 from reprlib import repr as shortened
 from typing import Any
 
-from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
+from mut3r_analysis.backbones.configuration import ModelConfig
+from mut3r_analysis.backbones.families import FAMILIES, Family
 from mut3r_analysis.errors import CheckpointError, InvalidArgument
 
-MODEL_CALL = "ARCroco3DStereo"
-CONFIG_CALL = "ARCroco3DStereoConfig"
-
-OFFICIAL_DEFAULTS: dict[str, Any] = {
-    "img_size": (224, 224),
-    "enc_embed_dim": 768,
-    "enc_depth": 12,
-    "enc_num_heads": 12,
-    "dec_embed_dim": 512,
-    "dec_depth": 8,
-    "dec_num_heads": 16,
-    "state_size": 324,
-    "head_type": "linear",
-    "rgb_head": False,
-    "pose_head": False,
-    "output_mode": "pts3d",
-    "pos_embed": "cosine",
-}
-"""What the official constructor assumes for a keyword that is not given, where that is not the
-default of :class:`CUT3RConfig` (which is the released 512 DPT model)."""
-
-_SAMPLES: dict[str, Any] = {field.name: field.default for field in fields(CUT3RConfig)}
 _WITHOUT_EFFECT = ("mask_ratio",)
 _LONGEST = 20_000
 
 
-def parse_constructor(text: str) -> CUT3RConfig:
+def parse_constructor(text: str) -> ModelConfig:
     """Return the configuration that an official constructor string describes.
 
     Parameters
     ----------
     text : str
-        ``"ARCroco3DStereo(ARCroco3DStereoConfig(freeze='encoder', state_size=768, ...))"``.
-        Values may be literals, ``inf``, signed numbers and tuples or lists of these. The widths of
-        the DPT head (``feature_dim``, ``last_dim``, ``layer_dims``), which the official
-        constructor fixes, may be given too.
+        ``"ARCroco3DStereo(ARCroco3DStereoConfig(freeze='encoder', state_size=768, ...))"``, or as
+        another of :data:`~mut3r_analysis.backbones.families.FAMILIES`. Values may be literals,
+        ``inf``, signed numbers and tuples or lists of these. Widths that the official constructor
+        fixes (``feature_dim``, ``last_dim``, ``layer_dims`` of the DPT head) may be given too.
 
     Raises
     ------
@@ -56,12 +36,12 @@ def parse_constructor(text: str) -> CUT3RConfig:
         When the text is anything else, names an unknown call or keyword, or describes a model
         that cannot be built here.
     """
-    arguments, _ = constructor_arguments(text)
-    return config_from_arguments(arguments)
+    family, arguments, _ = constructor_arguments(text)
+    return config_from_arguments(family, arguments)
 
 
-def constructor_arguments(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the keyword values of a constructor string and the rewrites applied to them.
+def constructor_arguments(text: str) -> tuple[Family, dict[str, Any], tuple[str, ...]]:
+    """Return what a constructor string calls, its keyword values and the rewrites applied to them.
 
     The rewrites are those of the official loader: the patch embedding for mixed aspect ratios
     becomes the plain one, and ``landscape_only`` becomes False.
@@ -71,16 +51,18 @@ def constructor_arguments(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     CheckpointError
         As :func:`parse_constructor`, except that values are checked for their type alone.
     """
-    keywords = _keywords(_configuration_call(_parse(text)))
-    unknown = sorted(set(keywords) - set(_SAMPLES) - set(_WITHOUT_EFFECT))
+    family, call = _configuration_call(_parse(text))
+    keywords = _keywords(call)
+    samples = {field.name: field.default for field in fields(family.config)}
+    unknown = sorted(set(keywords) - set(samples) - set(_WITHOUT_EFFECT))
     if unknown:
         raise CheckpointError(
             f"the constructor string has unknown keyword(s) {', '.join(unknown)}; known are "
-            f"{', '.join(sorted(_SAMPLES))}. The checkpoint belongs to a variant of CUT3R that is "
-            f"not implemented here"
+            f"{', '.join(sorted(samples))}. The checkpoint belongs to a variant of "
+            f"{family.model.__name__} that is not implemented here"
         )
     arguments = {
-        name: _typed(name, _literal(node))
+        name: _typed(name, _literal(node), samples[name])
         for name, node in keywords.items()
         if name not in _WITHOUT_EFFECT
     }
@@ -92,10 +74,10 @@ def constructor_arguments(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
         given = "True" if "landscape_only" in arguments else "not given"
         arguments["landscape_only"] = False
         report.append(f"landscape_only: {given}, set to False")
-    return arguments, tuple(report)
+    return family, arguments, tuple(report)
 
 
-def config_from_arguments(arguments: dict[str, Any]) -> CUT3RConfig:
+def config_from_arguments(family: Family, arguments: dict[str, Any]) -> ModelConfig:
     """Return the configuration of these official keywords, absent ones at official defaults.
 
     Raises
@@ -104,7 +86,7 @@ def config_from_arguments(arguments: dict[str, Any]) -> CUT3RConfig:
         When the values describe a model that cannot be built here.
     """
     try:
-        return CUT3RConfig(**(OFFICIAL_DEFAULTS | arguments))
+        return family.config(**{**family.defaults, **arguments})
     except InvalidArgument as error:
         raise CheckpointError(
             f"the checkpoint describes a model that cannot be built here: {error} "
@@ -123,20 +105,22 @@ def _parse(text: str) -> ast.expr:
         raise _unexpected(f"the text {shortened(text)}") from error
 
 
-def _configuration_call(node: ast.expr) -> ast.Call:
-    """Return the inner call of ``ARCroco3DStereo(ARCroco3DStereoConfig(...))``."""
-    model = _call_of(node, MODEL_CALL)
+def _configuration_call(node: ast.expr) -> tuple[Family, ast.Call]:
+    """Return what ``Model(ModelConfig(...))`` makes, and the inner call."""
+    families = {family.constructor[0]: family for family in FAMILIES.values()}
+    name, model = _call_of(node, families)
     if len(model.args) != 1 or model.keywords:
-        raise _unexpected(f"{MODEL_CALL} called with other arguments")
-    config = _call_of(model.args[0], CONFIG_CALL)
+        raise _unexpected(f"{name} called with other arguments")
+    family = families[name]
+    name, config = _call_of(model.args[0], (family.constructor[1],))
     if config.args:
-        raise _unexpected(f"{CONFIG_CALL} called with positional arguments")
-    return config
+        raise _unexpected(f"{name} called with positional arguments")
+    return family, config
 
 
-def _call_of(node: ast.expr, name: str) -> ast.Call:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
-        return node
+def _call_of(node: ast.expr, names: Collection[str]) -> tuple[str, ast.Call]:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+        return node.func.id, node
     raise _unexpected(_source(node.func if isinstance(node, ast.Call) else node))
 
 
@@ -166,9 +150,8 @@ def _literal(node: ast.expr) -> Any:
     raise _unexpected(_source(node))
 
 
-def _typed(name: str, value: Any) -> Any:
-    """Return ``value`` in the type the configuration has for ``name``."""
-    sample = _SAMPLES[name]
+def _typed(name: str, value: Any, sample: Any) -> Any:
+    """Return the value of a keyword in the type that the configuration has for it."""
     if name == "img_size" and type(value) is int:
         value = (value, value)
     try:
@@ -198,8 +181,8 @@ def _source(node: ast.expr) -> str:
 
 
 def _unexpected(what: str) -> CheckpointError:
+    forms = " or ".join(family.expression for family in FAMILIES.values())
     return CheckpointError(
-        f"the constructor string holds {what}, which is not read. Expected is "
-        f"{MODEL_CALL}({CONFIG_CALL}(keyword=literal, ...)) with literals, inf, signed numbers, "
-        f"tuples and lists; it is parsed, never evaluated"
+        f"the constructor string holds {what}, which is not read. Expected is {forms} with "
+        f"literals, inf, signed numbers, tuples and lists; it is parsed, never evaluated"
     )

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
+from mut3r_analysis.backbones.configuration import ModelConfig
 
 
 def _upsample(x: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Scratch(nn.Module):
     Official checkpoints hold the four projections under two names each, hence ``layer_rn``.
     """
 
-    def __init__(self, config: CUT3RConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         for level, width in enumerate(config.layer_dims, start=1):
             conv = nn.Conv2d(width, config.feature_dim, 3, padding=1, bias=False)
@@ -60,12 +60,12 @@ class DPTHead(nn.Module):
 
     Parameters
     ----------
-    config : CUT3RConfig
+    config : ModelConfig
     channels : int
         Output channels: 4 for points with confidence, 3 for colour.
     """
 
-    def __init__(self, config: CUT3RConfig, channels: int) -> None:
+    def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__()
         inputs = (config.enc_embed_dim, *(config.dec_embed_dim,) * 3)
         widths = config.layer_dims
@@ -109,7 +109,7 @@ class DPTHead(nn.Module):
 class LinearHead(nn.Module):
     """Per-token MLP whose channels are laid out (channel, dy, dx) and shuffled into pixels."""
 
-    def __init__(self, config: CUT3RConfig, channels: int) -> None:
+    def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__()
         self.patch = config.patch_size
         self.fc1 = nn.Linear(config.dec_embed_dim, 4 * config.dec_embed_dim)
@@ -121,6 +121,6 @@ class LinearHead(nn.Module):
         return F.pixel_shuffle(tokens.mT.unflatten(2, grid), self.patch)
 
 
-def dense_head(config: CUT3RConfig, channels: int) -> DPTHead | LinearHead:
+def dense_head(config: ModelConfig, channels: int) -> DPTHead | LinearHead:
     """Return the dense head that the configuration names."""
     return DPTHead(config, channels) if config.head_type == "dpt" else LinearHead(config, channels)

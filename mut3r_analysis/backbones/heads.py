@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.backbones.blocks import Attend, Mlp, SelfAttention, layer_norm
-from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
+from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.dense import dense_head
 from mut3r_analysis.backbones.rotation import Rotation
 from mut3r_analysis.errors import InvalidArgument
@@ -116,9 +116,16 @@ class PoseHead(nn.Module):
 
 
 class Heads(nn.Module):
-    """All heads of a CUT3R model (``downstream_head`` in checkpoints)."""
+    """All heads of a model (``downstream_head`` in checkpoints).
 
-    def __init__(self, config: CUT3RConfig) -> None:
+    Parameters
+    ----------
+    config : ModelConfig
+    color : bool
+        Whether colour is predicted.
+    """
+
+    def __init__(self, config: ModelConfig, *, color: bool) -> None:
         super().__init__()
         self.linear = config.head_type == "linear"
         names = ("proj", "cross_proj", "rgb_proj") if self.linear else _DPT_NAMES
@@ -134,7 +141,7 @@ class Heads(nn.Module):
             for layer in range(2)
         )
         for branch, channels in (("self", 4), ("world", 4), ("color", 3)):
-            if branch != "color" or config.rgb_head:
+            if branch != "color" or color:
                 self.add_module(self._names[branch], dense_head(config, channels))
 
     def forward(

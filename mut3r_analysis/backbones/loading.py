@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from mut3r_analysis.backbones.checkpoint import check_weights, expected_shapes, read_checkpoint
-from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
-from mut3r_analysis.backbones.cut3r.model import CUT3R
+from mut3r_analysis.backbones.configuration import ModelConfig
+from mut3r_analysis.backbones.families import family_of
 from mut3r_analysis.backbones.precision import find_precision
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import Backbone, Origin
@@ -23,26 +23,28 @@ RANDOM_CONFIGURATION = "random:configuration"
 
 
 def load_backbone(
-    spec: str | Path | CUT3RConfig,
+    spec: str | Path | ModelConfig,
     *,
     update: str = "cut3r",
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     precision: str | None = None,
     preparation: Preparation | None = None,
-    config: CUT3RConfig | None = None,
+    config: ModelConfig | None = None,
     seed: int = 0,
 ) -> Backbone:
     """Load a streaming backbone.
 
     Parameters
     ----------
-    spec : str, Path or CUT3RConfig
-        The name of a bundled checkpoint (``"tiny"``), a path to an official CUT3R ``.pth`` or to a
-        ``.safetensors`` file of this package, ``"random:<name>"`` (``small``, ``512-dpt``,
-        ``224-linear``) or a configuration; the last two get random weights.
-    update : {"cut3r", "ttt3r", "ttsa3r"}
-        Write rule of the state; the weights are the same for all.
+    spec : str, Path, CUT3RConfig or Point3RConfig
+        The name of a bundled checkpoint (``"tiny"``), a path to an official ``.pth`` of CUT3R or
+        Point3R or to a ``.safetensors`` file of this package, ``"random:<name>"`` (``small``,
+        ``512-dpt``, ``224-linear``, ``point3r-small``, ``point3r-512-dpt``) or a configuration;
+        the last two get random weights.
+    update : str
+        Write rule of the state; the weights are the same for all. ``"cut3r"`` replaces every token,
+        as released models do; ``"ttt3r"``, ``"ttsa3r"`` and others are for a state of fixed size.
     device : str or torch.device, optional
         By default CUDA where there is one, otherwise the CPU.
     dtype : torch.dtype, optional
@@ -53,7 +55,7 @@ def load_backbone(
     preparation : Preparation, optional
         How frames are resized and cropped; by default the official demo's rule for the size the
         model was trained at.
-    config : CUT3RConfig, optional
+    config : CUT3RConfig or Point3RConfig, optional
         Of the model in a checkpoint whose file does not say it.
     seed : int
         For random weights.
@@ -81,7 +83,7 @@ def load_backbone(
                 f"config= says what a checkpoint holds, and {spec!r} has none; give the "
                 "configuration itself for random weights: load_backbone(config)"
             )
-        model: Backbone = random_backbone(random_config, seed=seed, update=update)
+        model = random_backbone(random_config, seed=seed, update=update)
         name = spec if isinstance(spec, str) else RANDOM_CONFIGURATION
         identity = f"random weights, seed {seed}, {random_config.to_json()}"
         model.origin = Origin(
@@ -94,7 +96,7 @@ def load_backbone(
         checkpoint = read_checkpoint(path, config=config)
         check_weights(checkpoint.weights, expected_shapes(checkpoint.config))
         with torch.device("meta"):
-            model = CUT3R(checkpoint.config, update=update)
+            model = family_of(checkpoint.config).model(checkpoint.config, update=update)
         model.load_state_dict(checkpoint.weights, assign=True)
         model.origin = Origin(
             name=path.stem if path.parent == _bundled_folder() else str(path),
@@ -129,8 +131,8 @@ def usable_device(device: str | torch.device | None = None) -> torch.device:
     return place
 
 
-def _random_config(spec: str | Path | CUT3RConfig) -> CUT3RConfig | None:
-    if isinstance(spec, CUT3RConfig):
+def _random_config(spec: str | Path | ModelConfig) -> ModelConfig | None:
+    if isinstance(spec, ModelConfig):
         return spec
     if not str(spec).startswith("random:"):
         return None
@@ -158,6 +160,6 @@ def _checkpoint_path(spec: str) -> Path:
     raise MissingFile(
         f"no checkpoint {spec!r}: {what}, and bundled are {bundled or 'none'}"
         + (f"; did you mean {near[0]!r}?" if near else "")
-        + ". Official checkpoints are linked from the CUT3R repository; give the path of the "
-        "downloaded .pth file"
+        + ". Official checkpoints are linked from the repositories of CUT3R and Point3R; give the "
+        "path of the downloaded .pth file"
     )

@@ -3,10 +3,12 @@
 import json
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
@@ -45,34 +47,57 @@ class Agreement:
         return self.difference <= self.tolerance
 
 
-def named_random_weights(model: CUT3R) -> dict[str, torch.Tensor]:
-    """Weights drawn from the names of the parameters, as the reference numbers were made with.
+Rule = Callable[[str, np.ndarray], np.ndarray]
+"""Name of a parameter and standard normal numbers -> the parameter's values."""
 
-    Every value is rounded to float16, so that files of them lose nothing.
-    """
+
+def named_random_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights drawn from the names of the parameters, as the reference numbers were made with."""
     return {
-        name: torch.from_numpy(_draw(name, tuple(tensor.shape)))
+        name: torch.from_numpy(draw(name, tuple(tensor.shape)))
         for name, tensor in model.state_dict().items()
     }
 
 
-def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def scaled_by_name(name: str, z: np.ndarray) -> np.ndarray:
+    """Scale normal numbers to the values of a CUT3R or Point3R parameter."""
+    *_, parent, leaf = f"..{name}".split(".")
+    if "norm" in parent:
+        return 0.1 * z + (1.0 if leaf == "weight" else 0.0)
+    if leaf == "bias":
+        return 0.2 * z
+    if name == "register_tokens.weight":
+        return z
+    if leaf == "weight":
+        return z * _gain(name, parent) / math.sqrt(math.prod(z.shape[1:]))
+    return 0.5 * z
+
+
+def draw(
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    rule: Rule = scaled_by_name,
+    seed: int = 0,
+    salt: str = "",
+) -> np.ndarray:
+    """Draw one float32 parameter; values are rounded to float16, so that files of them are exact.
+
+    Parameters
+    ----------
+    name : str
+        Official name; with `salt` before it and `seed` it decides the random numbers.
+    shape : tuple of int
+    rule : callable
+        Turns standard normal numbers into values.
+    seed : int
+    salt : str
+    """
     for level in range(4):
         # The official head registers these four layers under two names.
         name = name.replace(f"scratch.layer_rn.{level}.", f"scratch.layer{level + 1}_rn.")
-    z = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
-    *_, parent, leaf = f"..{name}".split(".")
-    if "norm" in parent:
-        z = 0.1 * z + (1.0 if leaf == "weight" else 0.0)
-    elif leaf == "bias":
-        z = 0.2 * z
-    elif name == "register_tokens.weight":
-        pass
-    elif leaf == "weight":
-        z = z * _gain(name, parent) / math.sqrt(math.prod(shape[1:]))
-    else:
-        z = 0.5 * z
-    return z.astype(np.float16).astype(np.float32)
+    generator = np.random.default_rng(zlib.crc32((salt + name).encode()) + seed)
+    return rule(name, generator.standard_normal(shape)).astype(np.float16).astype(np.float32)
 
 
 def _gain(name: str, parent: str) -> float:

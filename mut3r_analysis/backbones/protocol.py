@@ -11,36 +11,12 @@ from torch import Tensor, nn
 from mut3r_analysis.attention.seam import Probe, SiteGate
 from mut3r_analysis.attention.sites import Sites
 from mut3r_analysis.attention.tokens import Axes
+from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.heads import Prediction, check_outputs
 from mut3r_analysis.backbones.precision import Precision, arithmetic
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.write_rules import Rules
 from mut3r_analysis.errors import InvalidArgument
-
-
-class Config(Protocol):
-    """Sizes of a backbone; further fields are the model's own."""
-
-    @property
-    def patch_size(self) -> int:
-        """Side of a patch, px."""
-
-    @property
-    def dec_embed_dim(self) -> int:
-        """Channels of the decoder's tokens."""
-
-    @property
-    def img_size(self) -> tuple[int, int]:
-        """Size of the frames the model was trained on, px."""
-
-    def patch_grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches of an image."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON-ready values."""
-
-    def to_json(self) -> str:
-        """Return one line of JSON."""
 
 
 @dataclass(frozen=True)
@@ -197,9 +173,7 @@ class Backbone(nn.Module, ABC):
 
     Attributes
     ----------
-    family : str
-        Name of the kind of model, such as ``"cut3r"``.
-    config : Config
+    config : ModelConfig
         Sizes, under the official field names.
     update : str
         Name of the write rule (:data:`~mut3r_analysis.backbones.write_rules.WRITE_RULES`).
@@ -221,8 +195,7 @@ class Backbone(nn.Module, ABC):
     decoder_layers : int
     """
 
-    family: str
-    config: Any
+    config: ModelConfig
     update: str
     origin: Origin
     precision: Precision
@@ -242,6 +215,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
         """Set the storage dtype of the encoder's queries and keys around their rotation."""
+
+    @property
+    def family(self) -> str:
+        """Name of the kind of model, such as ``"cut3r"``."""
+        return self.config.family
 
     def patch_grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches of an image of ``height`` x ``width`` px."""
@@ -382,10 +360,6 @@ class Backbone(nn.Module, ABC):
         """Return a copy on the meta device, which has shapes and no memory."""
         with torch.device("meta"):
             return type(self)(self.config, update=self.update).requires_grad_(False)
-
-    @abstractmethod
-    def learned_tokens(self) -> list[Tensor]:
-        """Return parameters that are tokens, which layers do not initialise."""
 
     def start_weights(self, choices: Any) -> None:
         """Set the weights that a training from scratch begins with; by default torch's own.

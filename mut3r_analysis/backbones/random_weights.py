@@ -1,15 +1,15 @@
 """Random weights for configurations without a checkpoint: for tests, plans and controls."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
+from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.families import family_of
+from mut3r_analysis.backbones.point3r.config import Point3RConfig
 from mut3r_analysis.backbones.protocol import Backbone
 
-NAMED_CONFIGS = {
+NAMED_CONFIGS: dict[str, ModelConfig] = {
     "small": CUT3RConfig(
         img_size=(64, 64),
         patch_size=8,
@@ -26,20 +26,46 @@ NAMED_CONFIGS = {
     ),
     "512-dpt": CUT3RConfig(),
     "224-linear": CUT3RConfig(img_size=(224, 224), head_type="linear"),
+    "point3r-small": Point3RConfig(
+        img_size=(64, 64),
+        patch_size=8,
+        enc_embed_dim=48,
+        enc_depth=2,
+        enc_num_heads=4,
+        dec_embed_dim=48,
+        dec_depth=4,
+        dec_num_heads=3,
+        memory_dec_num_heads=4,
+        local_mem_size=8,
+        value_depth=2,
+        value_num_heads=4,
+        head_type="linear",
+    ),
+    "point3r-512-dpt": Point3RConfig(),
 }
-"""What ``load_backbone("random:<name>")`` knows; the last two are the released sizes."""
+"""What ``load_backbone("random:<name>")`` knows; those with numbers have the released sizes."""
+
+_TOKENS = (
+    "pose_token",
+    "masked_img_token",
+    "masked_ray_map_token",
+    "pose_retriever.masked_token",
+    "pose_retriever.mem",
+)
 
 
-def random_backbone(config: Any, *, seed: int = 0, update: str = "cut3r") -> Backbone:
+def random_backbone(config: ModelConfig, *, seed: int = 0, update: str = "cut3r") -> Backbone:
     """Build a model with reproducible random weights.
 
     Linear and convolution weights keep torch's default initialisation; learned tokens are standard
-    normal times 0.02, except the state registers, which are standard normal so that state tokens
+    normal times 0.02, except state registers, which are standard normal so that state tokens
     differ from each other from the start.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = family_of(config).model(config, update=update)
-        for token in model.learned_tokens():
-            nn.init.normal_(token, std=0.02)
+        parameters = dict(model.named_parameters())
+        for name in _TOKENS:
+            if name in parameters:
+                nn.init.normal_(parameters[name], std=0.02)
     return model

@@ -14,10 +14,20 @@ from torch import Tensor
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines, each ``(token, channel)`` float32, for one head width."""
+    """How the channels of one head width turn.
+
+    Attributes
+    ----------
+    cos, sin : Tensor
+        float32 ``(token, channel)``, or more dimensions to spread over ``(batch, head, token,
+        channel)``.
+    halves : tuple of int
+        Widths into which the channels are cut, in pairs that turn against each other.
+    """
 
     cos: Tensor
     sin: Tensor
+    halves: tuple[int, ...]
 
 
 @lru_cache(maxsize=64)
@@ -54,12 +64,13 @@ def rotation(place: Tensor, channels: int, base: float) -> Rotation:
     angles = place.to(torch.float32)[:, :, None] * base**-exponent
     row, column = angles.unbind(1)
     angles = torch.cat([row, row, column, column], dim=-1)
-    return Rotation(angles.cos(), angles.sin())
+    return Rotation(angles.cos(), angles.sin(), (quarter,) * 4)
 
 
 def rotate(tokens: Tensor, turn: Rotation) -> Tensor:
     """Rotate ``(..., token, channel)`` in float32 and return it in its own dtype."""
     x = tokens.float()
-    a, b, c, d = x.chunk(4, dim=-1)
-    turned = torch.cat([-b, a, -d, c], dim=-1)
+    halves = x.split(turn.halves, dim=-1)
+    pairs = zip(halves[::2], halves[1::2], strict=True)
+    turned = torch.cat([part for one, other in pairs for part in (-other, one)], dim=-1)
     return (x * turn.cos + turned * turn.sin).to(tokens.dtype)

@@ -1,30 +1,30 @@
 """The tensors of a checkpoint: official renamings undone, duplicates, and the fit to a model."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
+from mut3r_analysis.backbones.configuration import ModelConfig
+from mut3r_analysis.backbones.families import Copied, family_of
 from mut3r_analysis.errors import CheckpointError
 
 _SHOWN = 20
 _READABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _WRAPPER = "module."
 _DPT = "downstream_head.dpt_self."
+_VALUE_BLOCK = re.compile(r"value_encoder\.(\d+)\.")
 
 # The DPT heads register each of their four input convolutions under two names.
 _DUPLICATE = re.compile(r"(?P<head>.*\.scratch\.)layer_rn\.(?P<level>[0-3])\.weight")
 _ORIGINAL = re.compile(r"(?P<head>.*\.scratch\.)layer(?P<level>[1-4])_rn\.weight")
 
 
-def expected_shapes(config: CUT3RConfig) -> dict[str, tuple[int, ...]]:
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return name -> shape of every tensor of the model, without allocating it."""
-    from mut3r_analysis.backbones.cut3r import CUT3R
-
     with torch.device("meta"):
-        model = CUT3R(config)
+        model = family_of(config).model(config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
@@ -95,29 +95,34 @@ def float32_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], t
     return result, tuple(f"{line}, converted to float32" for line in report)
 
 
-def official_rewrites(
+def without_wrapper(
     weights: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Apply the renamings that the official loader accepts, and say which.
+    """Strip the prefix ``module.`` where every name has it, as official loaders do, and say so."""
+    if not weights or not all(name.startswith(_WRAPPER) for name in weights):
+        return dict(weights), ()
+    renamed = {name.removeprefix(_WRAPPER): tensor for name, tensor in weights.items()}
+    return renamed, (f"prefix '{_WRAPPER}' stripped from all {len(renamed)} names",)
 
-    The wrapper prefix ``module.`` is stripped where every name has it; weights without a state
-    decoder (a DUSt3R initialisation) get a copy of the image decoder.
+
+def with_copies(
+    weights: Mapping[str, Tensor], copies: Iterable[Copied]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Start parts that a checkpoint lacks from others, as the official loader does, and say which.
+
+    Such a checkpoint is an initialisation from DUSt3R.
     """
-    renamed = dict(weights)
+    complete = dict(weights)
     report = []
-    if renamed and all(name.startswith(_WRAPPER) for name in renamed):
-        renamed = {name.removeprefix(_WRAPPER): tensor for name, tensor in renamed.items()}
-        report.append(f"prefix '{_WRAPPER}' stripped from all {len(renamed)} names")
-    blocks = [name for name in renamed if name.startswith("dec_blocks.")]
-    if blocks and not any(name.startswith("dec_blocks_state.") for name in renamed):
-        for name in blocks:
-            copied = name.replace("dec_blocks.", "dec_blocks_state.", 1)
-            renamed[copied] = renamed[name].clone()
-        report.append(
-            f"no dec_blocks_state.*: {len(blocks)} tensors of dec_blocks.* copied to it; "
-            f"the state decoder is untrained"
-        )
-    return renamed, tuple(report)
+    for absent, source, part in copies:
+        names = [name for name in weights if name.startswith(source)]
+        if names and not any(name.startswith(absent) for name in weights):
+            copied = {name.replace(source, absent, 1): weights[name].clone() for name in names}
+            complete |= copied
+            report.append(
+                f"no {absent}*: {len(names)} tensors of {source}* copied to it; {part} is untrained"
+            )
+    return complete, tuple(report)
 
 
 def with_duplicates(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -152,24 +157,26 @@ def without_duplicates(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if not _DUPLICATE.fullmatch(name)}
 
 
-def head_widths(weights: Mapping[str, Tensor]) -> dict[str, int | tuple[int, ...]]:
-    """Return the DPT widths as the tensors have them, or nothing where they cannot be told.
+def widths_of(weights: Mapping[str, Tensor]) -> dict[str, int | tuple[int, ...]]:
+    """Return the widths that official constructors fix, as far as the tensors tell them.
 
-    The official constructor fixes these widths and has no keyword for them, so in a smaller model
-    only the tensors say what they are.
+    There is no keyword for them, so in a smaller model only the tensors say what they are: those of
+    the DPT heads, and how deep the encoder of pointmaps is.
     """
+    found: dict[str, int | tuple[int, ...]] = {}
+    blocks = {match[1] for name in weights if (match := _VALUE_BLOCK.match(name))}
+    if blocks:
+        found["value_depth"] = len(blocks)
     levels = [weights.get(f"{_DPT}scratch.layer{level}_rn.weight") for level in (1, 2, 3, 4)]
     last = weights.get(f"{_DPT}head.2.weight")
-    if last is None or last.ndim != 4:
-        return {}
-    found = [level for level in levels if level is not None and level.ndim == 4]
-    if len(found) != len(levels):
-        return {}
-    return {
-        "feature_dim": found[0].shape[0],
-        "last_dim": last.shape[0],
-        "layer_dims": tuple(level.shape[1] for level in found),
-    }
+    known = [level for level in levels if level is not None and level.ndim == 4]
+    if last is not None and last.ndim == 4 and len(known) == len(levels):
+        found |= {
+            "feature_dim": known[0].shape[0],
+            "last_dim": last.shape[0],
+            "layer_dims": tuple(level.shape[1] for level in known),
+        }
+    return found
 
 
 def _other_name(name: str) -> str | None:

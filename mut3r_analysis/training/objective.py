@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mut3r_analysis.backbones.blocks import Mlp, layer_norm
-from mut3r_analysis.backbones.protocol import Config
+from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.rotation import state_positions
 from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.recipe import Objective
@@ -25,7 +25,7 @@ class Helpers(nn.Module):
     `pooled_pose` reads the mean over patches of what `pool` makes of them, half way and at the end.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.dec_embed_dim
         self.flow = Mlp(width, 2 * width, 2 * len(PLACES) ** 2)
@@ -39,7 +39,7 @@ class Helpers(nn.Module):
         self.pooled_pose = nn.ModuleList(nn.Linear(width, 6) for _ in range(2))
 
 
-def helper_heads(config: Config, seed: int) -> Helpers:
+def helper_heads(config: ModelConfig, seed: int) -> Helpers:
     """Build the auxiliary heads with reproducible starting weights."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed + 1)
@@ -58,7 +58,7 @@ def objective_terms(
     helpers: Helpers,
     clips: Clips,
     weights: Objective,
-    config: Config,
+    config: ModelConfig,
     step: int = 0,
 ) -> dict[str, Tensor]:
     """Return the unweighted terms of the loss whose weight is not zero.
@@ -69,7 +69,7 @@ def objective_terms(
     helpers : Helpers
     clips : Clips
     weights : Objective
-    config : Config
+    config : ModelConfig
         Of the model; the patch size is read.
     step : int
         Moves the pixel lattice of the dense terms.

@@ -498,11 +498,16 @@ def test_a_tensor_with_two_names_is_stored_once(tmp_path, weights):
     assert len(weights) - len(stored) == 3 * 4
 
 
-def test_the_metadata_says_format_configuration_and_card(tmp_path, weights):
+def test_the_metadata_says_format_backbone_configuration_and_card(tmp_path, weights):
     path = write_checkpoint(tmp_path / "a.safetensors", weights, SMALL, card="trained on scenes")
     (length,) = struct.unpack("<Q", path.read_bytes()[:8])
     metadata = json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]
-    assert metadata == {"format": FORMAT, "config": SMALL.to_json(), "card": "trained on scenes"}
+    assert metadata == {
+        "format": FORMAT,
+        "backbone": "cut3r",
+        "config": SMALL.to_json(),
+        "card": "trained on scenes",
+    }
     assert read_checkpoint(path).card == "trained on scenes"
 
 
@@ -667,34 +672,36 @@ def test_a_checkpoint_prints_without_its_tensors(tmp_path, weights):
 # The reference weights
 
 
+def constructor_of(settings):
+    """Return the constructor string of an official checkpoint with these keyword values."""
+    official_words = settings | {"patch_embed_cls": "ManyAR_PatchEmbed", "landscape_only": True}
+    keywords = ", ".join(
+        f"{name}={tuple(value) if isinstance(value, list) else value!r}"
+        for name, value in official_words.items()
+        if name != "dpt_adapter_dims_overridden_for_size"
+    )
+    return f"ARCroco3DStereo(ARCroco3DStereoConfig({keywords}))"
+
+
 @pytest.mark.parametrize("head", ["dpt", "linear"])
 @pytest.mark.parametrize("args", ["namespace", "omegaconf"])
 def test_the_golden_weights_in_the_official_layout_give_the_golden_numbers(
-    shared, tmp_path, head, args
+    golden, tmp_path, head, args
 ):
-    golden = load_file(shared / "golden" / f"weights_{head}.safetensors")
-    text = (
-        "ARCroco3DStereo(ARCroco3DStereoConfig(freeze='encoder', state_size=28, "
-        "local_mem_size=8, state_dec_num_heads=3, state_pe='2d', pos_embed='RoPE100', "
-        "rgb_head=True, pose_head=True, patch_embed_cls='ManyAR_PatchEmbed', "
-        f"img_size=(64, 64), head_type='{head}', output_mode='pts3d+pose', "
-        "depth_mode=('exp', -inf, inf), conf_mode=('exp', 1, inf), "
-        "pose_mode=('exp', -inf, inf), enc_embed_dim=64, enc_depth=2, enc_num_heads=4, "
-        "dec_embed_dim=24, dec_depth=4, dec_num_heads=2, landscape_only=True))"
-    )
+    stored = golden.weights(f"weights_{head}")
+    text = constructor_of(golden.settings()["tiny"][head])
     holder = (
         argparse.Namespace(model=text) if args == "namespace" else OmegaConf.create({"model": text})
     )
-    path = official(tmp_path / "cut3r.pth", golden, holder, epoch=10)
+    path = official(tmp_path / "cut3r.pth", stored, holder, epoch=10)
     read = read_checkpoint(path)
-    assert_same(read.weights, golden)
+    assert_same(read.weights, stored)
     check_weights(read.weights, expected_shapes(read.config))
     target = convert_checkpoint(path, tmp_path / "cut3r.safetensors", dtype="float16")
-    assert_same(read_checkpoint(target).weights, golden)
-    with np.load(shared / "golden" / "inputs.npz") as inputs:
-        images = torch.from_numpy(inputs["img"])
-    with np.load(shared / "golden" / f"outputs_cut3r_{head}.npz") as file:
-        expected = {name: torch.from_numpy(file[name]) for name in file.files}
+    assert_same(read_checkpoint(target).weights, stored)
+    images = torch.from_numpy(golden.arrays("inputs")["img"])
+    arrays = golden.arrays(f"outputs_cut3r_{head}")
+    expected = {name: torch.from_numpy(values) for name, values in arrays.items()}
     for source in (path, target):
         backbone, state, steps = load_backbone(source, device="cpu"), None, []
         for image in images:
@@ -713,8 +720,3 @@ def test_the_golden_weights_in_the_official_layout_give_the_golden_numbers(
         for name, (values, rtol, atol) in found.items():
             wanted = expected[name][1:] if name == "state" else expected[name]
             torch.testing.assert_close(values, wanted, rtol=rtol, atol=atol, msg=name)
-
-
-def test_the_golden_files_themselves_have_no_configuration(shared):
-    with pytest.raises(CheckpointError, match="600 tensors but no configuration"):
-        read_checkpoint(shared / "golden" / "weights_dpt.safetensors")

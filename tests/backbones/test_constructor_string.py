@@ -85,15 +85,15 @@ def test_every_configuration_survives_its_own_constructor_string(config):
 
 
 def test_the_rewrites_of_the_official_loader_are_applied_and_reported():
-    arguments, report = constructor_arguments(DPT_512.replace("only=False", "only=True"))
+    _, arguments, report = constructor_arguments(DPT_512.replace("only=False", "only=True"))
     assert arguments["patch_embed_cls"] == "PatchEmbedDust3R"
     assert arguments["landscape_only"] is False
     assert len(report) == 2
     assert "ManyAR_PatchEmbed" in report[0]
     assert "landscape_only: True" in report[1]
-    _, report = constructor_arguments(LINEAR_224)
+    *_, report = constructor_arguments(LINEAR_224)
     assert report == ("landscape_only: not given, set to False",)
-    assert constructor_arguments(DPT_512.replace("ManyAR_PatchEmbed", "PatchEmbedDust3R"))[1] == ()
+    assert constructor_arguments(DPT_512.replace("ManyAR_PatchEmbed", "PatchEmbedDust3R"))[2] == ()
 
 
 def test_keywords_that_are_not_given_take_the_official_defaults_not_ours():

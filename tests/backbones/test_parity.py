@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from golden.weights import drawn_weights
 
 from mut3r_analysis.attention import DECODER_KINDS, logits
-from mut3r_analysis.backbones.cut3r import CUT3R
-from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
+from mut3r_analysis.backbones.cut3r import CUT3R, CUT3RConfig
 from mut3r_analysis.backbones.cut3r.model import State
 from mut3r_analysis.backbones.geometry import (
     focal_length,
@@ -17,7 +17,7 @@ from mut3r_analysis.backbones.geometry import (
     principal_point,
     rigid_alignment,
 )
-from mut3r_analysis.backbones.parity import named_random_weights, parity
+from mut3r_analysis.backbones.parity import parity
 from mut3r_analysis.backbones.protocol import Frame, Step
 
 OUTPUTS = {
@@ -153,7 +153,8 @@ def test_dpt_of_released_widths(golden):
     released = CUT3RConfig()
     widths = {name: getattr(released, name) for name in ("feature_dim", "last_dim", "layer_dims")}
     model = CUT3R(CUT3RConfig.from_dict(small.to_dict() | widths)).requires_grad_(False)
-    weights = named_random_weights(model)
+    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    weights = drawn_weights("", golden.settings(), "weights_dpt", shapes)
     for name, values in expected.items():
         if name.startswith("check_first4_"):
             drawn = weights[name.removeprefix("check_first4_")].flatten()[: len(values)]
@@ -246,11 +247,13 @@ def test_positions(golden):
     from mut3r_analysis.backbones.rotation import positions, state_positions
 
     expected = golden.arrays("intermediates_dpt")
+    config, image = golden.config("dpt"), golden.arrays("inputs")["img"]
     cpu = torch.device("cpu")
-    with_pose = positions(3, 4, True, cpu).numpy()
+    with_pose = positions(*config.patch_grid(*image.shape[-2:]), True, cpu).numpy()
     np.testing.assert_array_equal(with_pose[1:], expected["f0_pos"][0])
     np.testing.assert_array_equal(with_pose[:1], expected["f0_pose_pos"][0])
-    np.testing.assert_array_equal(state_positions(28, cpu).numpy(), expected["f0_state_pos"][0])
+    states = state_positions(config.state_size, cpu).numpy()
+    np.testing.assert_array_equal(states, expected["f0_state_pos"][0])
 
 
 OFFICIAL_SITES = dict(
@@ -297,8 +300,8 @@ def test_attention_maps(golden, update):
         ),
     ],
 )
-def test_names_and_shapes_of_released_models(golden, shared, name, config, count, parameters):
-    path = shared / "golden" / "extra" / "param_shapes_full.json.gz"
+def test_names_and_shapes_of_released_models(golden, name, config, count, parameters):
+    path = golden.folder / "extra" / "param_shapes_full.json.gz"
     expected = json.loads(gzip.decompress(path.read_bytes()))[name]
     with torch.device("meta"):
         model = CUT3R(config)
@@ -315,9 +318,3 @@ def test_bundled_parity_numbers():
 def test_bundled_parity_detects_a_wrong_model(monkeypatch):
     monkeypatch.setattr(CUT3R, "rotate_encoder_in", lambda self, dtype: None)
     assert not all(item.holds for item in parity())
-
-
-def test_weights_drawn_from_names(golden):
-    model = CUT3R(golden.config("linear"))
-    drawn, stored = named_random_weights(model), golden.weights("linear")
-    assert all(torch.equal(drawn[name], stored[name]) for name in stored)

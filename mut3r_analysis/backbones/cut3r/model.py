@@ -142,7 +142,7 @@ class CUT3R(Backbone):
         Write rule of the state: ``cut3r``, ``ttt3r``, ``ttsa3r``. The weights are the same for all.
     """
 
-    family = "cut3r"
+    config: CUT3RConfig
 
     def __init__(self, config: CUT3RConfig, *, update: str = "cut3r") -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class CUT3R(Backbone):
         self.dec_norm = layer_norm(dec)
         self.dec_norm_state = layer_norm(dec)
         self.pose_retriever = PoseMemory(config)
-        self.downstream_head = Heads(config)
+        self.downstream_head = Heads(config, color=config.rgb_head)
         self.rotate_encoder_in(self.precision.rotation)
 
     def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
@@ -450,16 +450,6 @@ class CUT3R(Backbone):
         """Return the numbers inside the wider of the two decoders' MLPs."""
         tokens = max(1 + grid[0] * grid[1], self.config.state_size)
         return int(tokens * self.config.dec_embed_dim * self.config.mlp_ratio)
-
-    def learned_tokens(self) -> list[Tensor]:
-        """Return the learned tokens, without the state registers, which are an embedding."""
-        return [
-            self.pose_token,
-            self.masked_img_token,
-            self.masked_ray_map_token,
-            self.pose_retriever.masked_token,
-            self.pose_retriever.mem,
-        ]
 
     def start_weights(self, choices: Any) -> None:
         """Set the weights that a training from scratch begins with."""
