@@ -212,6 +212,11 @@ class Backbone(nn.Module, ABC):
     def rules(self) -> Rules:
         """The backbone's own write rule."""
 
+    @property
+    def restarts(self) -> bool:
+        """Whether the frame after a reset starts from the learned pose token, unless told."""
+        return self.rules.restart
+
     @abstractmethod
     def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
         """Set the storage dtype of the encoder's queries and keys around their rotation."""

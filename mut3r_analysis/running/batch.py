@@ -106,6 +106,15 @@ class Batch:
         self._rules = own.times(named) if any(named) else None
         self._mass = self._rules is not None and "static_mass" in self._rules.needs
         kinds = () if capture is None else capture.kinds(self._sites)
+        of_pose = {"gated": 1.0, "split": 1.0, "probe": 0.0, "split_rev": 0.0}
+        of_dense = of_pose | {"split": 0.0, "split_rev": 1.0}
+        self._read_shares = [
+            [table[commit.read] for commit in self._commits] for table in (of_pose, of_dense)
+        ]
+        written = [commit.written_share for commit in self._commits]
+        # What a commit needs is predicted once where the pass that is written is read anyway.
+        same = all(shares == written for shares in self._read_shares)
+        self._needed = backbone.commit_needs if same else ()
         self._captured_parts = {SITE_KINDS[kind].part for kind in kinds}
         self._keeps_probe = any(commit.keeps_probe for commit in self._commits)
         self._reads_probe = [commit.read == "probe" for commit in self._commits]
@@ -333,10 +342,8 @@ class Batch:
     def _predict(self, frame: EncodedFrame, passes: Passes) -> tuple[Prediction, Records]:
         if passes.prediction is not None:
             return passes.prediction, {}
-        of_pose = {"gated": 1.0, "split": 1.0, "probe": 0.0, "split_rev": 0.0}
-        of_dense = of_pose | {"split": 0.0, "split_rev": 1.0}
-        shares = [[table[c.read] for c in self._commits] for table in (of_pose, of_dense)]
-        asked = {*self._outputs, *self._needed(shares)}
+        shares = self._read_shares
+        asked = {*self._outputs, *self._needed}
         parts = [(asked, shares[0])]
         if shares[0] != shares[1]:
             parts = [(asked & {"pose"}, shares[0]), (asked - {"pose"}, shares[1])]
@@ -349,11 +356,6 @@ class Batch:
                 new = vars(self._run_heads(_between(passes, share), names, recorder, probe))
                 found |= {name: value for name, value in new.items() if value is not None}
         return Prediction(**found), recorder.take() if recorder else {}
-
-    def _needed(self, shares: Sequence[Sequence[float]]) -> tuple[str, ...]:
-        """Return outputs that the commit takes from the pass that is read anyway."""
-        written = [commit.written_share for commit in self._commits]
-        return self.backbone.commit_needs if all(each == written for each in shares) else ()
 
     def _run_heads(
         self,
@@ -389,7 +391,7 @@ class Batch:
         if remembered is not written:
             written = replace(written, pose_token=remembered.pose_token)
         resets = [commit.resets_after(frame.given.position) for commit in commits]
-        restarts = backbone.rules.restart
+        restarts = backbone.restarts
         restart = [
             restarts if commit.reset_pose is None else commit.reset_pose == "learned"
             for commit in commits
@@ -402,7 +404,7 @@ class Batch:
             summary=self._summary(frame.encoded, motion),
             restart=torch.tensor(restart, device=device),
         )
-        if backbone.commit_needs and not self._needed([shares]):
+        if backbone.commit_needs and not self._needed:
             prediction = backbone.predict(written, backbone.commit_needs)
         recorder = self.recorder(frame.given, frame.axes, "memory")
         state, rate = backbone.commit(

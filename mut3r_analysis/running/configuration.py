@@ -190,10 +190,10 @@ class Configuration:
                 f"commit has the rate {twice[0]!r} and the backbone was loaded with "
                 f"update={update!r}; load it with update='cut3r', or leave out the rate"
             )
-        if own.restart and self.commit.reset_pose == "memory":
+        if backbone.restarts and self.commit.reset_pose == "memory":
             raise InvalidArgument(
-                f"update={update!r} restarts from the learned pose token; for "
-                f"reset.pose.memory load the backbone with update='cut3r' and use rate.{update}"
+                f"{backbone.family} with update={update!r} restarts from the learned pose token; "
+                f"for reset.pose.memory load CUT3R with update='cut3r' and use rate.{update}"
             )
 
     def notes(self, sites: Sites) -> list[str]:

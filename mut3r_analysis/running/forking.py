@@ -11,7 +11,7 @@ import xarray as xr
 from mut3r_analysis.attention.seam import Observer
 from mut3r_analysis.backbones.geometry import pose_matrix
 from mut3r_analysis.backbones.heads import Prediction, check_outputs
-from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.backbones.protocol import Backbone, StateVariable
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.readings import INSTABILITY
 from mut3r_analysis.running.batch import Batch
@@ -146,11 +146,11 @@ def _snapshot(run: xr.DataTree, batch: Batch, sequence: xr.Dataset, start: int) 
     """Return what the run carried into the frame at a position."""
     backbone, (base,) = batch.backbone, batch.configurations
     held = run["state"].to_dataset() if "state" in run.children else xr.Dataset()
-    kept = list(_kept(backbone).values())
-    whole = start and set(kept) <= set(held) and start <= held.sizes["frame"]
+    names = [item.name for item in backbone.state_variables((1, 1), 1)]
+    whole = start and set(names) <= set(held) and start <= held.sizes["frame"]
     if whole and not _remembers(backbone, base):
         last = held.isel(frame=start - 1)
-        values = {name: torch.from_numpy(np.array(last[name].values)) for name in kept}
+        values = {name: torch.from_numpy(np.array(last[name].values)) for name in names}
         commit = base.commit
         age = start if commit.reset is None else start % commit.reset
         restart = None if commit.reset_pose is None else commit.reset_pose == "learned"
@@ -189,8 +189,8 @@ def _distances(
     ]
     found = {}
     for name, variable in _kept(backbone).items():
-        first, second = (state[variable] for state in states)
-        if variable != "memory":
+        first, second = (state[variable.name] for state in states)
+        if backbone.state_dim in variable.sizes:
             # Of a memory that grows, what either future adds has no counterpart in the other.
             first, second = first[:, :shared], second[:, :shared]
         found[name] = (second - first).norm(dim=-1)
@@ -202,10 +202,13 @@ def _distances(
     return {name: value[0].cpu().numpy() for name, value in found.items()}
 
 
-def _kept(backbone: Backbone) -> dict[str, str]:
+def _kept(backbone: Backbone) -> dict[str, StateVariable]:
     """Name of a distance -> the kept variable of the state that it compares."""
-    names = [item.name for item in backbone.state_variables((1, 1), 1) if item.kept]
-    return {("state" if name == "tokens" else name) + "_distance": name for name in names}
+    return {
+        ("state" if item.name == "tokens" else item.name) + "_distance": item
+        for item in backbone.state_variables((1, 1), 1)
+        if item.kept
+    }
 
 
 def _pose_distances(a: Prediction, b: Prediction) -> dict[str, torch.Tensor]:
@@ -223,7 +226,7 @@ def _pose_distances(a: Prediction, b: Prediction) -> dict[str, torch.Tensor]:
 _VARIABLES = {
     "state_distance": ("norm of the difference of the state token", "1"),
     "memory_distance": ("norm of the difference of the pose-memory slot", "1"),
-    "positions_distance": ("distance between the positions of the pointer", "m"),
+    "places_distance": ("distance between the places of the patch", "m"),
     "translation_distance": ("distance between camera positions", "m"),
     "rotation_distance": ("angle between camera orientations", "degree"),
     "depth_distance": ("absolute difference of depth", "m"),
@@ -268,9 +271,8 @@ def _labelled(
 def _dims(name: str, backbone: Backbone) -> tuple[str, ...]:
     if name == "depth_distance":
         return ("y", "x")
-    if name not in _kept(backbone):
-        return ()
-    return ("slot",) if name == "memory_distance" else (backbone.state_dim,)
+    kept = _kept(backbone)
+    return tuple(kept[name].sizes)[:-1] if name in kept else ()
 
 
 def _position(sequence: xr.Dataset, at: int) -> int:

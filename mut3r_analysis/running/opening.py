@@ -88,6 +88,7 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
             "and are shown",
             stacklevel=2,
         )
+    longest = _longest(tree)
     # Every run has a prediction of every frame; it tells which source frames are whole.
     whole = set(tree["prediction"].to_dataset()["frame"].values[:complete].tolist())
     nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=tree.attrs)}
@@ -98,6 +99,8 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
         if complete < frames:
             kept = [i for i, frame in enumerate(dataset["frame"].values) if int(frame) in whole]
             dataset = dataset.isel(frame=slice(0, len(kept)))
+        growing = {dim for value in dataset.values() for dim in value.attrs.pop("grows", ())}
+        dataset = dataset.isel({dim: slice(longest) for dim in growing})
         dataset = label(dataset.assign(derived_variables(dataset, str(node.name))))
         nodes[node.path] = dataset if chunks is None else _blocks(dataset)
     # The path of a node in a tree is made of names, which so cannot hold a slash.
@@ -105,6 +108,13 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
     opened = xr.DataTree.from_dict(nodes, name=name)
     opened.set_close(tree.close)
     return opened
+
+
+def _longest(tree: xr.DataTree) -> int | None:
+    """Return the most tokens that a growing memory held; None where none grows."""
+    state = tree["state"].to_dataset() if "state" in tree.children else xr.Dataset()
+    counts = [values for name, values in state.items() if str(name).endswith("_count")]
+    return max((int(values.max()) for values in counts), default=None)
 
 
 def label(dataset: xr.Dataset) -> xr.Dataset:

@@ -176,6 +176,8 @@ def _create_group(
             "units": variable.units,
             "source": variable.source,
         }
+        if variable.grows:
+            attributes["grows"] = list(variable.grows)
         if variable.labels is not None:
             attributes["labels"] = list(variable.labels)
         array = group.create_array(

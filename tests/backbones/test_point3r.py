@@ -231,7 +231,7 @@ def test_a_batch_of_two_as_the_official_code_pads_it(golden, model):
         for name in (name for name in expected if name.startswith(f"f{t}_")):
             there = np.ones(state.tokens.shape[:2], bool) if exists is None else exists.numpy()
             if name.endswith("discarded"):
-                values = step.decoded.dropped
+                values = step.decoded.proposal
                 axes = {1: there}
             else:
                 kind = next(kind for kind, called in SITES.items() if f"_{called}_" in name)
@@ -447,8 +447,8 @@ def test_a_reset_starts_over_also_for_one_of_a_batch(small):
 def test_the_decoder_of_pointers_never_reaches_the_written_memory_by_itself(small):
     frame = Frame(images(1)[0])
     plain, watched = small.step(frame), small.step(frame, probe=lambda site, q, k: None)
-    assert plain.decoded.dropped is None
-    assert watched.decoded.dropped is not None
+    assert plain.decoded.proposal is None
+    assert watched.decoded.proposal is not None
     assert torch.equal(plain.state.tokens, watched.state.tokens)
     assert torch.equal(plain.prediction.points_self, watched.prediction.points_self)
 
@@ -456,7 +456,7 @@ def test_the_decoder_of_pointers_never_reaches_the_written_memory_by_itself(smal
 def test_every_site_is_seen_once_per_layer(small):
     seen = defaultdict(list)
     small.step(Frame(images(1)[0]), probe=lambda site, q, k: seen[site.kind].append((site, q, k)))
-    for kind, size in small.site_sizes().items():
+    for kind, size in small.sites().items():
         assert [site.layer for site, _, _ in seen[kind]] == list(range(size.layers)), kind
         for _, q, k in seen[kind]:
             assert q.shape[1] == k.shape[1] == size.heads
@@ -479,7 +479,7 @@ def test_what_the_model_lacks_is_refused(small):
         small.step(Frame(image, ray_map=torch.zeros(1, 48, 64, 6)))
     with pytest.raises(InvalidArgument, match="does not predict"):
         small.step(Frame(image), outputs=("color",))
-    with pytest.raises(InvalidArgument, match="'point3r' alone"):
+    with pytest.raises(InvalidArgument, match="'cut3r' alone"):
         load_backbone("random:point3r-small", update="ttt3r")
     encoded = small.encode(Frame(image))
     state = small.begin()

@@ -5,15 +5,15 @@ those of official checkpoints, so these load unchanged.
 """
 
 import copy
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from mut3r_analysis.attention.seam import Probe, SiteGate, attend, together
+from mut3r_analysis.attention.seam import Probe, SiteGate, attend
 from mut3r_analysis.attention.sites import Site, SiteSize
 from mut3r_analysis.attention.tokens import Axes, image_axis, memory_axis
 from mut3r_analysis.backbones.blocks import (
@@ -21,8 +21,6 @@ from mut3r_analysis.backbones.blocks import (
     DecoderBlock,
     EncoderBlock,
     PatchEmbed,
-    Projected,
-    SelfAttention,
     layer_norm,
 )
 from mut3r_analysis.backbones.cut3r.config import RAY_ENCODER_HEADS, CUT3RConfig
@@ -32,7 +30,6 @@ from mut3r_analysis.backbones.memory import PoseMemory
 from mut3r_analysis.backbones.precision import PRECISIONS
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import (
-    Backbone,
     Encoded,
     Frame,
     Origin,
@@ -40,13 +37,13 @@ from mut3r_analysis.backbones.protocol import (
     Write,
 )
 from mut3r_analysis.backbones.rotation import (
-    Rotation,
     positions,
     rotation,
     state_lattice_width,
     state_positions,
 )
-from mut3r_analysis.backbones.write_rules import RuleMemory, Rules, own_rules, watched
+from mut3r_analysis.backbones.two_streams import Decoded, Entered, Rotations, TwoStreams
+from mut3r_analysis.backbones.write_rules import RuleMemory, Rules, own_rules
 from mut3r_analysis.errors import InvalidArgument
 
 
@@ -73,66 +70,7 @@ class State:
     rules: RuleMemory
 
 
-@dataclass(frozen=True, eq=False)
-class Entered:
-    """A frame and a state about to meet in the decoders: all that passes over a frame share.
-
-    Attributes
-    ----------
-    features : Tensor
-        ``(batch, patch, channel)`` encoder tokens.
-    grid : (int, int)
-        Rows and columns of patches.
-    image, state : Tensor
-        ``(batch, token, channel)`` what the first layers read; the pose token leads the image.
-    rotations : dict of str to (Rotation, Rotation)
-        Side -> rotations of its own and of the other side's tokens, in its own head width.
-    first : dict of str to Projected
-        Side -> what its first layer projects, which no gate can change.
-    """
-
-    features: Tensor
-    grid: tuple[int, int]
-    image: Tensor
-    state: Tensor
-    rotations: dict[str, tuple[Rotation, Rotation]]
-    first: dict[str, Projected]
-
-    @property
-    def patches(self) -> Tensor:
-        """``(batch, patch, channel)`` as they enter the decoder."""
-        return self.image[:, 1:]
-
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """What the two decoders make of a frame and a state.
-
-    Attributes
-    ----------
-    levels : list of Tensor
-        The four inputs of the dense heads ``(batch, patch, channel)``.
-    pose_token : Tensor
-        ``(batch, 1, channel)`` final, normalised.
-    pose_query : Tensor
-        ``(batch, 1, channel)`` the pose token that entered the decoder.
-    proposal : Tensor
-        ``(batch, state_token, channel)`` the new state, before any write rule.
-    signals : dict of str to Tensor
-        What write rules asked for.
-    grid : (int, int)
-        Rows and columns of patches.
-    """
-
-    levels: list[Tensor]
-    pose_token: Tensor
-    pose_query: Tensor
-    proposal: Tensor
-    grid: tuple[int, int]
-    signals: dict[str, Tensor] = field(default_factory=dict)
-
-
-class CUT3R(Backbone):
+class CUT3R(TwoStreams):
     """CUT3R of any size.
 
     Parameters
@@ -200,19 +138,15 @@ class CUT3R(Backbone):
         self.downstream_head = Heads(config, color=config.rgb_head)
         self.rotate_encoder_in(self.precision.rotation)
 
-    def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
-        """Set the storage dtype of the image encoder's queries and keys around their rotation.
-
-        Released models were trained and are run with float16 there; None keeps the model's dtype.
-        """
-        for module in self.enc_blocks.modules():
-            if isinstance(module, SelfAttention):
-                module.rotation_dtype = dtype
-
     @property
     def rules(self) -> Rules:
         """The write rule of the state."""
         return self._rules
+
+    @property
+    def state_decoder(self) -> tuple[nn.ModuleList, nn.LayerNorm]:
+        """Layers of the state's decoder, and the norm behind them."""
+        return self.dec_blocks_state, self.dec_norm_state
 
     def sites(self) -> dict[str, SiteSize]:
         """Layers, heads and head width of every site kind that may be captured or gated."""
@@ -260,7 +194,7 @@ class CUT3R(Backbone):
         grid = (0, 0)
         if frame.image is not None:
             grid = self.config.patch_grid(*frame.image.shape[-2:])
-            place = self._patch_rotation(
+            place = self.patch_rotation(
                 grid, self.config.enc_embed_dim // self.config.enc_num_heads
             )
             features = self.patch_embed(frame.image.to(self.dtype))
@@ -283,7 +217,8 @@ class CUT3R(Backbone):
 
     def enter(self, encoded: Encoded, state: State, *, probe: Probe | None = None) -> Entered:
         """Ready a frame and a state for the decoders; the pose memory is read."""
-        query = self._pose_query(encoded, state, partial(attend, probe=probe))
+        seam = partial(attend, probe=probe)
+        query = self.pose_query(encoded, state.memory, state.fresh, seam)
         image = torch.cat([query, self.decoder_embed(encoded.features)], dim=1)
         rotations = self._decoder_rotations(encoded.grid)
         of_image = cast(DecoderBlock, self.dec_blocks[0])
@@ -293,67 +228,6 @@ class CUT3R(Backbone):
             "state": of_state.project(state.tokens, image, *rotations["state"]),
         }
         return Entered(encoded.features, encoded.grid, image, state.tokens, rotations, first)
-
-    def decode(
-        self,
-        entered: Entered,
-        *,
-        gate: SiteGate | None = None,
-        probe: Probe | None = None,
-        signals: Collection[str] = (),
-        layers: list[Tensor] | None = None,
-    ) -> Decoded:
-        """Run both decoders; each layer reads the other side's tokens of the layer before."""
-        taken = watched({*self._rules.signals, *signals})
-        seam = partial(attend, gate=gate, probe=together(*taken.values(), probe))
-        depth = self.config.dec_depth
-        image, tokens, rotations = entered.image, entered.state, entered.rotations
-        levels = [entered.features]
-        for layer in range(depth):
-            known = entered.first if layer == 0 else {"image": None, "state": None}
-            # The image block goes first so that a causal gate on the state block of a layer may
-            # use what was seen in the same layer; both read the previous layer's tokens.
-            next_image = self.dec_blocks[layer](
-                image, tokens, *rotations["image"], seam, known["image"]
-            )
-            tokens = self.dec_blocks_state[layer](
-                tokens, image, *rotations["state"], seam, known["state"]
-            )
-            image = next_image
-            if layers is not None:
-                layers.append(image[:, 1:])
-            if layer + 1 in (depth // 2, depth * 3 // 4):
-                levels.append(image[:, 1:])
-        if len(levels) == 2:  # with two layers, half and three quarters are the same layer
-            levels.append(levels[1])
-        image = self.dec_norm(image)
-        return Decoded(
-            levels=[*levels, image[:, 1:]],
-            pose_token=image[:, :1],
-            pose_query=entered.image[:, :1],
-            proposal=self.dec_norm_state(tokens),
-            grid=entered.grid,
-            signals={name: probe.value for name, probe in taken.items()},
-        )
-
-    def predict(
-        self,
-        decoded: Decoded,
-        outputs: Collection[str] | None = None,
-        *,
-        gate: SiteGate | None = None,
-        probe: Probe | None = None,
-    ) -> Prediction:
-        """Run the heads that the asked outputs need."""
-        channels = self.config.dec_embed_dim // self.config.dec_num_heads
-        return self.downstream_head(
-            decoded.levels,
-            decoded.pose_token,
-            decoded.grid,
-            self._patch_rotation(decoded.grid, channels),
-            partial(attend, gate=gate, probe=probe),
-            check_outputs(outputs, self.outputs),
-        )
 
     def commit(
         self,
@@ -369,10 +243,11 @@ class CUT3R(Backbone):
         """Write a frame into state and pose memory; returns the new state and the rate."""
         write = write or Write()
         batch = len(state.tokens)
-        may_write = self._flags(frame.update, batch)
+        may_write = self.flags(frame.update, batch)
         if frame.image is None:
             may_write = torch.zeros_like(may_write)
-        reset = self._flags(frame.reset, batch)
+        reset = self.flags(frame.reset, batch)
+        assert decoded.proposal is not None
         known = {
             "features": encoded.features, "before": state.tokens, "proposal": decoded.proposal,
         }  # fmt: skip
@@ -389,13 +264,13 @@ class CUT3R(Backbone):
         )
         initial = self.begin(batch)
         tokens = _blend(state.tokens, decoded.proposal, rate[..., None])
-        remembers = may_write & self._flags(write.remember, batch)
+        remembers = may_write & self.flags(write.remember, batch)
         memory = _blend(state.memory, memory, remembers[:, None, None].float())
-        restart = self._rules.restart if write.restart is None else write.restart
+        restart = self.restarts if write.restart is None else write.restart
         committed = State(
             tokens=torch.where(reset[:, None, None], initial.tokens, tokens),
             memory=torch.where(reset[:, None, None], initial.memory, memory),
-            fresh=reset & self._flags(restart, batch),
+            fresh=reset & self.flags(restart, batch),
             rules=remembered,
         )
         return committed, rate
@@ -436,7 +311,7 @@ class CUT3R(Backbone):
         tokens, memory = (
             held[name][None].to(self.device, self.dtype) for name in ("tokens", "memory")
         )
-        restarts = self._rules.restart if restart is None else restart
+        restarts = self.restarts if restart is None else restart
         fresh, begun = (
             torch.tensor([flag], device=self.device) for flag in (age == 0 and restarts, age > 0)
         )
@@ -465,34 +340,21 @@ class CUT3R(Backbone):
         small._modules = {**self._modules, "register_tokens": registers}
         return small
 
-    def _pose_query(self, encoded: Encoded, state: State, seam: Attend) -> Tensor:
-        """Return the pose token ``(batch, 1, channel)`` with which a frame enters the decoders."""
-        learned = self.pose_token.expand(len(encoded.features), -1, -1)
-        if state.fresh is not None and bool(state.fresh.all()):
-            return learned
-        recalled = self.pose_retriever.read(encoded.features, state.memory, seam)
-        if state.fresh is None:
-            return recalled
-        return torch.where(state.fresh[:, None, None], learned, recalled)
-
     def _encode_rays(self, ray_map: Tensor, grid: tuple[int, int], seam: Attend) -> Tensor:
-        place = self._patch_rotation(grid, self.config.enc_embed_dim // RAY_ENCODER_HEADS)
+        place = self.patch_rotation(grid, self.config.enc_embed_dim // RAY_ENCODER_HEADS)
         tokens = self.patch_embed_ray_map(ray_map.permute(0, 3, 1, 2))
         for block in self.enc_blocks_ray_map:
             tokens = block(tokens, place, seam)
         return self.enc_norm_ray_map(tokens)
 
-    def _patch_rotation(self, grid: tuple[int, int], channels: int) -> Rotation:
-        return rotation(positions(*grid, False, self.device), channels, self.config.rope_base)
-
-    def _decoder_rotations(self, grid: tuple[int, int]) -> dict[str, tuple[Rotation, Rotation]]:
+    def _decoder_rotations(self, grid: tuple[int, int]) -> dict[str, Rotations]:
         """Rotations of a side's own and of the other side's tokens, in its own head width."""
         places = {
             "image": positions(*grid, True, self.device),
             "state": state_positions(self.config.state_size, self.device),
         }
         heads = {"image": self.config.dec_num_heads, "state": self.config.state_dec_num_heads}
-        found = {}
+        found: dict[str, Rotations] = {}
         for own, other in (("image", "state"), ("state", "image")):
             channels = self.config.dec_embed_dim // heads[own]
             own_rotation, other_rotation = (
@@ -500,9 +362,6 @@ class CUT3R(Backbone):
             )
             found[own] = (own_rotation, other_rotation)
         return found
-
-    def _flags(self, value: bool | Tensor, batch: int) -> Tensor:
-        return torch.as_tensor(value, dtype=torch.bool, device=self.device).expand(batch)
 
 
 @lru_cache(maxsize=64)

@@ -4,9 +4,9 @@ Written from a description of what the released model computes; parameter names 
 of official checkpoints, so these load unchanged.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import cast
 
 import torch
@@ -14,28 +14,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mut3r_analysis.attention.seam import Probe, SiteGate, attend
-from mut3r_analysis.attention.sites import SITE_KINDS, Site, SiteSize
-from mut3r_analysis.backbones.blocks import (
-    Attend,
-    DecoderBlock,
-    EncoderBlock,
-    PatchEmbed,
-    Projected,
-    SelfAttention,
-    layer_norm,
-)
-from mut3r_analysis.backbones.heads import Heads, Prediction, check_outputs
+from mut3r_analysis.attention.sites import Site, SiteSize
+from mut3r_analysis.attention.tokens import Axes, image_axis, memory_axis
+from mut3r_analysis.backbones.blocks import DecoderBlock, EncoderBlock, PatchEmbed, layer_norm
+from mut3r_analysis.backbones.heads import OUTPUTS, Heads, Prediction
 from mut3r_analysis.backbones.memory import PoseMemory
 from mut3r_analysis.backbones.point3r.config import Point3RConfig
 from mut3r_analysis.backbones.point3r.pointers import Candidates, Pointers
 from mut3r_analysis.backbones.point3r.rotation import spatial_rotation
-from mut3r_analysis.backbones.precision import PRECISIONS, Precision, arithmetic
+from mut3r_analysis.backbones.precision import PRECISIONS
 from mut3r_analysis.backbones.preparation import Preparation
-from mut3r_analysis.backbones.protocol import Encoded, Frame, Origin, Step
-from mut3r_analysis.backbones.rotation import Rotation, positions, rotation
+from mut3r_analysis.backbones.protocol import Encoded, Frame, Origin, StateVariable, Write
+from mut3r_analysis.backbones.rotation import Rotation
+from mut3r_analysis.backbones.two_streams import Decoded, Entered, Rotations, TwoStreams
+from mut3r_analysis.backbones.write_rules import Rules, own_rules
 from mut3r_analysis.errors import InvalidArgument
-
-Turns = tuple[Rotation | None, Rotation | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,110 +45,61 @@ class State:
         ``(batch, slot, channel)`` pose memory.
     age : Tensor
         ``(batch,)`` frames since the start or the last reset.
+    fresh : Tensor, optional
+        ``(batch,)`` bool: no frame has been written since then. None is false throughout.
+    learned : Tensor, optional
+        ``(batch,)`` bool: the next frame starts from the learned pose token. None is false
+        throughout.
     """
 
     pointers: Pointers
     places: Tensor
     memory: Tensor
     age: Tensor
+    fresh: Tensor | None
+    learned: Tensor | None
 
     @property
     def tokens(self) -> Tensor:
         """``(batch, pointer, channel)`` features of the pointers."""
         return self.pointers.features
 
-    @property
-    def fresh(self) -> Tensor:
-        """``(batch,)`` bool: no frame has been written since the start or the last reset."""
-        return self.pointers.count == 0
 
-
-@dataclass(frozen=True, eq=False)
-class Entered:
-    """A frame and a state about to meet in the decoders: all that passes over a frame share.
-
-    Attributes
-    ----------
-    features : Tensor
-        ``(batch, patch, channel)`` encoder tokens.
-    grid : (int, int)
-        Rows and columns of patches.
-    image, state : Tensor
-        ``(batch, token, channel)`` what the first layers read; the pose token leads the image. On a
-        first frame the state is the frame itself.
-    exists : Tensor, optional
-        ``(batch, pointer)`` bool where samples have different numbers of pointers.
-    turns : dict of str to (Rotation or None, Rotation or None)
-        Side -> rotations of its own and of the other side's tokens, in its own head width.
-    first : dict of str to Projected
-        Side -> what its first layer projects, which no gate can change.
-    """
-
-    features: Tensor
-    grid: tuple[int, int]
-    image: Tensor
-    state: Tensor
-    exists: Tensor | None
-    turns: dict[str, Turns]
-    first: dict[str, Projected]
-
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """What the two decoders make of a frame and a state.
-
-    Attributes
-    ----------
-    levels : list of Tensor
-        The four inputs of the dense heads ``(batch, patch, channel)``.
-    pose_token : Tensor
-        ``(batch, 1, channel)`` final, normalised.
-    grid : (int, int)
-        Rows and columns of patches.
-    dropped : Tensor, optional
-        ``(batch, pointer, channel)`` the pointers as the decoder leaves them. Nothing reads it, so
-        it is computed only where a probe or a gate is at work.
-    """
-
-    levels: list[Tensor]
-    pose_token: Tensor
-    grid: tuple[int, int]
-    dropped: Tensor | None
-
-
-class Point3R(nn.Module):
+class Point3R(TwoStreams):
     """Point3R of any size.
 
     Parameters
     ----------
     config : Point3RConfig
-    update : {"point3r"}
-        Write rule of the pointers.
-
-    Attributes
-    ----------
-    origin : Origin
-    precision : Precision
-    preparation : Preparation
-        How frames of any size become this model's input.
+    update : {"cut3r"}
+        Pointers are written whole. There is no rate, since none of them is kept in part.
 
     Notes
     -----
-    :meth:`step` does a whole frame. Its parts (:meth:`encode`, :meth:`enter`, :meth:`decode`,
-    :meth:`predict`, :meth:`commit`) are public, so that passes over one frame can share work.
     Official code has neither frames that must not write nor resets; here both are honoured.
     """
 
-    def __init__(self, config: Point3RConfig, *, update: str = "point3r") -> None:
+    config: Point3RConfig
+    commit_needs = ("points_world",)
+    state_dim = "pointer"
+    state_grows = True
+    writes_proposal = False
+
+    def __init__(self, config: Point3RConfig, *, update: str = "cut3r") -> None:
         super().__init__()
-        if update != "point3r":
+        self._rules = own_rules(update)
+        if self._rules.needs:
             raise InvalidArgument(
-                f"update = {update!r} is not a write rule of Point3R, which has 'point3r' alone"
+                f"update = {update!r} says which share of a state token is replaced; pointers are "
+                "written whole, so Point3R has 'cut3r' alone"
             )
         self.config = config
         self.update = update
+        self.outputs = OUTPUTS[:-1]
+        self.patch_size = config.patch_size
+        self.decoder_layers = config.dec_depth
         self.origin = Origin("untrained", sha256="", report=("weights were never loaded",))
-        self.precision: Precision = PRECISIONS["float32"]
+        self.precision = PRECISIONS["float32"]
         self.preparation = Preparation(max(config.img_size), patch=config.patch_size)
         enc, dec, ratio = config.enc_embed_dim, config.dec_embed_dim, config.mlp_ratio
         self.patch_embed = PatchEmbed(3, config.patch_size, enc)
@@ -193,27 +137,27 @@ class Point3R(nn.Module):
         )
         self.rotate_encoder_in(self.precision.rotation)
 
-    def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
-        """Set the storage dtype of the image encoder's queries and keys around their rotation.
-
-        The released model was trained and is run with float16 there; None keeps the model's dtype.
-        """
-        for module in self.enc_blocks.modules():
-            if isinstance(module, SelfAttention):
-                module.rotation_dtype = dtype
+    @property
+    def rules(self) -> Rules:
+        """That pointers are written whole."""
+        return self._rules
 
     @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return self.pose_token.device
+    def restarts(self) -> bool:
+        """A reset starts a new world, with the learned pose token."""
+        return True
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Of the parameters."""
-        return self.pose_token.dtype
+    def state_decoder(self) -> tuple[nn.ModuleList, nn.LayerNorm]:
+        """Layers of the pointers' decoder, and the norm behind them."""
+        return self.dec_blocks_memory, self.dec_norm_memory
 
-    def site_sizes(self) -> dict[str, SiteSize]:
-        """Layers, heads and head width of every site kind that may be captured."""
+    def axes(self, grid: tuple[int, int], frames: int = 1) -> Axes:
+        """Tokens of the streams ``image``, ``patches`` and ``state``: at most a patch a frame."""
+        return _axes(grid, frames)
+
+    def sites(self) -> dict[str, SiteSize]:
+        """Layers, heads and head width of every site kind that may be captured or gated."""
         config = self.config
         enc, dec, depth = config.enc_embed_dim, config.dec_embed_dim, config.dec_depth
         image = SiteSize(depth, config.dec_num_heads, dec // config.dec_num_heads)
@@ -238,6 +182,8 @@ class Point3R(nn.Module):
             places=torch.zeros(batch, 1, 3, device=self.device),
             memory=self.pose_retriever.mem.expand(batch, -1, -1),
             age=torch.zeros(batch, dtype=torch.long, device=self.device),
+            fresh=torch.ones(batch, dtype=torch.bool, device=self.device),
+            learned=torch.ones(batch, dtype=torch.bool, device=self.device),
         )
 
     def encode(
@@ -247,21 +193,12 @@ class Point3R(nn.Module):
         if frame.image is None or frame.ray_map is not None:
             raise InvalidArgument("Point3R reads an image per frame and no ray map")
         grid = self.config.patch_grid(*frame.image.shape[-2:])
-        turn = self._turn_patches(grid, self.config.enc_embed_dim // self.config.enc_num_heads)
+        place = self.patch_rotation(grid, self.config.enc_embed_dim // self.config.enc_num_heads)
         seam = partial(attend, gate=gate, probe=probe)
         features = self.patch_embed(frame.image.to(self.dtype))
         for block in self.enc_blocks:
-            features = block(features, turn, seam)
+            features = block(features, place, seam)
         return Encoded(self.enc_norm(features), grid)
-
-    def recall(self, encoded: Encoded, state: State, *, probe: Probe | None = None) -> Tensor:
-        """Return the pose token ``(batch, 1, channel)`` with which a frame enters the decoders."""
-        learned = self.pose_token.expand(len(encoded.features), -1, -1)
-        if bool(state.fresh.all()):
-            return learned
-        seam = partial(attend, probe=probe)
-        recalled = self.pose_retriever.read(encoded.features, state.memory, seam)
-        return torch.where(state.fresh[:, None, None], learned, recalled)
 
     def enter(self, encoded: Encoded, state: State, *, probe: Probe | None = None) -> Entered:
         """Ready a frame and a state for the decoders, once for all passes; reads the pose memory.
@@ -269,73 +206,28 @@ class Point3R(nn.Module):
         On a first frame the state is a projection of the frame's own tokens, and no token has a
         place.
         """
-        query = self.recall(encoded, state, probe=probe)
+        seam = partial(attend, probe=probe)
+        query = self.pose_query(encoded, state.memory, state.learned, seam)
         image = torch.cat([query, self.decoder_embed(encoded.features)], dim=1)
         pointers = state.pointers
-        if bool(state.fresh.any()):
+        if state.fresh is not None and bool(state.fresh.any()):
             own = Pointers.without_places(self.decoder_embed_memory(encoded.features))
             pointers = pointers.replaced(state.fresh, own)
-        turns = self._decoder_turns(state, pointers)
+        rotations = self._decoder_rotations(state, pointers)
         of_image = cast(DecoderBlock, self.dec_blocks[0])
         of_state = cast(DecoderBlock, self.dec_blocks_memory[0])
         first = {
-            "image": of_image.project(image, pointers.features, *turns["image"]),
-            "state": of_state.project(pointers.features, image, *turns["state"]),
+            "image": of_image.project(image, pointers.features, *rotations["image"]),
+            "state": of_state.project(pointers.features, image, *rotations["state"]),
         }
         return Entered(
-            encoded.features, encoded.grid, image, pointers.features, pointers.exists, turns, first
-        )
-
-    def decode(
-        self, entered: Entered, *, gate: SiteGate | None = None, probe: Probe | None = None
-    ) -> Decoded:
-        """Run both decoders; each layer reads the other side's tokens of the layer before."""
-        seam = _masked(partial(attend, gate=gate, probe=probe), entered.exists)
-        watched = gate is not None or probe is not None
-        depth = self.config.dec_depth
-        image, tokens, turns = entered.image, entered.state, entered.turns
-        levels = [entered.features]
-        for layer in range(depth):
-            known = entered.first if layer == 0 else {"image": None, "state": None}
-            # The image block goes first so that a causal gate on the state block of a layer may
-            # use what was seen in the same layer; both read the previous layer's tokens.
-            next_image = self.dec_blocks[layer](
-                image, tokens, *turns["image"], seam, known["image"]
-            )
-            if layer + 1 < depth or watched:
-                tokens = self.dec_blocks_memory[layer](
-                    tokens, image, *turns["state"], seam, known["state"]
-                )
-            image = next_image
-            if layer + 1 in (depth // 2, depth * 3 // 4):
-                levels.append(image[:, 1:])
-        if len(levels) == 2:  # with two layers, half and three quarters are the same layer
-            levels.append(levels[1])
-        image = self.dec_norm(image)
-        return Decoded(
-            levels=[*levels, image[:, 1:]],
-            pose_token=image[:, :1],
-            grid=entered.grid,
-            dropped=self.dec_norm_memory(tokens) if watched else None,
-        )
-
-    def predict(
-        self,
-        decoded: Decoded,
-        outputs: Collection[str] | None = None,
-        *,
-        gate: SiteGate | None = None,
-        probe: Probe | None = None,
-    ) -> Prediction:
-        """Run the heads that the asked outputs need."""
-        channels = self.config.dec_embed_dim // self.config.dec_num_heads
-        return self.downstream_head(
-            decoded.levels,
-            decoded.pose_token,
-            decoded.grid,
-            self._turn_patches(decoded.grid, channels),
-            partial(attend, gate=gate, probe=probe),
-            check_outputs(outputs, color=False),
+            encoded.features,
+            encoded.grid,
+            image,
+            pointers.features,
+            rotations,
+            first,
+            pointers.exists,
         )
 
     def offer(
@@ -351,13 +243,13 @@ class Point3R(nn.Module):
         probe : callable, optional
         """
         maps = points.movedim(-1, 1)
-        turn = self._turn_patches(
+        place = self.patch_rotation(
             decoded.grid, self.config.enc_embed_dim // self.config.value_num_heads
         )
         seam = partial(attend, probe=probe)
         value = self.pts_patch_embed(maps.to(self.dtype))
         for block in self.value_encoder:
-            value = block(value, turn, seam)
+            value = block(value, place, seam)
         value = self.value_out(self.value_norm(value))
         key = self.memory_attn_head(torch.cat([encoded.features, decoded.levels[-1]], dim=-1))
         positions = F.avg_pool2d(maps.float(), self.config.patch_size).flatten(2).mT
@@ -369,126 +261,183 @@ class Point3R(nn.Module):
         encoded: Encoded,
         decoded: Decoded,
         state: State,
+        write: Write | None = None,
         *,
-        prediction: Prediction,
+        prediction: Prediction | None = None,
         probe: Probe | None = None,
     ) -> tuple[State, Tensor]:
         """Write a frame into pointers and pose memory.
 
-        Parameters
-        ----------
-        frame, encoded, decoded, state
-            What was read, and the state it was read with.
-        prediction : Prediction
-            With the world points of the pass that is written.
-        probe : callable, optional
-
-        Returns
-        -------
-        state : State
-            To carry on.
-        rate : Tensor
-            ``(batch, pointer)``: 1 where a pointer was overwritten or appended, else 0.
+        The rate ``(batch, pointer)`` is 1 where a pointer was overwritten or appended, else 0. A
+        factor of 0 leaves all pointers as they were.
 
         Raises
         ------
         InvalidArgument
             When world points were not predicted.
         """
-        if prediction.points_world is None:
+        if prediction is None or prediction.points_world is None:
             raise InvalidArgument(
                 "Point3R writes the world points of a frame; ask for the output 'points_world'"
             )
+        write = write or Write()
         batch = len(encoded.features)
-        writes, reset = (self._flags(flag, batch) for flag in (frame.update, frame.reset))
+        may_write, reset = (self.flags(flag, batch) for flag in (frame.update, frame.reset))
+        writes = may_write
+        if write.factor is not None:
+            writes = may_write & (write.factor.amax(dim=1) > 0)
         candidates = self.offer(encoded, decoded, prediction.points_world, probe=probe)
+        memory = self.pose_retriever.write(
+            encoded.features if write.summary is None else write.summary,
+            decoded.pose_token,
+            state.memory,
+            partial(attend, probe=probe),
+        )
+        if memory.is_meta:
+            return state, torch.ones(batch, state.tokens.shape[1], device=memory.device)
         decisions = state.pointers.decide(candidates.positions)
         pointers = state.pointers.written(candidates, decisions, state.age)
-        memory = self.pose_retriever.write(
-            encoded.features, decoded.pose_token, state.memory, partial(attend, probe=probe)
+        remembers = (may_write & self.flags(write.remember, batch))[:, None, None]
+        kept = replace(
+            state,
+            places=state.places.expand_as(candidates.positions),
+            memory=torch.where(remembers, memory, state.memory),
+            age=state.age + 1,
+            learned=torch.zeros_like(reset),
         )
-        written = State(pointers, candidates.positions, memory, state.age + 1)
-        kept = replace(state, age=state.age + 1)
-        committed = _chosen(reset, self.begin(batch), _chosen(writes, written, kept))
+        written = replace(
+            kept,
+            pointers=pointers,
+            places=candidates.positions,
+            fresh=torch.zeros_like(reset),
+        )
+        restart = self.restarts if write.restart is None else write.restart
+        anew = replace(self.begin(batch), learned=self.flags(restart, batch))
+        committed = _chosen(reset, anew, _chosen(writes, written, kept))
         return committed, (committed.pointers.updated == state.age[:, None]).float()
 
-    def step(
-        self,
-        frame: Frame,
-        state: State | None = None,
-        *,
-        gate: SiteGate | None = None,
-        probe: Probe | None = None,
-        outputs: Collection[str] | None = None,
-    ) -> Step:
-        """Read one frame.
+    def state_variables(self, grid: tuple[int, int], frames: int) -> tuple[StateVariable, ...]:
+        """Pointers with their norms, changes, places and times, and the pose memory."""
+        width = self.config.dec_embed_dim
+        patches = grid[0] * grid[1]
+        wide = {"memory_channel": 2 * width}
+        pointers, slots = {"pointer": patches * frames}, {"slot": self.config.local_mem_size}
+        xyz = {"xyz": 3}
+        return (
+            StateVariable("pointer_count", {}, "pointers there are", dtype="int64"),
+            StateVariable("norm", pointers, "norm of the pointer's feature"),
+            StateVariable("update_size", pointers, "norm of the change of the pointer's feature"),
+            StateVariable("write_rate", pointers, "whether the pointer was written"),
+            StateVariable("positions", pointers | xyz, "place of the pointer in the world", "m"),
+            StateVariable("birth", pointers, "frame that appended the pointer", dtype="int64"),
+            StateVariable("updated", pointers, "frame that last wrote the pointer", dtype="int64"),
+            StateVariable("memory_norm", slots, "norm of the pose-memory slot"),
+            StateVariable("tokens", pointers | {"channel": width}, "pointer features", kept=True),
+            StateVariable("memory", slots | wide, "pose memory", kept=True),
+            StateVariable(
+                "places", {"patch": patches} | xyz, "mean world point of the patch", "m", kept=True
+            ),
+        )
 
-        Parameters
-        ----------
-        frame : Frame
-        state : State, optional
-            From the previous step; None starts a sequence.
-        gate, probe
-            Passed to every attention site.
-        outputs : collection of str, optional
-            Which predictions to compute (:data:`~mut3r_analysis.backbones.heads.OUTPUTS`); world
-            points always are, because they are what is written. None computes all.
+    def describe_state(
+        self, before: State, after: State, rate: Tensor, *, keep: bool
+    ) -> dict[str, Tensor]:
+        """Values of :meth:`state_variables` after a frame."""
+        pointers, memory = after.pointers, after.memory.float()
+        tokens, old = pointers.features.float(), before.tokens.float()
+        known = old.shape[1]
+        shared = tokens[:, :known] - old[:, : tokens.shape[1]]
+        change = torch.cat([shared, tokens[:, known:]], dim=1)
+        values = {
+            "pointer_count": pointers.count,
+            "norm": tokens.norm(dim=-1),
+            "update_size": change.norm(dim=-1),
+            "write_rate": rate,
+            "positions": pointers.positions,
+            "birth": pointers.birth,
+            "updated": pointers.updated,
+            "memory_norm": memory.norm(dim=-1),
+        }
+        kept = {"tokens": tokens, "memory": memory, "places": after.places}
+        return values | kept if keep else values
 
-        Returns
-        -------
-        Step
-        """
-        with arithmetic(self.precision, self.device):
-            encoded = self.encode(frame, gate=gate, probe=probe)
-            if state is None:
-                state = self.begin(len(encoded.features))
-            decoded = self.decode(self.enter(encoded, state, probe=probe), gate=gate, probe=probe)
-            asked = check_outputs(outputs, color=False)
-            prediction = self.predict(decoded, (*asked, "points_world"), gate=gate, probe=probe)
-            committed, rate = self.commit(
-                frame, encoded, decoded, state, prediction=prediction, probe=probe
-            )
-        return Step(prediction, committed, rate, decoded)
+    def restore(self, held: Mapping[str, Tensor], age: int, restart: bool | None) -> State:
+        """Return the state that pointers, places and memory describe."""
+        count = int(held["pointer_count"])
+        parts = {name: held[name][None, :count].to(self.device) for name in _POINTER_PARTS}
+        anew = self.begin()
+        if age == 0:
+            restarts = self.restarts if restart is None else restart
+            return replace(anew, learned=torch.tensor([restarts], device=self.device))
+        pointers = Pointers(
+            parts["tokens"].to(self.dtype),
+            parts["positions"],
+            parts["birth"],
+            parts["updated"],
+            torch.tensor([count], device=self.device),
+        )
+        return State(
+            pointers,
+            held["places"][None].to(self.device),
+            held["memory"][None].to(self.device, self.dtype),
+            torch.tensor([age], device=self.device),
+            fresh=torch.tensor([count == 0], device=self.device),
+            learned=torch.zeros(1, dtype=torch.bool, device=self.device),
+        )
 
-    def _turn_patches(self, grid: tuple[int, int], channels: int) -> Rotation:
-        return rotation(positions(*grid, False, self.device), channels, self.config.rope_base)
+    def meta_state(self, grid: tuple[int, int], frames: int) -> State:
+        """Return the shapes of a state that has appended half of all patches so far."""
+        patches = grid[0] * grid[1]
+        count = patches * max(1, frames // 2)
+        features = torch.empty(1, count, self.config.dec_embed_dim, device=self.device)
+        state = self.begin()
+        return replace(
+            state,
+            pointers=Pointers.without_places(features),
+            places=torch.empty(1, patches, 3, device=self.device),
+            fresh=None,
+            learned=None,
+        )
 
-    def _decoder_turns(self, state: State, pointers: Pointers) -> dict[str, Turns]:
+    def widest_tensor(self, grid: tuple[int, int]) -> int:
+        """Return the numbers inside the image decoder's MLP."""
+        tokens = 1 + grid[0] * grid[1]
+        return int(tokens * self.config.dec_embed_dim * self.config.mlp_ratio)
+
+    def _decoder_rotations(self, state: State, pointers: Pointers) -> dict[str, Rotations]:
         """Rotations of a side's own and of the other side's tokens, in its own head width."""
-        if bool(state.fresh.all()):
+        if state.fresh is not None and bool(state.fresh.all()):
             return {"image": (None, None), "state": (None, None)}
         heads = {"image": self.config.dec_num_heads, "state": self.config.memory_dec_num_heads}
-        turns: dict[str, Turns] = {}
+        found: dict[str, Rotations] = {}
         for own, other in (("image", "state"), ("state", "image")):
             channels = self.config.dec_embed_dim // heads[own]
             of = {
                 "image": spatial_rotation(state.places, channels, pose=True),
                 "state": spatial_rotation(pointers.positions, channels),
             }
-            turns[own] = (_still(of[own], state.fresh), _still(of[other], state.fresh))
-        return turns
-
-    def _flags(self, value: bool | Tensor, batch: int) -> Tensor:
-        return torch.as_tensor(value, dtype=torch.bool, device=self.device).expand(batch)
+            found[own] = (_still(of[own], state.fresh), _still(of[other], state.fresh))
+        return found
 
 
-def _still(turn: Rotation, where: Tensor) -> Rotation:
+_POINTER_PARTS = ("tokens", "positions", "birth", "updated")
+
+
+@lru_cache(maxsize=64)
+def _axes(grid: tuple[int, int], frames: int) -> Axes:
+    return {
+        "image": image_axis(grid, ("pose",)),
+        "patches": image_axis(grid),
+        "state": memory_axis(grid[0] * grid[1] * frames, "pointer", grows="pointer"),
+    }
+
+
+def _still(turn: Rotation, where: Tensor | None) -> Rotation:
     """Stop the rotation of samples ``(batch,)`` bool."""
-    if not bool(where.any()):
+    if where is None or not bool(where.any()):
         return turn
     still = where[:, None, None, None]
     return turn._replace(cos=turn.cos.masked_fill(still, 1.0), sin=turn.sin.masked_fill(still, 0.0))
-
-
-def _masked(seam: Callable[..., Tensor], exists: Tensor | None) -> Attend:
-    """Keep the pointers that pad a batch from being read."""
-    if exists is None:
-        return seam
-
-    def masked(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return seam(site, q, k, v, exists=exists if SITE_KINDS[site.kind].keys == "state" else None)
-
-    return masked
 
 
 def _chosen(where: Tensor, one: State, other: State) -> State:
@@ -498,9 +447,13 @@ def _chosen(where: Tensor, one: State, other: State) -> State:
     if not bool(where.any()):
         return other
     row = where[:, None, None]
+    flags = {
+        name: torch.where(where, getattr(one, name), getattr(other, name))
+        for name in ("age", "fresh", "learned")
+    }
     return State(
         pointers=other.pointers.replaced(where, one.pointers),
         places=torch.where(row, one.places, other.places),
         memory=torch.where(row, one.memory, other.memory),
-        age=torch.where(where, one.age, other.age),
+        **flags,
     )

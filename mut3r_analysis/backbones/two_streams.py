@@ -1,0 +1,219 @@
+"""Backbones in which image and state are decoded side by side and read each other."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from mut3r_analysis.attention.seam import Probe, SiteGate, attend, together
+from mut3r_analysis.attention.sites import SITE_KINDS, Site
+from mut3r_analysis.backbones.blocks import Attend, Projected, SelfAttention
+from mut3r_analysis.backbones.heads import Heads, Prediction, check_outputs
+from mut3r_analysis.backbones.memory import PoseMemory
+from mut3r_analysis.backbones.protocol import Backbone, Encoded
+from mut3r_analysis.backbones.rotation import Rotation, positions, rotation
+from mut3r_analysis.backbones.write_rules import watched
+
+Rotations = tuple[Rotation | None, Rotation | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Entered:
+    """A frame and a state about to meet in the decoders: all that passes over a frame share.
+
+    Attributes
+    ----------
+    features : Tensor
+        ``(batch, patch, channel)`` encoder tokens.
+    grid : (int, int)
+        Rows and columns of patches.
+    image, state : Tensor
+        ``(batch, token, channel)`` what the first layers read; the pose token leads the image.
+    rotations : dict of str to (Rotation, Rotation)
+        Side -> rotations of its own and of the other side's tokens, in its own head width; None
+        where tokens have no place.
+    first : dict of str to Projected
+        Side -> what its first layer projects, which no gate can change.
+    exists : Tensor, optional
+        ``(batch, state_token)`` bool where samples have different numbers of state tokens.
+    """
+
+    features: Tensor
+    grid: tuple[int, int]
+    image: Tensor
+    state: Tensor
+    rotations: dict[str, Rotations]
+    first: dict[str, Projected]
+    exists: Tensor | None = None
+
+    @property
+    def patches(self) -> Tensor:
+        """``(batch, patch, channel)`` as they enter the decoder."""
+        return self.image[:, 1:]
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What the two decoders make of a frame and a state.
+
+    Attributes
+    ----------
+    levels : list of Tensor
+        The four inputs of the dense heads ``(batch, patch, channel)``.
+    pose_token : Tensor
+        ``(batch, 1, channel)`` final, normalised.
+    pose_query : Tensor
+        ``(batch, 1, channel)`` the pose token that entered the decoder.
+    proposal : Tensor, optional
+        ``(batch, state_token, channel)`` the state as its decoder leaves it; None where nothing
+        reads it.
+    grid : (int, int)
+        Rows and columns of patches.
+    signals : dict of str to Tensor
+        What write rules asked for.
+    """
+
+    levels: list[Tensor]
+    pose_token: Tensor
+    pose_query: Tensor
+    proposal: Tensor | None
+    grid: tuple[int, int]
+    signals: dict[str, Tensor] = field(default_factory=dict)
+
+
+class TwoStreams(Backbone):
+    """What CUT3R and its relatives share: decoders, pose memory, heads.
+
+    A subclass makes the modules, under the names of its official checkpoints.
+    """
+
+    writes_proposal = True
+    """Whether what the state's decoder makes is what is written."""
+
+    enc_blocks: nn.ModuleList
+    dec_blocks: nn.ModuleList
+    dec_norm: nn.LayerNorm
+    pose_token: nn.Parameter
+    pose_retriever: PoseMemory
+    downstream_head: Heads
+
+    @property
+    @abstractmethod
+    def state_decoder(self) -> tuple[nn.ModuleList, nn.LayerNorm]:
+        """Layers of the state's decoder, and the norm behind them."""
+
+    def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
+        """Set the storage dtype of the image encoder's queries and keys around their rotation.
+
+        Released models were trained and are run with float16 there; None keeps the model's dtype.
+        """
+        for module in self.enc_blocks.modules():
+            if isinstance(module, SelfAttention):
+                module.rotation_dtype = dtype
+
+    def decode(
+        self,
+        entered: Entered,
+        *,
+        gate: SiteGate | None = None,
+        probe: Probe | None = None,
+        signals: Collection[str] = (),
+        layers: list[Tensor] | None = None,
+    ) -> Decoded:
+        """Run both decoders; each layer reads the other side's tokens of the layer before."""
+        taken = watched({*self.rules.signals, *signals})
+        looking = together(*taken.values(), probe)
+        seam = _masked(partial(attend, gate=gate, probe=looking), entered.exists)
+        needed = self.writes_proposal or gate is not None or looking is not None
+        state_blocks, state_norm = self.state_decoder
+        depth = self.decoder_layers
+        image, tokens, rotations = entered.image, entered.state, entered.rotations
+        levels = [entered.features]
+        for layer in range(depth):
+            known = entered.first if layer == 0 else {"image": None, "state": None}
+            # The image block goes first so that a causal gate on the state block of a layer may
+            # use what was seen in the same layer; both read the previous layer's tokens.
+            next_image = self.dec_blocks[layer](
+                image, tokens, *rotations["image"], seam, known["image"]
+            )
+            if layer + 1 < depth or needed:
+                tokens = state_blocks[layer](
+                    tokens, image, *rotations["state"], seam, known["state"]
+                )
+            image = next_image
+            if layers is not None:
+                layers.append(image[:, 1:])
+            if layer + 1 in (depth // 2, depth * 3 // 4):
+                levels.append(image[:, 1:])
+        if len(levels) == 2:  # with two layers, half and three quarters are the same layer
+            levels.append(levels[1])
+        image = self.dec_norm(image)
+        return Decoded(
+            levels=[*levels, image[:, 1:]],
+            pose_token=image[:, :1],
+            pose_query=entered.image[:, :1],
+            proposal=state_norm(tokens) if needed else None,
+            grid=entered.grid,
+            signals={name: probe.value for name, probe in taken.items()},
+        )
+
+    def predict(
+        self,
+        decoded: Decoded,
+        outputs: Collection[str] | None = None,
+        *,
+        gate: SiteGate | None = None,
+        probe: Probe | None = None,
+    ) -> Prediction:
+        """Run the heads that the asked outputs need."""
+        channels = self.config.dec_embed_dim // self.config.dec_num_heads
+        return self.downstream_head(
+            decoded.levels,
+            decoded.pose_token,
+            decoded.grid,
+            self.patch_rotation(decoded.grid, channels),
+            partial(attend, gate=gate, probe=probe),
+            check_outputs(outputs, self.outputs),
+        )
+
+    def pose_query(
+        self, encoded: Encoded, memory: Tensor, learned: Tensor | None, seam: Attend
+    ) -> Tensor:
+        """Return the pose token ``(batch, 1, channel)`` with which a frame enters the decoders.
+
+        Parameters
+        ----------
+        encoded : Encoded
+        memory : Tensor
+            ``(batch, slot, channel)`` pose memory.
+        learned : Tensor, optional
+            ``(batch,)`` bool: the learned token instead of what the memory answers. None is never.
+        seam : callable
+        """
+        token = self.pose_token.expand(len(encoded.features), -1, -1)
+        if learned is not None and bool(learned.all()):
+            return token
+        recalled = self.pose_retriever.read(encoded.features, memory, seam)
+        return recalled if learned is None else torch.where(learned[:, None, None], token, recalled)
+
+    def patch_rotation(self, grid: tuple[int, int], channels: int) -> Rotation:
+        """Rotation of the patches of a grid, for heads of so many channels."""
+        return rotation(positions(*grid, False, self.device), channels, self.config.rope_base)
+
+    def flags(self, value: bool | Tensor, batch: int) -> Tensor:
+        """Return a flag, or one per sample, as ``(batch,)`` bool."""
+        return torch.as_tensor(value, dtype=torch.bool, device=self.device).expand(batch)
+
+
+def _masked(seam: Callable[..., Tensor], exists: Tensor | None) -> Attend:
+    """Keep the state tokens that pad a batch from being read."""
+    if exists is None:
+        return seam
+
+    def masked(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return seam(site, q, k, v, exists=exists if SITE_KINDS[site.kind].keys == "state" else None)
+
+    return masked
