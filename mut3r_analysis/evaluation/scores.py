@@ -18,7 +18,8 @@ from mut3r_analysis.metrics.bootstrap import TOO_FEW, sequences_needed
 from mut3r_analysis.metrics.catalogue import DEFAULT, PROTOCOLS
 from mut3r_analysis.metrics.catalogue import protocol as find_protocol
 from mut3r_analysis.metrics.errors import UndefinedMetric
-from mut3r_analysis.metrics.protocols import Protocol, canonical_sequence
+from mut3r_analysis.metrics.protocols import Protocol
+from mut3r_analysis.sequences.layouts.catalogue import canonical_sequence
 
 _LISTED = 6
 

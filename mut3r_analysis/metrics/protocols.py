@@ -18,6 +18,11 @@ from mut3r_analysis.metrics.choices import ALIGN_KINDS
 from mut3r_analysis.metrics.depth import DEPTH_METRICS
 from mut3r_analysis.metrics.reconstruction import MEASURES
 from mut3r_analysis.metrics.reductions import REDUCTIONS
+from mut3r_analysis.sequences.layouts.catalogue import (
+    LAYOUTS,
+    WITHOUT_LAYOUT,
+    canonical_sequence,
+)
 
 MASK_METRICS = (
     "region_mean", "region_recall", "boundary_mean", "boundary_recall", "roc_auc",
@@ -182,6 +187,7 @@ class Protocol(Specification):
             ("preparation", tuple(PREPARATIONS)),
             ("reduction", REDUCTIONS),
             ("on_failure", tuple(ON_FAILURE)),
+            ("dataset", (*LAYOUTS, *WITHOUT_LAYOUT)),
         ):
             if getattr(self, name) not in allowed:
                 raise InvalidArgument(
@@ -287,13 +293,3 @@ _REDUCTION_WORDS = {
     "sequence-mean": "plain mean over sequences",
     "frame-pooled": "mean over the frames of all sequences together",
 }
-_PREFIXES = {"bonn": "rgbd_bonn_", "tum": "rgbd_dataset_"}
-_SUFFIXES = {"kitti": ("_sync_02", "_sync")}
-
-
-def canonical_sequence(dataset: str, name: str) -> str:
-    """Strip what the data set's folder names carry around a sequence's short name."""
-    name = name.removeprefix(_PREFIXES.get(dataset, ""))
-    for suffix in _SUFFIXES.get(dataset, ()):
-        name = name.removesuffix(suffix)
-    return name

@@ -34,9 +34,14 @@ class ImageFiles:
     sha256: str
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(y, x)."""
+        return self.height, self.width
+
+    @property
     def shape(self) -> tuple[int, int, int, int]:
         """(frame, y, x, rgb)."""
-        return len(self.files), self.height, self.width, 3
+        return len(self.files), *self.size, 3
 
     def read(self, position: int) -> np.ndarray:
         """Decode one frame, uint8 (y, x, rgb).

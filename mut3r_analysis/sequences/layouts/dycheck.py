@@ -24,6 +24,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import MissingFile, UnreadableFile
+from mut3r_analysis.sequences.images import ImageFiles
 from mut3r_analysis.sequences.layouts.colmap import (
     HALF_PIXEL,
     Registered,
@@ -31,15 +32,11 @@ from mut3r_analysis.sequences.layouts.colmap import (
     write_sparse,
 )
 from mut3r_analysis.sequences.layouts.files import (
-    GRID,
     INTRINSICS,
     POSE,
-    PlaneFiles,
     SequenceFiles,
-    assemble,
     existing,
-    lazy_planes,
-    open_frames,
+    planes,
 )
 from mut3r_analysis.sequences.layouts.formats import (
     read_bytes,
@@ -48,14 +45,8 @@ from mut3r_analysis.sequences.layouts.formats import (
     write_image,
     write_mask,
 )
-from mut3r_analysis.sequences.layouts.layout import Layout, subfolders
-from mut3r_analysis.sequences.layouts.location import parse_location
+from mut3r_analysis.sequences.layouts.layout import Layout, Options, Variables, subfolders
 
-OPTIONS = {
-    "split": ("train", "val", "all"),
-    "cameras": ("auto", "refined", "original"),
-    "depth": ("auto", "aligned", "lidar"),
-}
 SMALLEST_INVERSE = 1e-3
 """Inverse depths are raised to this before their reciprocal is taken."""
 LARGEST_RATIO = 2.5
@@ -67,8 +58,10 @@ _ALIGNED = _ADDED / "aligned_depth_anything_colmap" / "1x"
 _MASKS = _ADDED / "track_anything" / "1x"
 
 
-def open_dycheck(rest: str) -> xr.Dataset:
-    """Open ``ROOT#apple``: the frames of a split.
+def read(
+    files: SequenceFiles, images: ImageFiles, options: Options
+) -> tuple[Variables, dict[str, str]]:
+    """Read the frames of a split of ``ROOT#apple``.
 
     Options: ``split=train|val|all``; ``cameras=refined`` (COLMAP, by Shape of Motion) or
     ``original`` (camera/*.json); ``depth=aligned`` (Depth Anything, aligned to COLMAP) or ``lidar``
@@ -78,44 +71,24 @@ def open_dycheck(rest: str) -> xr.Dataset:
     Aligned depth is the reciprocal of inverse depth of at least 0.001, cut at 2.5 times the median
     over the frames of a split of their largest depth; the first read of a depth map reads all of
     them once to find that bound, one at a time.
-
-    Returns
-    -------
-    Dataset
-        `image`; `depth`, `pose`, `intrinsics`, `motion_mask` as far as their files exist.
-
-    Raises
-    ------
-    MissingFile, UnreadableFile, InvalidArgument
-        Unknown scene or option, frames without their truth, or damaged files.
     """
-    location = parse_location("dycheck", rest)
-    chosen = location.choices(OPTIONS)
-    found = find(location.root)
-    name = location.choose(found)
-    files = list_files(found[name], name, **chosen)
-    files.require_complete()
-    images = open_frames(files.images)
-    size = (images.height, images.width)
-    variables: dict = {}
-    attrs = {"split": chosen["split"]}
+    variables: Variables = {}
+    attrs = {"split": options["split"]}
     if "depth" in files.truth:
         depth = tuple(file for file in files.truth["depth"] if file)
         aligned = _is_aligned(depth[0])
         attrs["depth"] = "aligned" if aligned else "lidar"
-        planes = PlaneFiles(depth, AlignedDepth(depth) if aligned else read_lidar, size)
-        variables["depth"] = (GRID, lazy_planes(planes))
+        decode = AlignedDepth(depth) if aligned else read_lidar
+        variables["depth"] = planes(depth, decode, images.size)
     if "pose" in files.truth:
         cameras = _read_cameras(files)
         attrs["cameras"] = "original" if _is_original(files) else "refined"
         variables["pose"] = (POSE, np.stack([camera.pose for camera in cameras]))
         variables["intrinsics"] = (INTRINSICS, np.stack([each.intrinsics for each in cameras]))
     if "motion_mask" in files.truth:
-        masks = PlaneFiles(
-            files.truth["motion_mask"], read_mask, size, np.dtype(bool), absent=False
-        )
-        variables["motion_mask"] = (GRID, lazy_planes(masks))
-    return assemble(files, images, variables, attrs=attrs)
+        masks = files.truth["motion_mask"]
+        variables["motion_mask"] = planes(masks, read_mask, images.size, bool, absent=False)
+    return variables, attrs
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +129,10 @@ def find(root: Path) -> dict[str, Path]:
     }
 
 
-def list_files(
-    folder: Path, name: str, split: str = "train", cameras: str = "auto", depth: str = "auto"
-) -> SequenceFiles:
+def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
     """List the files of a scene."""
-    stems = _frame_names(folder, split)
+    stems = _frame_names(folder, options["split"])
+    cameras, depth = options["cameras"], options["depth"]
     if cameras == "auto":
         cameras = "refined" if (folder / _SPARSE / "images.bin").is_file() else "original"
     if depth == "auto":
@@ -322,8 +294,7 @@ LAYOUT = Layout(
     name="dycheck",
     find=find,
     list_files=list_files,
-    poses=_poses,
-    open=open_dycheck,
+    read=read,
     write=write,
     needs=("image", "depth", "pose", "intrinsics"),
     looks_like="<scene>/rgb/1x/0_00000.png with <scene>/camera/",
@@ -331,5 +302,11 @@ LAYOUT = Layout(
         "image": f"{_SITE}, the iPhone scenes; or whole, processed, from {_MOTION_SITE}",
         "depth": f"{_MOTION_SITE}: the processed iPhone data (flow3d_preprocessed)",
         "pose": f"{_MOTION_SITE}: the processed iPhone data (flow3d_preprocessed)",
+    },
+    poses=_poses,
+    options={
+        "split": ("train", "val", "all"),
+        "cameras": ("auto", "refined", "original"),
+        "depth": ("auto", "aligned", "lidar"),
     },
 )

@@ -43,6 +43,8 @@ class SequenceFiles:
     complete : dict
         Variables of which the data set has either all files or none, so that a gap is damage, to
         the number of leading frames that have one.
+    stamps : ndarray or None
+        (frame), seconds on the clock of the data set, where it has one.
     """
 
     layout: str
@@ -52,6 +54,7 @@ class SequenceFiles:
     truth: dict[str, tuple[Path | None, ...]]
     left_out: tuple[str, ...] = ()
     complete: dict[str, int] = field(default_factory=dict)
+    stamps: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         held = {name: files for name, files in self.truth.items() if any(files)}
@@ -161,6 +164,18 @@ def lazy_planes(source: PlaneSource) -> indexing.LazilyIndexedArray:
     return indexing.LazilyIndexedArray(_LazyPlanes(source))
 
 
+def planes(
+    files: tuple[Path | None, ...],
+    decode: Callable[[Path], np.ndarray],
+    plane_shape: tuple[int, ...],
+    dtype: Any = np.float32,
+    absent: float = np.nan,
+) -> tuple[tuple[str, ...], indexing.LazilyIndexedArray]:
+    """Make a variable of planes (y, x) or (y, x, uv), one file each, read when they are used."""
+    dims = (*GRID, "uv")[: 1 + len(plane_shape)]
+    return dims, lazy_planes(PlaneFiles(files, decode, plane_shape, np.dtype(dtype), absent))
+
+
 def open_frames(images: Sequence[Path]) -> ImageFiles:
     """Read headers of image files and hash their contents; no pixels are decoded.
 
@@ -192,9 +207,7 @@ def assemble(
     files: SequenceFiles,
     images: ImageFiles,
     variables: Mapping[str, tuple],
-    *,
-    attrs: Mapping[str, Any] | None = None,
-    stamps: NDArray[np.float64] | None = None,
+    attrs: Mapping[str, Any],
 ) -> xr.Dataset:
     """Make the Dataset of a sequence; pixels and planes stay on disk.
 
@@ -206,15 +219,13 @@ def assemble(
         Name to dimensions, values (lazy or not) and, if need be, attributes.
     attrs
         Options and notes of the layout, kept with the sequence.
-    stamps
-        (frame), seconds on the clock of the data set.
 
     Returns
     -------
     Dataset
         With a coordinate ``motion_known`` where some frames have no motion mask; it is empty there.
     """
-    kept = dict(attrs or {})
+    kept = dict(attrs)
     if files.left_out:
         kept["left_out"] = "; ".join(files.left_out)
     digest = sha256(f"{files.layout} {sorted(kept.items())} {images.sha256}".encode())
@@ -244,8 +255,9 @@ def assemble(
             **kept,
         },
     )
-    if stamps is not None:
+    if files.stamps is not None:
         label = {"long_name": "time on the clock of the data set", "units": "s"}
+        stamps = files.stamps
         dataset = dataset.assign_coords(
             time=("frame", stamps - stamps[0]), stamp=("frame", stamps, label)
         )

@@ -16,16 +16,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import UnreadableFile
+from mut3r_analysis.sequences.images import ImageFiles
 from mut3r_analysis.sequences.layouts.files import (
-    GRID,
     INTRINSICS,
     POSE,
-    PlaneFiles,
     SequenceFiles,
-    assemble,
     existing,
-    lazy_planes,
-    open_frames,
+    planes,
 )
 from mut3r_analysis.sequences.layouts.formats import (
     read_depth_png,
@@ -33,47 +30,32 @@ from mut3r_analysis.sequences.layouts.formats import (
     write_depth_png,
     write_image,
 )
-from mut3r_analysis.sequences.layouts.layout import Layout, subfolders
-from mut3r_analysis.sequences.layouts.location import parse_location
+from mut3r_analysis.sequences.layouts.layout import Layout, Options, Variables, subfolders
 from mut3r_analysis.sequences.layouts.rgbd import one_camera
 
 STEPS_PER_METRE = 1000
 
 
-def open_scannet(rest: str) -> xr.Dataset:
-    """Open ``ROOT#scene0707_00``, all frames.
+def read(
+    files: SequenceFiles, images: ImageFiles, options: Options
+) -> tuple[Variables, dict[str, str]]:
+    """Read all frames of ``ROOT#scene0707_00``.
 
-    Returns
-    -------
-    Dataset
-        `image`; `depth`, `pose` and `intrinsics` as far as their files exist. Depth is taken to the
-        grid of the colour image: every colour pixel has the nearest depth pixel along its ray,
-        NaN where that lies outside. A pose that is not finite, where tracking was lost, is NaN.
-
-    Raises
-    ------
-    MissingFile, UnreadableFile, InvalidArgument
-        Unknown scene or option, frames without their depth or pose, or damaged files.
+    Depth is taken to the grid of the colour image: every colour pixel has the nearest depth pixel
+    along its ray, NaN where that lies outside. A pose that is not finite, where tracking was lost,
+    is NaN.
     """
-    location = parse_location("scannet", rest)
-    location.choices({})
-    found = find(location.root)
-    name = location.choose(found)
-    files = list_files(found[name], name)
-    files.require_complete()
-    images = open_frames(files.images)
-    size = (images.height, images.width)
     color, depth = (_read_intrinsics(files.folder, kind) for kind in ("color", "depth"))
-    variables: dict = {}
+    variables: Variables = {}
     if "depth" in files.truth:
-        planes = PlaneFiles(files.truth["depth"], DepthOnColor(size, color, depth), size)
-        variables["depth"] = (GRID, lazy_planes(planes))
+        decode = DepthOnColor(images.size, color, depth)
+        variables["depth"] = planes(files.truth["depth"], decode, images.size)
     pose = _poses(files)
     if pose is not None:
         variables["pose"] = (POSE, pose)
     if color is not None:
         variables["intrinsics"] = (INTRINSICS, np.tile(color, (len(files.images), 1, 1)))
-    return assemble(files, images, variables)
+    return variables, {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +103,7 @@ def find(root: Path) -> dict[str, Path]:
     }
 
 
-def list_files(folder: Path, name: str) -> SequenceFiles:
+def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
     """List the files of a scene, in the order of their numbers."""
     images = [*(folder / "color").glob("*.jpg"), *(folder / "color").glob("*.png")]
     for file in images:
@@ -181,8 +163,7 @@ LAYOUT = Layout(
     name="scannet",
     find=find,
     list_files=list_files,
-    poses=_poses,
-    open=open_scannet,
+    read=read,
     write=write,
     needs=("image", "depth", "pose", "intrinsics"),
     looks_like="<scene>/color/0.jpg with <scene>/pose/",
@@ -190,4 +171,5 @@ LAYOUT = Layout(
         "image": f"{_SITE}: the scenes' .sens files, exported with the project's own reader",
         "pose": f"{_SITE}: the scenes' .sens files, exported with the project's own reader",
     },
+    poses=_poses,
 )

@@ -9,24 +9,24 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.sequences.images import ImageFiles
 from mut3r_analysis.sequences.layouts.ego_motion import THRESHOLD, MotionFromFlow
 from mut3r_analysis.sequences.layouts.files import (
     GRID,
     INTRINSICS,
     POSE,
     PlaneFiles,
-    PlaneSource,
     SequenceFiles,
-    assemble,
     existing,
     lazy_planes,
-    open_frames,
+    planes,
 )
 from mut3r_analysis.sequences.layouts.formats import (
     read_cam,
@@ -39,43 +39,26 @@ from mut3r_analysis.sequences.layouts.formats import (
     write_image,
     write_mask,
 )
-from mut3r_analysis.sequences.layouts.layout import Layout, subfolders
-from mut3r_analysis.sequences.layouts.location import parse_location
+from mut3r_analysis.sequences.layouts.layout import Layout, Options, Variables, subfolders
 
 PASSES = ("final", "clean")
 LABELS = "dynamic_label_perfect"
-OPTIONS = {"pass": PASSES, "motion": ("auto", "flow", "labels"), "threshold": ()}
 
 
-def open_sintel(rest: str) -> xr.Dataset:
-    """Open ``ROOT#alley_2``, all frames.
+def read(
+    files: SequenceFiles, images: ImageFiles, options: Options
+) -> tuple[Variables, dict[str, Any]]:
+    """Read all frames of ``ROOT#alley_2``.
 
     Options: ``pass=final|clean``; ``motion=flow`` computes motion masks from flow, depth and
     cameras when they are read (`ego_motion`; ``threshold=0.1`` px), ``motion=labels`` reads the
-    ones that MonST3R's preparation wrote, ``auto`` takes flow where there is any.
-
-    Returns
-    -------
-    Dataset
-        `image`; `depth`, `pose`, `intrinsics`, `flow` and `motion_mask` as far as their files
-        exist. The coordinate ``motion_known`` is false where a frame has no mask, the last one.
-
-    Raises
-    ------
-    MissingFile, UnreadableFile, InvalidArgument
-        Unknown sequence or option, incomplete truth, or damaged files.
+    ones that MonST3R's preparation wrote, ``auto`` takes flow where there is any. The coordinate
+    ``motion_known`` is false where a frame has no mask, the last one.
     """
-    location = parse_location("sintel", rest)
-    chosen = location.choices(OPTIONS)
-    threshold = _positive(chosen["threshold"] or str(THRESHOLD))
-    found = find(location.root)
-    name = location.choose(found)
-    files = list_files(found[name], name, chosen["pass"], chosen["motion"])
-    files.require_complete()
-    images = open_frames(files.images)
-    size = (images.height, images.width)
-    variables: dict = {}
-    attrs: dict = {"pass": chosen["pass"]}
+    threshold = _positive(options["threshold"] or str(THRESHOLD))
+    size = images.size
+    variables: Variables = {}
+    attrs: dict[str, Any] = {"pass": options["pass"]}
     depth = PlaneFiles(files.truth.get("depth", ()), read_dpt, size)
     flow = PlaneFiles(files.truth.get("flow", ()), read_flo, (*size, 2))
     if depth.files:
@@ -87,13 +70,14 @@ def open_sintel(rest: str) -> xr.Dataset:
         variables |= {"pose": (POSE, pose), "intrinsics": (INTRINSICS, intrinsics)}
     if "motion_mask" in files.truth:
         masks = files.truth["motion_mask"]
-        source: PlaneSource = PlaneFiles(masks, read_mask, size, np.dtype(bool), absent=False)
         if masks == files.truth.get("flow"):
             attrs["motion_threshold_px"] = threshold
             known = np.array([file is not None for file in masks])
             source = MotionFromFlow(depth.read, flow.read, known, pose, intrinsics, size, threshold)
-        variables["motion_mask"] = (GRID, lazy_planes(source))
-    return assemble(files, images, variables, attrs=attrs)
+            variables["motion_mask"] = (GRID, lazy_planes(source))
+        else:
+            variables["motion_mask"] = planes(masks, read_mask, size, bool, absent=False)
+    return variables, attrs
 
 
 def find(root: Path) -> dict[str, Path]:
@@ -107,8 +91,9 @@ def find(root: Path) -> dict[str, Path]:
     }
 
 
-def list_files(base: Path, name: str, render: str = "final", motion: str = "auto") -> SequenceFiles:
+def list_files(base: Path, name: str, options: Options) -> SequenceFiles:
     """List the files of a sequence."""
+    render, motion = options["pass"], options["motion"]
     folder = base / render / name
     images = sorted(folder.glob("frame_*.png"))
     if not images:
@@ -203,8 +188,7 @@ LAYOUT = Layout(
     name="sintel",
     find=find,
     list_files=list_files,
-    poses=_poses,
-    open=open_sintel,
+    read=read,
     write=write,
     needs=("image", "depth", "pose", "intrinsics"),
     looks_like="final/<sequence>/frame_0001.png or clean/..., as in the folder training",
@@ -214,4 +198,6 @@ LAYOUT = Layout(
         "pose": f"{_SITE}, page Depth: the training set of depth and cameras",
         "motion_mask": f"{_SITE}: the training flow; with depth and cameras it gives the masks",
     },
+    poses=_poses,
+    options={"pass": PASSES, "motion": ("auto", "flow", "labels"), "threshold": ()},
 )

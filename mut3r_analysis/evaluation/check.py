@@ -11,8 +11,12 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError
 from mut3r_analysis.metrics.catalogue import PROTOCOLS
-from mut3r_analysis.metrics.protocols import Protocol, canonical_sequence
-from mut3r_analysis.sequences.layouts.catalogue import find_layout, recognise
+from mut3r_analysis.metrics.protocols import Protocol
+from mut3r_analysis.sequences.layouts.catalogue import (
+    canonical_sequence,
+    find_layout,
+    recognise,
+)
 from mut3r_analysis.sequences.layouts.files import SequenceFiles
 from mut3r_analysis.sequences.layouts.formats import check_file, depth_png_problem
 from mut3r_analysis.sequences.layouts.layout import Layout
@@ -171,7 +175,7 @@ def _groups(dataset: str, prefix: str | None) -> list[list[Protocol]]:
 def _survey(layout: Layout, folder: Path, name: str) -> SequenceReport:
     """Check the files of one sequence."""
     try:
-        files = layout.list_files(folder, name)
+        files = layout.list_files(folder, name, layout.defaults())
     except Mut3rError as error:
         return SequenceReport(name, (), {}, (str(error),))
     problems, notes = files.gaps(), list(files.left_out)
@@ -189,7 +193,8 @@ def _survey(layout: Layout, folder: Path, name: str) -> SequenceReport:
         )
         for variable, each in held.items()
     }
-    if "pose" in files.truth and not any(file in damaged for file in files.truth["pose"]):
+    posed = files.truth.get("pose", ())
+    if layout.poses and posed and not damaged.keys() & set(posed):
         try:
             poses = layout.poses(files)
         except Mut3rError as error:
