@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError
 from mut3r_analysis.metrics.catalogue import PROTOCOLS
-from mut3r_analysis.metrics.protocols import Protocol
+from mut3r_analysis.metrics.protocols import FLOW_FRAMES, TASKS, Protocol
 from mut3r_analysis.sequences.layouts.catalogue import (
     canonical_sequence,
     find_layout,
@@ -21,15 +21,6 @@ from mut3r_analysis.sequences.layouts.files import SequenceFiles
 from mut3r_analysis.sequences.layouts.formats import check_file, depth_png_problem
 from mut3r_analysis.sequences.layouts.layout import Layout
 
-NEEDS = {
-    "video-depth": ("image", "depth"),
-    "pose": ("image", "pose"),
-    "reconstruction": ("image", "depth", "pose", "intrinsics"),
-    "motion": ("image", "motion_mask"),
-}
-"""Task to the variables every frame of a protocol must have."""
-
-_FLOW_FRAMES = "frames with optical flow"
 _SHOWN = 4
 
 
@@ -260,13 +251,12 @@ def _judge(group: list[Protocol], sequences: tuple[SequenceReport, ...]) -> Prot
 def _frames(protocol: Protocol, report: SequenceReport) -> tuple[tuple[str, ...], int, str]:
     """Frame list of a sequence, how many of it are usable, and what it lacks in words."""
     counted = range(len(report.files))
-    if protocol.frames.among == _FLOW_FRAMES:
-        # The last frame has no flow to a next one.
+    if protocol.frames.among == FLOW_FRAMES:
         counted = counted[:-1]
     chosen = [counted[i] for i in protocol.frames.indices(len(counted))]
     lacks = []
     usable = set(chosen)
-    for variable in NEEDS[protocol.task]:
+    for variable in ("image", *TASKS[protocol.task].truth):
         there = set(report.frames.get(variable, ()))
         absent = [frame for frame in chosen if frame not in there]
         usable &= there

@@ -15,7 +15,6 @@ from mut3r_analysis.metrics.protocols import Protocol
 OFFICIAL = {"size": 512, "patch": 16}
 """What `PREPARATIONS` say in words, as fields of a `Preparation`."""
 
-FLOW_FRAMES = "frames with optical flow"
 _UNSAID = ("", "images", "video", "array", "dataset")
 """Kinds of sequences that do not say which data set they are of."""
 
