@@ -157,7 +157,7 @@ def _groups(dataset: str, prefix: str | None) -> list[list[Protocol]]:
         if each.dataset == dataset and each.id.startswith(prefix or ""):
             key = (each.task, each.sequences, each.frames, each.expected_sequences)
             groups.setdefault(key, []).append(each)
-    if not groups:
+    if prefix and not groups:
         known = ", ".join(each.id for each in PROTOCOLS.values() if each.dataset == dataset)
         raise InvalidArgument(f"no protocol of {dataset} begins with {prefix!r}; there are {known}")
     return list(groups.values())

@@ -11,10 +11,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.alignment import align_depth
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.metric import Metric, rows
+from mut3r_analysis.metrics.pairs import check_frames, depth_vectors, in_order
 from mut3r_analysis.metrics.resampling import resize_bicubic
 
 FLOOR = 1e-5
@@ -87,14 +87,9 @@ def depth_metrics(truth: ArrayLike, prediction: ArrayLike) -> dict[str, float]:
     UndefinedMetric
         No pixels, a truth that is not positive, or values that are not finite.
     """
-    g = np.ravel(np.asarray(truth, dtype=np.float64))
-    p = np.ravel(np.asarray(prediction, dtype=np.float64))
-    if g.shape != p.shape:
-        raise InvalidArgument(f"{g.size} true depths and {p.size} predicted ones do not correspond")
-    if not g.size:
-        raise UndefinedMetric("no valid pixels to score")
-    if not (np.isfinite(g).all() and np.isfinite(p).all() and (g > 0).all()):
-        raise UndefinedMetric("depths hold NaN, infinity or a truth <= 0; mask those pixels out")
+    g, p = depth_vectors(truth, prediction)
+    if not (g > 0).all():
+        raise UndefinedMetric("depths hold a truth <= 0; mask those pixels out")
     return {name: float(row.values(g, p)) for name, row in DEPTH_METRICS.items()}
 
 
@@ -147,20 +142,13 @@ def score_depth(
     UndefinedMetric
         No valid pixel in the sequence, or a prediction that is not finite where the truth is valid.
     """
-    dims = ("frame", "y", "x")
-    for name, depth in (("truth", truth), ("prediction", prediction)):
-        if set(depth.dims) != set(dims):
-            raise InvalidArgument(f"{name} has dims {depth.dims}, expected {dims}")
-    if truth.sizes["frame"] != prediction.sizes["frame"]:
-        raise InvalidArgument(
-            f"truth has {truth.sizes['frame']} frames and prediction {prediction.sizes['frame']}; "
-            "select the same frames of both"
-        )
+    truth, prediction = in_order(("frame", "y", "x"), truth=truth, prediction=prediction)
+    check_frames(truth, prediction)
     pairs = []
     size = (truth.sizes["y"], truth.sizes["x"])
     for index in range(truth.sizes["frame"]):
-        wanted = truth.isel(frame=index).transpose("y", "x").values
-        given = resize_bicubic(prediction.isel(frame=index).transpose("y", "x").values, size)
+        wanted = truth.isel(frame=index).values
+        given = resize_bicubic(prediction.isel(frame=index).values, size)
         valid = valid_depth(wanted, maximum=maximum)
         if not np.isfinite(given[valid]).all():
             bad = np.count_nonzero(~np.isfinite(given[valid]))

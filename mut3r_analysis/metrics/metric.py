@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mut3r_analysis.errors import InvalidArgument
 
@@ -98,7 +98,7 @@ class Metric:
         array = np.asarray(values)
         return array > RECALL_THRESHOLD if self.pooling == "recall" else array
 
-    def pool(self, values: ArrayLike, weights: ArrayLike | None = None) -> float:
+    def pool(self, values: ArrayLike, weights: NDArray[Any] | None = None) -> float:
         """Turn values of frames or points into the number of their sequence."""
         counted = self.counted(values)
         if self.pooling == "median":

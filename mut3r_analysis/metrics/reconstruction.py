@@ -17,6 +17,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.depth import valid_depth
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.metric import Metric, rows
+from mut3r_analysis.metrics.pairs import check_frames
 from mut3r_analysis.metrics.resampling import resize_bicubic
 from mut3r_analysis.metrics.similarity import fit_similarity
 
@@ -167,11 +168,7 @@ def score_reconstruction(
         missing = [v for v in ("depth", "pose", "intrinsics") if v not in dataset]
         if missing:
             raise InvalidArgument(f"{name} lacks {', '.join(missing)}")
-    if truth.sizes["frame"] != prediction.sizes["frame"]:
-        raise InvalidArgument(
-            f"truth has {truth.sizes['frame']} frames and prediction {prediction.sizes['frame']}; "
-            "select the same frames of both"
-        )
+    check_frames(truth, prediction)
     true_poses = truth["pose"].transpose("frame", "row", "col").values
     poses = prediction["pose"].transpose("frame", "row", "col").values
     similarity = fit_similarity(poses[:, :3, 3], true_poses[:, :3, 3], align)

@@ -12,6 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.metric import Metric, rows
+from mut3r_analysis.metrics.pairs import in_order
 from mut3r_analysis.metrics.ranking import weighted_auc
 
 Masks = NDArray[np.bool_]
@@ -119,11 +120,8 @@ def score_masks(
         ``region_recall``, ``boundary_recall``. `average_sequences` turns those of many sequences
         into one number: ``"frame-pooled"`` as Easi3R does, ``"sequence-mean"`` as DAVIS does.
     """
-    dims = ("frame", "y", "x")
-    for name, mask in (("truth", truth), ("prediction", prediction)):
-        if set(mask.dims) != set(dims):
-            raise InvalidArgument(f"{name} has dims {mask.dims}, expected {dims}")
-    wanted, given = _mask_pair(truth.transpose(*dims).values, prediction.transpose(*dims).values)
+    masks = in_order(("frame", "y", "x"), truth=truth, prediction=prediction)
+    wanted, given = _mask_pair(*(mask.values for mask in masks))
     if not len(wanted):
         raise UndefinedMetric("no frames to score")
     scores = xr.Dataset()

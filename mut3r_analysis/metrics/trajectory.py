@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.metric import Metric, rows
+from mut3r_analysis.metrics.pairs import in_order
 from mut3r_analysis.metrics.similarity import fit_similarity
 from mut3r_analysis.metrics.trajectory_files import associate, order_that_agrees, read_trajectory
 
@@ -135,11 +136,8 @@ def score_trajectory(
     UndefinedMetric
         The alignment is not determined, for instance because the camera stands still.
     """
-    dims = ("frame", "row", "col")
-    for name, poses in (("truth", truth), ("estimate", estimate)):
-        if set(poses.dims) != set(dims):
-            raise InvalidArgument(f"{name} has dims {poses.dims}, expected {dims}")
-    wanted, given = _pose_pair(truth.transpose(*dims).values, estimate.transpose(*dims).values)
+    paths = in_order(("frame", "row", "col"), truth=truth, estimate=estimate)
+    wanted, given = _pose_pair(*(poses.values for poses in paths))
     similarity = fit_similarity(given[:, :3, 3], wanted[:, :3, 3], align)
     aligned = similarity.apply_to_poses(given)
     errors = {

@@ -8,17 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.layouts import rgbd
 from mut3r_analysis.sequences.layouts.files import SequenceFiles
-from mut3r_analysis.sequences.layouts.layout import Layout, Options, Variables, subfolders
-from mut3r_analysis.sequences.layouts.rgbd import (
-    closest_files,
-    named_files,
-    read_poses_of,
-    read_rgbd,
-    stamps_of,
-    trajectory,
-    write_rgbd,
-)
+from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, subfolders
 from mut3r_analysis.sequences.layouts.stamps import MAX_DIFFERENCE, pair_stamps
 
 PREFIX = "rgbd_bonn_"
@@ -26,9 +18,7 @@ CALIBRATION = (542.822841, 542.576870, 315.593520, 237.756098)
 """fx, fy, cx, cy of the colour camera, px, as published; its small distortion is left aside."""
 
 
-def read(
-    files: SequenceFiles, images: ImageFiles, options: Options
-) -> tuple[Variables, dict[str, str]]:
+def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents:
     """Read all rgb images of ``ROOT#balloon2``.
 
     Options: ``pairing=order`` pairs depth and rgb images by their rank among the sorted files, as
@@ -38,7 +28,7 @@ def read(
     within 0.02 s, NaN where there is none. It is the one of the tracked body on the camera, as the
     data set has it, not calibrated to the lens.
     """
-    return read_rgbd(files, images, CALIBRATION), {"pairing": options["pairing"]}
+    return rgbd.read(files, images, CALIBRATION), {"pairing": options["pairing"]}
 
 
 def find(root: Path) -> dict[str, Path]:
@@ -53,19 +43,19 @@ def find(root: Path) -> dict[str, Path]:
 
 def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
     """List the files of a sequence."""
-    rgb, depth = named_files(folder, "rgb"), named_files(folder, "depth")
-    stamps, by_order = stamps_of(rgb), options["pairing"] == "order"
+    rgb, depth = rgbd.named_files(folder, "rgb"), rgbd.named_files(folder, "depth")
+    stamps, by_order = rgbd.stamps_of(rgb), options["pairing"] == "order"
     if by_order:
         depth_files = (*depth.values(), *([None] * len(rgb)))[: len(rgb)]
     else:
-        depth_files = closest_files(stamps, depth)
+        depth_files = rgbd.closest_files(stamps, depth)
     notes = []
     if depth and by_order and len(depth) != len(rgb):
         notes.append(
             f"{len(rgb)} rgb and {len(depth)} depth images are paired by order; later pairs drift "
             "apart where one is missing (?pairing=time pairs by stamps)"
         )
-    pose_stamps, _, pose_notes = trajectory(folder)
+    pose_stamps, _, pose_notes = rgbd.trajectory(folder)
     posed = set(pair_stamps(stamps, pose_stamps)[0].tolist())
     file = folder / "groundtruth.txt"
     truth = {
@@ -87,14 +77,14 @@ LAYOUT = Layout(
     find=find,
     list_files=list_files,
     read=read,
-    write=partial(write_rgbd, prefix=PREFIX),
+    write=partial(rgbd.write, prefix=PREFIX),
     needs=("image", "depth", "pose"),
     looks_like="rgbd_bonn_<sequence>/rgb/<stamp>.png",
     obtain={
         "image": f"{_SITE}: one archive per sequence, or all of them in one",
         "depth": f"{_SITE}: depth/ of the sequence's archive",
     },
-    poses=read_poses_of,
+    poses=rgbd.associated_poses,
     options={"pairing": ("order", "time")},
     prefix=PREFIX,
 )

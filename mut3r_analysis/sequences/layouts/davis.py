@@ -12,18 +12,16 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.files import SequenceFiles, existing, planes
-from mut3r_analysis.sequences.layouts.formats import read_labels, read_mask, write_image
-from mut3r_analysis.sequences.layouts.layout import Layout, Options, Variables, subfolders
+from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
 
 RESOLUTIONS = ("480p", "Full-Resolution")
 
 _LARGEST_LABEL = 255
 
 
-def read(
-    files: SequenceFiles, images: ImageFiles, options: Options
-) -> tuple[Variables, dict[str, str]]:
+def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents:
     """Read all frames of ``ROOT#camel``. Option: ``resolution=480p|Full-Resolution``.
 
     `instance` is the label of each annotated object, `motion_mask` is true for any. The coordinate
@@ -32,8 +30,10 @@ def read(
     variables: Variables = {}
     if "instance" in files.truth:
         labels = files.truth["instance"]
-        variables["motion_mask"] = planes(labels, read_mask, images.size, bool, absent=False)
-        variables["instance"] = planes(labels, read_labels, images.size, np.uint8, absent=0)
+        variables["motion_mask"] = planes(
+            labels, formats.read_mask, images.size, bool, absent=False
+        )
+        variables["instance"] = planes(labels, formats.read_labels, images.size, np.uint8, absent=0)
     return variables, {"resolution": options["resolution"]}
 
 
@@ -72,8 +72,8 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
         folder.mkdir(parents=True)
     for index in range(sequence.sizes["frame"]):
         frame = sequence.isel(frame=index)
-        write_image(images / f"{index:05d}.jpg", frame["image"].values)
-        write_image(labels / f"{index:05d}.png", _annotation(frame))
+        formats.write_image(images / f"{index:05d}.jpg", frame["image"].values)
+        formats.write_image(labels / f"{index:05d}.png", _annotation(frame))
 
 
 def _annotation(frame: xr.Dataset) -> np.ndarray:

@@ -25,12 +25,7 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.errors import MissingFile, UnreadableFile
 from mut3r_analysis.sequences.images import ImageFiles
-from mut3r_analysis.sequences.layouts.colmap import (
-    HALF_PIXEL,
-    Registered,
-    read_sparse,
-    write_sparse,
-)
+from mut3r_analysis.sequences.layouts import colmap, formats
 from mut3r_analysis.sequences.layouts.files import (
     INTRINSICS,
     POSE,
@@ -38,14 +33,7 @@ from mut3r_analysis.sequences.layouts.files import (
     existing,
     planes,
 )
-from mut3r_analysis.sequences.layouts.formats import (
-    read_bytes,
-    read_mask,
-    valid_or_nan,
-    write_image,
-    write_mask,
-)
-from mut3r_analysis.sequences.layouts.layout import Layout, Options, Variables, subfolders
+from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
 
 SMALLEST_INVERSE = 1e-3
 """Inverse depths are raised to this before their reciprocal is taken."""
@@ -58,9 +46,7 @@ _ALIGNED = _ADDED / "aligned_depth_anything_colmap" / "1x"
 _MASKS = _ADDED / "track_anything" / "1x"
 
 
-def read(
-    files: SequenceFiles, images: ImageFiles, options: Options
-) -> tuple[Variables, dict[str, str]]:
+def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents:
     """Read the frames of a split of ``ROOT#apple``.
 
     Options: ``split=train|val|all``; ``cameras=refined`` (COLMAP, by Shape of Motion) or
@@ -87,7 +73,7 @@ def read(
         variables["intrinsics"] = (INTRINSICS, np.stack([each.intrinsics for each in cameras]))
     if "motion_mask" in files.truth:
         masks = files.truth["motion_mask"]
-        variables["motion_mask"] = planes(masks, read_mask, images.size, bool, absent=False)
+        variables["motion_mask"] = planes(masks, formats.read_mask, images.size, bool, absent=False)
     return variables, attrs
 
 
@@ -99,7 +85,7 @@ class AlignedDepth:
 
     def __call__(self, path: Path) -> NDArray[np.float32]:
         """Read (y, x); NaN where the file holds NaN."""
-        return valid_or_nan(np.minimum(self._reciprocal(path), self.bound))
+        return formats.valid_or_nan(np.minimum(self._reciprocal(path), self.bound))
 
     @cached_property
     def bound(self) -> np.float32:
@@ -117,7 +103,7 @@ class AlignedDepth:
 
 def read_lidar(path: Path) -> NDArray[np.float32]:
     """Read LiDAR depth (y, x), metres; NaN where it holds 0."""
-    return valid_or_nan(_read_array(path))
+    return formats.valid_or_nan(_read_array(path))
 
 
 def find(root: Path) -> dict[str, Path]:
@@ -140,7 +126,7 @@ def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
     posed: tuple[Path | None, ...]
     if cameras == "refined":
         images_file = folder / _SPARSE / "images.bin"
-        registered = read_sparse(folder / _SPARSE)
+        registered = colmap.read_sparse(folder / _SPARSE)
         posed = tuple(images_file if f"{stem}.png" in registered else None for stem in stems)
     else:
         posed = existing(folder / "camera" / f"{stem}.json" for stem in stems)
@@ -175,16 +161,16 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
     cameras = {}
     for index, stem in enumerate(stems):
         frame = sequence.isel(frame=index)
-        depth = valid_or_nan(frame["depth"].values)
-        write_image(places["rgb"] / f"{stem}.png", frame["image"].values)
+        depth = formats.valid_or_nan(frame["depth"].values)
+        formats.write_image(places["rgb"] / f"{stem}.png", frame["image"].values)
         np.save(places["lidar"] / f"{stem}.npy", np.nan_to_num(depth)[..., None])
         np.save(places["aligned"] / f"{stem}.npy", np.float32(1) / depth)
-        camera = Registered(frame["pose"].values, frame["intrinsics"].values)
+        camera = colmap.Registered(frame["pose"].values, frame["intrinsics"].values)
         cameras[f"{stem}.png"] = camera
         _write_json(places["camera"] / f"{stem}.json", _camera_json(camera, width, height))
         if "motion_mask" in sequence:
-            write_mask(places["masks"] / f"{stem}.png", frame["motion_mask"].values)
-    write_sparse(folder / _SPARSE, cameras, width, height)
+            formats.write_mask(places["masks"] / f"{stem}.png", frame["motion_mask"].values)
+    colmap.write_sparse(folder / _SPARSE, cameras, width, height)
     split = {
         "frame_names": stems,
         "camera_ids": [0] * len(stems),
@@ -213,14 +199,14 @@ def _is_original(files: SequenceFiles) -> bool:
     return any(file is not None and file.suffix == ".json" for file in files.truth["pose"])
 
 
-def _read_cameras(files: SequenceFiles) -> list[Registered]:
+def _read_cameras(files: SequenceFiles) -> list[colmap.Registered]:
     if _is_original(files):
         return [_read_camera(file) for file in files.truth["pose"] if file]
-    registered = read_sparse(files.folder / _SPARSE)
+    registered = colmap.read_sparse(files.folder / _SPARSE)
     return [registered[image.name] for image in files.images if image.name in registered]
 
 
-def _read_camera(path: Path) -> Registered:
+def _read_camera(path: Path) -> colmap.Registered:
     """Read an original camera; distortion is left aside."""
     fields = _read_json(path)
     try:
@@ -232,19 +218,19 @@ def _read_camera(path: Path) -> Registered:
         matrix = np.eye(3)
         matrix[0, :2] = focal, float(fields.get("skew", 0))
         matrix[1, 1] = focal * float(fields.get("pixel_aspect_ratio", 1))
-        matrix[:2, 2] = np.array(fields["principal_point"], np.float64) - HALF_PIXEL
+        matrix[:2, 2] = np.array(fields["principal_point"], np.float64) - colmap.HALF_PIXEL
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableFile(f"{path} is not a DyCheck camera: {error!r}") from error
-    return Registered(pose, matrix)
+    return colmap.Registered(pose, matrix)
 
 
-def _camera_json(camera: Registered, width: int, height: int) -> dict[str, Any]:
+def _camera_json(camera: colmap.Registered, width: int, height: int) -> dict[str, Any]:
     pose, matrix = camera
     return {
         "orientation": pose[:3, :3].T.tolist(),
         "position": pose[:3, 3].tolist(),
         "focal_length": float(matrix[0, 0]),
-        "principal_point": (matrix[:2, 2] + HALF_PIXEL).tolist(),
+        "principal_point": (matrix[:2, 2] + colmap.HALF_PIXEL).tolist(),
         "skew": float(matrix[0, 1]),
         "pixel_aspect_ratio": float(matrix[1, 1] / matrix[0, 0]),
         "radial_distortion": [0.0, 0.0, 0.0],
@@ -270,7 +256,7 @@ def _read_array(path: Path) -> NDArray[np.float32]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        fields = json.loads(read_bytes(path))
+        fields = json.loads(formats.read_bytes(path))
     except ValueError as error:
         raise UnreadableFile(f"{path} is not JSON: {error}; copy it again") from error
     if not isinstance(fields, dict):

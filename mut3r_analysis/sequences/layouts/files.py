@@ -146,7 +146,7 @@ class PlaneFiles:
             height, width = self.plane_shape[:2]
             raise UnreadableFile(
                 f"{file} has shape {plane.shape}, but the images have {height} rows of {width} "
-                "pixels; do they belong to the same copy of the data set?"
+                "pixels; all planes of a sequence share one size"
             )
         return plane.astype(self.dtype, copy=False)
 

@@ -19,14 +19,9 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.errors import UnreadableFile
 from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.files import INTRINSICS, SequenceFiles, planes
-from mut3r_analysis.sequences.layouts.formats import (
-    read_bytes,
-    read_depth_png,
-    write_depth_png,
-    write_image,
-)
-from mut3r_analysis.sequences.layouts.layout import Layout, Options, Variables, subfolders
+from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
 from mut3r_analysis.sequences.layouts.rgbd import one_camera
 
 STEPS_PER_METRE = 256
@@ -37,15 +32,13 @@ _GATHERED = Path("depth_selection", "val_selection_cropped")
 _CALIBRATION = "calib_cam_to_cam.txt"
 
 
-def read(
-    files: SequenceFiles, images: ImageFiles, options: Options
-) -> tuple[Variables, dict[str, str]]:
+def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents:
     """Read the frames of camera 2 of ``ROOT#2011_09_26_drive_0002`` that have depth.
 
     Depth is NaN where LiDAR saw nothing, most of the image. There are `intrinsics` where the
     calibration of the day is there. Poses are not read.
     """
-    decode = partial(read_depth_png, steps_per_metre=STEPS_PER_METRE)
+    decode = partial(formats.read_depth_png, steps_per_metre=STEPS_PER_METRE)
     variables: Variables = {"depth": planes(files.truth["depth"], decode, images.size)}
     if "intrinsics" in files.truth:
         matrix = _read_calibration(_day(files.folder, files.name) / _CALIBRATION)
@@ -84,8 +77,8 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
     for index in range(sequence.sizes["frame"]):
         frame = sequence.isel(frame=index)
         file = f"{index:010d}.png"
-        write_image(image_folder / file, frame["image"].values)
-        write_depth_png(depth_folder / file, frame["depth"].values, STEPS_PER_METRE)
+        formats.write_image(image_folder / file, frame["image"].values)
+        formats.write_depth_png(depth_folder / file, frame["depth"].values, STEPS_PER_METRE)
     projection = np.zeros((3, 4))
     projection[:, :3] = one_camera(sequence)
     numbers = " ".join(f"{number:.17g}" for number in projection.ravel())
@@ -109,7 +102,7 @@ def _image_folder(folder: Path, name: str) -> Path:
 
 def _read_calibration(path: Path) -> NDArray[np.float64]:
     """Read the intrinsics (row, col) of the rectified camera 2."""
-    for line in read_bytes(path).decode("utf-8", "replace").splitlines():
+    for line in formats.read_bytes(path).decode("utf-8", "replace").splitlines():
         name, _, numbers = line.partition(":")
         if name.strip() == "P_rect_02":
             try:

@@ -16,6 +16,8 @@ from mut3r_analysis.sequences.layouts.location import parse_location
 Options = Mapping[str, str]
 Variables = dict[str, tuple[Any, ...]]
 """Name to dimensions, values (lazy or not) and, if need be, attributes."""
+Contents = tuple[Variables, dict[str, Any]]
+"""Variables of a sequence, and its attributes."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Layout:
     name: str
     find: Callable[[Path], dict[str, Path]]
     list_files: Callable[[Path, str, Options], SequenceFiles]
-    read: Callable[[SequenceFiles, ImageFiles, Options], tuple[Variables, dict[str, Any]]]
+    read: Callable[[SequenceFiles, ImageFiles, Options], Contents]
     write: Callable[[xr.Dataset, Path, str], None]
     needs: tuple[str, ...]
     looks_like: str

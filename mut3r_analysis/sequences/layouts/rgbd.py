@@ -16,13 +16,8 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.errors import InvalidArgument, UnreadableFile
 from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.files import INTRINSICS, POSE, SequenceFiles, planes
-from mut3r_analysis.sequences.layouts.formats import (
-    read_depth_png,
-    read_numbers,
-    write_depth_png,
-    write_image,
-)
 from mut3r_analysis.sequences.layouts.layout import Variables
 from mut3r_analysis.sequences.layouts.stamps import (
     pair_stamps,
@@ -63,7 +58,7 @@ def named_files(folder: Path, kind: str) -> dict[float, Path]:
 
 def read_depth(path: Path) -> NDArray[np.float32]:
     """Read a depth image (y, x), metres."""
-    return read_depth_png(path, STEPS_PER_METRE)
+    return formats.read_depth_png(path, STEPS_PER_METRE)
 
 
 def stamps_of(files: dict[float, Path]) -> NDArray[np.float64]:
@@ -80,7 +75,7 @@ def closest_files(stamps: NDArray[np.float64], files: dict[float, Path]) -> tupl
     return tuple(found)
 
 
-def read_rgbd(
+def read(
     files: SequenceFiles,
     images: ImageFiles,
     published: tuple[float, float, float, float] | None,
@@ -89,13 +84,13 @@ def read_rgbd(
     variables: Variables = {}
     if "depth" in files.truth:
         variables["depth"] = planes(files.truth["depth"], read_depth, images.size)
-    pose = read_poses_of(files)
+    pose = associated_poses(files)
     if pose is not None:
         variables["pose"] = (POSE, pose)
     return variables | _intrinsics(files.folder, published, images)
 
 
-def read_poses_of(files: SequenceFiles) -> NDArray[np.float64] | None:
+def associated_poses(files: SequenceFiles) -> NDArray[np.float64] | None:
     """Read the pose (frame, row, col) within 0.02 s of each frame, NaN where there is none."""
     pose_stamps, poses, _ = trajectory(files.folder)
     if not len(poses) or files.stamps is None:
@@ -117,7 +112,7 @@ def _intrinsics(
     """
     own = folder / "intrinsics.txt"
     if own.is_file():
-        numbers, source = tuple(read_numbers(own, (4,))), str(own)
+        numbers, source = tuple(formats.read_numbers(own, (4,))), str(own)
     elif published is not None and images.size == CALIBRATED_SIZE:
         numbers, source = published, "calibration published with the data set"
     else:
@@ -134,7 +129,7 @@ def trajectory(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], 
     return read_poses(file) if file.is_file() else (np.empty(0), np.empty((0, 4, 4)), ())
 
 
-def write_rgbd(sequence: xr.Dataset, root: Path, name: str, *, prefix: str) -> None:
+def write(sequence: xr.Dataset, root: Path, name: str, *, prefix: str) -> None:
     """Write images, depth, their lists and the trajectory; intrinsics where there are any.
 
     The folder is `name` behind `prefix`. Stamps are the sequence's own (coordinate ``stamp``, else
@@ -149,8 +144,8 @@ def write_rgbd(sequence: xr.Dataset, root: Path, name: str, *, prefix: str) -> N
     for index, stamp in enumerate(stamps):
         frame = sequence.isel(frame=index)
         file = f"{stamp:.6f}.png"
-        write_image(folder / "rgb" / file, frame["image"].values)
-        write_depth_png(folder / "depth" / file, frame["depth"].values, STEPS_PER_METRE)
+        formats.write_image(folder / "rgb" / file, frame["image"].values)
+        formats.write_depth_png(folder / "depth" / file, frame["depth"].values, STEPS_PER_METRE)
         for kind, lines in lists.items():
             lines.append(f"{stamp:.6f} {kind}/{file}")
     for kind, lines in lists.items():

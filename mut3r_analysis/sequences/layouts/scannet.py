@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.errors import UnreadableFile
 from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.files import (
     INTRINSICS,
     POSE,
@@ -24,21 +25,13 @@ from mut3r_analysis.sequences.layouts.files import (
     existing,
     planes,
 )
-from mut3r_analysis.sequences.layouts.formats import (
-    read_depth_png,
-    read_numbers,
-    write_depth_png,
-    write_image,
-)
-from mut3r_analysis.sequences.layouts.layout import Layout, Options, Variables, subfolders
+from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
 from mut3r_analysis.sequences.layouts.rgbd import one_camera
 
 STEPS_PER_METRE = 1000
 
 
-def read(
-    files: SequenceFiles, images: ImageFiles, options: Options
-) -> tuple[Variables, dict[str, str]]:
+def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents:
     """Read all frames of ``ROOT#scene0707_00``.
 
     Depth is taken to the grid of the colour image: every colour pixel has the nearest depth pixel
@@ -68,7 +61,7 @@ class DepthOnColor:
 
     def __call__(self, path: Path) -> NDArray[np.float32]:
         """Read (y, x), metres."""
-        plane = read_depth_png(path, STEPS_PER_METRE)
+        plane = formats.read_depth_png(path, STEPS_PER_METRE)
         rows, cols = (self._positions(axis, plane.shape[axis]) for axis in (0, 1))
         inside_rows, inside_cols = _inside(rows, plane.shape[0]), _inside(cols, plane.shape[1])
         resampled = np.full(self.size, np.nan, np.float32)
@@ -128,8 +121,9 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
         (folder / kind).mkdir(parents=True)
     for index in range(sequence.sizes["frame"]):
         frame = sequence.isel(frame=index)
-        write_image(folder / "color" / f"{index}.jpg", frame["image"].values)
-        write_depth_png(folder / "depth" / f"{index}.png", frame["depth"].values, STEPS_PER_METRE)
+        depth = folder / "depth" / f"{index}.png"
+        formats.write_image(folder / "color" / f"{index}.jpg", frame["image"].values)
+        formats.write_depth_png(depth, frame["depth"].values, STEPS_PER_METRE)
         _write_matrix(folder / "pose" / f"{index}.txt", frame["pose"].values)
     matrix = np.eye(4)
     matrix[:3, :3] = one_camera(sequence)
@@ -139,7 +133,7 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
 
 def _read_intrinsics(folder: Path, kind: str) -> NDArray[np.float64] | None:
     path = folder / "intrinsic" / f"intrinsic_{kind}.txt"
-    return read_numbers(path, (4, 4))[:3, :3] if path.is_file() else None
+    return formats.read_numbers(path, (4, 4))[:3, :3] if path.is_file() else None
 
 
 def _write_matrix(path: Path, matrix: NDArray[np.floating]) -> None:
@@ -153,7 +147,7 @@ def _poses(files: SequenceFiles) -> NDArray[np.float64] | None:
     poses = np.full((len(files.images), 4, 4), np.nan)
     for index, file in enumerate(files.truth["pose"]):
         if file is not None:
-            pose = read_numbers(file, (4, 4))
+            pose = formats.read_numbers(file, (4, 4))
             poses[index] = pose if np.isfinite(pose).all() else np.nan
     return poses
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.ego_motion import THRESHOLD, MotionFromFlow
 from mut3r_analysis.sequences.layouts.files import (
     GRID,
@@ -28,26 +29,13 @@ from mut3r_analysis.sequences.layouts.files import (
     lazy_planes,
     planes,
 )
-from mut3r_analysis.sequences.layouts.formats import (
-    read_cam,
-    read_dpt,
-    read_flo,
-    read_mask,
-    write_cam,
-    write_dpt,
-    write_flo,
-    write_image,
-    write_mask,
-)
-from mut3r_analysis.sequences.layouts.layout import Layout, Options, Variables, subfolders
+from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
 
 PASSES = ("final", "clean")
 LABELS = "dynamic_label_perfect"
 
 
-def read(
-    files: SequenceFiles, images: ImageFiles, options: Options
-) -> tuple[Variables, dict[str, Any]]:
+def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents:
     """Read all frames of ``ROOT#alley_2``.
 
     Options: ``pass=final|clean``; ``motion=flow`` computes motion masks from flow, depth and
@@ -59,8 +47,8 @@ def read(
     size = images.size
     variables: Variables = {}
     attrs: dict[str, Any] = {"pass": options["pass"]}
-    depth = PlaneFiles(files.truth.get("depth", ()), read_dpt, size)
-    flow = PlaneFiles(files.truth.get("flow", ()), read_flo, (*size, 2))
+    depth = PlaneFiles(files.truth.get("depth", ()), formats.read_dpt, size)
+    flow = PlaneFiles(files.truth.get("flow", ()), formats.read_flo, (*size, 2))
     if depth.files:
         variables["depth"] = (GRID, lazy_planes(depth))
     if flow.files:
@@ -76,7 +64,7 @@ def read(
             source = MotionFromFlow(depth.read, flow.read, known, pose, intrinsics, size, threshold)
             variables["motion_mask"] = (GRID, lazy_planes(source))
         else:
-            variables["motion_mask"] = planes(masks, read_mask, size, bool, absent=False)
+            variables["motion_mask"] = planes(masks, formats.read_mask, size, bool, absent=False)
     return variables, attrs
 
 
@@ -133,7 +121,7 @@ def list_files(base: Path, name: str, options: Options) -> SequenceFiles:
 
 def read_cameras(files: SequenceFiles) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Read intrinsics (frame, row, col) and poses (frame, row, col)."""
-    cameras = [read_cam(file) for file in files.truth["pose"] if file]
+    cameras = [formats.read_cam(file) for file in files.truth["pose"] if file]
     return np.stack([matrix for matrix, _ in cameras]), np.stack([pose for _, pose in cameras])
 
 
@@ -152,15 +140,15 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
     for index in range(last + 1):
         frame = sequence.isel(frame=index)
         stem = f"{name}/frame_{index + 1:04d}"
-        write_image(root / "final" / f"{stem}.png", frame["image"].values)
-        write_dpt(root / "depth" / f"{stem}.dpt", frame["depth"].values)
-        write_cam(
+        formats.write_image(root / "final" / f"{stem}.png", frame["image"].values)
+        formats.write_dpt(root / "depth" / f"{stem}.dpt", frame["depth"].values)
+        formats.write_cam(
             root / "camdata_left" / f"{stem}.cam", frame["intrinsics"].values, frame["pose"].values
         )
         if "flow" in sequence and index < last:
-            write_flo(root / "flow" / f"{stem}.flo", frame["flow"].values)
+            formats.write_flo(root / "flow" / f"{stem}.flo", frame["flow"].values)
         if "motion_mask" in sequence and index < last:
-            write_mask(root / LABELS / f"{stem}.png", frame["motion_mask"].values)
+            formats.write_mask(root / LABELS / f"{stem}.png", frame["motion_mask"].values)
 
 
 def _beside(

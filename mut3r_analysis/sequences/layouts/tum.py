@@ -8,17 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.layouts import rgbd
 from mut3r_analysis.sequences.layouts.files import SequenceFiles
-from mut3r_analysis.sequences.layouts.layout import Layout, Options, Variables, subfolders
-from mut3r_analysis.sequences.layouts.rgbd import (
-    closest_files,
-    listed_files,
-    read_poses_of,
-    read_rgbd,
-    stamps_of,
-    trajectory,
-    write_rgbd,
-)
+from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, subfolders
 from mut3r_analysis.sequences.layouts.stamps import MAX_DIFFERENCE, pair_stamps
 
 PREFIX = "rgbd_dataset_"
@@ -30,9 +22,7 @@ CALIBRATION = {
 """fx, fy, cx, cy of the colour camera, px; images of freiburg1 and 2 are not undistorted."""
 
 
-def read(
-    files: SequenceFiles, images: ImageFiles, options: Options
-) -> tuple[Variables, dict[str, str]]:
+def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents:
     """Read the rgb frames of ``ROOT#freiburg3_walking_xyz`` that have a pose.
 
     Frames are rgb images with a ground-truth pose within 0.02 s, paired one to one, the closest
@@ -40,7 +30,7 @@ def read(
     NaN throughout where there is none. Without ``groundtruth.txt`` all rgb images are frames.
     """
     camera = re.search(r"freiburg[123]", files.folder.name)
-    return read_rgbd(files, images, CALIBRATION[camera[0]] if camera else None), {}
+    return rgbd.read(files, images, CALIBRATION[camera[0]] if camera else None), {}
 
 
 def find(root: Path) -> dict[str, Path]:
@@ -55,11 +45,11 @@ def find(root: Path) -> dict[str, Path]:
 
 def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
     """List the files of a sequence."""
-    rgb, rgb_notes = listed_files(folder, "rgb")
-    depth, depth_notes = listed_files(folder, "depth")
-    pose_stamps, poses, pose_notes = trajectory(folder)
+    rgb, rgb_notes = rgbd.listed_files(folder, "rgb")
+    depth, depth_notes = rgbd.listed_files(folder, "depth")
+    pose_stamps, poses, pose_notes = rgbd.trajectory(folder)
     notes = [*rgb_notes, *depth_notes, *pose_notes]
-    stamps, images = stamps_of(rgb), list(rgb.values())
+    stamps, images = rgbd.stamps_of(rgb), list(rgb.values())
     truth: dict[str, tuple[Path | None, ...]] = {}
     if len(poses):
         kept = pair_stamps(stamps, pose_stamps)[0]
@@ -71,7 +61,7 @@ def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
         stamps = stamps[kept]
         images = [images[index] for index in kept]
         truth["pose"] = (folder / "groundtruth.txt",) * len(kept)
-    truth["depth"] = closest_files(stamps, depth)
+    truth["depth"] = rgbd.closest_files(stamps, depth)
     lacking = truth["depth"].count(None)
     if depth and lacking:
         notes.append(f"{lacking} frames have no depth image within {MAX_DIFFERENCE:g} s")
@@ -84,7 +74,7 @@ LAYOUT = Layout(
     find=find,
     list_files=list_files,
     read=read,
-    write=partial(write_rgbd, prefix=PREFIX),
+    write=partial(rgbd.write, prefix=PREFIX),
     needs=("image", "depth", "pose"),
     looks_like="rgbd_dataset_<sequence>/rgb.txt",
     obtain={
@@ -92,6 +82,6 @@ LAYOUT = Layout(
         "pose": f"{_SITE}: groundtruth.txt of the sequence's archive",
         "depth": f"{_SITE}: depth/ and depth.txt of the sequence's archive",
     },
-    poses=read_poses_of,
+    poses=rgbd.associated_poses,
     prefix=PREFIX,
 )
