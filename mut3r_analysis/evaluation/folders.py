@@ -13,6 +13,7 @@ from PIL import Image
 from mut3r_analysis.errors import MissingFile, UnreadableFile
 from mut3r_analysis.metrics.trajectory_files import detect_order, read_trajectory
 from mut3r_analysis.sequences.layouts.files import GRID, POSE, planes
+from mut3r_analysis.sequences.layouts.formats import read_map
 from mut3r_analysis.sequences.layouts.layout import Variables
 
 _FOCAL = {"long_name": "focal length", "units": "px"}
@@ -142,22 +143,8 @@ def _maps(depth: Path, depth_files: str, confidence: Path, confidence_files: str
         ("confidence_self", _numbered(confidence, confidence_files), words),
     ):
         if files:
-            first = _load_map(files[0])
-            found[name] = (*planes(files, _load_map, first.shape, first.dtype), attrs)
-    return found
-
-
-def _load_map(file: Path) -> np.ndarray:
-    """Open a map (y, x); a leading axis of one is dropped."""
-    try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UnreadableFile(f"{file} is not a whole .npy file: {error}") from error
-    found = found[0] if found.ndim == 3 and found.shape[0] == 1 else found
-    if found.ndim != 2 or found.dtype.kind != "f":
-        raise UnreadableFile(
-            f"{file} holds {found.dtype} of shape {found.shape}, expected floating point (y, x)"
-        )
+            first = read_map(files[0])
+            found[name] = (*planes(files, read_map, first.shape, first.dtype), attrs)
     return found
 
 

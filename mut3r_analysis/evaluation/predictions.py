@@ -96,7 +96,7 @@ def import_predictions(
     fields = _preparation_fields(rule, prediction, sequence)
     told = {} if sequence is None else sequence.attrs
     frames = prediction.sizes["frame"]
-    attrs = {
+    attrs: dict[str, Any] = {
         "backbone": {"name": source, "sha256": None, "update": None, "preparation": fields},
         "sequence": {
             "name": name or str(told.get("name", folder.name)),

@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from mut3r_analysis.evaluation.eligibility import (
     LacksVariable,
     UnmetProtocol,
-    check_data_set,
-    check_preparation,
+    eligible_frames,
     keeps_everything,
-    protocol_frames,
     recorded_preparation,
 )
 from mut3r_analysis.evaluation.truth import prepared_truth, select_frames
@@ -41,9 +39,7 @@ def score_run(protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None) ->
     UndefinedMetric
         The metric has no value on this sequence.
     """
-    check_data_set(protocol, run)
-    check_preparation(protocol, run, truth)
-    frames = protocol_frames(protocol, run, truth)
+    frames = eligible_frames(protocol, run, truth)
     if not len(frames):
         raise UndefinedMetric("no frame of the run is whole")
     scores = _TASKS[protocol.task](protocol, run, truth, frames)

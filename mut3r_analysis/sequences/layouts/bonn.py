@@ -73,11 +73,7 @@ def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
 
 _SITE = "Bonn RGB-D Dynamic Dataset, https://www.ipb.uni-bonn.de/data/rgbd-dynamic-dataset"
 LAYOUT = Layout(
-    name="bonn",
-    find=find,
-    list_files=list_files,
-    read=read,
-    write=partial(rgbd.write, prefix=PREFIX),
+    "bonn", find, list_files, read, partial(rgbd.write, prefix=PREFIX),
     needs=("image", "depth", "pose"),
     looks_like="rgbd_bonn_<sequence>/rgb/<stamp>.png",
     obtain={
@@ -87,4 +83,4 @@ LAYOUT = Layout(
     poses=rgbd.associated_poses,
     options={"pairing": ("order", "time")},
     prefix=PREFIX,
-)
+)  # fmt: skip

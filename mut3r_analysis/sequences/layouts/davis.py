@@ -91,11 +91,7 @@ def _annotation(frame: xr.Dataset) -> np.ndarray:
 
 _SITE = "DAVIS, https://davischallenge.org"
 LAYOUT = Layout(
-    name="davis",
-    find=find,
-    list_files=list_files,
-    read=read,
-    write=write,
+    "davis", find, list_files, read, write,
     needs=("image", "motion_mask|instance"),
     looks_like="JPEGImages/480p/<sequence>/00000.jpg",
     obtain={
@@ -103,4 +99,4 @@ LAYOUT = Layout(
         "motion_mask": f"{_SITE}: the Annotations of DAVIS 2017, TrainVal, 480p",
     },
     options={"resolution": RESOLUTIONS},
-)
+)  # fmt: skip

@@ -96,14 +96,14 @@ class AlignedDepth:
 
     @staticmethod
     def _reciprocal(path: Path) -> NDArray[np.float32]:
-        inverse = _read_array(path)
+        inverse = formats.read_map(path).astype(np.float32)
         depth = np.float32(1) / np.maximum(np.nan_to_num(inverse, nan=1), SMALLEST_INVERSE)
         return np.where(np.isnan(inverse), np.float32(0), depth)
 
 
 def read_lidar(path: Path) -> NDArray[np.float32]:
     """Read LiDAR depth (y, x), metres; NaN where it holds 0."""
-    return formats.valid_or_nan(_read_array(path))
+    return formats.valid_or_nan(formats.read_map(path))
 
 
 def find(root: Path) -> dict[str, Path]:
@@ -239,21 +239,6 @@ def _camera_json(camera: colmap.Registered, width: int, height: int) -> dict[str
     }
 
 
-def _read_array(path: Path) -> NDArray[np.float32]:
-    """Read a plane (y, x) from (y, x) or (y, x, 1)."""
-    if not path.is_file():
-        raise MissingFile(f"{path} does not exist")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UnreadableFile(f"{path} is not a whole .npy file: {error}; copy it again") from error
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise UnreadableFile(f"{path} holds {array.dtype} {array.shape}, not floats (y, x)")
-    return array.astype(np.float32)
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(formats.read_bytes(path))
@@ -277,11 +262,7 @@ def _poses(files: SequenceFiles) -> NDArray[np.float64] | None:
 _SITE = "DyCheck, https://hangg7.com/dycheck"
 _MOTION_SITE = "Shape of Motion, https://shape-of-motion.github.io"
 LAYOUT = Layout(
-    name="dycheck",
-    find=find,
-    list_files=list_files,
-    read=read,
-    write=write,
+    "dycheck", find, list_files, read, write,
     needs=("image", "depth", "pose", "intrinsics"),
     looks_like="<scene>/rgb/1x/0_00000.png with <scene>/camera/",
     obtain={
@@ -295,4 +276,4 @@ LAYOUT = Layout(
         "cameras": ("auto", "refined", "original"),
         "depth": ("auto", "aligned", "lidar"),
     },
-)
+)  # fmt: skip

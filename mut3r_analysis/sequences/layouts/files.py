@@ -1,7 +1,6 @@
 """What a sequence in a data set consists of, frame by frame, and how it becomes a Dataset."""
 
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -10,13 +9,11 @@ from typing import Any, Protocol, cast
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 from xarray.core import indexing
 
-from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.errors import MissingFile, UnreadableFile
 from mut3r_analysis.sequences.frames import FrameSource, LazyFrames
 from mut3r_analysis.sequences.images import ImageFiles
-from mut3r_analysis.sequences.layouts.formats import read_bytes
 
 GRID = ("frame", "y", "x")
 POSE = ("frame", "row", "col")
@@ -176,33 +173,6 @@ def planes(
     return dims, lazy_planes(PlaneFiles(files, decode, plane_shape, np.dtype(dtype), absent))
 
 
-def open_frames(images: Sequence[Path]) -> ImageFiles:
-    """Read headers of image files and hash their contents; no pixels are decoded.
-
-    Raises
-    ------
-    MissingFile, UnreadableFile
-        A file that does not exist or is not an image.
-    InvalidArgument
-        Images of different sizes.
-    """
-    digest = sha256()
-    size = None
-    for file in images:
-        content = read_bytes(file)
-        digest.update(f"{file.name} {len(content)}\n".encode())
-        digest.update(content)
-        found = _upright_size(content, file)
-        size = size or found
-        if found != size:
-            raise InvalidArgument(
-                f"{file} is {found[0]} x {found[1]} pixels, {images[0].name} is {size[0]} x "
-                f"{size[1]}; frames of one sequence must share one size"
-            )
-    width, height = size or (0, 0)
-    return ImageFiles(tuple(images), tuple(range(len(images))), height, width, digest.hexdigest())
-
-
 def assemble(
     files: SequenceFiles,
     images: ImageFiles,
@@ -268,13 +238,3 @@ def assemble(
     if "flow" in dataset:
         dataset["flow"].attrs |= {"long_name": "optical flow to the next frame", "units": "px"}
     return dataset
-
-
-def _upright_size(content: bytes, file: Path) -> tuple[int, int]:
-    """Read (width, height) after EXIF orientation."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return image.size[::-1] if turned else image.size
-    except Exception as error:
-        raise UnreadableFile(f"{file} is not an image: {error}; copy it again") from error

@@ -114,11 +114,7 @@ def _read_calibration(path: Path) -> NDArray[np.float64]:
 
 _SITE = "KITTI, https://www.cvlibs.net/datasets/kitti"
 LAYOUT = Layout(
-    name="kitti",
-    find=find,
-    list_files=list_files,
-    read=read,
-    write=write,
+    "kitti", find, list_files, read, write,
     needs=("image", "depth", "intrinsics"),
     looks_like="val/<drive>_sync/proj_depth/groundtruth/image_02/<10 digits>.png",
     obtain={
@@ -126,4 +122,4 @@ LAYOUT = Layout(
         "depth": f"{_SITE}: depth prediction, annotated depth maps (data_depth_annotated)",
     },
     suffixes=("_sync_02", "_sync"),
-)
+)  # fmt: skip

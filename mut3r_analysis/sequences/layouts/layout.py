@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mut3r_analysis.sequences.images import ImageFiles
-from mut3r_analysis.sequences.layouts.files import SequenceFiles, assemble, open_frames
+from mut3r_analysis.sequences.images import ImageFiles, survey_images
+from mut3r_analysis.sequences.layouts.files import SequenceFiles, assemble
 from mut3r_analysis.sequences.layouts.location import parse_location
 
 Options = Mapping[str, str]
@@ -88,7 +88,8 @@ class Layout:
         name = location.choose(found, self.short_name(location.sequence))
         files = self.list_files(found[name], name, options)
         files.require_complete()
-        images = open_frames(files.images)
+        count = range(len(files.images))
+        images = survey_images(files.images, count, [file.name for file in files.images])
         variables, attrs = self.read(files, images, options)
         return assemble(files, images, variables, attrs)
 

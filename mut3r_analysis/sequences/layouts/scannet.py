@@ -154,11 +154,7 @@ def _poses(files: SequenceFiles) -> NDArray[np.float64] | None:
 
 _SITE = "ScanNet, http://www.scan-net.org (terms of use to be signed)"
 LAYOUT = Layout(
-    name="scannet",
-    find=find,
-    list_files=list_files,
-    read=read,
-    write=write,
+    "scannet", find, list_files, read, write,
     needs=("image", "depth", "pose", "intrinsics"),
     looks_like="<scene>/color/0.jpg with <scene>/pose/",
     obtain={
@@ -166,4 +162,4 @@ LAYOUT = Layout(
         "pose": f"{_SITE}: the scenes' .sens files, exported with the project's own reader",
     },
     poses=_poses,
-)
+)  # fmt: skip

@@ -7,7 +7,6 @@
     flow/<sequence>/frame_0001.flo   [dynamic_label_perfect/<sequence>/frame_0001.png]
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,36 +86,26 @@ def list_files(base: Path, name: str, options: Options) -> SequenceFiles:
     if not images:
         there = " and ".join(kind for kind in PASSES if (base / kind / name).is_dir())
         raise MissingFile(f"{folder} holds no frames; {name} exists in the pass {there}: ?pass=")
-    beside = partial(_beside, base, name, images)
-    depth, cameras, flow = (
-        beside("depth", "dpt"),
-        beside("camdata_left", "cam"),
-        beside("flow", "flo"),
-    )
-    labels = beside(LABELS, "png")
+    depth, cameras, flow, labels = (
+        existing(base / kind / name / f"{image.stem}.{suffix}" for image in images)
+        for kind, suffix in (
+            ("depth", "dpt"), ("camdata_left", "cam"), ("flow", "flo"), (LABELS, "png"),
+        )
+    )  # fmt: skip
+    computable = any(flow) and any(depth) and any(cameras)
     if motion == "auto":
-        motion = "flow" if any(flow) and any(depth) and any(cameras) else "labels"
-    if motion == "flow" and not (any(flow) and any(depth) and any(cameras)):
+        motion = "flow" if computable else "labels"
+    if motion == "flow" and not computable:
         raise MissingFile(
             f"motion=flow needs flow, depth and camdata_left of {name} in {base}; one is not there"
         )
-    pairs = len(images) - 1
-    return SequenceFiles(
-        "sintel",
-        name,
-        folder,
-        tuple(images),
-        {
-            "depth": depth,
-            "pose": cameras,
-            "intrinsics": cameras,
-            "flow": flow,
-            "motion_mask": flow if motion == "flow" else labels,
-        },
-        complete={
-            "depth": len(images), "pose": len(images), "flow": pairs, "motion_mask": pairs,
-        },
-    )  # fmt: skip
+    truth = {
+        "depth": depth, "pose": cameras, "intrinsics": cameras, "flow": flow,
+        "motion_mask": flow if motion == "flow" else labels,
+    }  # fmt: skip
+    every, pairs = len(images), len(images) - 1
+    complete = {"depth": every, "pose": every, "flow": pairs, "motion_mask": pairs}
+    return SequenceFiles("sintel", name, folder, tuple(images), truth, complete=complete)
 
 
 def read_cameras(files: SequenceFiles) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -151,12 +140,6 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
             formats.write_mask(root / LABELS / f"{stem}.png", frame["motion_mask"].values)
 
 
-def _beside(
-    base: Path, name: str, images: list[Path], kind: str, suffix: str
-) -> tuple[Path | None, ...]:
-    return existing(base / kind / name / f"{image.stem}.{suffix}" for image in images)
-
-
 def _positive(text: str) -> float:
     try:
         value = float(text)
@@ -173,11 +156,7 @@ def _poses(files: SequenceFiles) -> NDArray[np.float64] | None:
 
 _SITE = "MPI Sintel, http://sintel.is.tue.mpg.de"
 LAYOUT = Layout(
-    name="sintel",
-    find=find,
-    list_files=list_files,
-    read=read,
-    write=write,
+    "sintel", find, list_files, read, write,
     needs=("image", "depth", "pose", "intrinsics"),
     looks_like="final/<sequence>/frame_0001.png or clean/..., as in the folder training",
     obtain={
@@ -188,4 +167,4 @@ LAYOUT = Layout(
     },
     poses=_poses,
     options={"pass": PASSES, "motion": ("auto", "flow", "labels"), "threshold": ()},
-)
+)  # fmt: skip

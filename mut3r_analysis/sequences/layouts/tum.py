@@ -70,11 +70,7 @@ def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
 
 _SITE = "TUM RGB-D benchmark, https://cvg.cit.tum.de/data/datasets/rgbd-dataset"
 LAYOUT = Layout(
-    name="tum",
-    find=find,
-    list_files=list_files,
-    read=read,
-    write=partial(rgbd.write, prefix=PREFIX),
+    "tum", find, list_files, read, partial(rgbd.write, prefix=PREFIX),
     needs=("image", "depth", "pose"),
     looks_like="rgbd_dataset_<sequence>/rgb.txt",
     obtain={
@@ -84,4 +80,4 @@ LAYOUT = Layout(
     },
     poses=rgbd.associated_poses,
     prefix=PREFIX,
-)
+)  # fmt: skip
