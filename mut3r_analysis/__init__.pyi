@@ -40,6 +40,9 @@ from . import (
 from .attention import Capture as Capture
 from .backbones import load_backbone as load_backbone
 from .evaluation import (
+    check_dataset as check_dataset,
+)
+from .evaluation import (
     evaluate as evaluate,
 )
 from .evaluation import (
@@ -83,9 +86,6 @@ from .running import (
 )
 from .running import (
     run_batch as run_batch,
-)
-from .sequences import (
-    check_dataset as check_dataset,
 )
 from .sequences import (
     export_sequence as export_sequence,

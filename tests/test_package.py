@@ -49,7 +49,7 @@ def test_public_names_exist():
 
 
 ROOMS = (
-    "errors", "foundation", "metrics", "scenes", "sequences", "attention", "backbones", "motion",
+    "errors", "foundation", "scenes", "sequences", "metrics", "attention", "backbones", "motion",
     "running", "evaluation", "literature", "figures", "training", "sweeps", "widgets", "studies",
     "notebooks", "cli",
 )  # fmt: skip

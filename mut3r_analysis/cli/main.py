@@ -13,11 +13,11 @@ _COMMANDS = (
     "mut3r_analysis.cli.run",
     "mut3r_analysis.cli.plan",
     "mut3r_analysis.cli.convert",
+    "mut3r_analysis.cli.datasets",
     "mut3r_analysis.cli.doctor",
     "mut3r_analysis.cli.notebooks",
     "mut3r_analysis.evaluation.command",
     "mut3r_analysis.metrics.command",
-    "mut3r_analysis.sequences.layouts.command",
     "mut3r_analysis.sweeps.command",
     "mut3r_analysis.training.command",
 )

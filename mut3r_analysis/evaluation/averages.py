@@ -8,16 +8,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.metrics.bootstrap import bootstrap_sequences
-from mut3r_analysis.metrics.depth import DEPTH_METRICS
-from mut3r_analysis.metrics.protocols import POSE_METRICS, Protocol
-from mut3r_analysis.metrics.reductions import average_sequences
-from mut3r_analysis.metrics.segmentation import RECALL_THRESHOLD
+from mut3r_analysis.metrics.protocols import Protocol, find_metric
+from mut3r_analysis.metrics.reductions import REDUCTIONS, average_sequences
 
 LEVEL = 0.95
 """Nominal coverage of the intervals."""
-
-_COUNTS = {"valid-pixels": "n_pixels", "frame-pooled": "n_frames"}
-"""Reduction to the variable that weighs sequences."""
 
 
 def metric_names(scores: xr.Dataset) -> list[str]:
@@ -29,13 +24,12 @@ def metric_names(scores: xr.Dataset) -> list[str]:
 def add_means(scores: xr.Dataset, protocol: Protocol) -> xr.Dataset:
     """Add the mean over sequences of every metric of a protocol, with its interval."""
     names = [str(name) for name in scores["sequence"].values]
-    count = _COUNTS.get(protocol.reduction)
+    count = REDUCTIONS[protocol.reduction].weights
     weights = None
     if count is not None:
         weights = dict(zip(names, scores[count].values.astype(float), strict=True))
     for metric in protocol.metrics:
         values = dict(zip(names, scores[metric].values.astype(float), strict=True))
-        attrs = {"units": scores[metric].attrs["units"]} if "units" in scores[metric].attrs else {}
         if not np.isfinite(list(values.values())).any():
             mean, low, high, valid = (np.nan, np.nan, np.nan, 0)
         else:
@@ -43,7 +37,7 @@ def add_means(scores: xr.Dataset, protocol: Protocol) -> xr.Dataset:
             mean, valid = average.value, average.n_valid
             kept = [name for name in names if name not in average.skipped]
             low, high = _interval(scores, metric, kept)
-        attrs |= {"protocol": protocol.id, "reduction": protocol.reduction, "n_valid": valid}
+        attrs = {**scores[metric].attrs, "n_valid": valid}
         scores[f"mean_{metric}"] = ((), mean, attrs)
         words = f"{LEVEL:.0%} bootstrap interval of the mean"
         scores[f"interval_{metric}"] = ("bound", [low, high], {**attrs, "long_name": words})
@@ -72,8 +66,9 @@ class FrameSeries:
 
 def frame_series(scores: xr.Dataset, metric: str, names: Iterable[str]) -> FrameSeries:
     """Return what the metric of each of these sequences is made of."""
-    variable, threshold, statistic = _frame_level(metric)
-    count = _COUNTS.get(scores[metric].attrs["reduction"])
+    row = find_metric(metric)
+    variable = f"frame_{row.frames}" if row.made_of_frames else ""
+    count = REDUCTIONS[scores[metric].attrs["reduction"]].weights
     used = [name for name in (metric, variable, "frame_pixels", count) if name in scores]
     values, pixels, shares = {}, {}, {}
     for name in names:
@@ -85,9 +80,10 @@ def frame_series(scores: xr.Dataset, metric: str, names: Iterable[str]) -> Frame
             continue
         found = one[variable].values
         there = np.isfinite(found)
-        values[name] = found[there] if threshold is None else found[there] > threshold
-        if metric in DEPTH_METRICS:
+        values[name] = row.counted(found[there])
+        if row.weights == "pixels":
             pixels[name] = one["frame_pixels"].values[there].astype(float)
+    statistic = "rmse" if variable and row.pooling == "rmse" else "mean"
     return FrameSeries(values, statistic, pixels or None, shares or None)
 
 
@@ -104,14 +100,3 @@ def _interval(scores: xr.Dataset, metric: str, names: list[str]) -> tuple[float,
         sequence_weights=series.sequence_weights,
     )
     return found.low, found.high
-
-
-def _frame_level(metric: str) -> tuple[str, float | None, str]:
-    """Name the variable, threshold and statistic over frames that make up a sequence's metric."""
-    if metric in ("region_mean", "boundary_mean"):
-        return f"frame_{metric.removesuffix('_mean')}", None, "mean"
-    if metric in ("region_recall", "boundary_recall"):
-        return f"frame_{metric.removesuffix('_recall')}", RECALL_THRESHOLD, "mean"
-    if metric in POSE_METRICS or metric in ("rmse", "log_rmse"):
-        return f"frame_{metric}", None, "rmse"
-    return (f"frame_{metric}" if metric in DEPTH_METRICS else "", None, "mean")

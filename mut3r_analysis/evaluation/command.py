@@ -87,7 +87,7 @@ def _evaluate_folders(args: argparse.Namespace) -> "xr.Dataset":
     from mut3r_analysis.evaluation.predictions import import_predictions
     from mut3r_analysis.evaluation.scores import evaluate, named_protocols
     from mut3r_analysis.evaluation.truth import Truths
-    from mut3r_analysis.metrics.protocols import canonical_sequence
+    from mut3r_analysis.sequences.layouts.catalogue import canonical_sequence
 
     first = named_protocols(args.protocol)[0]
     folders = {canonical_sequence(first.dataset, Path(folder).name): folder for folder in args.runs}

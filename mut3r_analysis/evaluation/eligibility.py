@@ -15,7 +15,6 @@ from mut3r_analysis.metrics.protocols import Protocol
 OFFICIAL = {"size": 512, "patch": 16}
 """What `PREPARATIONS` say in words, as fields of a `Preparation`."""
 
-FLOW_FRAMES = "frames with optical flow"
 _UNSAID = ("", "images", "video", "array", "dataset")
 """Kinds of sequences that do not say which data set they are of."""
 
@@ -33,6 +32,21 @@ class LacksVariable(UnmetProtocol):
     """A run or a truth without a variable that a protocol scores."""
 
 
+def eligible_frames(
+    protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None
+) -> NDArray[np.int64]:
+    """Return the frames of a run that a protocol scores, as indices in the source.
+
+    Raises
+    ------
+    UnmetProtocol
+        The run is of another data set, prepared otherwise, or of other frames.
+    """
+    _check_data_set(protocol, run)
+    _check_preparation(protocol, run, truth)
+    return _protocol_frames(protocol, run, truth)
+
+
 def recorded_preparation(run: xr.DataTree) -> Preparation | None:
     """Return how a run says its frames were prepared, as far as it says it completely."""
     fields = (run.attrs.get("backbone") or {}).get("preparation") or {}
@@ -41,7 +55,7 @@ def recorded_preparation(run: xr.DataTree) -> Preparation | None:
     return Preparation.from_dict(fields)
 
 
-def check_data_set(protocol: Protocol, run: xr.DataTree) -> None:
+def _check_data_set(protocol: Protocol, run: xr.DataTree) -> None:
     """Refuse a run of one data set under a protocol of another.
 
     Frames that were opened as plain images, a video, an array or a Dataset may be of any.
@@ -59,7 +73,7 @@ def check_data_set(protocol: Protocol, run: xr.DataTree) -> None:
         )
 
 
-def check_preparation(protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None) -> None:
+def _check_preparation(protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None) -> None:
     """Refuse a run whose frames were resized or cropped otherwise than the protocol says.
 
     Where the resize leaves nothing to cut, as from 640 x 480 to 512 x 384, both rules give the same
@@ -103,7 +117,7 @@ def keeps_everything(preparation: Preparation, truth: xr.Dataset) -> bool:
     return abs(rows - height * columns / width) <= 1
 
 
-def protocol_frames(
+def _protocol_frames(
     protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None
 ) -> NDArray[np.int64]:
     """Return the frames of a run that a protocol scores, as indices in the source.

@@ -25,14 +25,8 @@ def depth_error(run: xr.DataTree, scores: xr.Dataset | None, frame: int) -> np.n
     given = prediction["depth"].sel(frame=frame).values.astype(np.float64)
     if scores is not None and "depth_alignment_scale" in scores:
         mine = scores.sel(sequence=str(run.attrs["sequence"]["name"]))
-        scale, shift = (
-            _of_frame(mine[f"depth_alignment_{name}"], frame) for name in ("scale", "shift")
-        )
+        scale, shift = (float(mine[f"depth_alignment_{name}"]) for name in ("scale", "shift"))
         given = scale * given + shift
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.where(known > 0, np.abs(given - known) / known, np.nan)
     return error.astype(np.float32)
-
-
-def _of_frame(values: xr.DataArray, frame: int) -> float:
-    return float(values.sel(frame=frame) if "frame" in values.dims else values)

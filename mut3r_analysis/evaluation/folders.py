@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -13,89 +12,81 @@ from PIL import Image
 
 from mut3r_analysis.errors import MissingFile, UnreadableFile
 from mut3r_analysis.metrics.trajectory_files import detect_order, read_trajectory
-from mut3r_analysis.sequences.layouts.files import lazy_planes
+from mut3r_analysis.sequences.layouts.files import GRID, POSE, planes
+from mut3r_analysis.sequences.layouts.formats import read_map
+from mut3r_analysis.sequences.layouts.layout import Variables
 
-Variables = dict[str, tuple[tuple[str, ...], Any]]
-"""Name to dimensions and values, the frame first."""
-
-_GRID = ("frame", "y", "x")
-
-
-@dataclass(frozen=True)
-class _Maps:
-    """Maps (frame, y, x), one ``.npy`` each, read one at a time."""
-
-    files: tuple[Path, ...]
-    plane: tuple[int, int]
-    dtype: np.dtype[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return len(self.files), *self.plane
-
-    def read(self, position: int) -> np.ndarray:
-        found = _load_map(self.files[position])
-        if found.shape != self.plane:
-            raise UnreadableFile(
-                f"{self.files[position]} has shape {found.shape}, {self.files[0].name} has "
-                f"{self.plane}; all maps of a sequence must share one size"
-            )
-        return np.asarray(found, self.dtype)
+_FOCAL = {"long_name": "focal length", "units": "px"}
 
 
 def _demo(
     folder: Path, quaternion: str | None, sequence: xr.Dataset | None
 ) -> tuple[Variables, dict[str, str]]:
-    variables: Variables = {}
-    for part, variable in (("depth", "depth"), ("conf", "confidence_self")):
-        files = _numbered(folder / part, r"(\d+)\.npy")
-        if files:
-            variables[variable] = (_GRID, _maps(files))
+    variables = _maps(folder / "depth", r"(\d+)\.npy", folder / "conf", r"(\d+)\.npy")
     cameras = [_load_camera(file) for file in _numbered(folder / "camera", r"(\d+)\.npz")]
     if cameras:
-        variables["pose"] = (("frame", "row", "col"), np.stack([pose for pose, _ in cameras]))
-        variables["focal"] = (("frame",), np.array([matrix[0, 0] for _, matrix in cameras]))
+        variables["pose"] = (POSE, np.stack([pose for pose, _ in cameras]))
+        variables["focal"] = ("frame", np.array([matrix[0, 0] for _, matrix in cameras]), _FOCAL)
     return variables, {}
 
 
 def _evaluation(
     folder: Path, quaternion: str | None, sequence: xr.Dataset | None
 ) -> tuple[Variables, dict[str, str]]:
-    variables: Variables = {}
+    variables = _maps(folder, r"frame_(\d+)\.npy", folder, r"conf_(\d+)\.npy")
     notes: dict[str, str] = {}
-    for pattern, variable in (
-        (r"frame_(\d+)\.npy", "depth"),
-        (r"conf_(\d+)\.npy", "confidence_self"),
-    ):
-        files = _numbered(folder, pattern)
-        if files:
-            variables[variable] = (_GRID, _maps(files))
     masks = _numbered(folder, r"dynamic_mask_(\d+)\.png")
     if masks:
-        variables["motion_mask"] = (_GRID, np.stack([_load_mask(file) for file in masks]))
+        variables["motion_mask"] = (GRID, np.stack([_load_mask(file) for file in masks]))
     path = folder / "pred_traj.txt"
     if path.is_file():
         order, evidence = quaternion, "declared"
         if order is None:
             known = None if sequence is None or "pose" not in sequence else sequence["pose"].values
             order, evidence = detect_order(path, known)
-        variables["pose"] = (("frame", "row", "col"), read_trajectory(path, order).poses)
+        variables["pose"] = (POSE, read_trajectory(path, order).poses)
         notes = {"quaternion": order, "quaternion_evidence": evidence}
     focal = _focal(folder)
     if focal is not None:
-        variables["focal"] = (("frame",), focal)
+        variables["focal"] = ("frame", focal, _FOCAL)
     return variables, notes
 
 
-READERS: dict[
-    str, Callable[[Path, str | None, xr.Dataset | None], tuple[Variables, dict[str, str]]]
-] = {"cut3r-demo": _demo, "cut3r-depth": _evaluation, "cut3r-pose": _evaluation}
+class PredictionLayout(NamedTuple):
+    """How released code leaves the predictions of one sequence.
 
-EXPECTED = {
-    "cut3r-demo": "depth/000000.npy, conf/000000.npy, camera/000000.npz",
-    "cut3r-depth": "frame_0000.npy",
-    "cut3r-pose": "pred_traj.txt, frame_0000.npy",
-}
+    Attributes
+    ----------
+    files : str
+        What a folder holds, for messages.
+    rule : str
+        How that code prepares frames.
+    fits : callable
+        Whether a folder looks like it.
+    read : callable
+        Folder, declared order of quaternions and the frames predicted, if known, to variables and
+        notes.
+    """
+
+    files: str
+    rule: str
+    fits: Callable[[Path], bool]
+    read: Callable[[Path, str | None, xr.Dataset | None], tuple[Variables, dict[str, str]]]
+
+
+PREDICTION_LAYOUTS = {
+    "cut3r-demo": PredictionLayout(
+        "depth/000000.npy, conf/000000.npy, camera/000000.npz", "crop",
+        lambda folder: (folder / "camera").is_dir() or (folder / "depth").is_dir(), _demo,
+    ),
+    "cut3r-depth": PredictionLayout(
+        "frame_0000.npy", "resize",
+        lambda folder: any(folder.glob("frame_*.npy")) and not _has_path(folder), _evaluation,
+    ),
+    "cut3r-pose": PredictionLayout(
+        "pred_traj.txt, frame_0000.npy", "crop", lambda folder: _has_path(folder), _evaluation,
+    ),
+}  # fmt: skip
 
 
 def recognise(folder: Path) -> str:
@@ -106,17 +97,18 @@ def recognise(folder: Path) -> str:
     MissingFile
         It has the files of none.
     """
-    if (folder / "camera").is_dir() or (folder / "depth").is_dir():
-        return "cut3r-demo"
-    if (folder / "pred_traj.txt").is_file():
-        return "cut3r-pose"
-    if any(folder.glob("frame_*.npy")):
-        return "cut3r-depth"
-    listed = "; ".join(f"{layout}: {files}" for layout, files in EXPECTED.items())
+    for name, layout in PREDICTION_LAYOUTS.items():
+        if layout.fits(folder):
+            return name
+    listed = "; ".join(f"{name}: {layout.files}" for name, layout in PREDICTION_LAYOUTS.items())
     raise MissingFile(
         f"{folder} holds no predictions in a known layout ({listed}); give the folder of one "
         "sequence"
     )
+
+
+def _has_path(folder: Path) -> bool:
+    return (folder / "pred_traj.txt").is_file()
 
 
 def _numbered(folder: Path, pattern: str) -> tuple[Path, ...]:
@@ -142,22 +134,17 @@ def _numbered(folder: Path, pattern: str) -> tuple[Path, ...]:
     return tuple(found[number] for number in sorted(found))
 
 
-def _maps(files: tuple[Path, ...]) -> Any:
-    first = _load_map(files[0])
-    return lazy_planes(_Maps(files, (first.shape[0], first.shape[1]), first.dtype))
-
-
-def _load_map(file: Path) -> np.ndarray:
-    """Open a map (y, x); a leading axis of one is dropped."""
-    try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UnreadableFile(f"{file} is not a whole .npy file: {error}") from error
-    found = found[0] if found.ndim == 3 and found.shape[0] == 1 else found
-    if found.ndim != 2 or found.dtype.kind != "f":
-        raise UnreadableFile(
-            f"{file} holds {found.dtype} of shape {found.shape}, expected floating point (y, x)"
-        )
+def _maps(depth: Path, depth_files: str, confidence: Path, confidence_files: str) -> Variables:
+    """Make variables (frame, y, x) of maps, one file each, as far as there are files."""
+    words = {"long_name": "confidence of points_self", "units": "1"}
+    found: Variables = {}
+    for name, files, attrs in (
+        ("depth", _numbered(depth, depth_files), {}),
+        ("confidence_self", _numbered(confidence, confidence_files), words),
+    ):
+        if files:
+            first = read_map(files[0])
+            found[name] = (*planes(files, read_map, first.shape, first.dtype), attrs)
     return found
 
 

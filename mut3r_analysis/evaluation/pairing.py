@@ -6,9 +6,7 @@ import xarray as xr
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.averages import LEVEL, frame_series, metric_names
 from mut3r_analysis.metrics.bootstrap import compare_paired
-
-HIGHER_IS_BETTER = ("delta_", "region_", "boundary_", "roc_auc")
-"""How the names of metrics begin that are no errors."""
+from mut3r_analysis.metrics.protocols import find_metric
 
 
 def paired(first: xr.Dataset, second: xr.Dataset) -> pd.DataFrame:
@@ -60,7 +58,7 @@ def paired(first: xr.Dataset, second: xr.Dataset) -> pd.DataFrame:
             ours.values,
             theirs.values,
             ours.statistic,
-            lower_is_better=not metric.startswith(HIGHER_IS_BETTER),
+            lower_is_better=not find_metric(metric).higher_is_better,
             level=LEVEL,
             frame_weights=ours.frame_weights,
             sequence_weights=ours.sequence_weights,

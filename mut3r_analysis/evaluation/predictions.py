@@ -5,28 +5,16 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.evaluation.eligibility import OFFICIAL
-from mut3r_analysis.evaluation.folders import EXPECTED, READERS, recognise
+from mut3r_analysis.evaluation.folders import PREDICTION_LAYOUTS, recognise
 from mut3r_analysis.evaluation.truth import on_prediction_grid
 from mut3r_analysis.metrics.choices import ORDERS
-
-LAYOUTS = {
-    "cut3r-demo": "crop",
-    "cut3r-depth": "resize",
-    "cut3r-pose": "crop",
-}
-"""Layout to how the released code that writes it prepares frames."""
-
-_LABELS = {
-    "depth": ("depth along the optical axis", "m"),
-    "confidence_self": ("confidence of points_self", "1"),
-    "motion_mask": ("moves in the world", "1"),
-    "pose": ("camera-to-world transform", "m"),
-    "focal": ("focal length", "px"),
-}
+from mut3r_analysis.sequences.layouts.layout import Variables
+from mut3r_analysis.sequences.model import label
 
 
 def import_predictions(
@@ -90,44 +78,29 @@ def import_predictions(
     if not folder.is_dir():
         raise MissingFile(f"no folder of predictions at {folder}")
     layout = recognise(folder) if layout is None else layout
-    if layout not in LAYOUTS:
-        raise InvalidArgument(f"layout={layout!r} is not one of {', '.join(LAYOUTS)}")
-    rule = LAYOUTS[layout] if preparation is None else preparation
+    if layout not in PREDICTION_LAYOUTS:
+        raise InvalidArgument(f"layout={layout!r} is not one of {', '.join(PREDICTION_LAYOUTS)}")
+    known = PREDICTION_LAYOUTS[layout]
+    rule = known.rule if preparation is None else preparation
     if rule not in ("crop", "resize"):
         raise InvalidArgument(f"preparation={preparation!r}; declare 'crop' or 'resize'")
     if quaternion is not None and quaternion not in ORDERS:
         raise InvalidArgument(f"quaternion={quaternion!r}; declare 'wxyz' or 'xyzw'")
-    variables, notes = READERS[layout](folder, quaternion, sequence)
+    variables, notes = known.read(folder, quaternion, sequence)
     if not variables:
-        raise MissingFile(f"{folder} holds nothing of the layout {layout}: {EXPECTED[layout]}")
-    counts = {variable: values.shape[0] for variable, (_, values) in variables.items()}
-    if sequence is not None:
-        counts["the sequence"] = sequence.sizes["frame"]
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{variable} {count}" for variable, count in counts.items())
-        raise InvalidArgument(
-            f"{folder}: numbers of frames differ ({listed}); give sequence= with exactly the "
-            "frames that were predicted"
-        )
-    frames = next(iter(counts.values()))
-    indices = np.arange(frames)
-    if sequence is not None and "frame" in sequence.coords:
-        indices = sequence["frame"].values
+        raise MissingFile(f"{folder} holds nothing of the layout {layout}: {known.files}")
     source = system or layout
-    prediction = xr.Dataset(
-        {
-            variable: (dims, values, {**_label(variable), "source": source})
-            for variable, (dims, values) in variables.items()
-        },
-        coords={"frame": indices},
+    prediction = label(
+        xr.Dataset(variables, {"frame": _frames(folder, variables, sequence)}), source
     )
     fields = _preparation_fields(rule, prediction, sequence)
-    known = {} if sequence is None else sequence.attrs
-    attrs = {
+    told = {} if sequence is None else sequence.attrs
+    frames = prediction.sizes["frame"]
+    attrs: dict[str, Any] = {
         "backbone": {"name": source, "sha256": None, "update": None, "preparation": fields},
         "sequence": {
-            "name": name or str(known.get("name", folder.name)),
-            **{key: str(known.get(key, "")) for key in ("kind", "source", "sha256")},
+            "name": name or str(told.get("name", folder.name)),
+            **{key: str(told.get(key, "")) for key in ("kind", "source", "sha256")},
         },
         "frames": frames,
         "frames_complete": frames,
@@ -138,15 +111,26 @@ def import_predictions(
     }
     groups = {"/": xr.Dataset(attrs=attrs), "/prediction": prediction}
     if sequence is not None:
-        truth = _truth(sequence, fields, prediction).assign_coords(frame=indices)
+        truth = _truth(sequence, fields, prediction).assign_coords(frame=prediction["frame"].values)
         if truth.data_vars:
             groups["/truth"] = truth
     return xr.DataTree.from_dict(groups, name=attrs["sequence"]["name"])
 
 
-def _label(variable: str) -> dict[str, str]:
-    long_name, units = _LABELS[variable]
-    return {"long_name": long_name, "units": units}
+def _frames(folder: Path, variables: Variables, sequence: xr.Dataset | None) -> NDArray[np.int64]:
+    """Return indices in the source (frame); their number must be the same everywhere."""
+    counts = {variable: values.shape[0] for variable, (_, values, *_) in variables.items()}
+    if sequence is not None:
+        counts["the sequence"] = sequence.sizes["frame"]
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{variable} {count}" for variable, count in counts.items())
+        raise InvalidArgument(
+            f"{folder}: numbers of frames differ ({listed}); give sequence= with exactly the "
+            "frames that were predicted"
+        )
+    if sequence is not None and "frame" in sequence.coords:
+        return sequence["frame"].values
+    return np.arange(next(iter(counts.values())))
 
 
 def _preparation_fields(

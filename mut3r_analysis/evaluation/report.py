@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mut3r_analysis.evaluation.tables import format_value
+from mut3r_analysis.metrics.metric import SIGNS
 
 _WIDE = 160
 """Columns where the output is no terminal and nobody's window is too narrow."""
@@ -40,8 +41,7 @@ def _table(scores: xr.Dataset, protocol: dict) -> Table:
     printed.add_column("sequence")
     for metric in metrics:
         units = scores[f"mean_{metric}"].attrs.get("units", "1")
-        shown = {"1": "", "degree": "\n°"}.get(units, f"\n{units}")
-        printed.add_column(f"{metric}{shown}", justify="right")
+        printed.add_column(f"{metric}\n{SIGNS.get(units, units)}".rstrip(), justify="right")
     printed.add_column("frames", justify="right")
     for name in scores["sequence"].values:
         one = scores.sel(sequence=name)

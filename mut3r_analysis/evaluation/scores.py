@@ -18,7 +18,8 @@ from mut3r_analysis.metrics.bootstrap import TOO_FEW, sequences_needed
 from mut3r_analysis.metrics.catalogue import DEFAULT, PROTOCOLS
 from mut3r_analysis.metrics.catalogue import protocol as find_protocol
 from mut3r_analysis.metrics.errors import UndefinedMetric
-from mut3r_analysis.metrics.protocols import Protocol, canonical_sequence
+from mut3r_analysis.metrics.protocols import Protocol, find_metric
+from mut3r_analysis.sequences.layouts.catalogue import canonical_sequence
 
 _LISTED = 6
 
@@ -190,7 +191,8 @@ def _label(
     for one in scored:
         for metric in one.metrics:
             if metric not in scores:
-                scores[metric] = ("sequence", np.full(scores.sizes["sequence"], np.nan))
+                nothing = np.full(scores.sizes["sequence"], np.nan)
+                scores[metric] = ("sequence", nothing, find_metric(metric).attrs)
             scores[metric].attrs |= {"protocol": one.id, "reduction": one.reduction}
     for name in ("n_frames", "n_pixels", "frame_pixels"):
         if name in scores:

@@ -11,21 +11,19 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.evaluation.eligibility import (
-    FLOW_FRAMES,
     LacksVariable,
     UnmetProtocol,
-    check_data_set,
-    check_preparation,
+    eligible_frames,
     keeps_everything,
-    protocol_frames,
     recorded_preparation,
 )
 from mut3r_analysis.evaluation.truth import prepared_truth, select_frames
 from mut3r_analysis.metrics.depth import score_depth
 from mut3r_analysis.metrics.errors import UndefinedMetric
-from mut3r_analysis.metrics.protocols import Protocol
+from mut3r_analysis.metrics.metric import Metric
+from mut3r_analysis.metrics.protocols import FLOW_FRAMES, TASKS, Protocol, find_metric
 from mut3r_analysis.metrics.reconstruction import score_reconstruction
-from mut3r_analysis.metrics.segmentation import roc_auc, score_masks
+from mut3r_analysis.metrics.segmentation import score_masks
 from mut3r_analysis.metrics.trajectory import score_trajectory
 
 Frames = NDArray[np.int64]
@@ -41,9 +39,7 @@ def score_run(protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None) ->
     UndefinedMetric
         The metric has no value on this sequence.
     """
-    check_data_set(protocol, run)
-    check_preparation(protocol, run, truth)
-    frames = protocol_frames(protocol, run, truth)
+    frames = eligible_frames(protocol, run, truth)
     if not len(frames):
         raise UndefinedMetric("no frame of the run is whole")
     scores = _TASKS[protocol.task](protocol, run, truth, frames)
@@ -58,7 +54,7 @@ def _depth(
         wanted = prepared_truth(run, truth, frames)
     else:
         wanted = _at_source_size(protocol, run, truth, frames)
-    _require(wanted, "the truth", "depth")
+    _require_truth(protocol, wanted)
     scores = score_depth(
         wanted["depth"],
         prediction["depth"],
@@ -67,14 +63,12 @@ def _depth(
         clip=protocol.clip,
     )
     pixels = scores["pixels"]
-    kept = [*protocol.metrics, *(f"frame_{name}" for name in protocol.metrics)]
-    found = scores[kept].assign(
+    return _kept(protocol, scores, frames).assign(
         frame_pixels=pixels,
         n_pixels=pixels.sum().assign_attrs(long_name="pixels scored"),
         depth_alignment_scale=scores["alignment_scale"],
         depth_alignment_shift=scores["alignment_shift"],
     )
-    return found.assign(n_frames=len(frames))
 
 
 def _pose(
@@ -84,37 +78,24 @@ def _pose(
     # A camera path knows no pixels, so the run's own truth serves published protocols too.
     if truth is None and "truth" in run.children:
         truth = run["truth"].to_dataset()
-    wanted = select_frames(_require(truth, "the truth", "pose"), frames)
-    delta = protocol.rpe_delta or 1
-    scores = score_trajectory(wanted["pose"], prediction["pose"], protocol.align, delta)
-    found = scores[list(protocol.metrics)].assign_coords(frame=frames)
-    pairs = np.full((2, len(frames)), np.nan)
-    pairs[0, :-delta] = scores["relative_translation_error"]
-    pairs[1, :-delta] = scores["relative_rotation_error"]
-    begins = f"between this frame and {delta} later"
-    per_frame = {
-        "ate": (scores["absolute_error"].values, "distance of the aligned camera centre", "m"),
-        "rpe_translation": (pairs[0], f"error of the translation {begins}", "m"),
-        "rpe_rotation": (pairs[1], f"error of the rotation {begins}", "degree"),
-    }
-    for name in protocol.metrics:
-        values, words, units = per_frame[name]
-        found[f"frame_{name}"] = ("frame", values, {"long_name": words, "units": units})
-    return _with_path_alignment(found, scores).assign(n_frames=len(frames))
+    wanted = select_frames(_require_truth(protocol, truth), frames)
+    scores = score_trajectory(
+        wanted["pose"], prediction["pose"], protocol.align, protocol.rpe_delta or 1
+    )
+    return _with_path_alignment(_kept(protocol, scores, frames), scores)
 
 
 def _reconstruction(
     protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None, frames: Frames
 ) -> xr.Dataset:
     prediction = _predicted(run, frames, "depth", "pose", "focal")
-    wanted = _at_source_size(protocol, run, truth, frames)
-    _require(wanted, "the truth", "depth", "pose", "intrinsics")
-    names = ["depth", "pose", "intrinsics"]
+    wanted = _require_truth(protocol, _at_source_size(protocol, run, truth, frames))
+    names = list(TASKS[protocol.task].truth)
     prediction = prediction.assign(
         intrinsics=(("frame", "camera_row", "camera_col"), _intrinsics(prediction))
     )
     scores = score_reconstruction(wanted[names], prediction[names], protocol.align)
-    found = scores[list(protocol.metrics)].assign(n_pixels=scores["points"], n_frames=len(frames))
+    found = _kept(protocol, scores, frames).assign(n_pixels=scores["points"])
     return _with_path_alignment(found.assign_coords(axis=scores["axis"]), scores)
 
 
@@ -126,22 +107,23 @@ def _motion(
             f"{protocol.id} needs to know which frames have a true mask, which a run does not "
             "hold; pass truth=, the sequence itself"
         )
-    wanted = prepared_truth(run, truth, frames)
-    _require(wanted, "the truth", "motion_mask")
+    wanted = _require_truth(protocol, prepared_truth(run, truth, frames))
     if "motion_known" in wanted.coords:
         wanted = wanted.isel(frame=np.flatnonzero(wanted["motion_known"].values))
         frames = wanted["frame"].values
     mask = wanted["motion_mask"].astype(bool)
-    if protocol.metrics == ("roc_auc",):
-        return _motion_ranking(run, mask, frames)
+    of_scores = [find_metric(name).pooling == "together" for name in protocol.metrics]
+    if all(of_scores):
+        return _motion_ranking(protocol, run, mask, frames)
+    if any(of_scores):
+        raise UnmetProtocol(f"{protocol.id} scores masks and motion scores; give one protocol each")
     prediction = _predicted(run, frames, "motion_mask")
-    scores = score_masks(mask, prediction["motion_mask"])
-    kept = [*protocol.metrics, "region", "boundary"]
-    found = scores[kept].rename(region="frame_region", boundary="frame_boundary")
-    return found.assign(n_frames=len(frames))
+    return _kept(protocol, score_masks(mask, prediction["motion_mask"]), frames)
 
 
-def _motion_ranking(run: xr.DataTree, mask: xr.DataArray, frames: Frames) -> xr.Dataset:
+def _motion_ranking(
+    protocol: Protocol, run: xr.DataTree, mask: xr.DataArray, frames: Frames
+) -> xr.Dataset:
     """Score patch scores (frame, patch_row, patch_col) as they are, each over all its pixels."""
     if "cue" not in run.children or "motion" not in run["cue"]:
         raise LacksVariable("the run holds no motion score; run it with cue=")
@@ -153,19 +135,18 @@ def _motion_ranking(run: xr.DataTree, mask: xr.DataArray, frames: Frames) -> xr.
         raise UnmetProtocol(f"patches {score.shape} do not tile masks {mask.shape}")
     # A cue that reads earlier frames has none to say about the first: those are not scored.
     scored = ~np.isnan(pixels).all(axis=(1, 2))
+    pixels, moving = pixels[scored], mask.values[scored]
     found = xr.Dataset(coords={"frame": frames[scored]})
-    found["roc_auc"] = ((), roc_auc(mask.values[scored], pixels[scored]), {"units": "1"})
-    per_frame = [
-        _auc_or_nan(wanted, given)
-        for wanted, given in zip(mask.values[scored], pixels[scored], strict=True)
-    ]
-    found["frame_roc_auc"] = ("frame", per_frame, {"units": "1"})
-    return found.assign(n_frames=int(scored.sum()))
+    for row in map(find_metric, protocol.metrics):
+        found[row.name] = ((), row.values(moving, pixels), row.attrs)
+        per_frame = [_or_nan(row, *pair) for pair in zip(moving, pixels, strict=True)]
+        found[f"frame_{row.frames}"] = ("frame", per_frame, row.attrs)
+    return _kept(protocol, found, frames[scored])
 
 
-def _auc_or_nan(mask: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+def _or_nan(row: Metric, mask: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
     try:
-        return roc_auc(mask, score)
+        return row.values(mask, score)
     except UndefinedMetric:
         return float("nan")
 
@@ -178,6 +159,16 @@ _TASKS: dict[
     "reconstruction": _reconstruction,
     "motion": _motion,
 }  # fmt: skip
+
+
+def _kept(protocol: Protocol, scores: xr.Dataset, frames: Frames) -> xr.Dataset:
+    """Keep a protocol's metrics and what frames contribute to them."""
+    rows = [find_metric(name) for name in protocol.metrics]
+    parts = dict.fromkeys(f"frame_{row.frames}" for row in rows if row.frames)
+    found = scores[[*protocol.metrics, *parts]]
+    if parts:
+        found = found.assign_coords(frame=frames)
+    return found.assign(n_frames=len(frames))
 
 
 def _predicted(run: xr.DataTree, frames: Frames, *names: str) -> xr.Dataset:
@@ -196,6 +187,10 @@ def _require(held: xr.Dataset | None, what: str, *names: str) -> xr.Dataset:
         )
         raise LacksVariable(f"{what} has no {', '.join(missing)}; {advice}")
     return held
+
+
+def _require_truth(protocol: Protocol, truth: xr.Dataset | None) -> xr.Dataset:
+    return _require(truth, "the truth", *TASKS[protocol.task].truth)
 
 
 def _at_source_size(

@@ -47,8 +47,11 @@ from .depth import (
     valid_depth as valid_depth,
 )
 from .errors import UndefinedMetric as UndefinedMetric
+from .metric import Metric as Metric
+from .protocols import METRICS as METRICS
 from .protocols import FrameSelection as FrameSelection
 from .protocols import Protocol as Protocol
+from .protocols import find_metric as find_metric
 from .reconstruction import (
     check_reconstruction as check_reconstruction,
 )

@@ -6,24 +6,15 @@ one was used. Each fit here has its own name; the three that released scorers ru
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.errors import UndefinedMetric
-
-ALIGNMENTS = (
-    "metric",
-    "scale_irls",
-    "scale_median",
-    "scale_shift_adam",
-    "scale_shift_lad",
-    "scale_shift_lstsq",
-)
+from mut3r_analysis.metrics.pairs import depth_vectors
 
 Vector = NDArray[np.float64]
 
@@ -53,10 +44,6 @@ class DepthAlignment:
     def apply(self, depth: ArrayLike) -> NDArray[np.float64]:
         """Return the aligned depth, any shape."""
         return self.scale * np.asarray(depth, dtype=np.float64) + self.shift
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        return asdict(self)
 
 
 def align_depth(truth: ArrayLike, prediction: ArrayLike, name: str) -> DepthAlignment:
@@ -88,14 +75,7 @@ def align_depth(truth: ArrayLike, prediction: ArrayLike, name: str) -> DepthAlig
     """
     if name not in ALIGNMENTS:
         raise InvalidArgument(f"alignment {name!r} is not one of {', '.join(ALIGNMENTS)}")
-    g = np.ravel(np.asarray(truth, dtype=np.float64))
-    p = np.ravel(np.asarray(prediction, dtype=np.float64))
-    if g.shape != p.shape:
-        raise InvalidArgument(f"{g.size} true depths and {p.size} predicted ones do not correspond")
-    if not g.size:
-        raise UndefinedMetric("no valid pixels to align on")
-    if not (np.isfinite(g).all() and np.isfinite(p).all()):
-        raise UndefinedMetric("depths to align hold NaN or infinity; mask those pixels out first")
+    g, p = depth_vectors(truth, prediction)
     scale, shift, steps = _FITS[name](g, p)
     return DepthAlignment(name, float(scale), float(shift), steps, g.size)
 
@@ -229,3 +209,4 @@ _FITS: dict[str, Callable[[Vector, Vector], tuple[float, float, int]]] = {
     "scale_shift_lad": _scale_shift_lad,
     "scale_shift_lstsq": _scale_shift_lstsq,
 }
+ALIGNMENTS = tuple(_FITS)

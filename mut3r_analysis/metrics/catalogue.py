@@ -7,13 +7,8 @@ from fnmatch import fnmatchcase
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.alignment import ALIGNMENTS
-from mut3r_analysis.metrics.depth import DEPTH_METRICS
-from mut3r_analysis.metrics.protocols import (
-    POSE_METRICS,
-    RECONSTRUCTION_METRICS,
-    FrameSelection,
-    Protocol,
-)
+from mut3r_analysis.metrics.protocols import FLOW_FRAMES, FrameSelection, Protocol
+from mut3r_analysis.metrics.reconstruction import MEASURES
 
 SINTEL_23 = (
     "alley_1", "alley_2", "ambush_2", "ambush_4", "ambush_5", "ambush_6", "ambush_7", "bamboo_1",
@@ -54,6 +49,11 @@ RELEASED_ALIGNMENTS = ("metric", "scale_irls", "scale_shift_adam")
 LONG_DEPTH = tuple(range(50, 501, 50))
 LONG_POSE = (50, 90, *range(100, 1001, 100))
 
+# What the sources report: a row that is added to a table of metrics changes no protocol.
+_DEPTH = ("abs_rel", "sq_rel", "rmse", "log_rmse", "delta_1", "delta_2", "delta_3")
+_POSE = ("ate", "rpe_translation", "rpe_rotation")
+_CLOUD = tuple(f"{m}_{s}" for m in MEASURES for s in ("mean", "median"))
+
 _CUT3R = "CUT3R released evaluation (commit 8bc15dc, 2025-08-27)"
 _MONST3R = "MonST3R released evaluation (commit 574cc77, 2025-06-16)"
 _TTT3R = "TTT3R released preparation and evaluation (commit cc6142b, 2025-10-01)"
@@ -65,7 +65,7 @@ def _video_depth() -> Iterator[Protocol]:
     sintel = Protocol(
         id="video-depth:sintel23", task="video-depth", dataset="sintel", sequences=SINTEL_23,
         frames=FrameSelection(), preparation="resize", align="metric", reduction="valid-pixels",
-        metrics=DEPTH_METRICS, source=_CUT3R, maximum=70.0, clip=70.0, expected_sequences=23,
+        metrics=_DEPTH, source=_CUT3R, maximum=70.0, clip=70.0, expected_sequences=23,
         expected_frames=1064,
         note="Final pass. Predictions are resized to the truth's size, bicubic.",
     )  # fmt: skip
@@ -105,7 +105,7 @@ def _pose() -> Iterator[Protocol]:
     sintel = Protocol(
         id="pose:sintel14:sim3", task="pose", dataset="sintel", sequences=SINTEL_14,
         frames=FrameSelection(), preparation="crop", align="sim3", reduction="sequence-mean",
-        metrics=POSE_METRICS, source=_CUT3R, rpe_delta=1, expected_sequences=14,
+        metrics=_POSE, source=_CUT3R, rpe_delta=1, expected_sequences=14,
         expected_frames=643,
         note="Final pass. A few sequences (cave_2, temple_3) dominate the mean.",
     )  # fmt: skip
@@ -146,7 +146,7 @@ def _reconstruction() -> Iterator[Protocol]:
     yield Protocol(
         id="reconstruction:dycheck-stride10:sim3", task="reconstruction", dataset="dycheck",
         sequences=(), frames=FrameSelection("train frames", step=10), preparation="crop",
-        align="sim3", reduction="sequence-mean", metrics=RECONSTRUCTION_METRICS, source=_EASI3R,
+        align="sim3", reduction="sequence-mean", metrics=_CLOUD, source=_EASI3R,
         note="The truth is Depth Anything aligned to COLMAP with refined cameras, not LiDAR, and "
         "its units are not stated to be metres. Distance is between points of the same pixel; "
         "accuracy and completion cannot exceed it, which published tables violate. A median is a "
@@ -166,7 +166,7 @@ def _motion() -> Iterator[Protocol]:
     )  # fmt: skip
     sintel = replace(
         davis, id="motion:sintel", dataset="sintel", source=_MONST3R,
-        frames=FrameSelection("frames with optical flow"),
+        frames=FrameSelection(FLOW_FRAMES),
         note="Truth: the flow of the camera's motion over true depth differs from the true flow by "
         "more than 0.1 px. The last frame of a sequence has none.",
     )  # fmt: skip
@@ -189,13 +189,13 @@ def _default() -> Iterator[Protocol]:
     depth = Protocol(
         id="default:depth", task="video-depth", dataset="any", sequences=(),
         frames=FrameSelection(), preparation="given", align="metric", reduction="sequence-mean",
-        metrics=DEPTH_METRICS, source=ours,
+        metrics=_DEPTH, source=ours,
     )  # fmt: skip
     for align in ("scale_median", "metric"):
         yield replace(depth, id=f"default:depth:{align}", align=align)
     for align in ("sim3", "se3"):
         yield replace(
-            depth, id=f"default:pose:{align}", task="pose", align=align, metrics=POSE_METRICS,
+            depth, id=f"default:pose:{align}", task="pose", align=align, metrics=_POSE,
             rpe_delta=1, note="Rigid alignment leaves relative errors as they are."
             if align == "se3" else "",
         )  # fmt: skip

@@ -59,11 +59,11 @@ def run(args: argparse.Namespace) -> int:
 
 def summary(scores: "xr.Dataset") -> dict[str, Any]:
     """Reduce the result of `compare_trajectories` to plain numbers, ready for JSON."""
+    from mut3r_analysis.metrics.trajectory import POSE_METRICS
+
     return {
         "n": int(scores["n"]),
-        "ate": float(scores["ate"]),
-        "rpe_translation": float(scores["rpe_translation"]),
-        "rpe_rotation": float(scores["rpe_rotation"]),
+        **{name: float(scores[name]) for name in POSE_METRICS},
         "alignment": {
             "kind": scores.attrs["align"],
             "rotation": scores["alignment_rotation"].values.tolist(),
@@ -75,13 +75,13 @@ def summary(scores: "xr.Dataset") -> dict[str, Any]:
 
 
 def _text(found: dict[str, Any]) -> str:
+    from mut3r_analysis.metrics.trajectory import POSE_METRICS
+
     alignment = found["alignment"]
     lines = [
         f"poses            {found['n']} associated within {found['max_difference']:g} s "
         f"(truth {found['n_truth']}, estimate {found['n_estimate']})",
-        f"ATE              {found['ate']:.6f} m",
-        f"RPE translation  {found['rpe_translation']:.6f} m",
-        f"RPE rotation     {found['rpe_rotation']:.6f} degrees",
+        *(f"{row.label:<17}{found[name]:.6f} {row.units}" for name, row in POSE_METRICS.items()),
         f"alignment        {alignment['kind']}, scale {alignment['scale']:.6f}",
         f"quaternions      {found['quaternion']} ({found['quaternion_evidence']})",
     ]

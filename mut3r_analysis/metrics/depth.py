@@ -5,30 +5,61 @@ all valid pixels of a sequence form one pair of vectors, one alignment is fitted
 prediction may be clipped above, then the errors are taken.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.alignment import align_depth
 from mut3r_analysis.metrics.errors import UndefinedMetric
+from mut3r_analysis.metrics.metric import Metric, rows
+from mut3r_analysis.metrics.pairs import check_frames, depth_vectors, in_order
 from mut3r_analysis.metrics.resampling import resize_bicubic
 
-DEPTH_METRICS = ("abs_rel", "sq_rel", "rmse", "log_rmse", "delta_1", "delta_2", "delta_3")
 FLOOR = 1e-5
 """Depth, metres, below which a prediction is raised before logarithms and ratios are taken."""
 
-_LONG_NAMES = {
-    "abs_rel": ("mean of |p - g| / g", "1"),
-    "sq_rel": ("mean of (p - g)^2 / g", "m"),
-    "rmse": ("root mean square of p - g", "m"),
-    "log_rmse": ("root mean square of ln p - ln g", "1"),
-    "delta_1": ("fraction with max(p/g, g/p) < 1.25", "1"),
-    "delta_2": ("fraction with max(p/g, g/p) < 1.25^2", "1"),
-    "delta_3": ("fraction with max(p/g, g/p) < 1.25^3", "1"),
-}
+Vector = NDArray[np.float64]
+
+
+def _log_error(g: Vector, p: Vector) -> Vector:
+    return np.log(np.maximum(p, FLOOR)) - np.log(g)
+
+
+def _within(bound: float) -> Callable[[Vector, Vector], np.floating]:
+    def fraction(g: Vector, p: Vector) -> np.floating:
+        raised = np.maximum(p, FLOOR)
+        return (np.maximum(raised / g, g / raised) < bound).mean()
+
+    return fraction
+
+
+def _depth(
+    name: str, label: str, long_name: str, units: str, values: Callable, pooling: str = "mean"
+) -> Metric:
+    higher = name.startswith("delta_")
+    return Metric(name, label, long_name, units, pooling, values, name, "pixels", higher)
+
+
+DEPTH_METRICS = rows(
+    (
+        _depth("abs_rel", "AbsRel", "mean of |p - g| / g", "1",
+               lambda g, p: (np.abs(p - g) / g).mean()),
+        _depth("sq_rel", "SqRel", "mean of (p - g)^2 / g", "m",
+               lambda g, p: ((p - g) ** 2 / g).mean()),
+        _depth("rmse", "RMSE", "root mean square of p - g", "m",
+               lambda g, p: np.sqrt(((p - g) ** 2).mean()), "rmse"),
+        _depth("log_rmse", "log RMSE", "root mean square of ln p - ln g", "1",
+               lambda g, p: np.sqrt((_log_error(g, p) ** 2).mean()), "rmse"),
+        _depth("delta_1", "δ < 1.25", "fraction with max(p/g, g/p) < 1.25", "1", _within(1.25)),
+        _depth("delta_2", "δ < 1.25²", "fraction with max(p/g, g/p) < 1.25^2", "1",
+               _within(1.25**2)),
+        _depth("delta_3", "δ < 1.25³", "fraction with max(p/g, g/p) < 1.25^3", "1",
+               _within(1.25**3)),
+    )
+)  # fmt: skip
+"""Errors of true depths g and predicted ones p, which together give a frame's error."""
 
 
 def valid_depth(
@@ -56,26 +87,10 @@ def depth_metrics(truth: ArrayLike, prediction: ArrayLike) -> dict[str, float]:
     UndefinedMetric
         No pixels, a truth that is not positive, or values that are not finite.
     """
-    g = np.ravel(np.asarray(truth, dtype=np.float64))
-    p = np.ravel(np.asarray(prediction, dtype=np.float64))
-    if g.shape != p.shape:
-        raise InvalidArgument(f"{g.size} true depths and {p.size} predicted ones do not correspond")
-    if not g.size:
-        raise UndefinedMetric("no valid pixels to score")
-    if not (np.isfinite(g).all() and np.isfinite(p).all() and (g > 0).all()):
-        raise UndefinedMetric("depths hold NaN, infinity or a truth <= 0; mask those pixels out")
-    error = p - g
-    raised = np.maximum(p, FLOOR)
-    ratio = np.maximum(raised / g, g / raised)
-    return {
-        "abs_rel": float((np.abs(error) / g).mean()),
-        "sq_rel": float((error**2 / g).mean()),
-        "rmse": float(np.sqrt((error**2).mean())),
-        "log_rmse": float(np.sqrt(((np.log(raised) - np.log(g)) ** 2).mean())),
-        "delta_1": float((ratio < 1.25).mean()),
-        "delta_2": float((ratio < 1.25**2).mean()),
-        "delta_3": float((ratio < 1.25**3).mean()),
-    }
+    g, p = depth_vectors(truth, prediction)
+    if not (g > 0).all():
+        raise UndefinedMetric("depths hold a truth <= 0; mask those pixels out")
+    return {name: float(row.values(g, p)) for name, row in DEPTH_METRICS.items()}
 
 
 def pool_depth_metrics(per_frame: Mapping[str, ArrayLike], pixels: ArrayLike) -> dict[str, float]:
@@ -87,13 +102,10 @@ def pool_depth_metrics(per_frame: Mapping[str, ArrayLike], pixels: ArrayLike) ->
     seen = count > 0
     if not seen.any():
         raise UndefinedMetric("no frame has a valid pixel to score")
-    pooled = {}
-    for name, values in per_frame.items():
-        frames = np.asarray(values, dtype=np.float64)[seen]
-        root = name in ("rmse", "log_rmse")
-        mean = float(np.average(frames**2 if root else frames, weights=count[seen]))
-        pooled[name] = float(np.sqrt(mean)) if root else mean
-    return pooled
+    return {
+        name: DEPTH_METRICS[name].pool(np.asarray(values, np.float64)[seen], count[seen])
+        for name, values in per_frame.items()
+    }
 
 
 def score_depth(
@@ -130,20 +142,13 @@ def score_depth(
     UndefinedMetric
         No valid pixel in the sequence, or a prediction that is not finite where the truth is valid.
     """
-    dims = ("frame", "y", "x")
-    for name, depth in (("truth", truth), ("prediction", prediction)):
-        if set(depth.dims) != set(dims):
-            raise InvalidArgument(f"{name} has dims {depth.dims}, expected {dims}")
-    if truth.sizes["frame"] != prediction.sizes["frame"]:
-        raise InvalidArgument(
-            f"truth has {truth.sizes['frame']} frames and prediction {prediction.sizes['frame']}; "
-            "select the same frames of both"
-        )
+    truth, prediction = in_order(("frame", "y", "x"), truth=truth, prediction=prediction)
+    check_frames(truth, prediction)
     pairs = []
     size = (truth.sizes["y"], truth.sizes["x"])
     for index in range(truth.sizes["frame"]):
-        wanted = truth.isel(frame=index).transpose("y", "x").values
-        given = resize_bicubic(prediction.isel(frame=index).transpose("y", "x").values, size)
+        wanted = truth.isel(frame=index).values
+        given = resize_bicubic(prediction.isel(frame=index).values, size)
         valid = valid_depth(wanted, maximum=maximum)
         if not np.isfinite(given[valid]).all():
             bad = np.count_nonzero(~np.isfinite(given[valid]))
@@ -165,7 +170,7 @@ def score_depth(
                 per_frame[name][index] = value
     scores = xr.Dataset(
         {
-            name: ((), value, {"long_name": _LONG_NAMES[name][0], "units": _LONG_NAMES[name][1]})
+            name: ((), value, DEPTH_METRICS[name].attrs)
             for name, value in pool_depth_metrics(per_frame, pixels).items()
         },
         attrs={"alignment": alignment, "maximum": maximum, "clip": clip, "steps": fitted.steps},

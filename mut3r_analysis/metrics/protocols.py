@@ -8,30 +8,64 @@ it, and every stored score carries its `id`.
 import hashlib
 import json
 import textwrap
-from collections.abc import Iterable
+from collections import ChainMap
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.specification import Specification, flag, number, whole
 from mut3r_analysis.metrics.alignment import ALIGNMENTS
 from mut3r_analysis.metrics.choices import ALIGN_KINDS
 from mut3r_analysis.metrics.depth import DEPTH_METRICS
-from mut3r_analysis.metrics.reconstruction import MEASURES
+from mut3r_analysis.metrics.metric import Metric
+from mut3r_analysis.metrics.reconstruction import RECONSTRUCTION_METRICS
 from mut3r_analysis.metrics.reductions import REDUCTIONS
+from mut3r_analysis.metrics.segmentation import MASK_METRICS
+from mut3r_analysis.metrics.trajectory import POSE_METRICS
+from mut3r_analysis.sequences.layouts.catalogue import (
+    LAYOUTS,
+    WITHOUT_LAYOUT,
+    canonical_sequence,
+)
 
-MASK_METRICS = (
-    "region_mean", "region_recall", "boundary_mean", "boundary_recall", "roc_auc",
-)  # fmt: skip
-POSE_METRICS = ("ate", "rpe_translation", "rpe_rotation")
-RECONSTRUCTION_METRICS = tuple(f"{m}_{s}" for m in MEASURES for s in ("mean", "median"))
+FLOW_FRAMES = "frames with optical flow"
+"""All frames but the last, which has no flow to a next one."""
 
-TASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "video-depth": (ALIGNMENTS, DEPTH_METRICS),
-    "pose": (ALIGN_KINDS, POSE_METRICS),
-    "reconstruction": (ALIGN_KINDS, RECONSTRUCTION_METRICS),
-    "motion": (("none",), MASK_METRICS),
+
+class Task(NamedTuple):
+    """What a task allows: alignments, metrics, and the truth that every frame must have."""
+
+    alignments: tuple[str, ...]
+    metrics: dict[str, Metric]
+    truth: tuple[str, ...]
+
+
+TASKS = {
+    "video-depth": Task(ALIGNMENTS, DEPTH_METRICS, ("depth",)),
+    "pose": Task(ALIGN_KINDS, POSE_METRICS, ("pose",)),
+    "reconstruction": Task(ALIGN_KINDS, RECONSTRUCTION_METRICS, ("depth", "pose", "intrinsics")),
+    "motion": Task(("none",), MASK_METRICS, ("motion_mask",)),
 }
-"""Task to the alignments it allows and the metrics it has."""
+
+METRICS: Mapping[str, Metric] = ChainMap(*(task.metrics for task in TASKS.values()))
+"""Every metric, by name: its label, units, direction and pooling."""
+
+
+def find_metric(name: str) -> Metric:
+    """Return the row of a metric, or raise `InvalidArgument`."""
+    if name not in METRICS:
+        raise InvalidArgument(f"no metric {name!r}; there are {', '.join(sorted(METRICS))}")
+    return METRICS[name]
+
+
+def frame_metric(frames: str) -> Metric:
+    """Return a metric to which frames contribute ``frame_<frames>``, or raise `InvalidArgument`."""
+    for row in METRICS.values():
+        if frames and row.frames == frames:
+            return row
+    raise InvalidArgument(f"frames contribute no {frames!r} to any metric")
+
 
 PREPARATIONS = {
     "resize": "long edge to 512, then both sides resized to multiples of 16",
@@ -176,12 +210,13 @@ class Protocol(Specification):
                 object.__setattr__(self, name, value)
         if self.task not in TASKS:
             raise InvalidArgument(f"task={self.task!r} is not one of {', '.join(TASKS)}")
-        alignments, metrics = TASKS[self.task]
+        alignments, metrics, _ = TASKS[self.task]
         for name, allowed in (
             ("align", alignments),
             ("preparation", tuple(PREPARATIONS)),
-            ("reduction", REDUCTIONS),
+            ("reduction", tuple(REDUCTIONS)),
             ("on_failure", tuple(ON_FAILURE)),
+            ("dataset", (*LAYOUTS, *WITHOUT_LAYOUT)),
         ):
             if getattr(self, name) not in allowed:
                 raise InvalidArgument(
@@ -257,7 +292,7 @@ class Protocol(Specification):
             "alignment": f"{self.align}, one fit per sequence" if self.align != "none" else "none",
             "counted": self._counted(),
             "metrics": ", ".join(self.metrics),
-            "average": _REDUCTION_WORDS[self.reduction],
+            "average": REDUCTIONS[self.reduction].words,
             "failures": f"a sequence without a defined value is {ON_FAILURE[self.on_failure]}",
             "source": self.source,
             "note": self.note,
@@ -280,20 +315,3 @@ class Protocol(Specification):
         if self.task == "reconstruction":
             return "pixels with true depth above 0, all frames of a scene together"
         return "all pixels, all moving objects merged into one foreground"
-
-
-_REDUCTION_WORDS = {
-    "valid-pixels": "mean over sequences, weighted by valid pixels",
-    "sequence-mean": "plain mean over sequences",
-    "frame-pooled": "mean over the frames of all sequences together",
-}
-_PREFIXES = {"bonn": "rgbd_bonn_", "tum": "rgbd_dataset_"}
-_SUFFIXES = {"kitti": ("_sync_02", "_sync")}
-
-
-def canonical_sequence(dataset: str, name: str) -> str:
-    """Strip what the data set's folder names carry around a sequence's short name."""
-    name = name.removeprefix(_PREFIXES.get(dataset, ""))
-    for suffix in _SUFFIXES.get(dataset, ()):
-        name = name.removesuffix(suffix)
-    return name

@@ -6,6 +6,7 @@ one candidate of either nearest-neighbour search, accuracy and completion can ne
 """
 
 from collections.abc import Mapping
+from operator import itemgetter
 
 import numpy as np
 import xarray as xr
@@ -15,10 +16,25 @@ from scipy.spatial import cKDTree
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.depth import valid_depth
 from mut3r_analysis.metrics.errors import UndefinedMetric
+from mut3r_analysis.metrics.metric import Metric, rows
+from mut3r_analysis.metrics.pairs import check_frames
 from mut3r_analysis.metrics.resampling import resize_bicubic
 from mut3r_analysis.metrics.similarity import fit_similarity
 
 MEASURES = ("accuracy", "completion", "distance")
+
+RECONSTRUCTION_METRICS = rows(
+    Metric(
+        f"{measure}_{pooling}", f"{measure}, {pooling}", words, "m", pooling, itemgetter(measure)
+    )
+    for measure, words in (
+        ("accuracy", "distance from a predicted point to the nearest true one"),
+        ("completion", "distance from a true point to the nearest predicted one"),
+        ("distance", "distance between the points of the same pixel"),
+    )
+    for pooling in ("mean", "median")
+)
+"""Errors of an aligned cloud, over all its points."""
 
 
 def point_distances(
@@ -152,11 +168,7 @@ def score_reconstruction(
         missing = [v for v in ("depth", "pose", "intrinsics") if v not in dataset]
         if missing:
             raise InvalidArgument(f"{name} lacks {', '.join(missing)}")
-    if truth.sizes["frame"] != prediction.sizes["frame"]:
-        raise InvalidArgument(
-            f"truth has {truth.sizes['frame']} frames and prediction {prediction.sizes['frame']}; "
-            "select the same frames of both"
-        )
+    check_frames(truth, prediction)
     true_poses = truth["pose"].transpose("frame", "row", "col").values
     poses = prediction["pose"].transpose("frame", "row", "col").values
     similarity = fit_similarity(poses[:, :3, 3], true_poses[:, :3, 3], align)
@@ -176,11 +188,7 @@ def score_reconstruction(
     distances = point_distances(np.concatenate(true_points), np.concatenate(points), workers)
     units = {"units": truth["depth"].attrs.get("units", "m")}
     scores = xr.Dataset(attrs={"align": align})
-    for name, values in distances.items():
-        scores[f"{name}_mean"] = ((), values.mean(), units)
-        scores[f"{name}_median"] = ((), np.median(values), units)
+    for name, row in RECONSTRUCTION_METRICS.items():
+        scores[name] = ((), row.pool(row.values(distances)), row.attrs | units)
     scores["points"] = ((), len(distances["distance"]), {"long_name": "points compared"})
-    scores["alignment_rotation"] = (("row", "col"), similarity.rotation)
-    scores["alignment_translation"] = (("axis",), similarity.translation, units)
-    scores["alignment_scale"] = ((), similarity.scale, {"units": "1"})
-    return scores.assign_coords(axis=["x", "y", "z"])
+    return scores.assign(similarity.to_variables(units)).assign_coords(axis=["x", "y", "z"])

@@ -2,14 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.errors import UndefinedMetric
 
-REDUCTIONS = ("valid-pixels", "sequence-mean", "frame-pooled")
+
+class Reduction(NamedTuple):
+    """How sequences are averaged: in words, and the variable of scores that weighs them."""
+
+    words: str
+    weights: str | None
+
+
+REDUCTIONS = {
+    "valid-pixels": Reduction("mean over sequences, weighted by valid pixels", "n_pixels"),
+    "sequence-mean": Reduction("plain mean over sequences", None),
+    "frame-pooled": Reduction("mean over the frames of all sequences together", "n_frames"),
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ def average_sequences(
     """
     if reduction not in REDUCTIONS:
         raise InvalidArgument(f"reduction={reduction!r} is not one of {', '.join(REDUCTIONS)}")
-    if (weights is None) != (reduction == "sequence-mean"):
+    if (weights is None) != (REDUCTIONS[reduction].weights is None):
         raise InvalidArgument(
             f"reduction={reduction!r} {'needs' if weights is None else 'takes no'} weights "
             "per sequence"

@@ -11,9 +11,12 @@ from scipy.ndimage import distance_transform_edt
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.errors import UndefinedMetric
+from mut3r_analysis.metrics.metric import Metric, rows
+from mut3r_analysis.metrics.pairs import in_order
 from mut3r_analysis.metrics.ranking import weighted_auc
 
-RECALL_THRESHOLD = 0.5
+Masks = NDArray[np.bool_]
+
 BOUNDARY_TOLERANCE = 0.008
 """Tolerance of the boundary measure as a fraction of the image diagonal."""
 
@@ -112,30 +115,54 @@ def score_masks(
     Returns
     -------
     Dataset
-        ``region`` (frame) and ``boundary`` (frame); over the frames of this sequence their means
-        ``region_mean``, ``boundary_mean`` and the fractions of frames above one half,
+        ``frame_region`` and ``frame_boundary`` (frame); over the frames of this sequence their
+        means ``region_mean``, ``boundary_mean`` and the fractions of frames above one half,
         ``region_recall``, ``boundary_recall``. `average_sequences` turns those of many sequences
         into one number: ``"frame-pooled"`` as Easi3R does, ``"sequence-mean"`` as DAVIS does.
     """
-    dims = ("frame", "y", "x")
-    for name, mask in (("truth", truth), ("prediction", prediction)):
-        if set(mask.dims) != set(dims):
-            raise InvalidArgument(f"{name} has dims {mask.dims}, expected {dims}")
-    wanted, given = _mask_pair(truth.transpose(*dims).values, prediction.transpose(*dims).values)
+    masks = in_order(("frame", "y", "x"), truth=truth, prediction=prediction)
+    wanted, given = _mask_pair(*(mask.values for mask in masks))
     if not len(wanted):
         raise UndefinedMetric("no frames to score")
-    region = region_similarity(wanted, given)
-    boundary = np.array(
-        [boundary_accuracy(w, g, tolerance) for w, g in zip(wanted, given, strict=True)]
-    )
     scores = xr.Dataset()
-    for name, values in (("region", region), ("boundary", boundary)):
-        scores[name] = ("frame", values, {"units": "1"})
-        scores[f"{name}_mean"] = ((), values.mean(), {"units": "1"})
-        scores[f"{name}_recall"] = ((), (values > RECALL_THRESHOLD).mean(), {"units": "1"})
+    for row in MASK_METRICS.values():
+        if not row.made_of_frames:
+            continue
+        part = f"frame_{row.frames}"
+        if part not in scores:
+            values = row.values(wanted, given, tolerance)
+            scores[part] = ("frame", values, {"units": row.units})
+        scores[row.name] = ((), row.pool(scores[part].values), row.attrs)
     if "frame" in truth.coords:
         scores = scores.assign_coords(frame=truth["frame"])
     return scores.assign_attrs(tolerance=tolerance)
+
+
+def _region(truth: Masks, prediction: Masks, tolerance: float) -> NDArray[np.float64]:
+    return region_similarity(truth, prediction)
+
+
+def _boundary(truth: Masks, prediction: Masks, tolerance: float) -> NDArray[np.float64]:
+    pairs = zip(truth, prediction, strict=True)
+    return np.array([boundary_accuracy(*pair, tolerance) for pair in pairs])
+
+
+MASK_METRICS = rows(
+    (
+        *(
+            Metric(f"{part}_{pooling}", f"{words}, {pooling}", f"{pooling} of {words} over frames",
+                   "1", pooling, values, frames=part, higher_is_better=True)
+            for part, words, values in (
+                ("region", "region similarity", _region),
+                ("boundary", "boundary accuracy", _boundary),
+            )
+            for pooling in ("mean", "recall")
+        ),
+        Metric("roc_auc", "ROC AUC", "area under the ROC curve of a score of motion", "1",
+               "together", roc_auc, frames="roc_auc", higher_is_better=True),
+    )
+)  # fmt: skip
+"""Agreement of masks frame by frame, and of a score of motion with them."""
 
 
 def _as_mask(values: ArrayLike, name: str) -> NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """Similarity transforms between camera paths, fitted in the least-squares sense of Umeyama."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +49,12 @@ class Similarity:
         moved[..., :3, :3] = self.rotation @ moved[..., :3, :3]
         return moved
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain lists and numbers, ready for JSON."""
+    def to_variables(self, units: Mapping[str, str]) -> dict[str, Any]:
+        """Return variables of a Dataset; `units` are attributes of the translation."""
         return {
-            "rotation": self.rotation.tolist(),
-            "translation": self.translation.tolist(),
-            "scale": self.scale,
+            "alignment_rotation": (("row", "col"), self.rotation),
+            "alignment_translation": (("axis",), self.translation, dict(units)),
+            "alignment_scale": ((), self.scale, {"units": "1"}),
         }
 
 

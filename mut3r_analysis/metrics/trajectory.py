@@ -14,6 +14,8 @@ from scipy.spatial.transform import Rotation
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.errors import UndefinedMetric
+from mut3r_analysis.metrics.metric import Metric, rows
+from mut3r_analysis.metrics.pairs import in_order
 from mut3r_analysis.metrics.similarity import fit_similarity
 from mut3r_analysis.metrics.trajectory_files import associate, order_that_agrees, read_trajectory
 
@@ -21,6 +23,19 @@ _RIGID = 0.05
 """Most that the determinant of a rotation may differ from one."""
 
 STATISTICS = ("rmse", "mean", "median", "std", "min", "max", "sse")
+
+POSE_METRICS = rows(
+    Metric(name, label, long_name, units, "rmse", values, frames=name)
+    for name, label, long_name, units, values in (
+        ("ate", "ATE", "absolute trajectory error", "m",
+         lambda truth, estimate, delta: absolute_errors(truth, estimate)),
+        ("rpe_translation", "RPE translation", "relative translation error", "m",
+         lambda truth, estimate, delta: relative_errors(truth, estimate, delta)[0]),
+        ("rpe_rotation", "RPE rotation", "relative rotation error", "degree",
+         lambda truth, estimate, delta: relative_errors(truth, estimate, delta)[1]),
+    )
+)  # fmt: skip
+"""Errors of an aligned camera path."""
 
 
 def absolute_errors(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
@@ -110,8 +125,9 @@ def score_trajectory(
     Returns
     -------
     Dataset
-        ``ate``, ``rpe_translation`` and ``rpe_rotation`` (degrees), each the root mean square;
-        ``statistics`` (error, statistic); errors per frame and per pair; the alignment.
+        Every metric of `POSE_METRICS`, each the root mean square; ``frame_<metric>`` (frame), where
+        an error of a pair stands at its first frame and others are NaN; ``statistics``
+        (error, statistic); the alignment.
 
     Raises
     ------
@@ -120,42 +136,30 @@ def score_trajectory(
     UndefinedMetric
         The alignment is not determined, for instance because the camera stands still.
     """
-    dims = ("frame", "row", "col")
-    for name, poses in (("truth", truth), ("estimate", estimate)):
-        if set(poses.dims) != set(dims):
-            raise InvalidArgument(f"{name} has dims {poses.dims}, expected {dims}")
-    wanted, given = _pose_pair(truth.transpose(*dims).values, estimate.transpose(*dims).values)
+    paths = in_order(("frame", "row", "col"), truth=truth, estimate=estimate)
+    wanted, given = _pose_pair(*(poses.values for poses in paths))
     similarity = fit_similarity(given[:, :3, 3], wanted[:, :3, 3], align)
     aligned = similarity.apply_to_poses(given)
-    absolute = absolute_errors(wanted, aligned)
-    translation, rotation = relative_errors(wanted, aligned, delta)
-    statistics = np.stack([error_statistics(e) for e in (absolute, translation, rotation)])
-    metres, degrees = {"units": "m"}, {"units": "degree"}
+    errors = {
+        name: np.asarray(row.values(wanted, aligned, delta), np.float64)
+        for name, row in POSE_METRICS.items()
+    }
     scores = xr.Dataset(
         {
-            "ate": ((), statistics[0, 0], {"long_name": "absolute trajectory error", **metres}),
-            "rpe_translation": (
-                (), statistics[1, 0], {"long_name": "relative translation error", **metres},
-            ),
-            "rpe_rotation": (
-                (), statistics[2, 0], {"long_name": "relative rotation error", **degrees},
-            ),
             "n": ((), len(wanted), {"long_name": "poses scored"}),
-            "statistics": (("error", "statistic"), statistics),
-            "absolute_error": (("frame",), absolute, metres),
-            "relative_translation_error": (("pair",), translation, metres),
-            "relative_rotation_error": (("pair",), rotation, degrees),
-            "alignment_rotation": (("row", "col"), similarity.rotation),
-            "alignment_translation": (("axis",), similarity.translation, metres),
-            "alignment_scale": ((), similarity.scale, {"units": "1"}),
+            "statistics": (
+                ("error", "statistic"), np.stack([error_statistics(e) for e in errors.values()]),
+            ),
+            **similarity.to_variables({"units": "m"}),
         },
-        coords={
-            "error": ["ate", "rpe_translation", "rpe_rotation"],
-            "statistic": list(STATISTICS),
-            "axis": ["x", "y", "z"],
-        },
+        coords={"error": list(errors), "statistic": list(STATISTICS), "axis": ["x", "y", "z"]},
         attrs={"align": align, "delta": delta},
     )  # fmt: skip
+    for name, values in errors.items():
+        row = POSE_METRICS[name]
+        scores[name] = ((), row.pool(values), row.attrs)
+        padded = np.pad(values, (0, len(wanted) - len(values)), constant_values=np.nan)
+        scores[f"frame_{row.frames}"] = ("frame", padded, row.attrs)
     if "frame" in truth.coords:
         scores = scores.assign_coords(frame=truth["frame"])
     return scores

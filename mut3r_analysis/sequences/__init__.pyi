@@ -1,4 +1,3 @@
-from .layouts import check_dataset as check_dataset
 from .layouts import export_sequence as export_sequence
 from .model import check_sequence as check_sequence
 from .opening import open_sequence as open_sequence

@@ -3,7 +3,7 @@
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -34,9 +34,14 @@ class ImageFiles:
     sha256: str
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(y, x)."""
+        return self.height, self.width
+
+    @property
     def shape(self) -> tuple[int, int, int, int]:
         """(frame, y, x, rgb)."""
-        return len(self.files), self.height, self.width, 3
+        return len(self.files), *self.size, 3
 
     def read(self, position: int) -> np.ndarray:
         """Decode one frame, uint8 (y, x, rgb).
@@ -72,17 +77,42 @@ def open_images(folder: Path, selection: Selection) -> ImageFiles:
     found = _find_images(folder)
     indices = selection.indices(len(found), f"folder {folder}")
     files = [found[index] for index in indices]
+    return survey_images(
+        files, indices, [f"{i} {f.name}" for i, f in zip(indices, files, strict=True)]
+    )
+
+
+def survey_images(
+    files: Sequence[Path], indices: Iterable[int], hashed: Iterable[str]
+) -> ImageFiles:
+    """Check the headers of image files and hash their contents; no pixels are decoded.
+
+    Parameters
+    ----------
+    files, indices
+        Images, and the frames of the source that they are.
+    hashed
+        What stands for each file in the digest, before its contents.
+
+    Raises
+    ------
+    InvalidArgument
+        The images differ in size.
+    UnreadableFile
+        A file is not the image that its suffix promises.
+    """
+    indices = tuple(map(int, indices))
     digest = sha256()
     sizes = []
-    for index, file in zip(indices, files, strict=True):
+    for file, index, words in zip(files, indices, hashed, strict=True):
         content = _read_bytes(file, index)
-        digest.update(f"{index} {file.name} {len(content)}\n".encode())
+        digest.update(f"{words} {len(content)}\n".encode())
         digest.update(content)
         sizes.append(_header_size(content, file, index))
     if len(set(sizes)) > 1:
-        raise InvalidArgument(_mixed_sizes(folder, files, sizes))
+        raise InvalidArgument(_mixed_sizes(files, sizes))
     width, height = sizes[0]
-    return ImageFiles(tuple(files), tuple(map(int, indices)), height, width, digest.hexdigest())
+    return ImageFiles(tuple(files), indices, height, width, digest.hexdigest())
 
 
 @cache
@@ -206,14 +236,14 @@ def _unreadable(file: Path, index: int, error: Exception) -> str:
     )
 
 
-def _mixed_sizes(folder: Path, files: list[Path], sizes: list[tuple[int, int]]) -> str:
+def _mixed_sizes(files: Sequence[Path], sizes: list[tuple[int, int]]) -> str:
     def examples() -> Iterator[str]:
         for (width, height), count in Counter(sizes).most_common():
             first = files[sizes.index((width, height))].name
             yield f"{width} x {height}: {count} files, the first is {first}"
 
     return (
-        f"the images of {folder} differ in size (width x height):\n  - "
+        f"the images of {files[0].parent} differ in size (width x height):\n  - "
         + "\n  - ".join(list(examples())[:6])
         + "\nFrames of one sequence must share one size: move the odd ones to another folder, "
         "resize them, or select frames of one size with start=, stop= and stride="

@@ -8,19 +8,11 @@ from typing import NamedTuple
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.sequences.layouts.catalogue import LAYOUTS, find_layout
 
-OPENERS: dict[str, str] = {
-    "scenes": "mut3r_analysis.scenes:open_scene",
-    "sintel": "mut3r_analysis.sequences.layouts.sintel:open_sintel",
-    "bonn": "mut3r_analysis.sequences.layouts.bonn:open_bonn",
-    "tum": "mut3r_analysis.sequences.layouts.tum:open_tum",
-    "kitti": "mut3r_analysis.sequences.layouts.kitti:open_kitti",
-    "scannet": "mut3r_analysis.sequences.layouts.scannet:open_scannet",
-    "dycheck": "mut3r_analysis.sequences.layouts.dycheck:open_dycheck",
-    "davis": "mut3r_analysis.sequences.layouts.davis:open_davis",
-}
-"""Prefix -> ``"module:function"``. The function takes what follows the prefix and returns a
-sequence; its module is imported when first asked for."""
+OPENERS: dict[str, str] = {"scenes": "mut3r_analysis.scenes:open_scene"}
+"""Prefix -> ``"module:function"`` of sources that are no data set in a layout. The function takes
+what follows the prefix and returns a sequence; its module is imported when first asked for."""
 
 # A single letter is a drive, not a prefix.
 _PREFIXED = re.compile(r"(?P<prefix>[A-Za-z][A-Za-z0-9_]+):(?P<rest>.*)", re.DOTALL)
@@ -45,15 +37,17 @@ def split_prefix(source: str) -> Prefixed | None:
 
 
 def find_opener(prefix: str) -> Callable[[str], xr.Dataset]:
-    """Import and return the function that opens the sequences of `prefix`.
+    """Return the function that opens the sequences of `prefix`: a data set's, or another's.
 
     Raises
     ------
     InvalidArgument
         If no such prefix is known; the message lists those that are.
     """
+    if prefix in LAYOUTS:
+        return find_layout(prefix).open
     if prefix not in OPENERS:
-        known = ", ".join(f'"{known}:"' for known in sorted(OPENERS))
+        known = ", ".join(f'"{known}:"' for known in sorted({*OPENERS, *LAYOUTS}))
         raise InvalidArgument(
             f'"{prefix}:" is not a known kind of sequence; known are {known}, and paths of image '
             "folders and video files"

@@ -11,7 +11,8 @@ import xarray as xr
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.scores import named_protocols
 from mut3r_analysis.metrics.catalogue import PROTOCOLS, protocol
-from mut3r_analysis.metrics.protocols import Protocol
+from mut3r_analysis.metrics.depth import DEPTH_METRICS
+from mut3r_analysis.metrics.protocols import Protocol, find_metric
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.studies.estimates import spelled
 
@@ -20,13 +21,6 @@ TAKEN = {"video-depth": ("abs_rel",), "pose": ("ate", "rpe_translation", "rpe_ro
 
 NO_TRUTH = "No ground truth: only differences between runs are shown."
 
-_NAMES = {
-    "abs_rel": "depth AbsRel",
-    "delta_1": "depth δ < 1.25",
-    "ate": "ATE",
-    "rpe_translation": "RPE translation",
-    "rpe_rotation": "RPE rotation",
-}
 _ALIGNMENTS = {
     "metric": "metric",
     "scale_irls": "L1 scale",
@@ -99,9 +93,8 @@ def errors(tables: Mapping[str, xr.Dataset]) -> xr.DataArray:
 
 def measure_label(metric: str, align: str) -> str:
     """Name a metric with the alignment that it was scored under, such as ``"ATE (Sim3)"``."""
-    if metric in _UNALIGNED:
-        return _NAMES[metric]
-    return f"{_NAMES[metric]} ({_ALIGNMENTS[align]})"
+    label = "depth " * (metric in DEPTH_METRICS) + find_metric(metric).label
+    return label if metric in _UNALIGNED else f"{label} ({_ALIGNMENTS[align]})"
 
 
 def departures(table: xr.Dataset, reference: str = "plain") -> xr.DataArray:

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.evaluation.pairing import HIGHER_IS_BETTER
+from mut3r_analysis.metrics.protocols import frame_metric
 
 USUAL = ("abs_rel", "ate", "rpe_translation", "rpe_rotation", "roc_auc", "region")
 """Metrics shown unless others are named, where the scores have them."""
@@ -59,7 +59,8 @@ def frame_series(
             told = ", ".join(map(str, scores["sequence"].values))
             raise InvalidArgument(f"the scores are of {told}, the run is of {name}")
         mine = scores.sel(sequence=name)
-        scored = [str(key).removeprefix("frame_") for key in mine if str(key).startswith("frame_")]
+        parts = [str(key) for key in mine if str(key).startswith("frame_")]
+        scored = [part.removeprefix("frame_") for part in parts if part != "frame_pixels"]
         lacking = [metric for metric in metrics or () if metric not in scored]
         if lacking:
             raise InvalidArgument(
@@ -70,12 +71,13 @@ def frame_series(
             usual = metric in USUAL and bool(np.isfinite(values).any())
             if metrics is None and not usual:
                 continue
+            row = frame_metric(metric)
             found.append(
                 Series(
                     metric,
-                    _label(mine, metric),
+                    row.labelled(frames=True),
                     values.values.astype(np.float32),
-                    metric.startswith(HIGHER_IS_BETTER),
+                    row.higher_is_better,
                 )
             )
     if "state" in run.children:
@@ -153,12 +155,3 @@ def gate_words(run: xr.DataTree) -> str:
     told = f"{', '.join(parts)}; beta {gate.beta:g}; {gate.describe_layers(depth)}"
     reason = gate.inert(depth)
     return f"{told} (inert: {reason})" if reason else told
-
-
-def _label(scores: xr.Dataset, metric: str) -> str:
-    attrs = scores[f"frame_{metric}"].attrs
-    units = str(attrs.get("units", "1"))
-    words = {"abs_rel": "relative depth error", "ate": "ATE, this frame"}.get(
-        metric, metric.replace("_", " ").replace("rpe", "RPE")
-    )
-    return words if units in ("1", "") else f"{words} ({'°' if units == 'degree' else units})"

@@ -11,6 +11,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.seen import true_motion
+from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.motion import DIRECTIONS, READINGS, REALISATIONS, Cue, Gate
 from mut3r_analysis.widgets.explorer import Answer, Explorer, frontend_module, packed, palette
 from mut3r_analysis.widgets.regions import motion_score
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mut3r_analysis.backbones.protocol import Backbone
 
 OFF = "off"
-METRICS = {"abs_rel": "relative depth error", "ate": "ATE (m)", "rpe_rotation": "RPE rotation (°)"}
+METRICS = {name: find_metric(name).labelled() for name in ("abs_rel", "ate", "rpe_rotation")}
 _KEPT_RUNS = 12
 _MOST_FRAMES = 32
 _SETTINGS = ("reading", "beta", "first_layer", "last_layer", *DIRECTIONS)

@@ -6,12 +6,13 @@ import json
 import numpy as np
 import pytest
 
+from mut3r_analysis.cli.datasets import add_parser
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.evaluation import check_dataset
 from mut3r_analysis.metrics.catalogue import PROTOCOLS, TUM_8
 from mut3r_analysis.scenes import load_scene
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.sequences.layouts import LAYOUTS, check_dataset, export_sequence
-from mut3r_analysis.sequences.layouts.command import add_parser
+from mut3r_analysis.sequences.layouts import LAYOUTS, export_sequence
 
 
 @pytest.fixture(scope="module")

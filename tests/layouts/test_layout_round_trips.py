@@ -10,19 +10,12 @@ from xarray.core import indexing
 
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument
 from mut3r_analysis.sequences import check_sequence, open_sequence
-from mut3r_analysis.sequences.layouts import LAYOUTS, choices, export_sequence
-from mut3r_analysis.sequences.prefixes import find_opener
+from mut3r_analysis.sequences.layouts import LAYOUTS, export_sequence, find_layout
 
 LOSSLESS = ("sintel", "bonn", "tum", "kitti", "dycheck")
 DEPTH_STEP = {"sintel": 0, "bonn": 1 / 5000, "tum": 1 / 5000, "kitti": 1 / 256, "scannet": 1e-3}
 POSED = ("sintel", "bonn", "tum", "scannet", "dycheck")
 CALIBRATED = (*POSED, "kitti")
-
-
-def test_every_layout_has_a_prefix_and_a_name_on_the_command_line():
-    assert tuple(LAYOUTS) == choices.LAYOUT_NAMES
-    for name, layout in LAYOUTS.items():
-        assert find_opener(name) is layout.open
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -178,7 +171,7 @@ def test_sequences_gather_in_one_data_set(scene, tmp_path):
         names = ("2011_09_26_drive_0002", "2011_09_26_drive_0005")
         for name in names:
             export_sequence(scene, tmp_path / layout, layout, name=name)
-        assert tuple(sorted(LAYOUTS[layout].find(tmp_path / layout))) == names
+        assert tuple(sorted(find_layout(layout).find(tmp_path / layout))) == names
 
 
 def test_a_sequence_that_exists_is_not_overwritten(scene, exported):

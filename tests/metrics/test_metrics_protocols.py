@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics import ALIGNMENTS, PROTOCOLS, FrameSelection, Protocol, list_protocols
 from mut3r_analysis.metrics import protocol as find
-from mut3r_analysis.metrics.protocols import canonical_sequence
+from mut3r_analysis.sequences.layouts.catalogue import canonical_sequence
 
 EVERY = list(PROTOCOLS.values())
 

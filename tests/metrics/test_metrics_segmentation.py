@@ -142,7 +142,7 @@ def test_recall_counts_frames_above_one_half() -> None:
     half = square(2, 2)
     half[2:4] = False
     found = score_masks(truth, sequence(square(2, 2), nothing, half, square(2, 3)))
-    np.testing.assert_allclose(found["region"], [1, 0, 0.5, 12 / 20])
+    np.testing.assert_allclose(found["frame_region"], [1, 0, 0.5, 12 / 20])
     assert found["region_recall"] == 0.5
     assert found["region_mean"] == pytest.approx(2.1 / 4)
 

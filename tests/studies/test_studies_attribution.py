@@ -118,7 +118,7 @@ def test_parts_of_a_path_add_up_and_agree_with_the_metric():
     np.testing.assert_allclose(found["ate"], scores["ate"])
     np.testing.assert_allclose(found["path_scale"], scores["alignment_scale"])
     np.testing.assert_allclose(found["accumulation"], scores["ate"] / scores["rpe_translation"])
-    np.testing.assert_allclose(found["aligned"], scores["absolute_error"])
+    np.testing.assert_allclose(found["aligned"], scores["frame_ate"])
     assert (found["mean_square"] > -1e-12).all()
 
 

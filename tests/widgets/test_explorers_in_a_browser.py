@@ -225,7 +225,7 @@ def test_a_page_of_failures_goes_to_the_frame_that_is_clicked(archived, cued, sc
         numbers = "buttons => buttons.map(one => Number(one.firstChild.textContent))"
         assert page.locator(".m3-worst button").evaluate_all(numbers) == worst
         value = float(explorer.series("ate", "plain").sel(frame=2))
-        assert f"ATE, this frame (m): {value:.3g}"[:26] in status.inner_text()
+        assert f"ATE (m): {value:.3g}"[:14] in status.inner_text()
         page.locator(".m3-failure").focus()
         page.keyboard.press("ArrowLeft")
         page.wait_for_function(

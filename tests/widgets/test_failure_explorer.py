@@ -110,7 +110,7 @@ def test_figure_and_page_are_made(explorer, tmp_path):
     assert explorer.save_html(tmp_path / "failures.html").stat().st_size > 10_000
     figure = explorer.figure(size="column")
     labels = [axis.get_title(loc="left") for part in figure.subfigs for axis in part.axes]
-    assert "relative depth error" in labels
+    assert "AbsRel" in labels
     assert "plain" in labels
 
 

@@ -1,3 +1,3 @@
 from .catalogue import LAYOUTS as LAYOUTS
-from .check import check_dataset as check_dataset
+from .catalogue import find_layout as find_layout
 from .export import export_sequence as export_sequence

@@ -11,55 +11,30 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.sequences.layouts.files import (
-    GRID,
-    PlaneFiles,
-    SequenceFiles,
-    assemble,
-    existing,
-    lazy_planes,
-    open_frames,
-)
-from mut3r_analysis.sequences.layouts.formats import read_labels, read_mask, write_image
-from mut3r_analysis.sequences.layouts.layout import Layout, no_poses, subfolders
-from mut3r_analysis.sequences.layouts.location import parse_location
+from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.layouts import formats
+from mut3r_analysis.sequences.layouts.files import SequenceFiles, existing, planes
+from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
 
 RESOLUTIONS = ("480p", "Full-Resolution")
-OPTIONS = {"resolution": RESOLUTIONS}
 
 _LARGEST_LABEL = 255
 
 
-def open_davis(rest: str) -> xr.Dataset:
-    """Open ``ROOT#camel``, all frames. Option: ``resolution=480p|Full-Resolution``.
+def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents:
+    """Read all frames of ``ROOT#camel``. Option: ``resolution=480p|Full-Resolution``.
 
-    Returns
-    -------
-    Dataset
-        `image`; `instance`, the label of each annotated object, and `motion_mask`, true for any.
-        The coordinate ``motion_known`` is there, false, where a frame is not annotated.
-
-    Raises
-    ------
-    MissingFile, UnreadableFile, InvalidArgument
-        Unknown sequence or option, or damaged files.
+    `instance` is the label of each annotated object, `motion_mask` is true for any. The coordinate
+    ``motion_known`` is there, false, where a frame is not annotated.
     """
-    location = parse_location("davis", rest)
-    resolution = location.choices(OPTIONS)["resolution"]
-    found = find(location.root)
-    name = location.choose(found)
-    files = list_files(found[name], name, resolution)
-    files.require_complete()
-    images = open_frames(files.images)
-    size = (images.height, images.width)
-    variables: dict = {}
+    variables: Variables = {}
     if "instance" in files.truth:
         labels = files.truth["instance"]
-        masks = PlaneFiles(labels, read_mask, size, np.dtype(bool), absent=False)
-        instances = PlaneFiles(labels, read_labels, size, np.dtype(np.uint8), absent=0)
-        variables["motion_mask"] = (GRID, lazy_planes(masks))
-        variables["instance"] = (GRID, lazy_planes(instances))
-    return assemble(files, images, variables, attrs={"resolution": resolution})
+        variables["motion_mask"] = planes(
+            labels, formats.read_mask, images.size, bool, absent=False
+        )
+        variables["instance"] = planes(labels, formats.read_labels, images.size, np.uint8, absent=0)
+    return variables, {"resolution": options["resolution"]}
 
 
 def find(root: Path) -> dict[str, Path]:
@@ -72,8 +47,9 @@ def find(root: Path) -> dict[str, Path]:
     }
 
 
-def list_files(base: Path, name: str, resolution: str = "480p") -> SequenceFiles:
+def list_files(base: Path, name: str, options: Options) -> SequenceFiles:
     """List the files of a sequence."""
+    resolution = options["resolution"]
     folder = base / "JPEGImages" / resolution / name
     images = sorted(folder.glob("*.jpg"))
     labels = existing(
@@ -96,8 +72,8 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
         folder.mkdir(parents=True)
     for index in range(sequence.sizes["frame"]):
         frame = sequence.isel(frame=index)
-        write_image(images / f"{index:05d}.jpg", frame["image"].values)
-        write_image(labels / f"{index:05d}.png", _annotation(frame))
+        formats.write_image(images / f"{index:05d}.jpg", frame["image"].values)
+        formats.write_image(labels / f"{index:05d}.png", _annotation(frame))
 
 
 def _annotation(frame: xr.Dataset) -> np.ndarray:
@@ -115,16 +91,12 @@ def _annotation(frame: xr.Dataset) -> np.ndarray:
 
 _SITE = "DAVIS, https://davischallenge.org"
 LAYOUT = Layout(
-    name="davis",
-    find=find,
-    list_files=list_files,
-    poses=no_poses,
-    open=open_davis,
-    write=write,
+    "davis", find, list_files, read, write,
     needs=("image", "motion_mask|instance"),
     looks_like="JPEGImages/480p/<sequence>/00000.jpg",
     obtain={
         "image": f"{_SITE}: DAVIS 2017, TrainVal, 480p",
         "motion_mask": f"{_SITE}: the Annotations of DAVIS 2017, TrainVal, 480p",
     },
-)
+    options={"resolution": RESOLUTIONS},
+)  # fmt: skip

@@ -24,38 +24,17 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import MissingFile, UnreadableFile
-from mut3r_analysis.sequences.layouts.colmap import (
-    HALF_PIXEL,
-    Registered,
-    read_sparse,
-    write_sparse,
-)
+from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.layouts import colmap, formats
 from mut3r_analysis.sequences.layouts.files import (
-    GRID,
     INTRINSICS,
     POSE,
-    PlaneFiles,
     SequenceFiles,
-    assemble,
     existing,
-    lazy_planes,
-    open_frames,
+    planes,
 )
-from mut3r_analysis.sequences.layouts.formats import (
-    read_bytes,
-    read_mask,
-    valid_or_nan,
-    write_image,
-    write_mask,
-)
-from mut3r_analysis.sequences.layouts.layout import Layout, subfolders
-from mut3r_analysis.sequences.layouts.location import parse_location
+from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
 
-OPTIONS = {
-    "split": ("train", "val", "all"),
-    "cameras": ("auto", "refined", "original"),
-    "depth": ("auto", "aligned", "lidar"),
-}
 SMALLEST_INVERSE = 1e-3
 """Inverse depths are raised to this before their reciprocal is taken."""
 LARGEST_RATIO = 2.5
@@ -67,8 +46,8 @@ _ALIGNED = _ADDED / "aligned_depth_anything_colmap" / "1x"
 _MASKS = _ADDED / "track_anything" / "1x"
 
 
-def open_dycheck(rest: str) -> xr.Dataset:
-    """Open ``ROOT#apple``: the frames of a split.
+def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents:
+    """Read the frames of a split of ``ROOT#apple``.
 
     Options: ``split=train|val|all``; ``cameras=refined`` (COLMAP, by Shape of Motion) or
     ``original`` (camera/*.json); ``depth=aligned`` (Depth Anything, aligned to COLMAP) or ``lidar``
@@ -78,44 +57,24 @@ def open_dycheck(rest: str) -> xr.Dataset:
     Aligned depth is the reciprocal of inverse depth of at least 0.001, cut at 2.5 times the median
     over the frames of a split of their largest depth; the first read of a depth map reads all of
     them once to find that bound, one at a time.
-
-    Returns
-    -------
-    Dataset
-        `image`; `depth`, `pose`, `intrinsics`, `motion_mask` as far as their files exist.
-
-    Raises
-    ------
-    MissingFile, UnreadableFile, InvalidArgument
-        Unknown scene or option, frames without their truth, or damaged files.
     """
-    location = parse_location("dycheck", rest)
-    chosen = location.choices(OPTIONS)
-    found = find(location.root)
-    name = location.choose(found)
-    files = list_files(found[name], name, **chosen)
-    files.require_complete()
-    images = open_frames(files.images)
-    size = (images.height, images.width)
-    variables: dict = {}
-    attrs = {"split": chosen["split"]}
+    variables: Variables = {}
+    attrs = {"split": options["split"]}
     if "depth" in files.truth:
         depth = tuple(file for file in files.truth["depth"] if file)
         aligned = _is_aligned(depth[0])
         attrs["depth"] = "aligned" if aligned else "lidar"
-        planes = PlaneFiles(depth, AlignedDepth(depth) if aligned else read_lidar, size)
-        variables["depth"] = (GRID, lazy_planes(planes))
+        decode = AlignedDepth(depth) if aligned else read_lidar
+        variables["depth"] = planes(depth, decode, images.size)
     if "pose" in files.truth:
         cameras = _read_cameras(files)
         attrs["cameras"] = "original" if _is_original(files) else "refined"
         variables["pose"] = (POSE, np.stack([camera.pose for camera in cameras]))
         variables["intrinsics"] = (INTRINSICS, np.stack([each.intrinsics for each in cameras]))
     if "motion_mask" in files.truth:
-        masks = PlaneFiles(
-            files.truth["motion_mask"], read_mask, size, np.dtype(bool), absent=False
-        )
-        variables["motion_mask"] = (GRID, lazy_planes(masks))
-    return assemble(files, images, variables, attrs=attrs)
+        masks = files.truth["motion_mask"]
+        variables["motion_mask"] = planes(masks, formats.read_mask, images.size, bool, absent=False)
+    return variables, attrs
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +85,7 @@ class AlignedDepth:
 
     def __call__(self, path: Path) -> NDArray[np.float32]:
         """Read (y, x); NaN where the file holds NaN."""
-        return valid_or_nan(np.minimum(self._reciprocal(path), self.bound))
+        return formats.valid_or_nan(np.minimum(self._reciprocal(path), self.bound))
 
     @cached_property
     def bound(self) -> np.float32:
@@ -137,14 +96,14 @@ class AlignedDepth:
 
     @staticmethod
     def _reciprocal(path: Path) -> NDArray[np.float32]:
-        inverse = _read_array(path)
+        inverse = formats.read_map(path).astype(np.float32)
         depth = np.float32(1) / np.maximum(np.nan_to_num(inverse, nan=1), SMALLEST_INVERSE)
         return np.where(np.isnan(inverse), np.float32(0), depth)
 
 
 def read_lidar(path: Path) -> NDArray[np.float32]:
     """Read LiDAR depth (y, x), metres; NaN where it holds 0."""
-    return valid_or_nan(_read_array(path))
+    return formats.valid_or_nan(formats.read_map(path))
 
 
 def find(root: Path) -> dict[str, Path]:
@@ -156,11 +115,10 @@ def find(root: Path) -> dict[str, Path]:
     }
 
 
-def list_files(
-    folder: Path, name: str, split: str = "train", cameras: str = "auto", depth: str = "auto"
-) -> SequenceFiles:
+def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
     """List the files of a scene."""
-    stems = _frame_names(folder, split)
+    stems = _frame_names(folder, options["split"])
+    cameras, depth = options["cameras"], options["depth"]
     if cameras == "auto":
         cameras = "refined" if (folder / _SPARSE / "images.bin").is_file() else "original"
     if depth == "auto":
@@ -168,7 +126,7 @@ def list_files(
     posed: tuple[Path | None, ...]
     if cameras == "refined":
         images_file = folder / _SPARSE / "images.bin"
-        registered = read_sparse(folder / _SPARSE)
+        registered = colmap.read_sparse(folder / _SPARSE)
         posed = tuple(images_file if f"{stem}.png" in registered else None for stem in stems)
     else:
         posed = existing(folder / "camera" / f"{stem}.json" for stem in stems)
@@ -203,16 +161,16 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
     cameras = {}
     for index, stem in enumerate(stems):
         frame = sequence.isel(frame=index)
-        depth = valid_or_nan(frame["depth"].values)
-        write_image(places["rgb"] / f"{stem}.png", frame["image"].values)
+        depth = formats.valid_or_nan(frame["depth"].values)
+        formats.write_image(places["rgb"] / f"{stem}.png", frame["image"].values)
         np.save(places["lidar"] / f"{stem}.npy", np.nan_to_num(depth)[..., None])
         np.save(places["aligned"] / f"{stem}.npy", np.float32(1) / depth)
-        camera = Registered(frame["pose"].values, frame["intrinsics"].values)
+        camera = colmap.Registered(frame["pose"].values, frame["intrinsics"].values)
         cameras[f"{stem}.png"] = camera
         _write_json(places["camera"] / f"{stem}.json", _camera_json(camera, width, height))
         if "motion_mask" in sequence:
-            write_mask(places["masks"] / f"{stem}.png", frame["motion_mask"].values)
-    write_sparse(folder / _SPARSE, cameras, width, height)
+            formats.write_mask(places["masks"] / f"{stem}.png", frame["motion_mask"].values)
+    colmap.write_sparse(folder / _SPARSE, cameras, width, height)
     split = {
         "frame_names": stems,
         "camera_ids": [0] * len(stems),
@@ -241,14 +199,14 @@ def _is_original(files: SequenceFiles) -> bool:
     return any(file is not None and file.suffix == ".json" for file in files.truth["pose"])
 
 
-def _read_cameras(files: SequenceFiles) -> list[Registered]:
+def _read_cameras(files: SequenceFiles) -> list[colmap.Registered]:
     if _is_original(files):
         return [_read_camera(file) for file in files.truth["pose"] if file]
-    registered = read_sparse(files.folder / _SPARSE)
+    registered = colmap.read_sparse(files.folder / _SPARSE)
     return [registered[image.name] for image in files.images if image.name in registered]
 
 
-def _read_camera(path: Path) -> Registered:
+def _read_camera(path: Path) -> colmap.Registered:
     """Read an original camera; distortion is left aside."""
     fields = _read_json(path)
     try:
@@ -260,19 +218,19 @@ def _read_camera(path: Path) -> Registered:
         matrix = np.eye(3)
         matrix[0, :2] = focal, float(fields.get("skew", 0))
         matrix[1, 1] = focal * float(fields.get("pixel_aspect_ratio", 1))
-        matrix[:2, 2] = np.array(fields["principal_point"], np.float64) - HALF_PIXEL
+        matrix[:2, 2] = np.array(fields["principal_point"], np.float64) - colmap.HALF_PIXEL
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableFile(f"{path} is not a DyCheck camera: {error!r}") from error
-    return Registered(pose, matrix)
+    return colmap.Registered(pose, matrix)
 
 
-def _camera_json(camera: Registered, width: int, height: int) -> dict[str, Any]:
+def _camera_json(camera: colmap.Registered, width: int, height: int) -> dict[str, Any]:
     pose, matrix = camera
     return {
         "orientation": pose[:3, :3].T.tolist(),
         "position": pose[:3, 3].tolist(),
         "focal_length": float(matrix[0, 0]),
-        "principal_point": (matrix[:2, 2] + HALF_PIXEL).tolist(),
+        "principal_point": (matrix[:2, 2] + colmap.HALF_PIXEL).tolist(),
         "skew": float(matrix[0, 1]),
         "pixel_aspect_ratio": float(matrix[1, 1] / matrix[0, 0]),
         "radial_distortion": [0.0, 0.0, 0.0],
@@ -281,24 +239,9 @@ def _camera_json(camera: Registered, width: int, height: int) -> dict[str, Any]:
     }
 
 
-def _read_array(path: Path) -> NDArray[np.float32]:
-    """Read a plane (y, x) from (y, x) or (y, x, 1)."""
-    if not path.is_file():
-        raise MissingFile(f"{path} does not exist")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UnreadableFile(f"{path} is not a whole .npy file: {error}; copy it again") from error
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise UnreadableFile(f"{path} holds {array.dtype} {array.shape}, not floats (y, x)")
-    return array.astype(np.float32)
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        fields = json.loads(read_bytes(path))
+        fields = json.loads(formats.read_bytes(path))
     except ValueError as error:
         raise UnreadableFile(f"{path} is not JSON: {error}; copy it again") from error
     if not isinstance(fields, dict):
@@ -319,12 +262,7 @@ def _poses(files: SequenceFiles) -> NDArray[np.float64] | None:
 _SITE = "DyCheck, https://hangg7.com/dycheck"
 _MOTION_SITE = "Shape of Motion, https://shape-of-motion.github.io"
 LAYOUT = Layout(
-    name="dycheck",
-    find=find,
-    list_files=list_files,
-    poses=_poses,
-    open=open_dycheck,
-    write=write,
+    "dycheck", find, list_files, read, write,
     needs=("image", "depth", "pose", "intrinsics"),
     looks_like="<scene>/rgb/1x/0_00000.png with <scene>/camera/",
     obtain={
@@ -332,4 +270,10 @@ LAYOUT = Layout(
         "depth": f"{_MOTION_SITE}: the processed iPhone data (flow3d_preprocessed)",
         "pose": f"{_MOTION_SITE}: the processed iPhone data (flow3d_preprocessed)",
     },
-)
+    poses=_poses,
+    options={
+        "split": ("train", "val", "all"),
+        "cameras": ("auto", "refined", "original"),
+        "depth": ("auto", "aligned", "lidar"),
+    },
+)  # fmt: skip

@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument
-from mut3r_analysis.metrics.protocols import canonical_sequence
 from mut3r_analysis.sequences.layouts.catalogue import find_layout
 from mut3r_analysis.sequences.model import check_sequence
 
@@ -59,7 +58,7 @@ def export_sequence(
     """
     chosen = find_layout(layout)
     check_sequence(sequence)
-    name = canonical_sequence(layout, name or str(sequence.attrs.get("name", "")))
+    name = chosen.short_name(name or str(sequence.attrs.get("name", "")))
     if not _NAME.fullmatch(name):
         raise InvalidArgument(
             f"{name!r} cannot name a folder; give name= letters, digits, '_', '-' and '.'"

@@ -1,7 +1,6 @@
 """What a sequence in a data set consists of, frame by frame, and how it becomes a Dataset."""
 
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -10,13 +9,11 @@ from typing import Any, Protocol, cast
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 from xarray.core import indexing
 
-from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.errors import MissingFile, UnreadableFile
 from mut3r_analysis.sequences.frames import FrameSource, LazyFrames
 from mut3r_analysis.sequences.images import ImageFiles
-from mut3r_analysis.sequences.layouts.formats import read_bytes
 
 GRID = ("frame", "y", "x")
 POSE = ("frame", "row", "col")
@@ -43,6 +40,8 @@ class SequenceFiles:
     complete : dict
         Variables of which the data set has either all files or none, so that a gap is damage, to
         the number of leading frames that have one.
+    stamps : ndarray or None
+        (frame), seconds on the clock of the data set, where it has one.
     """
 
     layout: str
@@ -52,6 +51,7 @@ class SequenceFiles:
     truth: dict[str, tuple[Path | None, ...]]
     left_out: tuple[str, ...] = ()
     complete: dict[str, int] = field(default_factory=dict)
+    stamps: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         held = {name: files for name, files in self.truth.items() if any(files)}
@@ -143,7 +143,7 @@ class PlaneFiles:
             height, width = self.plane_shape[:2]
             raise UnreadableFile(
                 f"{file} has shape {plane.shape}, but the images have {height} rows of {width} "
-                "pixels; do they belong to the same copy of the data set?"
+                "pixels; all planes of a sequence share one size"
             )
         return plane.astype(self.dtype, copy=False)
 
@@ -161,40 +161,23 @@ def lazy_planes(source: PlaneSource) -> indexing.LazilyIndexedArray:
     return indexing.LazilyIndexedArray(_LazyPlanes(source))
 
 
-def open_frames(images: Sequence[Path]) -> ImageFiles:
-    """Read headers of image files and hash their contents; no pixels are decoded.
-
-    Raises
-    ------
-    MissingFile, UnreadableFile
-        A file that does not exist or is not an image.
-    InvalidArgument
-        Images of different sizes.
-    """
-    digest = sha256()
-    size = None
-    for file in images:
-        content = read_bytes(file)
-        digest.update(f"{file.name} {len(content)}\n".encode())
-        digest.update(content)
-        found = _upright_size(content, file)
-        size = size or found
-        if found != size:
-            raise InvalidArgument(
-                f"{file} is {found[0]} x {found[1]} pixels, {images[0].name} is {size[0]} x "
-                f"{size[1]}; frames of one sequence must share one size"
-            )
-    width, height = size or (0, 0)
-    return ImageFiles(tuple(images), tuple(range(len(images))), height, width, digest.hexdigest())
+def planes(
+    files: tuple[Path | None, ...],
+    decode: Callable[[Path], np.ndarray],
+    plane_shape: tuple[int, ...],
+    dtype: Any = np.float32,
+    absent: float = np.nan,
+) -> tuple[tuple[str, ...], indexing.LazilyIndexedArray]:
+    """Make a variable of planes (y, x) or (y, x, uv), one file each, read when they are used."""
+    dims = (*GRID, "uv")[: 1 + len(plane_shape)]
+    return dims, lazy_planes(PlaneFiles(files, decode, plane_shape, np.dtype(dtype), absent))
 
 
 def assemble(
     files: SequenceFiles,
     images: ImageFiles,
     variables: Mapping[str, tuple],
-    *,
-    attrs: Mapping[str, Any] | None = None,
-    stamps: NDArray[np.float64] | None = None,
+    attrs: Mapping[str, Any],
 ) -> xr.Dataset:
     """Make the Dataset of a sequence; pixels and planes stay on disk.
 
@@ -206,15 +189,13 @@ def assemble(
         Name to dimensions, values (lazy or not) and, if need be, attributes.
     attrs
         Options and notes of the layout, kept with the sequence.
-    stamps
-        (frame), seconds on the clock of the data set.
 
     Returns
     -------
     Dataset
         With a coordinate ``motion_known`` where some frames have no motion mask; it is empty there.
     """
-    kept = dict(attrs or {})
+    kept = dict(attrs)
     if files.left_out:
         kept["left_out"] = "; ".join(files.left_out)
     digest = sha256(f"{files.layout} {sorted(kept.items())} {images.sha256}".encode())
@@ -244,8 +225,9 @@ def assemble(
             **kept,
         },
     )
-    if stamps is not None:
+    if files.stamps is not None:
         label = {"long_name": "time on the clock of the data set", "units": "s"}
+        stamps = files.stamps
         dataset = dataset.assign_coords(
             time=("frame", stamps - stamps[0]), stamp=("frame", stamps, label)
         )
@@ -256,13 +238,3 @@ def assemble(
     if "flow" in dataset:
         dataset["flow"].attrs |= {"long_name": "optical flow to the next frame", "units": "px"}
     return dataset
-
-
-def _upright_size(content: bytes, file: Path) -> tuple[int, int]:
-    """Read (width, height) after EXIF orientation."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return image.size[::-1] if turned else image.size
-    except Exception as error:
-        raise UnreadableFile(f"{file} is not an image: {error}; copy it again") from error

@@ -129,6 +129,27 @@ def write_depth_png(path: Path, depth: NDArray[np.floating], steps_per_metre: fl
     Image.fromarray(steps.astype(np.uint16)).save(path)
 
 
+def read_map(path: Path) -> NDArray[np.floating]:
+    """Open a ``.npy`` file of floats (y, x); a first or last axis of one entry is dropped.
+
+    Raises
+    ------
+    MissingFile, UnreadableFile
+        No file, one that is not whole, or one of another shape or type.
+    """
+    if not path.is_file():
+        raise MissingFile(f"{path} does not exist")
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UnreadableFile(f"{path} is not a whole .npy file: {error}; copy it again") from error
+    if found.ndim == 3 and 1 in (found.shape[0], found.shape[2]):
+        found = found[0] if found.shape[0] == 1 else found[..., 0]
+    if found.ndim != 2 or found.dtype.kind != "f":
+        raise UnreadableFile(f"{path} holds {found.dtype} {found.shape}, expected floats (y, x)")
+    return found
+
+
 def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Write colours (y, x, rgb) as what the suffix says; JPEG is lossy at any quality."""
     # Other formats ignore what only JPEG knows.

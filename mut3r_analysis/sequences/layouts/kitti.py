@@ -18,23 +18,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import UnreadableFile
-from mut3r_analysis.sequences.layouts.files import (
-    GRID,
-    INTRINSICS,
-    PlaneFiles,
-    SequenceFiles,
-    assemble,
-    lazy_planes,
-    open_frames,
-)
-from mut3r_analysis.sequences.layouts.formats import (
-    read_bytes,
-    read_depth_png,
-    write_depth_png,
-    write_image,
-)
-from mut3r_analysis.sequences.layouts.layout import Layout, no_poses, subfolders
-from mut3r_analysis.sequences.layouts.location import parse_location
+from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.layouts import formats
+from mut3r_analysis.sequences.layouts.files import INTRINSICS, SequenceFiles, planes
+from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
 from mut3r_analysis.sequences.layouts.rgbd import one_camera
 
 STEPS_PER_METRE = 256
@@ -45,34 +32,18 @@ _GATHERED = Path("depth_selection", "val_selection_cropped")
 _CALIBRATION = "calib_cam_to_cam.txt"
 
 
-def open_kitti(rest: str) -> xr.Dataset:
-    """Open ``ROOT#2011_09_26_drive_0002``: the frames of camera 2 that have depth.
+def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents:
+    """Read the frames of camera 2 of ``ROOT#2011_09_26_drive_0002`` that have depth.
 
-    Returns
-    -------
-    Dataset
-        `image`, `depth` (NaN where LiDAR saw nothing, most of the image), and `intrinsics` where
-        the calibration of the day is there. Poses are not read.
-
-    Raises
-    ------
-    MissingFile, UnreadableFile, InvalidArgument
-        Unknown drive or option, depth without its image, or damaged files.
+    Depth is NaN where LiDAR saw nothing, most of the image. There are `intrinsics` where the
+    calibration of the day is there. Poses are not read.
     """
-    location = parse_location("kitti", rest)
-    location.choices({})
-    found = find(location.root)
-    name = location.choose(found)
-    files = list_files(found[name], name)
-    files.require_complete()
-    images = open_frames(files.images)
-    size = (images.height, images.width)
-    read = partial(read_depth_png, steps_per_metre=STEPS_PER_METRE)
-    variables: dict = {"depth": (GRID, lazy_planes(PlaneFiles(files.truth["depth"], read, size)))}
+    decode = partial(formats.read_depth_png, steps_per_metre=STEPS_PER_METRE)
+    variables: Variables = {"depth": planes(files.truth["depth"], decode, images.size)}
     if "intrinsics" in files.truth:
-        matrix = _read_calibration(_day(found[name], name) / _CALIBRATION)
+        matrix = _read_calibration(_day(files.folder, files.name) / _CALIBRATION)
         variables["intrinsics"] = (INTRINSICS, np.tile(matrix, (len(files.images), 1, 1)))
-    return assemble(files, images, variables)
+    return variables, {}
 
 
 def find(root: Path) -> dict[str, Path]:
@@ -85,7 +56,7 @@ def find(root: Path) -> dict[str, Path]:
     return {name: folder for name, folder in folders.items() if any(folder.glob("*.png"))}
 
 
-def list_files(folder: Path, name: str) -> SequenceFiles:
+def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
     """List the files of a drive from the folder of its depth images."""
     depth = sorted(folder.glob("*.png"))
     images = _image_folder(folder, name)
@@ -106,8 +77,8 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
     for index in range(sequence.sizes["frame"]):
         frame = sequence.isel(frame=index)
         file = f"{index:010d}.png"
-        write_image(image_folder / file, frame["image"].values)
-        write_depth_png(depth_folder / file, frame["depth"].values, STEPS_PER_METRE)
+        formats.write_image(image_folder / file, frame["image"].values)
+        formats.write_depth_png(depth_folder / file, frame["depth"].values, STEPS_PER_METRE)
     projection = np.zeros((3, 4))
     projection[:, :3] = one_camera(sequence)
     numbers = " ".join(f"{number:.17g}" for number in projection.ravel())
@@ -131,7 +102,7 @@ def _image_folder(folder: Path, name: str) -> Path:
 
 def _read_calibration(path: Path) -> NDArray[np.float64]:
     """Read the intrinsics (row, col) of the rectified camera 2."""
-    for line in read_bytes(path).decode("utf-8", "replace").splitlines():
+    for line in formats.read_bytes(path).decode("utf-8", "replace").splitlines():
         name, _, numbers = line.partition(":")
         if name.strip() == "P_rect_02":
             try:
@@ -143,16 +114,12 @@ def _read_calibration(path: Path) -> NDArray[np.float64]:
 
 _SITE = "KITTI, https://www.cvlibs.net/datasets/kitti"
 LAYOUT = Layout(
-    name="kitti",
-    find=find,
-    list_files=list_files,
-    poses=no_poses,
-    open=open_kitti,
-    write=write,
+    "kitti", find, list_files, read, write,
     needs=("image", "depth", "intrinsics"),
     looks_like="val/<drive>_sync/proj_depth/groundtruth/image_02/<10 digits>.png",
     obtain={
         "image": f"{_SITE}: raw data, synced and rectified, of every drive",
         "depth": f"{_SITE}: depth prediction, annotated depth maps (data_depth_annotated)",
     },
-)
+    suffixes=("_sync_02", "_sync"),
+)  # fmt: skip

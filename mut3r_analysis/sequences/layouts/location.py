@@ -6,7 +6,6 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
-from mut3r_analysis.metrics.protocols import canonical_sequence
 
 LISTED = 30
 """Names a message lists at most."""
@@ -34,7 +33,7 @@ class Location:
     options: tuple[tuple[str, str], ...]
 
     def choices(self, allowed: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-        """Return the value of every option in `allowed`, the first one listed by default.
+        """Return the options that were given, checked against those allowed.
 
         Options that list no values take any.
 
@@ -43,7 +42,6 @@ class Location:
         InvalidArgument
             An option that is not in `allowed`, or a value that is not listed there.
         """
-        chosen = {name: values[0] if values else "" for name, values in allowed.items()}
         for name, value in self.options:
             if name not in allowed:
                 known = "; ".join(f"{n}={'|'.join(v) or '...'}" for n, v in allowed.items())
@@ -54,11 +52,10 @@ class Location:
                 raise InvalidArgument(
                     f"{self.layout}: {name}={value!r}; give one of {', '.join(allowed[name])}"
                 )
-            chosen[name] = value
-        return chosen
+        return dict(self.options)
 
-    def choose(self, sequences: Iterable[str]) -> str:
-        """Return the short name of the one sequence meant, among those found.
+    def choose(self, sequences: Iterable[str], short: str) -> str:
+        """Return the one sequence meant among those found, where `short` is its short name.
 
         Raises
         ------
@@ -68,8 +65,8 @@ class Location:
             None was named and there is not exactly one.
         """
         found = sorted(sequences)
-        if canonical_sequence(self.layout, self.sequence) in found:
-            return canonical_sequence(self.layout, self.sequence)
+        if short in found:
+            return short
         if not found:
             raise MissingFile(
                 f"{self.root} holds no sequence in the layout of {self.layout}; "

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.errors import InvalidArgument, UnreadableFile
 from mut3r_analysis.sequences.images import ImageFiles
-from mut3r_analysis.sequences.layouts.files import INTRINSICS
-from mut3r_analysis.sequences.layouts.formats import (
-    read_depth_png,
-    read_numbers,
-    write_depth_png,
-    write_image,
+from mut3r_analysis.sequences.layouts import formats
+from mut3r_analysis.sequences.layouts.files import INTRINSICS, POSE, SequenceFiles, planes
+from mut3r_analysis.sequences.layouts.layout import Variables
+from mut3r_analysis.sequences.layouts.stamps import (
+    pair_stamps,
+    read_poses,
+    read_stamped,
+    write_poses,
 )
-from mut3r_analysis.sequences.layouts.stamps import read_poses, read_stamped, write_poses
 
 STEPS_PER_METRE = 5000
 CALIBRATED_SIZE = (480, 640)
@@ -57,7 +58,7 @@ def named_files(folder: Path, kind: str) -> dict[float, Path]:
 
 def read_depth(path: Path) -> NDArray[np.float32]:
     """Read a depth image (y, x), metres."""
-    return read_depth_png(path, STEPS_PER_METRE)
+    return formats.read_depth_png(path, STEPS_PER_METRE)
 
 
 def stamps_of(files: dict[float, Path]) -> NDArray[np.float64]:
@@ -65,19 +66,54 @@ def stamps_of(files: dict[float, Path]) -> NDArray[np.float64]:
     return np.array(list(files), np.float64)
 
 
-def intrinsics_variable(
+def closest_files(stamps: NDArray[np.float64], files: dict[float, Path]) -> tuple[Path | None, ...]:
+    """Give each frame (frame) the file whose stamp is closest, within 0.02 s, or None."""
+    found: list[Path | None] = [None] * len(stamps)
+    listed = list(files.values())
+    for frame, index in zip(*pair_stamps(stamps, stamps_of(files)), strict=True):
+        found[frame] = listed[index]
+    return tuple(found)
+
+
+def read(
+    files: SequenceFiles,
+    images: ImageFiles,
+    published: tuple[float, float, float, float] | None,
+) -> Variables:
+    """Make the variables `depth`, `pose` and `intrinsics` as far as their files exist."""
+    variables: Variables = {}
+    if "depth" in files.truth:
+        variables["depth"] = planes(files.truth["depth"], read_depth, images.size)
+    pose = associated_poses(files)
+    if pose is not None:
+        variables["pose"] = (POSE, pose)
+    return variables | _intrinsics(files.folder, published, images)
+
+
+def associated_poses(files: SequenceFiles) -> NDArray[np.float64] | None:
+    """Read the pose (frame, row, col) within 0.02 s of each frame, NaN where there is none."""
+    pose_stamps, poses, _ = trajectory(files.folder)
+    if not len(poses) or files.stamps is None:
+        return None
+    frames, partner = pair_stamps(files.stamps, pose_stamps)
+    found = np.full((len(files.stamps), 4, 4), np.nan)
+    found[frames] = poses[partner]
+    return found
+
+
+def _intrinsics(
     folder: Path,
     published: tuple[float, float, float, float] | None,
     images: ImageFiles,
-) -> dict[str, tuple[tuple[str, ...], NDArray[np.float64], dict[str, str]]]:
+) -> Variables:
     """Make the variable `intrinsics`, with its source, or nothing where they are not known.
 
     They come from ``intrinsics.txt``, else, for images of 640 x 480, from the published numbers.
     """
     own = folder / "intrinsics.txt"
     if own.is_file():
-        numbers, source = tuple(read_numbers(own, (4,))), str(own)
-    elif published is not None and (images.height, images.width) == CALIBRATED_SIZE:
+        numbers, source = tuple(formats.read_numbers(own, (4,))), str(own)
+    elif published is not None and images.size == CALIBRATED_SIZE:
         numbers, source = published, "calibration published with the data set"
     else:
         return {}
@@ -93,12 +129,13 @@ def trajectory(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], 
     return read_poses(file) if file.is_file() else (np.empty(0), np.empty((0, 4, 4)), ())
 
 
-def write_rgbd(sequence: xr.Dataset, folder: Path) -> None:
+def write(sequence: xr.Dataset, root: Path, name: str, *, prefix: str) -> None:
     """Write images, depth, their lists and the trajectory; intrinsics where there are any.
 
-    Stamps are the sequence's own (coordinate ``stamp``, else ``time``), else 30 frames a second.
+    The folder is `name` behind `prefix`. Stamps are the sequence's own (coordinate ``stamp``, else
+    ``time``), else 30 frames a second.
     """
-    stamps = _stamps(sequence)
+    stamps, folder = _stamps(sequence), root / f"{prefix}{name}"
     for kind in ("rgb", "depth"):
         (folder / kind).mkdir(parents=True)
     lists: dict[str, list[str]] = {
@@ -107,8 +144,8 @@ def write_rgbd(sequence: xr.Dataset, folder: Path) -> None:
     for index, stamp in enumerate(stamps):
         frame = sequence.isel(frame=index)
         file = f"{stamp:.6f}.png"
-        write_image(folder / "rgb" / file, frame["image"].values)
-        write_depth_png(folder / "depth" / file, frame["depth"].values, STEPS_PER_METRE)
+        formats.write_image(folder / "rgb" / file, frame["image"].values)
+        formats.write_depth_png(folder / "depth" / file, frame["depth"].values, STEPS_PER_METRE)
         for kind, lines in lists.items():
             lines.append(f"{stamp:.6f} {kind}/{file}")
     for kind, lines in lists.items():

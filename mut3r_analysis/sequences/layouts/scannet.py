@@ -16,64 +16,39 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import UnreadableFile
+from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.files import (
-    GRID,
     INTRINSICS,
     POSE,
-    PlaneFiles,
     SequenceFiles,
-    assemble,
     existing,
-    lazy_planes,
-    open_frames,
+    planes,
 )
-from mut3r_analysis.sequences.layouts.formats import (
-    read_depth_png,
-    read_numbers,
-    write_depth_png,
-    write_image,
-)
-from mut3r_analysis.sequences.layouts.layout import Layout, subfolders
-from mut3r_analysis.sequences.layouts.location import parse_location
+from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
 from mut3r_analysis.sequences.layouts.rgbd import one_camera
 
 STEPS_PER_METRE = 1000
 
 
-def open_scannet(rest: str) -> xr.Dataset:
-    """Open ``ROOT#scene0707_00``, all frames.
+def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents:
+    """Read all frames of ``ROOT#scene0707_00``.
 
-    Returns
-    -------
-    Dataset
-        `image`; `depth`, `pose` and `intrinsics` as far as their files exist. Depth is taken to the
-        grid of the colour image: every colour pixel has the nearest depth pixel along its ray,
-        NaN where that lies outside. A pose that is not finite, where tracking was lost, is NaN.
-
-    Raises
-    ------
-    MissingFile, UnreadableFile, InvalidArgument
-        Unknown scene or option, frames without their depth or pose, or damaged files.
+    Depth is taken to the grid of the colour image: every colour pixel has the nearest depth pixel
+    along its ray, NaN where that lies outside. A pose that is not finite, where tracking was lost,
+    is NaN.
     """
-    location = parse_location("scannet", rest)
-    location.choices({})
-    found = find(location.root)
-    name = location.choose(found)
-    files = list_files(found[name], name)
-    files.require_complete()
-    images = open_frames(files.images)
-    size = (images.height, images.width)
     color, depth = (_read_intrinsics(files.folder, kind) for kind in ("color", "depth"))
-    variables: dict = {}
+    variables: Variables = {}
     if "depth" in files.truth:
-        planes = PlaneFiles(files.truth["depth"], DepthOnColor(size, color, depth), size)
-        variables["depth"] = (GRID, lazy_planes(planes))
+        decode = DepthOnColor(images.size, color, depth)
+        variables["depth"] = planes(files.truth["depth"], decode, images.size)
     pose = _poses(files)
     if pose is not None:
         variables["pose"] = (POSE, pose)
     if color is not None:
         variables["intrinsics"] = (INTRINSICS, np.tile(color, (len(files.images), 1, 1)))
-    return assemble(files, images, variables)
+    return variables, {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +61,7 @@ class DepthOnColor:
 
     def __call__(self, path: Path) -> NDArray[np.float32]:
         """Read (y, x), metres."""
-        plane = read_depth_png(path, STEPS_PER_METRE)
+        plane = formats.read_depth_png(path, STEPS_PER_METRE)
         rows, cols = (self._positions(axis, plane.shape[axis]) for axis in (0, 1))
         inside_rows, inside_cols = _inside(rows, plane.shape[0]), _inside(cols, plane.shape[1])
         resampled = np.full(self.size, np.nan, np.float32)
@@ -121,7 +96,7 @@ def find(root: Path) -> dict[str, Path]:
     }
 
 
-def list_files(folder: Path, name: str) -> SequenceFiles:
+def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
     """List the files of a scene, in the order of their numbers."""
     images = [*(folder / "color").glob("*.jpg"), *(folder / "color").glob("*.png")]
     for file in images:
@@ -146,8 +121,9 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
         (folder / kind).mkdir(parents=True)
     for index in range(sequence.sizes["frame"]):
         frame = sequence.isel(frame=index)
-        write_image(folder / "color" / f"{index}.jpg", frame["image"].values)
-        write_depth_png(folder / "depth" / f"{index}.png", frame["depth"].values, STEPS_PER_METRE)
+        depth = folder / "depth" / f"{index}.png"
+        formats.write_image(folder / "color" / f"{index}.jpg", frame["image"].values)
+        formats.write_depth_png(depth, frame["depth"].values, STEPS_PER_METRE)
         _write_matrix(folder / "pose" / f"{index}.txt", frame["pose"].values)
     matrix = np.eye(4)
     matrix[:3, :3] = one_camera(sequence)
@@ -157,7 +133,7 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
 
 def _read_intrinsics(folder: Path, kind: str) -> NDArray[np.float64] | None:
     path = folder / "intrinsic" / f"intrinsic_{kind}.txt"
-    return read_numbers(path, (4, 4))[:3, :3] if path.is_file() else None
+    return formats.read_numbers(path, (4, 4))[:3, :3] if path.is_file() else None
 
 
 def _write_matrix(path: Path, matrix: NDArray[np.floating]) -> None:
@@ -171,23 +147,19 @@ def _poses(files: SequenceFiles) -> NDArray[np.float64] | None:
     poses = np.full((len(files.images), 4, 4), np.nan)
     for index, file in enumerate(files.truth["pose"]):
         if file is not None:
-            pose = read_numbers(file, (4, 4))
+            pose = formats.read_numbers(file, (4, 4))
             poses[index] = pose if np.isfinite(pose).all() else np.nan
     return poses
 
 
 _SITE = "ScanNet, http://www.scan-net.org (terms of use to be signed)"
 LAYOUT = Layout(
-    name="scannet",
-    find=find,
-    list_files=list_files,
-    poses=_poses,
-    open=open_scannet,
-    write=write,
+    "scannet", find, list_files, read, write,
     needs=("image", "depth", "pose", "intrinsics"),
     looks_like="<scene>/color/0.jpg with <scene>/pose/",
     obtain={
         "image": f"{_SITE}: the scenes' .sens files, exported with the project's own reader",
         "pose": f"{_SITE}: the scenes' .sens files, exported with the project's own reader",
     },
-)
+    poses=_poses,
+)  # fmt: skip

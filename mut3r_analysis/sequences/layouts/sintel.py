@@ -7,77 +7,47 @@
     flow/<sequence>/frame_0001.flo   [dynamic_label_perfect/<sequence>/frame_0001.png]
 """
 
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.ego_motion import THRESHOLD, MotionFromFlow
 from mut3r_analysis.sequences.layouts.files import (
     GRID,
     INTRINSICS,
     POSE,
     PlaneFiles,
-    PlaneSource,
     SequenceFiles,
-    assemble,
     existing,
     lazy_planes,
-    open_frames,
+    planes,
 )
-from mut3r_analysis.sequences.layouts.formats import (
-    read_cam,
-    read_dpt,
-    read_flo,
-    read_mask,
-    write_cam,
-    write_dpt,
-    write_flo,
-    write_image,
-    write_mask,
-)
-from mut3r_analysis.sequences.layouts.layout import Layout, subfolders
-from mut3r_analysis.sequences.layouts.location import parse_location
+from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
 
 PASSES = ("final", "clean")
 LABELS = "dynamic_label_perfect"
-OPTIONS = {"pass": PASSES, "motion": ("auto", "flow", "labels"), "threshold": ()}
 
 
-def open_sintel(rest: str) -> xr.Dataset:
-    """Open ``ROOT#alley_2``, all frames.
+def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents:
+    """Read all frames of ``ROOT#alley_2``.
 
     Options: ``pass=final|clean``; ``motion=flow`` computes motion masks from flow, depth and
     cameras when they are read (`ego_motion`; ``threshold=0.1`` px), ``motion=labels`` reads the
-    ones that MonST3R's preparation wrote, ``auto`` takes flow where there is any.
-
-    Returns
-    -------
-    Dataset
-        `image`; `depth`, `pose`, `intrinsics`, `flow` and `motion_mask` as far as their files
-        exist. The coordinate ``motion_known`` is false where a frame has no mask, the last one.
-
-    Raises
-    ------
-    MissingFile, UnreadableFile, InvalidArgument
-        Unknown sequence or option, incomplete truth, or damaged files.
+    ones that MonST3R's preparation wrote, ``auto`` takes flow where there is any. The coordinate
+    ``motion_known`` is false where a frame has no mask, the last one.
     """
-    location = parse_location("sintel", rest)
-    chosen = location.choices(OPTIONS)
-    threshold = _positive(chosen["threshold"] or str(THRESHOLD))
-    found = find(location.root)
-    name = location.choose(found)
-    files = list_files(found[name], name, chosen["pass"], chosen["motion"])
-    files.require_complete()
-    images = open_frames(files.images)
-    size = (images.height, images.width)
-    variables: dict = {}
-    attrs: dict = {"pass": chosen["pass"]}
-    depth = PlaneFiles(files.truth.get("depth", ()), read_dpt, size)
-    flow = PlaneFiles(files.truth.get("flow", ()), read_flo, (*size, 2))
+    threshold = _positive(options["threshold"] or str(THRESHOLD))
+    size = images.size
+    variables: Variables = {}
+    attrs: dict[str, Any] = {"pass": options["pass"]}
+    depth = PlaneFiles(files.truth.get("depth", ()), formats.read_dpt, size)
+    flow = PlaneFiles(files.truth.get("flow", ()), formats.read_flo, (*size, 2))
     if depth.files:
         variables["depth"] = (GRID, lazy_planes(depth))
     if flow.files:
@@ -87,13 +57,14 @@ def open_sintel(rest: str) -> xr.Dataset:
         variables |= {"pose": (POSE, pose), "intrinsics": (INTRINSICS, intrinsics)}
     if "motion_mask" in files.truth:
         masks = files.truth["motion_mask"]
-        source: PlaneSource = PlaneFiles(masks, read_mask, size, np.dtype(bool), absent=False)
         if masks == files.truth.get("flow"):
             attrs["motion_threshold_px"] = threshold
             known = np.array([file is not None for file in masks])
             source = MotionFromFlow(depth.read, flow.read, known, pose, intrinsics, size, threshold)
-        variables["motion_mask"] = (GRID, lazy_planes(source))
-    return assemble(files, images, variables, attrs=attrs)
+            variables["motion_mask"] = (GRID, lazy_planes(source))
+        else:
+            variables["motion_mask"] = planes(masks, formats.read_mask, size, bool, absent=False)
+    return variables, attrs
 
 
 def find(root: Path) -> dict[str, Path]:
@@ -107,48 +78,39 @@ def find(root: Path) -> dict[str, Path]:
     }
 
 
-def list_files(base: Path, name: str, render: str = "final", motion: str = "auto") -> SequenceFiles:
+def list_files(base: Path, name: str, options: Options) -> SequenceFiles:
     """List the files of a sequence."""
+    render, motion = options["pass"], options["motion"]
     folder = base / render / name
     images = sorted(folder.glob("frame_*.png"))
     if not images:
         there = " and ".join(kind for kind in PASSES if (base / kind / name).is_dir())
         raise MissingFile(f"{folder} holds no frames; {name} exists in the pass {there}: ?pass=")
-    beside = partial(_beside, base, name, images)
-    depth, cameras, flow = (
-        beside("depth", "dpt"),
-        beside("camdata_left", "cam"),
-        beside("flow", "flo"),
-    )
-    labels = beside(LABELS, "png")
+    depth, cameras, flow, labels = (
+        existing(base / kind / name / f"{image.stem}.{suffix}" for image in images)
+        for kind, suffix in (
+            ("depth", "dpt"), ("camdata_left", "cam"), ("flow", "flo"), (LABELS, "png"),
+        )
+    )  # fmt: skip
+    computable = any(flow) and any(depth) and any(cameras)
     if motion == "auto":
-        motion = "flow" if any(flow) and any(depth) and any(cameras) else "labels"
-    if motion == "flow" and not (any(flow) and any(depth) and any(cameras)):
+        motion = "flow" if computable else "labels"
+    if motion == "flow" and not computable:
         raise MissingFile(
             f"motion=flow needs flow, depth and camdata_left of {name} in {base}; one is not there"
         )
-    pairs = len(images) - 1
-    return SequenceFiles(
-        "sintel",
-        name,
-        folder,
-        tuple(images),
-        {
-            "depth": depth,
-            "pose": cameras,
-            "intrinsics": cameras,
-            "flow": flow,
-            "motion_mask": flow if motion == "flow" else labels,
-        },
-        complete={
-            "depth": len(images), "pose": len(images), "flow": pairs, "motion_mask": pairs,
-        },
-    )  # fmt: skip
+    truth = {
+        "depth": depth, "pose": cameras, "intrinsics": cameras, "flow": flow,
+        "motion_mask": flow if motion == "flow" else labels,
+    }  # fmt: skip
+    every, pairs = len(images), len(images) - 1
+    complete = {"depth": every, "pose": every, "flow": pairs, "motion_mask": pairs}
+    return SequenceFiles("sintel", name, folder, tuple(images), truth, complete=complete)
 
 
 def read_cameras(files: SequenceFiles) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Read intrinsics (frame, row, col) and poses (frame, row, col)."""
-    cameras = [read_cam(file) for file in files.truth["pose"] if file]
+    cameras = [formats.read_cam(file) for file in files.truth["pose"] if file]
     return np.stack([matrix for matrix, _ in cameras]), np.stack([pose for _, pose in cameras])
 
 
@@ -167,21 +129,15 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
     for index in range(last + 1):
         frame = sequence.isel(frame=index)
         stem = f"{name}/frame_{index + 1:04d}"
-        write_image(root / "final" / f"{stem}.png", frame["image"].values)
-        write_dpt(root / "depth" / f"{stem}.dpt", frame["depth"].values)
-        write_cam(
+        formats.write_image(root / "final" / f"{stem}.png", frame["image"].values)
+        formats.write_dpt(root / "depth" / f"{stem}.dpt", frame["depth"].values)
+        formats.write_cam(
             root / "camdata_left" / f"{stem}.cam", frame["intrinsics"].values, frame["pose"].values
         )
         if "flow" in sequence and index < last:
-            write_flo(root / "flow" / f"{stem}.flo", frame["flow"].values)
+            formats.write_flo(root / "flow" / f"{stem}.flo", frame["flow"].values)
         if "motion_mask" in sequence and index < last:
-            write_mask(root / LABELS / f"{stem}.png", frame["motion_mask"].values)
-
-
-def _beside(
-    base: Path, name: str, images: list[Path], kind: str, suffix: str
-) -> tuple[Path | None, ...]:
-    return existing(base / kind / name / f"{image.stem}.{suffix}" for image in images)
+            formats.write_mask(root / LABELS / f"{stem}.png", frame["motion_mask"].values)
 
 
 def _positive(text: str) -> float:
@@ -200,12 +156,7 @@ def _poses(files: SequenceFiles) -> NDArray[np.float64] | None:
 
 _SITE = "MPI Sintel, http://sintel.is.tue.mpg.de"
 LAYOUT = Layout(
-    name="sintel",
-    find=find,
-    list_files=list_files,
-    poses=_poses,
-    open=open_sintel,
-    write=write,
+    "sintel", find, list_files, read, write,
     needs=("image", "depth", "pose", "intrinsics"),
     looks_like="final/<sequence>/frame_0001.png or clean/..., as in the folder training",
     obtain={
@@ -214,4 +165,6 @@ LAYOUT = Layout(
         "pose": f"{_SITE}, page Depth: the training set of depth and cameras",
         "motion_mask": f"{_SITE}: the training flow; with depth and cameras it gives the masks",
     },
-)
+    poses=_poses,
+    options={"pass": PASSES, "motion": ("auto", "flow", "labels"), "threshold": ()},
+)  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from mut3r_analysis.evaluation.pairing import HIGHER_IS_BETTER
+from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.studies.estimates import change, spelled
 from mut3r_analysis.studies.finding import Finding, finite
 from mut3r_analysis.studies.paper_tables.published import (
@@ -185,4 +185,4 @@ def _stand_in_name(protocol: str, metric: str) -> str:
 
 
 def _higher_is_better(metric: str) -> bool:
-    return metric.startswith(HIGHER_IS_BETTER)
+    return find_metric(metric).higher_is_better

@@ -8,10 +8,9 @@ import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.evaluation.pairing import HIGHER_IS_BETTER
 from mut3r_analysis.literature import conflicts, published
 from mut3r_analysis.literature.rows import UNSPECIFIED
-from mut3r_analysis.metrics import PROTOCOLS
+from mut3r_analysis.metrics import PROTOCOLS, find_metric
 
 BEFORE, AFTER = "CUT3R", "MUT3R"
 """The systems without and with gates."""
@@ -207,7 +206,7 @@ def gating_deltas(table: xr.Dataset) -> xr.Dataset:
     found["lower"] = 100 * (low / (before["value"] + before["half_unit"]) - 1)
     found["upper"] = 100 * (high / (before["value"] - before["half_unit"]) - 1)
     higher = xr.DataArray(
-        [str(name).startswith(HIGHER_IS_BETTER) for name in pair["metric"].values], dims="cell"
+        [find_metric(str(name)).higher_is_better for name in pair["metric"].values], dims="cell"
     )
     found["better"] = np.sign(found["change"]) * xr.where(higher, 1, -1)
     # A hair of tolerance, since decimal halves are not exact in binary.

@@ -118,7 +118,7 @@ def run_protocol(
         the backbone takes frames of another size than the protocol.
     """
     from mut3r_analysis.backbones import load_backbone
-    from mut3r_analysis.sequences import check_dataset
+    from mut3r_analysis.evaluation import check_dataset
     from mut3r_analysis.sweeps import sweep
 
     chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol

@@ -4,10 +4,10 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from mut3r_analysis.sequences.layouts.choices import LAYOUT_NAMES
+from mut3r_analysis.sequences.layouts.catalogue import LAYOUTS
 
 if TYPE_CHECKING:
-    from mut3r_analysis.sequences.layouts.check import DatasetReport
+    from mut3r_analysis.evaluation.check import DatasetReport
 
 
 def add_parser(
@@ -18,7 +18,7 @@ def add_parser(
         "datasets",
         help="check a data set on disk, or export a sequence in its layout",
         description="Work with data sets in the layouts they are published in: "
-        + ", ".join(LAYOUT_NAMES) + ".",
+        + ", ".join(LAYOUTS) + ".",
     )  # fmt: skip
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = actions.add_parser(
@@ -29,7 +29,9 @@ def add_parser(
         "protocols asked about can be run and no file is damaged.",
     )
     check.add_argument("path", metavar="PATH", help="folder of the data set")
-    check.add_argument("--layout", choices=LAYOUT_NAMES, help="default: the one that is recognised")
+    check.add_argument(
+        "--layout", choices=tuple(LAYOUTS), help="default: the one that is recognised"
+    )
     check.add_argument("--protocol", metavar="ID", help="only protocols whose id begins so")
     check.add_argument("--frames", action="store_true", help="print the protocols' frame lists too")
     check.add_argument("--json", action="store_true", help="print JSON, frame lists included")
@@ -43,7 +45,7 @@ def add_parser(
     export.add_argument("sequence", metavar="SEQUENCE", help="as open_sequence takes it")
     export.add_argument("path", metavar="PATH", help="folder of the data set, made if need be")
     export.add_argument(
-        "--layout", choices=LAYOUT_NAMES, default="sintel", help="default: %(default)s"
+        "--layout", choices=tuple(LAYOUTS), default="sintel", help="default: %(default)s"
     )
     export.add_argument("--name", help="default: the sequence's own")
     export.set_defaults(run=run)
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         sequence = open_sequence(args.sequence)
         print(export_sequence(sequence, args.path, args.layout, name=args.name))
         return 0
-    from mut3r_analysis.sequences.layouts.check import check_dataset
+    from mut3r_analysis.evaluation.check import check_dataset
 
     report = check_dataset(args.path, args.layout, protocol=args.protocol)
     if args.json:

@@ -11,21 +11,16 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError
 from mut3r_analysis.metrics.catalogue import PROTOCOLS
-from mut3r_analysis.metrics.protocols import Protocol, canonical_sequence
-from mut3r_analysis.sequences.layouts.catalogue import find_layout, recognise
+from mut3r_analysis.metrics.protocols import FLOW_FRAMES, TASKS, Protocol
+from mut3r_analysis.sequences.layouts.catalogue import (
+    canonical_sequence,
+    find_layout,
+    recognise,
+)
 from mut3r_analysis.sequences.layouts.files import SequenceFiles
 from mut3r_analysis.sequences.layouts.formats import check_file, depth_png_problem
 from mut3r_analysis.sequences.layouts.layout import Layout
 
-NEEDS = {
-    "video-depth": ("image", "depth"),
-    "pose": ("image", "pose"),
-    "reconstruction": ("image", "depth", "pose", "intrinsics"),
-    "motion": ("image", "motion_mask"),
-}
-"""Task to the variables every frame of a protocol must have."""
-
-_FLOW_FRAMES = "frames with optical flow"
 _SHOWN = 4
 
 
@@ -162,7 +157,7 @@ def _groups(dataset: str, prefix: str | None) -> list[list[Protocol]]:
         if each.dataset == dataset and each.id.startswith(prefix or ""):
             key = (each.task, each.sequences, each.frames, each.expected_sequences)
             groups.setdefault(key, []).append(each)
-    if not groups:
+    if prefix and not groups:
         known = ", ".join(each.id for each in PROTOCOLS.values() if each.dataset == dataset)
         raise InvalidArgument(f"no protocol of {dataset} begins with {prefix!r}; there are {known}")
     return list(groups.values())
@@ -171,7 +166,7 @@ def _groups(dataset: str, prefix: str | None) -> list[list[Protocol]]:
 def _survey(layout: Layout, folder: Path, name: str) -> SequenceReport:
     """Check the files of one sequence."""
     try:
-        files = layout.list_files(folder, name)
+        files = layout.list_files(folder, name, layout.defaults())
     except Mut3rError as error:
         return SequenceReport(name, (), {}, (str(error),))
     problems, notes = files.gaps(), list(files.left_out)
@@ -189,7 +184,8 @@ def _survey(layout: Layout, folder: Path, name: str) -> SequenceReport:
         )
         for variable, each in held.items()
     }
-    if "pose" in files.truth and not any(file in damaged for file in files.truth["pose"]):
+    posed = files.truth.get("pose", ())
+    if layout.poses and posed and not damaged.keys() & set(posed):
         try:
             poses = layout.poses(files)
         except Mut3rError as error:
@@ -255,13 +251,12 @@ def _judge(group: list[Protocol], sequences: tuple[SequenceReport, ...]) -> Prot
 def _frames(protocol: Protocol, report: SequenceReport) -> tuple[tuple[str, ...], int, str]:
     """Frame list of a sequence, how many of it are usable, and what it lacks in words."""
     counted = range(len(report.files))
-    if protocol.frames.among == _FLOW_FRAMES:
-        # The last frame has no flow to a next one.
+    if protocol.frames.among == FLOW_FRAMES:
         counted = counted[:-1]
     chosen = [counted[i] for i in protocol.frames.indices(len(counted))]
     lacks = []
     usable = set(chosen)
-    for variable in NEEDS[protocol.task]:
+    for variable in ("image", *TASKS[protocol.task].truth):
         there = set(report.frames.get(variable, ()))
         absent = [frame for frame in chosen if frame not in there]
         usable &= there
