@@ -7,7 +7,7 @@ of official checkpoints, so these load unchanged.
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -448,7 +448,7 @@ class Point3R(nn.Module):
             committed, rate = self.commit(
                 frame, encoded, decoded, state, prediction=prediction, probe=probe
             )
-        return Step(prediction, committed, rate, decoded)
+        return Step(prediction, cast(Any, committed), rate, cast(Any, decoded))
 
     def _turn_patches(self, grid: tuple[int, int], channels: int) -> Rotation:
         return rotation(positions(*grid, False, self.device), channels, self.config.rope_base)

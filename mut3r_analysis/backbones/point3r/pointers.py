@@ -149,7 +149,7 @@ class Pointers:
 
     @classmethod
     def _padded(cls, samples: list[tuple[Tensor, ...]]) -> Self:
-        features, positions, birth, updated = zip(*samples, strict=True)
+        features, positions, birth, updated = map(list, zip(*samples, strict=True))
         return cls(
             features=pad_sequence(features, batch_first=True),
             positions=pad_sequence(positions, batch_first=True),
