@@ -34,6 +34,7 @@ from mut3r_analysis.backbones.checkpoint import (
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.loading import load_backbone
+from mut3r_analysis.backbones.point3r import Point3R, Point3RConfig
 from mut3r_analysis.backbones.protocol import Frame
 from mut3r_analysis.backbones.unpickling import load_unexecuted
 from mut3r_analysis.errors import (
@@ -669,18 +670,114 @@ def test_a_checkpoint_prints_without_its_tensors(tmp_path, weights):
     assert "tensor(" not in text
 
 
+# Other kinds of model
+
+POINTS = Point3RConfig(
+    freeze="encoder",
+    img_size=(64, 64),
+    enc_embed_dim=32,
+    enc_depth=1,
+    enc_num_heads=4,
+    dec_embed_dim=24,
+    dec_depth=2,
+    dec_num_heads=2,
+    memory_dec_num_heads=3,
+    local_mem_size=3,
+    value_depth=2,
+    value_num_heads=2,
+    feature_dim=8,
+    last_dim=4,
+    layer_dims=(4, 6, 8, 10),
+)
+POINTS_STRING = (
+    "Point3R(Point3RConfig(freeze='encoder', pos_embed='RoPE100', pos_embed_3d='RoPE3D100', "
+    "pose_head=True, patch_embed_cls='ManyAR_PatchEmbed', img_size=(64, 64), head_type='dpt', "
+    "output_mode='pts3d+pose', depth_mode=('exp', -inf, inf), conf_mode=('exp', 1, inf), "
+    "pose_mode=('exp', -inf, inf), enc_embed_dim=32, enc_depth=1, enc_num_heads=4, "
+    "dec_embed_dim=24, dec_depth=2, dec_num_heads=2, memory_dec_num_heads=3, local_mem_size=3, "
+    "value_num_heads=2, landscape_only=False))"
+)
+
+
+@pytest.fixture(scope="module")
+def points_weights() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return Point3R(POINTS).state_dict()
+
+
+def test_the_name_in_the_constructor_string_says_which_model_it_is(tmp_path, points_weights):
+    path = official(tmp_path / "point3r.pth", points_weights, {"model": POINTS_STRING})
+    read = read_checkpoint(path)
+    assert read.config == POINTS
+    assert "value_depth: 2, as the tensors have it" in read.report
+    assert_same(read.weights, points_weights)
+    check_weights(read.weights, expected_shapes(read.config))
+    model = load_backbone(path, device="cpu")
+    assert isinstance(model, Point3R)
+    assert model.origin.report == read.report
+
+
+def test_safetensors_say_which_model_they_hold(tmp_path, points_weights):
+    source = official(tmp_path / "point3r.pth", points_weights, {"model": POINTS_STRING})
+    path = convert_checkpoint(source, tmp_path / "point3r.safetensors")
+    read = read_checkpoint(path)
+    assert read.config == POINTS
+    assert_same(read.weights, points_weights)
+    assert isinstance(load_backbone(path, device="cpu"), Point3R)
+
+
+def test_files_of_before_there_was_a_second_model_hold_a_cut3r(tmp_path, weights):
+    path = tmp_path / "a.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in weights.items()}
+    save_file(tensors, path, {"format": FORMAT, "config": SMALL.to_json()})
+    assert read_checkpoint(path).config == SMALL
+
+
+def test_a_kind_of_model_that_is_not_built_here_is_named(tmp_path):
+    path = tmp_path / "a.safetensors"
+    metadata = {"format": FORMAT, "config": "{}", "backbone": "spline"}
+    save_file({"a": torch.ones(2)}, path, metadata)
+    with pytest.raises(CheckpointError, match=r"'spline'.*builds cut3r, point3r"):
+        read_checkpoint(path)
+
+
+def test_a_given_configuration_of_another_kind_contradicts_the_file(tmp_path, points_weights):
+    path = official(tmp_path / "point3r.pth", points_weights, {"model": POINTS_STRING})
+    with pytest.raises(CheckpointError, match=r"family \(file: 'point3r', given: 'cut3r'\)"):
+        read_checkpoint(path, config=SMALL)
+
+
+def test_what_a_point3r_starts_from_dust3r_is_copied_and_reported(tmp_path, points_weights):
+    started = {
+        name: tensor
+        for name, tensor in points_weights.items()
+        if not name.startswith(("dec_blocks_memory.", "pts_patch_embed."))
+    }
+    # Image and memory side have the same shapes whatever their heads.
+    path = official(tmp_path / "point3r.pth", started, {"model": POINTS_STRING})
+    read = read_checkpoint(path)
+    check_weights(read.weights, expected_shapes(POINTS))
+    for name, tensor in read.weights.items():
+        source = name.replace("dec_blocks_memory.", "dec_blocks.")
+        source = source.replace("pts_patch_embed.", "patch_embed.")
+        assert torch.equal(tensor, points_weights[source])
+    report = "\n".join(read.report)
+    for said in ("no dec_blocks_memory.*", "no pts_patch_embed.*", "decoder of pointers"):
+        assert said in report
+
+
 # The reference weights
 
 
-def constructor_of(settings):
+def constructor_of(settings, calls=("ARCroco3DStereo", "ARCroco3DStereoConfig")):
     """Return the constructor string of an official checkpoint with these keyword values."""
     official_words = settings | {"patch_embed_cls": "ManyAR_PatchEmbed", "landscape_only": True}
     keywords = ", ".join(
         f"{name}={tuple(value) if isinstance(value, list) else value!r}"
         for name, value in official_words.items()
-        if name != "dpt_adapter_dims_overridden_for_size"
+        if name not in ("dpt_adapter_dims_overridden_for_size", "norm")
     )
-    return f"ARCroco3DStereo(ARCroco3DStereoConfig({keywords}))"
+    return f"{calls[0]}({calls[1]}({keywords}))"
 
 
 @pytest.mark.parametrize("head", ["dpt", "linear"])
@@ -720,3 +817,23 @@ def test_the_golden_weights_in_the_official_layout_give_the_golden_numbers(
         for name, (values, rtol, atol) in found.items():
             wanted = expected[name][1:] if name == "state" else expected[name]
             torch.testing.assert_close(values, wanted, rtol=rtol, atol=atol, msg=name)
+
+
+def test_golden_point3r_weights_in_the_official_layout_give_the_golden_poses(golden, tmp_path):
+    settings, stored = golden.settings("point3r"), golden.weights("point3r/weights")
+    heads = settings["value_encoder_overridden_for_size"]["enc_num_heads"]
+    text = constructor_of(
+        settings["tiny"] | {"value_num_heads": heads}, ("Point3R", "Point3RConfig")
+    )
+    path = official(tmp_path / "point3r.pth", stored, {"model": text})
+    target = convert_checkpoint(path, tmp_path / "point3r.safetensors", dtype="float16")
+    images = golden.arrays("point3r/inputs")["images_uint8"]
+    expected = golden.arrays("point3r/outputs")["camera_pose"]
+    for source in (path, target):
+        backbone, state, poses = load_backbone(source, device="cpu"), None, []
+        for image in images:
+            pixels = (torch.from_numpy(image).float() / 255 - 0.5) / 0.5
+            step = backbone.step(Frame(pixels.permute(2, 0, 1)[None]), state)
+            state = step.state
+            poses.append(step.prediction.pose[0])
+        np.testing.assert_allclose(torch.stack(poses), expected, rtol=0, atol=3e-5)

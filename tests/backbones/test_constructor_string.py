@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mut3r_analysis.backbones.constructor_string import constructor_arguments, parse_constructor
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
+from mut3r_analysis.backbones.point3r import Point3R, Point3RConfig
 from mut3r_analysis.errors import CheckpointError
 
 DPT_512 = (
@@ -222,3 +223,34 @@ def test_the_activation_ranges_are_stored_as_numbers():
     config = parse_constructor(DPT_512)
     assert config.conf_mode == ("exp", 1.0, math.inf)
     assert isinstance(config.conf_mode[1], float)
+
+
+POINT3R_512 = (
+    "Point3R(Point3RConfig(pos_embed='RoPE100', pos_embed_3d='RoPE3D100', pose_head=True, "
+    "patch_embed_cls='ManyAR_PatchEmbed', img_size=(512, 512), head_type='dpt', "
+    "output_mode='pts3d+pose', depth_mode=('exp', -inf, inf), conf_mode=('exp', 1, inf), "
+    "pose_mode=('exp', -inf, inf), enc_embed_dim=1024, enc_depth=24, enc_num_heads=16, "
+    "dec_embed_dim=768, dec_depth=12, dec_num_heads=12, landscape_only=False))"
+)
+
+
+def test_the_name_of_the_model_decides_what_is_built():
+    family, arguments, report = constructor_arguments(POINT3R_512)
+    assert family.model is Point3R
+    assert "memory_dec_num_heads" not in arguments
+    assert len(report) == 1
+    assert parse_constructor(POINT3R_512) == Point3RConfig()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("Point3RConfig", "ARCroco3DStereoConfig"), "'ARCroco3DStereoConfig'"),
+        (("pose_head=True", "pose_head=True, rgb_head=True"), "variant of Point3R"),
+        (("pos_embed_3d='RoPE3D100', ", ""), "pos_embed_3d = 'None'"),
+        (("dec_depth=12", "dec_depth=open('marker', 'w')"), "never evaluated"),
+    ],
+)
+def test_a_point3r_string_that_cannot_be_built_is_refused(change, named):
+    with pytest.raises(CheckpointError, match=named):
+        parse_constructor(POINT3R_512.replace(*change))

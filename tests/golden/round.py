@@ -128,15 +128,19 @@ def _reduced(file: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     absent = {name for pattern, names in LEFT_OUT if pattern == file for name in names}
     reduced = {}
     for name, values in arrays.items():
-        if name in absent:
-            continue
-        tolerance = next(
-            (row[2:] for row in TOLERANCES if fnmatch(file, row[0]) and fnmatch(name, row[1])), None
-        )
-        if tolerance and values.dtype == np.float32 and values.size >= SMALLEST:
-            values = rounded(values, *tolerance)
-        reduced[name] = values
+        if name not in absent:
+            tolerance = tolerance_of(file, name, values)
+            reduced[name] = values if tolerance is None else rounded(values, *tolerance)
     return reduced
+
+
+def tolerance_of(file: str, name: str, values: np.ndarray) -> tuple[float, float] | None:
+    """Return absolute and relative tolerance of an array that is rounded, None of all others."""
+    if values.dtype != np.float32 or values.size < SMALLEST:
+        return None
+    return next(
+        (row[2:] for row in TOLERANCES if fnmatch(file, row[0]) and fnmatch(name, row[1])), None
+    )
 
 
 def rounded(values: np.ndarray, atol: float, rtol: float) -> np.ndarray:
