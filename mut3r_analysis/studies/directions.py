@@ -8,8 +8,8 @@ from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.motion.realisations import DIRECTIONS
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.studies.answers import Finding
 from mut3r_analysis.studies.estimates import change, spelled, verdict
-from mut3r_analysis.studies.finding import Finding
 from mut3r_analysis.studies.measures import measure_label
 
 METRICS = {

@@ -8,8 +8,8 @@ from scipy.stats import spearmanr
 
 from mut3r_analysis.studies.adaptive_depth.choice import BEST, BOUND, NONE, RANDOM, RULE
 from mut3r_analysis.studies.adaptive_depth.policies import CRITERIA
+from mut3r_analysis.studies.answers import Finding
 from mut3r_analysis.studies.estimates import change, estimate, spelled, verdict
-from mut3r_analysis.studies.finding import Finding
 
 QUESTION = "Does the variance of attention choose the depth of gating better than one fixed depth?"
 

@@ -12,10 +12,10 @@ from mut3r_analysis.motion import DIRECTIONS
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.sequences import open_sequence
+from mut3r_analysis.studies.answers import Finding
 from mut3r_analysis.studies.corruption.content_pairs import content_pair
 from mut3r_analysis.studies.corruption.injection import inject
 from mut3r_analysis.studies.estimates import change, estimate, verdict
-from mut3r_analysis.studies.finding import Finding
 from mut3r_analysis.studies.trajectories.finding import plain_numbers, ranged
 from mut3r_analysis.studies.trajectories.read_write import CONTROLS
 

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from mut3r_analysis.studies.answers import Finding
 from mut3r_analysis.studies.emergence.cells import (
     BEST,
     CUE,
@@ -26,7 +27,6 @@ from mut3r_analysis.studies.emergence.survey import (
     WHOLE,
 )
 from mut3r_analysis.studies.estimates import change, estimate, spelled, verdict
-from mut3r_analysis.studies.finding import Finding
 
 QUESTION = "Where does the motion cue live?"
 

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.studies.answers import Finding, finite
 from mut3r_analysis.studies.estimates import change, difference, estimate, spelled, verdict
-from mut3r_analysis.studies.finding import Finding, finite
 from mut3r_analysis.studies.generalisation.memories import CONTROLS, OPEN, OWN
 
 DEPTH, POSE = "abs_rel", "ate"

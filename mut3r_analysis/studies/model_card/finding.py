@@ -5,7 +5,7 @@ from typing import Any
 
 import xarray as xr
 
-from mut3r_analysis.studies.finding import Finding, finite
+from mut3r_analysis.studies.answers import Finding, finite
 from mut3r_analysis.studies.model_card.tables import AGAINST, MASKS, RATIOS, curve, gating, targets
 from mut3r_analysis.training.card import strongest
 from mut3r_analysis.training.card_words import TARGETS_SET, cell_name

@@ -7,8 +7,8 @@ import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.evaluation.pairing import HIGHER_IS_BETTER
+from mut3r_analysis.studies.answers import Finding, finite
 from mut3r_analysis.studies.estimates import change, spelled
-from mut3r_analysis.studies.finding import Finding, finite
 from mut3r_analysis.studies.paper_tables.published import (
     AFTER,
     BEFORE,

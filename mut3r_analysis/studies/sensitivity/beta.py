@@ -10,9 +10,9 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.bootstrap import sequences_needed
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.studies.answers import Finding
 from mut3r_analysis.studies.choice import most_chosen
 from mut3r_analysis.studies.estimates import LEVEL, change, estimate, spelled, verdict
-from mut3r_analysis.studies.finding import Finding
 from mut3r_analysis.studies.measures import NO_TRUTH, leading
 from mut3r_analysis.studies.sensitivity.motion_speed import FAST, SLOW, STATIC, UNMEASURED
 from mut3r_analysis.studies.sensitivity.transfer import (

@@ -6,7 +6,7 @@ import xarray as xr
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.running.planning import human_bytes, plan
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.studies.finding import Finding
+from mut3r_analysis.studies.answers import Finding
 from mut3r_analysis.studies.supervision.fine_tuning import ARMS, ORIGINAL, FineTuning, clip_size
 from mut3r_analysis.studies.supervision.scores import QUESTION
 

@@ -11,9 +11,9 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.specification import range_label
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import PAPER_DEPTH, Gate
+from mut3r_analysis.studies.answers import Finding
 from mut3r_analysis.studies.choice import best, chosen_elsewhere
 from mut3r_analysis.studies.estimates import change, estimate, spelled, verdict
-from mut3r_analysis.studies.finding import Finding
 from mut3r_analysis.studies.measures import NO_TRUTH, leading
 
 PAPER_RANGES = ((0, 2), (0, 4), (0, 6), (0, 8), (0, 12), (6, 12))

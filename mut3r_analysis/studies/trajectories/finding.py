@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from mut3r_analysis.studies.answers import Finding
 from mut3r_analysis.studies.estimates import change, difference, estimate, spelled, verdict
-from mut3r_analysis.studies.finding import Finding
 from mut3r_analysis.studies.trajectories.attribution import (
     gated_and_plain,
     influence,
