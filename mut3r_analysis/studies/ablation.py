@@ -196,7 +196,11 @@ def counted(chosen: xr.DataArray, rows: str, columns: str, order: Iterable[Any])
 
     def told(row: Any, column: Any) -> str:
         picks = chosen.sel({rows: row, columns: column}).values.ravel().tolist()
-        return ", ".join(f"{each}: {picks.count(each)}" for each in options if each in picks)
+        counts = {each: picks.count(each) for each in options if each in picks}
+        return ", ".join(
+            f"{each:g}: {count}" if isinstance(each, float) else f"{each}: {count}"
+            for each, count in counts.items()
+        )
 
     return pd.DataFrame(
         {

@@ -32,6 +32,8 @@ _PHRASES = {
     TOO_FEW: "measured on too few to tell for",
     NOT_MEASURED: "not measured for",
 }
+_LONGEST = 6
+"""Effects of one verdict that a sentence lists."""
 NO_TRUTH = "No ground truth: only differences between runs are shown."
 
 
@@ -86,7 +88,8 @@ class Row:
         digits = 3 - math.ceil(math.log10(abs(self.value))) if self.value % 1 else 0
         if width > 1e-6 * abs(self.value):
             digits = -math.floor(math.log10(width / 2))
-        form = f"{'+' if self.reference == 0 else ''}.{min(max(digits, 0), 6)}f"
+        kind = f"{max(digits, 0)}f" if digits < 7 else "1e"
+        form = f"{'+' if self.reference == 0 else ''}.{kind}"
         value, *bounds = (format(each, form) for each in parts)
         return " ".join(
             filter(None, [value, f"[{', '.join(bounds)}]" if bounds else "", self.unit])
@@ -212,6 +215,8 @@ def sentence(about: str, told: Sequence[Row]) -> str:
             for each in told
             if each.verdict == verdict
         ]
+        if len(effects) > _LONGEST:
+            effects[_LONGEST:] = [f"{len(effects) - _LONGEST} more"]
         if effects:
             parts.append(f"{phrase} {'; '.join(effects)}".strip())
     return f"{about} {', '.join(parts)}.".strip() if parts else ""

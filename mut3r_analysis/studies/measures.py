@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +16,6 @@ from mut3r_analysis.studies.estimates import spelled
 
 TAKEN = {"video-depth": ("abs_rel",), "pose": ("ate", "rpe_translation", "rpe_rotation")}
 """Metrics of a task that the studies look at. All are errors: lower is better."""
-
-NO_TRUTH = "No ground truth: only differences between runs are shown."
 
 _NAMES = {
     "abs_rel": "depth AbsRel",
@@ -149,39 +146,6 @@ def departures(table: xr.Dataset, reference: str = "plain") -> xr.DataArray:
     rows = dict.fromkeys(kinds, ("", "", "none", "%"))
     stacked = _stacked(parts, table, rows, "departure from the plain run")
     return stacked.assign_attrs(units="% of the mean depth")
-
-
-def unfolded(values: xr.DataArray, design: Mapping[str, Mapping[str, object]]) -> xr.DataArray:
-    """Turn the dimension ``configuration`` into the factors that it stands for.
-
-    Parameters
-    ----------
-    values : DataArray
-        (..., configuration, ...).
-    design : mapping of str to mapping
-        Configuration to its value of each factor, the same factors in all. Configurations that
-        are not named are left out, combinations that do not occur are NaN.
-
-    Returns
-    -------
-    DataArray
-        (..., factor, factor, ...), factors last, their entries in the order of the design.
-    """
-    factors = list(next(iter(design.values())))
-    orders = {name: list(dict.fromkeys(row[name] for row in design.values())) for name in factors}
-    kept = [dim for dim in values.dims if dim != "configuration"]
-    shape = [len(order) for order in orders.values()]
-    held = values.transpose(*kept, "configuration")
-    data = np.full([held.sizes[dim] for dim in kept] + shape, np.nan)
-    for label, row in design.items():
-        place: tuple[Any, ...] = tuple(orders[name].index(row[name]) for name in factors)
-        data[(..., *place)] = held.sel(configuration=label).values
-    coords = {
-        name: held.coords[name] for name in held.coords if "configuration" not in held[name].dims
-    }
-    return xr.DataArray(
-        data, dims=(*kept, *factors), coords={**coords, **orders}, attrs=values.attrs
-    )
 
 
 def protocols_of(values: xr.DataArray) -> list[tuple[str, str]]:
