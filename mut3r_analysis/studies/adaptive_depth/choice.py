@@ -9,6 +9,7 @@ import xarray as xr
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.adaptive_depth.policies import (
     CRITERIA,
     Policy,
@@ -24,11 +25,11 @@ from mut3r_analysis.studies.adaptive_depth.walk import walk
 QUANTILES = (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9)
 """What the rule's threshold is chosen among: quantiles, over frames, of each layer's spread."""
 
-NONE, PAPER, BEST = "no gate", "MUT3R's depth", "best fixed depth"
+PAPER, BEST = "MUT3R's depth", "best fixed depth"
 RULE, OPPOSITE = "rule", "opposite rule"
 RANDOM, BOUND = "rule's depths at random", "oracle per frame"
 OPTIONS = {
-    NONE: "the plain backbone",
+    PLAIN: "the plain backbone",
     PAPER: "the first half of the decoder",
     BEST: "one depth for all frames, the best on the other half of the sequences",
     RULE: "the leading layers in which the cue's variance over patches reaches a threshold, which "
@@ -62,7 +63,7 @@ def stream(
     -------
     Dataset
         (sequence, policy, frame) as of `walk`, without
-        maps and poses. Where :data:`NONE` is among the policies, ``depth_apart`` and
+        maps and poses. Where `PLAIN` is among the policies, ``depth_apart`` and
         ``camera_apart`` say how far each is from it, in percent of the mean depth.
     """
     from tqdm.auto import tqdm
@@ -71,7 +72,7 @@ def stream(
     for name, sequence in tqdm(sequences.items(), disable=not setting.progress, unit="sequence"):
         policies = policies_of(name)
         found = walk(setting.backbone, sequence, policies, cue=setting.cue, gate=setting.gate)
-        if NONE in policies:
+        if PLAIN in policies:
             found = found.merge(_apart(found))
         parts.append(found.drop_vars(["depth_map", "pose"]))
     order = xr.Variable("sequence", list(sequences), {"long_name": "sequence"})
@@ -85,7 +86,7 @@ def stream(
 def survey(setting: Setting, sequences: Sequences) -> xr.Dataset:
     """Walk every sequence at every fixed depth: (sequence, depth, frame), as of :func:`stream`."""
     depths = list(setting.depths)
-    policies = {NONE if depth == 0 else str(depth): fixed(depth) for depth in depths}
+    policies = {PLAIN if depth == 0 else str(depth): fixed(depth) for depth in depths}
     found = stream(setting, sequences, lambda name: policies)
     attrs = {"long_name": "gated layers, from the first"}
     return found.rename(policy="depth").assign_coords(depth=("depth", depths, attrs))
@@ -97,10 +98,10 @@ def by_median(setting: Setting, sequences: Sequences, surveyed: xr.Dataset) -> x
     Returns
     -------
     Dataset
-        (sequence, policy, frame) as of :func:`stream`, with :data:`NONE` and :data:`RULE`.
+        (sequence, policy, frame) as of :func:`stream`, with `PLAIN` and :data:`RULE`.
     """
     median = thresholds(surveyed["spread"].sel(depth=0), 0.5)
-    policies = {NONE: fixed(0), RULE: leading(median, setting.depths)}
+    policies = {PLAIN: fixed(0), RULE: leading(median, setting.depths)}
     return stream(setting, sequences, lambda name: policies)
 
 
@@ -259,13 +260,13 @@ def _mean_error(found: xr.Dataset, criterion: str) -> xr.DataArray:
 
 
 def _apart(walked: xr.Dataset) -> xr.Dataset:
-    plain = walked.sel(policy=NONE, drop=True)
+    plain = walked.sel(policy=PLAIN, drop=True)
     size = plain["depth_map"].mean()
     depth = abs(walked["depth_map"] - plain["depth_map"]).mean(("y", "x"))
     shift = (walked["pose"] - plain["pose"]).isel(col=3, row=slice(0, 3))
     found: dict[str, Any] = {
-        "depth_apart": (100 * depth / size, "depth apart from no gate"),
-        "camera_apart": (100 * np.sqrt((shift**2).sum("row")) / size, "camera apart from no gate"),
+        "depth_apart": (100 * depth / size, "depth apart from plain"),
+        "camera_apart": (100 * np.sqrt((shift**2).sum("row")) / size, "camera apart from plain"),
     }
     return xr.Dataset(
         {
