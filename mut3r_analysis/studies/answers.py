@@ -4,7 +4,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import xarray as xr
+
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.bootstrap import sequences_needed
+from mut3r_analysis.studies.estimates import LEVEL
 
 FINDING_MIME = "application/vnd.mut3r.finding+json"
 
@@ -58,3 +62,28 @@ def finite(value: Any) -> float | None:
     """Return a number for a finding's values; None for what is not finite, which JSON lacks."""
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def verdict(cell: xr.Dataset) -> str:
+    """Say in words what one cell of :func:`change` or :func:`difference` allows to conclude.
+
+    Parameters
+    ----------
+    cell : Dataset
+        Scalars ``value``, ``lower``, ``upper``, ``n``.
+
+    Returns
+    -------
+    str
+        ``"lower"``, ``"higher"``, ``"no difference that these sequences could show"`` or
+        ``"too few sequences to tell"``.
+    """
+    if cell.sizes:
+        raise InvalidArgument(f"select one cell first; dimensions left: {dict(cell.sizes)}")
+    if int(cell["n"]) < sequences_needed(LEVEL):
+        return "too few sequences to tell"
+    if float(cell["upper"]) < 0:
+        return "lower"
+    if float(cell["lower"]) > 0:
+        return "higher"
+    return "no difference that these sequences could show"

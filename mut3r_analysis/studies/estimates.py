@@ -3,9 +3,6 @@
 import numpy as np
 import xarray as xr
 
-from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.metrics.bootstrap import sequences_needed
-
 LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 0
@@ -99,33 +96,10 @@ def interval_note(found: xr.Dataset, of: str = "sequences") -> str:
     return f"intervals: {100 * LEVEL:g} % percentile bootstrap over {count} {of}"
 
 
-def verdict(cell: xr.Dataset) -> str:
-    """Say in words what one cell of :func:`change` or :func:`difference` allows to conclude.
-
-    Parameters
-    ----------
-    cell : Dataset
-        Scalars ``value``, ``lower``, ``upper``, ``n``.
-
-    Returns
-    -------
-    str
-        ``"lower"``, ``"higher"``, ``"no difference that these sequences could show"`` or
-        ``"too few sequences to tell"``.
-    """
-    if cell.sizes:
-        raise InvalidArgument(f"select one cell first; dimensions left: {dict(cell.sizes)}")
-    if int(cell["n"]) < sequences_needed(LEVEL):
-        return "too few sequences to tell"
-    if float(cell["upper"]) < 0:
-        return "lower"
-    if float(cell["lower"]) > 0:
-        return "higher"
-    return "no difference that these sequences could show"
-
-
 def spelled(cell: xr.Dataset, digits: int = 1) -> str:
-    """Write one cell as ``value [lower, upper] unit (n)``."""
+    """Write one cell as ``value [lower, upper] unit (n)``, or that there is no value."""
+    if not int(cell["n"]):
+        return "no value"
     units = cell["value"].attrs.get("units", "1")
     unit = "" if units == "1" else f" {units}"
     sign = "+" if "change" in cell["value"].attrs.get("long_name", "") else ""

@@ -19,8 +19,8 @@ from mut3r_analysis.metrics.catalogue import PROTOCOLS
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.running.streaming import run_batch
-from mut3r_analysis.studies.answers import Finding
-from mut3r_analysis.studies.estimates import change, spelled, verdict
+from mut3r_analysis.studies.answers import Finding, verdict
+from mut3r_analysis.studies.estimates import change, spelled
 from mut3r_analysis.studies.measures import measure_label
 
 ERRORS = ("abs_rel", "rpe_translation", "rpe_rotation", "ate")

@@ -172,7 +172,7 @@ def spelled_table(summary: xr.Dataset, rows: str, columns: str, digits: int = 1)
     return pd.DataFrame(
         {
             str(column): {
-                row: _cell(summary.sel({rows: row, columns: column}), digits)
+                row: spelled(summary.sel({rows: row, columns: column}), digits)
                 for row in summary[rows].values.tolist()
             }
             for column in summary[columns].values.tolist()
@@ -189,10 +189,6 @@ def _scored(
             for metric in TAKEN.get(scored.task, ()):
                 if metric in table and bool(table[metric].notnull().any()):
                     yield table, scored, metric
-
-
-def _cell(cell: xr.Dataset, digits: int) -> str:
-    return spelled(cell, digits) if int(cell["n"]) else "no value"
 
 
 def _prediction(path: str) -> dict[str, np.ndarray]:

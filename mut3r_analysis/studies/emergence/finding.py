@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from mut3r_analysis.studies.answers import Finding
+from mut3r_analysis.studies.answers import Finding, verdict
 from mut3r_analysis.studies.emergence.cells import (
     BEST,
     CUE,
@@ -26,7 +26,7 @@ from mut3r_analysis.studies.emergence.survey import (
     TWIN,
     WHOLE,
 )
-from mut3r_analysis.studies.estimates import change, estimate, spelled, verdict
+from mut3r_analysis.studies.estimates import change, estimate, spelled
 
 QUESTION = "Where does the motion cue live?"
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.motion import Cue, Gate
-from mut3r_analysis.studies.answers import Finding
-from mut3r_analysis.studies.estimates import change, difference, spelled, verdict
+from mut3r_analysis.studies.answers import Finding, verdict
+from mut3r_analysis.studies.estimates import change, difference, spelled
 from mut3r_analysis.studies.supervision.clip_cues import KINDS, areas, replayed, standardised, walk
 from mut3r_analysis.studies.supervision.fine_tuning import (
     CONTRAST,

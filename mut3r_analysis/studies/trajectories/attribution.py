@@ -140,7 +140,7 @@ def influence(values: xr.DataArray) -> xr.Dataset:
     -------
     Dataset
         ``value`` (sequence, ...); ``without``, the mean over all others; ``influence``, how far the
-        sequence moves the mean; ``turns``, whether the mean has the other sign without it.
+        sequence moves the mean; ``flips``, whether the mean has the other sign without it.
     """
     known = values.notnull()
     count, total = known.sum("sequence"), values.sum("sequence")
@@ -152,7 +152,7 @@ def influence(values: xr.DataArray) -> xr.Dataset:
             "value": values,
             "without": without.assign_attrs(long_name=f"{name}, mean over the others"),
             "influence": (mean - without).assign_attrs(long_name="pull on the mean"),
-            "turns": (without * mean < 0).where(known, False).astype(bool),
+            "flips": (without * mean < 0).where(known, False).astype(bool),
         }
     )
     for part in ("value", "without", "influence"):
