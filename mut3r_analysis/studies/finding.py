@@ -10,7 +10,6 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.bootstrap import sequences_needed
-from mut3r_analysis.studies.answers import Finding as Answer
 from mut3r_analysis.studies.estimates import LEVEL
 
 FINDING_MIME = "application/vnd.mut3r.finding+json"
@@ -32,7 +31,7 @@ _PHRASES = {
     TOO_FEW: "measured on too few to tell for",
     NOT_MEASURED: "not measured for",
 }
-_LONGEST = 6
+_LONGEST = 8
 """Effects of one verdict that a sentence lists."""
 NO_TRUTH = "No ground truth: only differences between runs are shown."
 
@@ -88,7 +87,7 @@ class Row:
         digits = 3 - math.ceil(math.log10(abs(self.value))) if self.value % 1 else 0
         if width > 1e-6 * abs(self.value):
             digits = -math.floor(math.log10(width / 2))
-        kind = f"{max(digits, 0)}f" if digits < 7 else "1e"
+        kind = f"{max(digits, 0)}f" if -4 < digits < 7 else "3g"
         form = f"{'+' if self.reference == 0 else ''}.{kind}"
         value, *bounds = (format(each, form) for each in parts)
         return " ".join(
@@ -121,7 +120,9 @@ def row(effect: str, cell: xr.Dataset, reference: float | None = 0.0, n: int | N
     return Row(effect, *numbers, n=count, unit="" if units == "1" else units, reference=reference)
 
 
-def rows(found: xr.Dataset, effect: str = "{}", reference: float | None = 0.0) -> list[Row]:
+def rows(
+    found: xr.Dataset, effect: str = "{}", reference: float | None = 0.0, n: int | None = None
+) -> list[Row]:
     """Make a row of every cell of estimates, named by its labels.
 
     Parameters
@@ -132,11 +133,13 @@ def rows(found: xr.Dataset, effect: str = "{}", reference: float | None = 0.0) -
         Into which the labels are filled, such as ``"{}, against the plain run"``.
     reference : float or None
         As of :class:`Row`.
+    n : int, optional
+        As of :func:`row`.
     """
     dims = list(found["value"].dims)
     labels = product(*(found[dim].values.tolist() for dim in dims))
     return [
-        row(effect.format(", ".join(map(str, each))), found.sel(place), reference)
+        row(effect.format(", ".join(map(str, each))), found.sel(place), reference, n)
         for each in labels
         for place in [dict(zip(dims, each, strict=True))]
     ]
@@ -236,15 +239,12 @@ def without_truth(question: str, found: xr.Dataset, about: str) -> Finding:
     return Finding(question, rows(found, reference=None), about, NO_TRUTH)
 
 
-def findings_of(notebook: Any) -> Iterator[Any]:
+def findings_of(notebook: Any) -> Iterator[Finding]:
     """Yield the findings that the outputs of an executed notebook hold, in their order."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if FINDING_MIME in (data := output.get("data", {})):
                 held = dict(data[FINDING_MIME])
-                if "values" in held:
-                    yield Answer(**held)
-                    continue
                 del held["answer"]
                 held["rows"] = [
                     Row(**{name: each[name] for name in each if name != "verdict"})

@@ -29,7 +29,7 @@ Array = NDArray[np.floating[Any]]
 Labels = dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 
 WHOLE, OBJECTS, TWIN, LOCAL = "whole image", "objects", "twin", "twin, local"
-SHUFFLED = "shuffled"
+PERMUTED = "permuted labels"
 CONTROLS_OUT = {WHOLE: "whole image, controls out", OBJECTS: "objects, controls out"}
 
 TESTS = {
@@ -39,7 +39,7 @@ TESTS = {
     CONTROLS_OUT[OBJECTS]: "the same, after a linear fit on the controls is taken out",
     TWIN: "moving patches against the same patches with another past, in which they rested",
     LOCAL: "change between twins: moving patches against still ones",
-    SHUFFLED: "the whole image with labels dealt out anew among the patches of each frame",
+    PERMUTED: "the whole image with labels permuted among the patches of each frame",
 }
 """Each is an area under a ROC curve whose pairs are formed within frames; 0.5 is chance."""
 
@@ -278,7 +278,7 @@ def _labels(truth: xr.Dataset) -> Labels:
     deal = np.random.default_rng(crc32(moving.tobytes()))
     order = deal.permuted(np.broadcast_to(np.arange(moving.shape[1]), moving.shape), axis=1)
     shuffled = [np.take_along_axis(each, order, axis=1) for each in labels[WHOLE]]
-    return labels | {SHUFFLED: (shuffled[0], shuffled[1])}
+    return labels | {PERMUTED: (shuffled[0], shuffled[1])}
 
 
 def _tested(

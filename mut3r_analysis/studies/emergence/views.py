@@ -110,20 +110,3 @@ def strongest(found: xr.Dataset, test: str) -> pd.DataFrame:
     for place, (site, reading) in enumerate(areas):
         table.loc[reading, site] = f"{labels[site, reading]}, {spelled(tested.isel(cell=place), 2)}"
     return table
-
-
-def written(values: xr.Dataset, rows: str, columns: str, digits: int = 2) -> pd.DataFrame:
-    """Write estimates over two dimensions as a table of ``value [lower, upper] (n)``."""
-    return pd.DataFrame(
-        {
-            column: {
-                row: _cell_text(values.sel({rows: row, columns: column}), digits)
-                for row in values[rows].values
-            }
-            for column in values[columns].values
-        }
-    )
-
-
-def _cell_text(cell: xr.Dataset, digits: int) -> str:
-    return spelled(cell, digits) if int(cell["n"]) else ""
