@@ -96,7 +96,7 @@ def interval_note(found: xr.Dataset, of: str = "sequences") -> str:
     return f"intervals: {100 * LEVEL:g} % percentile bootstrap over {count} {of}"
 
 
-def spelled(cell: xr.Dataset, digits: int = 1) -> str:
+def formatted(cell: xr.Dataset, digits: int = 1) -> str:
     """Write one cell as ``value [lower, upper] unit (n)``, or that there is no value."""
     if not int(cell["n"]):
         return "no value"

@@ -12,7 +12,7 @@ from mut3r_analysis.evaluation.scores import named_protocols
 from mut3r_analysis.metrics.catalogue import PROTOCOLS, protocol
 from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.running.opening import open_run
-from mut3r_analysis.studies.estimates import spelled
+from mut3r_analysis.studies.estimates import formatted
 
 TAKEN = {"video-depth": ("abs_rel",), "pose": ("ate", "rpe_translation", "rpe_rotation")}
 """Metrics of a task that the studies look at. All are errors: lower is better."""
@@ -167,12 +167,12 @@ def leading(values: xr.DataArray) -> list[str]:
     return [name for name in found if name is not None]
 
 
-def spelled_table(summary: xr.Dataset, rows: str, columns: str, digits: int = 1) -> pd.DataFrame:
+def formatted_table(summary: xr.Dataset, rows: str, columns: str, digits: int = 1) -> pd.DataFrame:
     """Write estimates over two dimensions as ``value [lower, upper] (n)``, one per cell."""
     return pd.DataFrame(
         {
             str(column): {
-                row: spelled(summary.sel({rows: row, columns: column}), digits)
+                row: formatted(summary.sel({rows: row, columns: column}), digits)
                 for row in summary[rows].values.tolist()
             }
             for column in summary[columns].values.tolist()

@@ -10,8 +10,8 @@ from mut3r_analysis.studies.estimates import (
     change,
     difference,
     estimate,
+    formatted,
     interval_note,
-    spelled,
 )
 
 
@@ -55,7 +55,7 @@ def test_a_change_is_of_the_means_and_paired():
     assert float(found["lower"]) == pytest.approx(10)
     assert float(found["upper"]) == pytest.approx(10)
     assert found["value"].attrs["units"] == "%"
-    assert spelled(found) == "+10.0 [+10.0, +10.0] % (n = 6)"
+    assert formatted(found) == "+10.0 [+10.0, +10.0] % (n = 6)"
     away = difference(reference - 1, reference).isel(gate=0)
     assert float(away["value"]) == pytest.approx(-1)
     assert away["value"].attrs["units"] == "m"

@@ -20,7 +20,7 @@ from mut3r_analysis.studies.emergence.cells import (
 from mut3r_analysis.studies.emergence.finding import beside
 from mut3r_analysis.studies.emergence.observation import CONTROL_SITE
 from mut3r_analysis.studies.emergence.readings import MEAN_HEAD, OVER_TIME, SIGNS
-from mut3r_analysis.studies.estimates import estimate, spelled
+from mut3r_analysis.studies.estimates import estimate, formatted
 
 
 def definitions() -> pd.DataFrame:
@@ -108,5 +108,7 @@ def strongest(found: xr.Dataset, test: str) -> pd.DataFrame:
     tested = estimate(xr.concat(list(areas.values()), "cell"))
     table = pd.DataFrame("", index=found["reading"].values, columns=found["site"].values)
     for place, (site, reading) in enumerate(areas):
-        table.loc[reading, site] = f"{labels[site, reading]}, {spelled(tested.isel(cell=place), 2)}"
+        table.loc[reading, site] = (
+            f"{labels[site, reading]}, {formatted(tested.isel(cell=place), 2)}"
+        )
     return table

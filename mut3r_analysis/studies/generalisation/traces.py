@@ -8,7 +8,7 @@ import xarray as xr
 
 from mut3r_analysis.metrics import UndefinedMetric, roc_auc
 from mut3r_analysis.studies.ablation import PLAIN
-from mut3r_analysis.studies.estimates import difference, estimate, spelled
+from mut3r_analysis.studies.estimates import difference, estimate, formatted
 from mut3r_analysis.studies.generalisation.memories import OWN
 
 ROUNDING = 1e-4
@@ -128,7 +128,9 @@ def auc_table(traces: xr.Dataset) -> pd.DataFrame:
         columns[f"minus {first}"] = apart
     rows = {
         memory: {
-            name: spelled(cells.sel(memory=memory), 3) if memory in cells["memory"].values else "–"
+            name: formatted(cells.sel(memory=memory), 3)
+            if memory in cells["memory"].values
+            else "–"
             for name, cells in columns.items()
         }
         for memory in (first, *rest)

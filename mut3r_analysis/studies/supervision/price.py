@@ -51,7 +51,7 @@ def price(backbone: CUT3R, tuning: FineTuning) -> xr.Dataset:
     )
 
 
-def spelled_price(priced: xr.Dataset) -> str:
+def formatted_price(priced: xr.Dataset) -> str:
     """Say a price in a sentence."""
     return (
         f"{priced.attrs['backbone']} has {float(priced['parameters']) / 1e6:,.1f} million weights; "
@@ -75,7 +75,7 @@ def not_run(priced: xr.Dataset, largest: int) -> Finding:
         unit = each.attrs["units"].strip("1")
         table.append(Row(each.attrs["long_name"], float(each), unit=unit, reference=None))
     note = (
-        f"Not answered here: {spelled_price(priced)}. Backbones of more than {largest / 1e6:g} "
+        f"Not answered here: {formatted_price(priced)}. Backbones of more than {largest / 1e6:g} "
         "million weights are priced and not trained unless asked for."
     )
     return Finding(QUESTION, table, note=note, lead=0)
