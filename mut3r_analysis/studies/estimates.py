@@ -3,9 +3,12 @@
 import numpy as np
 import xarray as xr
 
-LEVEL = 0.95
-RESAMPLES = 2000
-SEED = 0
+from mut3r_analysis.metrics.bootstrap import (
+    LEVEL,
+    drawn_counts,
+    percentile_bounds,
+    resampled_means,
+)
 
 
 def estimate(values: xr.DataArray, over: str = "sequence") -> xr.Dataset:
@@ -113,14 +116,9 @@ def formatted(cell: xr.Dataset, digits: int = 1) -> str:
 
 def _resampled(values: xr.DataArray, over: str) -> xr.DataArray:
     """Means over the same draws of sequences, ``(draw, ...)``."""
-    count = values.sizes[over]
-    draws = np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
-    weights = np.apply_along_axis(np.bincount, 1, draws, minlength=count).astype(float)
-    shares = xr.DataArray(weights, dims=("draw", over))
-    present = values.notnull().astype(float)
-    total = xr.dot(shares, values.fillna(0.0).drop_vars(over, errors="ignore"), dim=over)
-    drawn = xr.dot(shares, present.drop_vars(over, errors="ignore"), dim=over)
-    return total / drawn.where(drawn > 0)
+    held = values.transpose(over, ...)
+    means = resampled_means(held.values, drawn_counts(held.sizes[over]))
+    return held.isel({over: 0}, drop=True).expand_dims(draw=len(means)).copy(data=means)
 
 
 def _summary(
@@ -131,11 +129,11 @@ def _summary(
     over: str,
 ) -> xr.Dataset:
     n = values.notnull().sum(over)
-    tail = (1 - LEVEL) / 2
-    # A cell without values has no quantiles, and numpy would warn of each.
-    bounds = drawn.where(n > 1, 0.0).quantile([tail, 1 - tail], dim="draw", skipna=True)
-    bounds = bounds.where(n > 1)
-    lower, upper = (bounds.isel(quantile=i, drop=True) for i in (0, 1))
+    like = drawn.transpose("draw", ...)
+    lower, upper = (
+        like.isel(draw=0, drop=True).copy(data=each).where(n > 1)
+        for each in percentile_bounds(like.values)
+    )
     summary = xr.Dataset({"value": found, "lower": lower, "upper": upper, "n": n})
     name = attrs.get("long_name", "value")
     for part, text in (("value", name), ("lower", f"{name}, {LEVEL:.0%} from"),

@@ -9,6 +9,7 @@ from PIL import Image
 
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.ranking import LEAST_PAIRS, area, frame_wins
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.emergence import cells as cue_cells
@@ -16,12 +17,6 @@ from mut3r_analysis.studies.emergence import finding as emergence
 from mut3r_analysis.studies.emergence import views as emergence_views
 from mut3r_analysis.studies.emergence.observation import SITES, capture, observe, observed_in
 from mut3r_analysis.studies.emergence.readings import OVER_TIME, SIGNS, on_grid, patch_readings
-from mut3r_analysis.studies.emergence.separation import (
-    LEAST_PAIRS,
-    area,
-    frame_wins,
-    without_controls,
-)
 from mut3r_analysis.studies.emergence.sinks import corner_rank, sink_shares
 from mut3r_analysis.studies.emergence.survey import (
     CONTROLS_OUT,
@@ -44,6 +39,7 @@ from mut3r_analysis.studies.finding import (
     TOO_FEW,
     findings_of,
 )
+from mut3r_analysis.training.evidence import without_controls
 
 NOTEBOOK = "01_motion_cue_emergence"
 

@@ -9,7 +9,8 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.studies.estimates import LEVEL, RESAMPLES, SEED, change
+from mut3r_analysis.metrics.bootstrap import drawn_places, percentile_bounds
+from mut3r_analysis.studies.estimates import change
 from mut3r_analysis.studies.trajectories.path_parts import apart
 from mut3r_analysis.studies.trajectories.read_write import DEPTH, LEVELS, POSE, SHORT, commit_of
 
@@ -220,10 +221,8 @@ def _rank_correlation(fact: np.ndarray, effect: np.ndarray) -> np.ndarray:
     x, y = fact[known], effect[known]
     if len(x) < _FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return np.array([np.nan, np.nan, np.nan, len(x)])
-    draws = np.random.default_rng(SEED).integers(0, len(x), (RESAMPLES, len(x)))
-    drawn = _spearman(x[draws], y[draws])
-    tail = 100 * (1 - LEVEL) / 2
-    bounds = np.nanpercentile(drawn, [tail, 100 - tail])
+    draws = drawn_places(len(x))
+    bounds = percentile_bounds(_spearman(x[draws], y[draws]))
     return np.array([_spearman(x[None], y[None])[0], *bounds, len(x)])
 
 
