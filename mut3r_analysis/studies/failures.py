@@ -30,7 +30,7 @@ DIFFERENCE = "depth_difference"
 _SITES = ("image_self", "image_to_state")
 _STATISTICS = ("entropy", "logsumexp", "max_weight")
 
-Cell = Mapping[str, Any]
+Labels = Mapping[str, Any]
 
 
 def metric_of(table: xr.Dataset) -> str:
@@ -41,7 +41,7 @@ def metric_of(table: xr.Dataset) -> str:
     return DIFFERENCE
 
 
-def harms(table: xr.Dataset, reference: Cell, treatment: Cell, metric: str) -> xr.Dataset:
+def harms(table: xr.Dataset, reference: Labels, treatment: Labels, metric: str) -> xr.Dataset:
     """Compare two cells of a sweep, sequence by sequence and frame by frame.
 
     Parameters
@@ -104,7 +104,7 @@ def worst_frames(found: xr.Dataset, count: int = 8, *, gain: bool = False) -> pd
 
 
 def patch_harm(
-    table: xr.Dataset, reference: Cell, treatment: Cell, sequence: str, frame: int, patch: int
+    table: xr.Dataset, reference: Labels, treatment: Labels, sequence: str, frame: int, patch: int
 ) -> xr.DataArray:
     """Return where in a frame a treatment did harm, by the error that the frame was scored with.
 
@@ -197,7 +197,7 @@ def attention_change(
 
 
 def finding(
-    table: xr.Dataset, reference: Cell, treatment: Cell, metric: str, worst: Mapping[str, Any]
+    table: xr.Dataset, reference: Labels, treatment: Labels, metric: str, worst: Mapping[str, Any]
 ) -> Finding:
     """Tell what gating changes on average, and where the sweep's worst case is.
 
@@ -241,7 +241,7 @@ def finding(
     return Finding("Where does gating fail?", rows, about, note, lead=1)
 
 
-def _cell(table: xr.Dataset, labels: Cell) -> xr.Dataset:
+def _cell(table: xr.Dataset, labels: Labels) -> xr.Dataset:
     cell = table.sel(dict(labels))
     left = set(cell["run"].dims) - {"sequence"}
     if left:

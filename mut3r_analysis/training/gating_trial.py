@@ -35,7 +35,7 @@ def gating_test(
     clips: int = 256,
     frames: int = 4,
 ) -> dict[str, Any]:
-    """Compare no gate, oracle masks and shuffled masks on the same clips.
+    """Compare the plain run, oracle masks and shuffled masks on the same clips.
 
     Parameters
     ----------

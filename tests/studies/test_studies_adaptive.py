@@ -17,7 +17,7 @@ from mut3r_analysis.studies.adaptive_depth.choice import (
     OPTIONS,
     PAPER,
     RULE,
-    Setting,
+    Experiment,
     by_median,
     choices,
     fit,
@@ -176,15 +176,15 @@ def test_what_cannot_be_chosen_is_refused(backbone, scene):
 def small(backbone):
     names = ("orbit-03", "slide-01", "dolly-01", "fast-01")
     sequences = {name: m3.open_sequence(f"scenes/{name}", stop=2) for name in names}
-    return Setting(backbone, CUE, GATE, (0, 2, 4), progress=False), sequences
+    return Experiment(backbone, CUE, GATE, (0, 2, 4), progress=False), sequences
 
 
 def test_each_half_is_tested_with_what_the_other_chose(small):
-    setting, sequences = small
-    surveyed = survey(setting, sequences)
+    experiment, sequences = small
+    surveyed = survey(experiment, sequences)
     half = halves(surveyed, ["depth"])
     assert half.values.tolist() == [0, 1, 0, 1]
-    fitted = fit(setting, sequences, surveyed, half, quantiles=(0.0, 0.5))
+    fitted = fit(experiment, sequences, surveyed, half, quantiles=(0.0, 0.5))
     chosen = choices(surveyed, fitted, half, ["depth"])
     error = surveyed.depth_error.mean("frame")
     for which in (0, 1):
@@ -194,7 +194,7 @@ def test_each_half_is_tested_with_what_the_other_chose(small):
         ruled = ruled.isel(sequence=slice(which, None, 2)).mean("sequence")
         picked = chosen["quantile"].sel(half=which, direction=RULE, criterion="depth")
         assert float(picked) == float(ruled.idxmin("quantile"))
-    tested = trial(setting, sequences, surveyed, fitted, chosen, half)
+    tested = trial(experiment, sequences, surveyed, fitted, chosen, half)
     assert list(tested.option.values) == list(OPTIONS)
     by_name = tested.error.sel(criterion="depth")
     for place, name in enumerate(sequences):
@@ -211,13 +211,13 @@ def test_each_half_is_tested_with_what_the_other_chose(small):
 
 
 def test_sequences_without_truth_take_no_part_in_the_halves(small):
-    setting, sequences = small
+    experiment, sequences = small
     bare = {"bare": sequences["orbit-03"][["image"]], "known": sequences["slide-01"]}
-    surveyed = survey(setting, bare)
+    surveyed = survey(experiment, bare)
     assert halves(surveyed, ["depth", "rotation"]).sequence.values.tolist() == ["known"]
     with pytest.raises(InvalidArgument, match="choose among"):
         halves(surveyed, ["beauty"])
-    walked = by_median(setting, bare, surveyed)
+    walked = by_median(experiment, bare, surveyed)
     said = depth_findings.without_truth(walked)
     assert "No ground truth" in said.answer
     assert (walked.depth_apart.sel(policy=PLAIN) == 0).all()

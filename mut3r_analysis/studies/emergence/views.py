@@ -9,7 +9,7 @@ from mut3r_analysis.attention.sites import DECODER_KINDS
 from mut3r_analysis.motion.readings import READINGS
 from mut3r_analysis.studies.emergence.cells import (
     ENCODER,
-    Cell,
+    SignedCell,
     choose,
     choosing_tests,
     chosen_cells,
@@ -69,7 +69,7 @@ def over_layers(found: xr.Dataset, tests: Sequence[str]) -> xr.Dataset:
     return beside(parts, "site")
 
 
-def over_frames(found: xr.Dataset, cells: dict[str, Cell]) -> xr.Dataset:
+def over_frames(found: xr.Dataset, cells: dict[str, SignedCell]) -> xr.Dataset:
     """Estimate the AUC against resting objects, ``(cell, past)``, on the unseen half."""
     _, half = halves(found)
     parts = {name: estimate(oriented(half["frame_auc"], cell)) for name, cell in cells.items()}
@@ -94,7 +94,7 @@ def strongest(found: xr.Dataset, test: str) -> pd.DataFrame:
     -------
     DataFrame
         Readings by sites: ``layer/head, AUC [lower, upper] (n)``, with the sign chosen: + where
-        high values speak for motion.
+        high values mean motion.
     """
     chose, half = halves(found)
     labels, areas = {}, {}

@@ -166,7 +166,7 @@ def _present(table: xr.Dataset, metrics: Iterable[str]) -> list[str]:
 def _by_treatment(
     table: xr.Dataset, metric: str, compare: Callable[[xr.DataArray, xr.DataArray], xr.Dataset]
 ) -> xr.Dataset:
-    """Compare every treatment with no gate, over the memories it was run with."""
+    """Compare every treatment with the plain run, over the memories it was run with."""
     found = []
     for name in gated_treatments(table):
         gated = table[metric].sel(treatment=name, drop=True)

@@ -101,7 +101,7 @@ def gating_by_truth(card: Mapping[str, Any]) -> Finding:
     """Tell which errors gates change when they are given the true masks, and another clip's."""
     clips = card["gating_test"]["trained"]["setting"]["clips"]
     table = rows(gating(card), n=clips)
-    about = "Against no gate, with the masks of the truth, the error is"
+    about = "Against the plain run, with the masks of the truth, the error is"
     return Finding(GATING_QUESTION, table, about, lead=len(GATING_ERRORS) * len(MASKS))
 
 
