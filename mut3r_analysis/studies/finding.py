@@ -31,7 +31,7 @@ _PHRASES = {
     TOO_FEW: "measured on too few to tell for",
     NOT_MEASURED: "not measured for",
 }
-_LONGEST = 8
+_LONGEST = 4
 """Effects of one verdict that a sentence lists."""
 NO_TRUTH = "No ground truth: only differences between runs are shown."
 
@@ -86,7 +86,7 @@ class Row:
         width = max(parts) - min(parts)
         digits = 3 - math.ceil(math.log10(abs(self.value))) if self.value % 1 else 0
         if width > 1e-6 * abs(self.value):
-            digits = -math.floor(math.log10(width / 2))
+            digits = -math.floor(math.log10(width / 5))
         kind = f"{max(digits, 0)}f" if -4 < digits < 7 else "3g"
         form = f"{'+' if self.reference == 0 else ''}.{kind}"
         value, *bounds = (format(each, form) for each in parts)
@@ -208,21 +208,24 @@ class Finding:
 
 def sentence(about: str, told: Sequence[Row]) -> str:
     """Put rows into one sentence, verdict by verdict; numbers where something was found."""
+    counts = {each.n for each in told}
+    alike = len(counts) == 1
     parts = []
     for verdict, phrase in _PHRASES.items():
-        numbers = verdict in (LOWER, HIGHER, "")
-        effects = [
-            f"{each.effect} ({f'{each.interval}, ' if numbers else ''}n = {each.n})"
-            if each.n
-            else f"{each.effect} {each.interval if numbers else ''}".strip()
-            for each in told
-            if each.verdict == verdict
-        ]
+        effects = []
+        for each in (each for each in told if each.verdict == verdict):
+            numbers = each.interval if verdict in (LOWER, HIGHER, "") else ""
+            count = "" if alike or not each.n else f"n = {each.n}"
+            shown = ", ".join(filter(None, [numbers, count]))
+            effects.append(f"{each.effect} ({shown})" if shown else each.effect)
         if len(effects) > _LONGEST:
             effects[_LONGEST:] = [f"{len(effects) - _LONGEST} more"]
         if effects:
-            parts.append(f"{phrase} {'; '.join(effects)}".strip())
-    return f"{about} {', '.join(parts)}.".strip() if parts else ""
+            parts.append(f"{phrase} {', '.join(effects)}".strip())
+    if not parts:
+        return ""
+    n = counts.pop() if alike else 0
+    return f"{about} {'; '.join(parts)}{f' (n = {n})' if n else ''}.".strip()
 
 
 def without_truth(question: str, found: xr.Dataset, about: str) -> Finding:

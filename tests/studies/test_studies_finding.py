@@ -67,11 +67,18 @@ def test_the_sentence_names_what_was_found_before_what_was_not():
         Row("C", 5.0, 2.0, 9.0, 3),
     ]
     assert sentence("The error is", told) == (
-        "The error is lower for B (-20 [-25, -15] %, n = 8), not significantly different for A "
-        "(n = 7), measured on too few to tell for C (n = 3)."
+        "The error is lower for B (-20 [-25, -15] %, n = 8); not significantly different for A "
+        "(n = 7); measured on too few to tell for C (n = 3)."
     )
     assert sentence("The error is", told[::-1]).index("lower for B") == len("The error is ")
     assert sentence("The error is", []) == ""
+
+
+def test_a_sentence_stays_short():
+    told = [Row(name, -20.0, -25.0, -15.0, 8, "%") for name in "ABCDEF"]
+    said = sentence("The error is", told)
+    assert said.startswith("The error is lower for A (-20 [-25, -15] %), B (")
+    assert said.endswith("D (-20 [-25, -15] %), 2 more (n = 8).")
 
 
 def test_rows_are_named_by_the_labels_of_a_table():
@@ -90,7 +97,7 @@ def test_rows_are_named_by_the_labels_of_a_table():
 def test_a_finding_travels_in_the_outputs_of_a_notebook():
     table = [Row("A", -20.0, -25.0, -15.0, 8, "%"), Row("B", None)]
     said = Finding("Does it?", table, "The error is", "Protocol: default.", lead=1)
-    assert said.answer == "The error is lower for A (-20 [-25, -15] %, n = 8). Protocol: default."
+    assert said.answer == "The error is lower for A (-20 [-25, -15] %) (n = 8). Protocol: default."
     bundle = said._repr_mimebundle_()
     assert "| A | -20 [-25, -15] % | 8 | lower |" in bundle["text/markdown"]
     assert bundle[FINDING_MIME]["rows"][1]["verdict"] == NOT_MEASURED
@@ -108,6 +115,6 @@ def test_a_finding_travels_in_the_outputs_of_a_notebook():
 def test_without_truth_nothing_is_judged():
     moved = changed([1.1] * 6).expand_dims(measure=["depth"])
     said = without_truth("Does it?", moved, "Gating moves")
-    assert said.answer.startswith("Gating moves depth (10.00 [10.00, 10.00] %, n = 6).")
+    assert said.answer.startswith("Gating moves depth (10.00 [10.00, 10.00] %) (n = 6).")
     assert "No ground truth" in said.answer
     assert {each.verdict for each in said.rows} == {""}

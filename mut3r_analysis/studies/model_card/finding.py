@@ -36,19 +36,17 @@ def learned(card: Mapping[str, Any]) -> Finding:
     ]
     lead = len(table)
     held = [each for each in card["targets"] if each["set"] == TARGETS_SET[0]]
-    missed = [str(each["target"]) for each in held if not each["reached"]]
-    reached = len(held) - len(missed)
+    reached = sum(each["reached"] for each in held)
     table.append(Row("targets reached", reached, n=len(held), reference=None))
-    table += [
-        Row(str(each["target"]), *each["value"], n=clips, reference=each["bound"]) for each in held
-    ]
+    for each in held:
+        effect = f"{each['target']} ({'reached' if each['reached'] else 'missed'})"
+        table.append(Row(effect, *each["value"], n=clips, reference=each["bound"]))
     if card.get("curve"):
         trend = late_change(card)
         for name in trend["score"].values.tolist():
             effect = f"change over the last tenth of training, {name}"
             table.append(Row(effect, float(trend.sel(score=name)), reference=None))
-    note = f"{reached} of {len(held)} targets set before training are reached"
-    note += f"; missed: {'; '.join(missed)}." if missed else "."
+    note = f"{reached} of {len(held)} targets set before training are reached."
     about = "Beside a baseline that knows nothing (1), on unseen scenes with movers, the error is"
     return Finding(QUESTION, table, about, note, lead)
 
