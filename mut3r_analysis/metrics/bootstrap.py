@@ -17,6 +17,9 @@ from mut3r_analysis.metrics.errors import UndefinedMetric
 
 STATISTICS = ("mean", "rmse", "median")
 TOO_FEW = "too few sequences to tell"
+LEVEL = 0.95
+RESAMPLES = 2000
+SEED = 0
 CHUNK = 1 << 22
 """Values drawn at a time, a bound on memory."""
 
@@ -88,18 +91,54 @@ def block_length(frames: int) -> int:
     return max(1, round(frames ** (1 / 3)))
 
 
-def sequences_needed(level: float = 0.95) -> int:
+def sequences_needed(level: float = LEVEL) -> int:
     """Return how many sequences must all lean one way before that is more than chance."""
     return int(np.ceil(1 - np.log2(1 - level)))
+
+
+def drawn_places(
+    count: int, resamples: int = RESAMPLES, generator: np.random.Generator | None = None
+) -> NDArray[np.int_]:
+    """Draw as many of `count` items with replacement, (resample, item); by default from `SEED`."""
+    generator = np.random.default_rng(SEED) if generator is None else generator
+    return generator.integers(0, count, (resamples, count))
+
+
+def drawn_counts(count: int, resamples: int = RESAMPLES, seed: int = SEED) -> NDArray[np.int_]:
+    """Return how often each of `count` items comes up in each resample, (resample, item)."""
+    places = drawn_places(count, resamples, np.random.default_rng(seed))
+    return np.apply_along_axis(np.bincount, 1, places, minlength=count)
+
+
+def resampled_means(values: ArrayLike, counts: NDArray[np.int_]) -> NDArray[np.float64]:
+    """Return the mean of (item, ...) in each resample, (resample, ...); missing items left out."""
+    array = np.asarray(values, dtype=np.float64)
+    present = np.isfinite(array)
+    total = np.tensordot(counts, np.where(present, array, 0), axes=1)
+    drawn = np.tensordot(counts, present.astype(np.float64), axes=1)
+    return np.divide(total, drawn, out=np.full(total.shape, np.nan), where=drawn > 0)
+
+
+def percentile_bounds(draws: ArrayLike, level: float = LEVEL) -> NDArray[np.float64]:
+    """Return the ends, (2, ...), of the percentile interval of (resample, ...).
+
+    Resamples without a value are left out; where none has one, both ends are NaN.
+    """
+    array = np.asarray(draws, dtype=np.float64)
+    known = np.isfinite(array).any(axis=0)
+    tail = (1 - level) / 2
+    # What has no value has no quantiles, and numpy would warn of it.
+    ends = np.nanquantile(np.where(known, array, 0.0), [tail, 1 - tail], axis=0)
+    return np.where(known, ends, np.nan)
 
 
 def bootstrap_frames(
     values: ArrayLike,
     statistic: str = "mean",
     block: int | None = None,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> Interval:
     """Bootstrap a statistic of one sequence's per-frame values (frame) by moving blocks.
 
@@ -125,9 +164,9 @@ def bootstrap_sequences(
     values: Mapping[str, ArrayLike],
     statistic: str = "mean",
     block: int | None = None,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
     frame_weights: Mapping[str, ArrayLike] | None = None,
     sequence_weights: Mapping[str, float] | None = None,
 ) -> Interval:
@@ -161,9 +200,9 @@ def compare_paired(
     statistic: str = "mean",
     lower_is_better: bool = True,
     block: int | None = None,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
     frame_weights: Mapping[str, ArrayLike] | None = None,
     sequence_weights: Mapping[str, float] | None = None,
 ) -> PairedComparison:
@@ -262,7 +301,7 @@ def _sequence_draws(
     A sequence that is drawn twice into one mean enters with two different draws of its frames.
     """
     chooser, *streams = np.random.default_rng(seed).spawn(len(series) + 1)
-    chosen = chooser.integers(0, len(series), size=(resamples, len(series)))
+    chosen = drawn_places(len(series), resamples, chooser)
     drawn = np.empty(chosen.shape)
     for index, (name, stream) in enumerate(zip(series, streams, strict=True)):
         places = chosen == index
@@ -315,8 +354,7 @@ def _interval(
     block: int | None,
     seed: int,
 ) -> Interval:
-    tail = 0.5 * (1 - level)
-    low, high = np.quantile(draws, [tail, 1 - tail])
+    low, high = percentile_bounds(draws, level)
     return Interval(
         value, float(low), float(high), level, n_sequences, n_frames, block, len(draws), seed
     )

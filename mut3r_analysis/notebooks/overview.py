@@ -157,7 +157,7 @@ def _section(name: str, notebook: Any) -> str:
 
 
 def _answer(finding: Finding) -> str:
-    return f"**{finding.question}** {finding.brief}\n"
+    return f"**{finding.question}** {finding.answer}\n"
 
 
 def _opening(notebook: Any) -> str:

@@ -1,5 +1,7 @@
 """The directions of gating, each alone and each left out: the lower half of the paper's Table 4."""
 
+from itertools import product
+
 import pandas as pd
 import xarray as xr
 
@@ -8,23 +10,20 @@ from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.motion.realisations import DIRECTIONS
 from mut3r_analysis.running.configuration import Configuration
-from mut3r_analysis.studies.estimates import change, spelled, verdict
-from mut3r_analysis.studies.finding import Finding
+from mut3r_analysis.studies.ablation import PLAIN, Ablation, against
+from mut3r_analysis.studies.finding import Finding, row
 from mut3r_analysis.studies.measures import measure_label
 
 METRICS = {
     "video-depth": ("abs_rel", "delta_1"),
     "pose": ("ate", "rpe_translation", "rpe_rotation"),
 }
-_TOLD = ("abs_rel", "rpe_translation", "rpe_rotation")
-"""Metrics of the answer; the figure has them all."""
-
-PLAIN = "none"
 ALL = "all three"
+QUESTION = "Which direction of gating does what?"
 
 
-def direction_configurations(cue: Cue, beta: float = 1.0) -> dict[str, Configuration]:
-    """Return the plain backbone, all directions, each alone and each left out, by label.
+def ablation(cue: Cue, beta: float = 1.0) -> Ablation:
+    """Gate in all directions, in each alone, and in all but each.
 
     Parameters
     ----------
@@ -35,11 +34,11 @@ def direction_configurations(cue: Cue, beta: float = 1.0) -> dict[str, Configura
     chosen: dict[str, tuple[str, ...]] = {ALL: DIRECTIONS}
     chosen |= {f"only {name}": (name,) for name in DIRECTIONS}
     chosen |= {f"without {name}": tuple(d for d in DIRECTIONS if d != name) for name in DIRECTIONS}
-    gated = {
-        label: Configuration(cue=cue, gate=Gate.mut3r(beta=beta, directions=names))
-        for label, names in chosen.items()
-    }
-    return {PLAIN: Configuration(), **gated}
+
+    def configure(directions: str) -> Configuration:
+        return Configuration(cue=cue, gate=Gate.mut3r(beta=beta, directions=chosen[directions]))
+
+    return Ablation({"directions": list(chosen)}, configure)
 
 
 def direction_changes(table: xr.Dataset, protocol: str = "default") -> xr.Dataset | None:
@@ -48,7 +47,7 @@ def direction_changes(table: xr.Dataset, protocol: str = "default") -> xr.Datase
     Parameters
     ----------
     table : Dataset
-        Sweep over :func:`direction_configurations`.
+        Sweep over the configurations of :func:`ablation`.
     protocol : str
         What it was scored under.
 
@@ -69,47 +68,42 @@ def direction_changes(table: xr.Dataset, protocol: str = "default") -> xr.Datase
         return None
     gated = table.drop_sel(configuration=PLAIN)
     plain = table.sel(configuration=PLAIN, drop=True)
-    parts = [change(gated[name], plain[name]) for name in scored]
+    named = "change against the plain backbone"
+    parts = [against(gated[name], plain[name], named=named) for name in scored]
     found = xr.concat(
         parts, dim=pd.Index(list(scored), name="metric"), combine_attrs="drop_conflicts"
     )
     labels, ids = zip(*scored.values(), strict=True)
-    found = found.assign_coords(label=("metric", list(labels)), protocol=("metric", list(ids)))
-    found["value"].attrs = {"long_name": "change against the plain backbone", "units": "%"}
-    return found
+    return found.assign_coords(label=("metric", list(labels)), protocol=("metric", list(ids)))
 
 
-def finding(changes: xr.Dataset | None, beta: float) -> Finding:
-    """Say which direction of gating carries the effect on depth and on pose.
+def finding(changes: xr.Dataset, beta: float) -> Finding:
+    """Tell what all directions, each alone, and all but each change.
 
     Parameters
     ----------
-    changes : Dataset or None
+    changes : Dataset
         Of :func:`direction_changes`.
     beta : float
         Sharpness that the gates had.
     """
-    question = "Which direction of gating does what?"
-    if changes is None:
-        return Finding(question, "No ground truth: effects on errors cannot be known here.")
-    sentences, values = [], {}
-    for metric in [str(name) for name in changes["metric"].values]:
-        cells = changes.sel(metric=metric)
-        alone = cells.sel(
-            configuration=[c for c in cells["configuration"].values if str(c).startswith("only")]
-        )
-        strongest = str(alone["configuration"].values[int(abs(alone["value"].values).argmax())])
-        one, every = cells.sel(configuration=strongest), cells.sel(configuration=ALL)
-        values[metric] = {"strongest": strongest, "alone": float(one["value"])}
-        if metric in _TOLD:
-            sentences.append(
-                f"{cells['label'].item()} changes by {spelled(every)} with all three "
-                f"({verdict(every)}), and most by one alone with "
-                f"{strongest.removeprefix('only ')}: {spelled(one)}."
-            )
-    scored_as = ", ".join(dict.fromkeys(changes["protocol"].values.tolist()))
-    answer = f"With gates of sharpness β = {beta:g}: {' '.join(sentences)} Protocols: {scored_as}."
-    return Finding(question, answer, values)
+    cells = list(product(changes["configuration"].values.tolist(), changes["metric"].values))
+    first = [
+        cell
+        for cell in cells
+        if not cell[0].startswith("without") and cell[1] in ("abs_rel", "ate")
+    ]
+    table = []
+    for directions, metric in [*first, *(cell for cell in cells if cell not in first)]:
+        cell = changes.sel(configuration=directions, metric=metric)
+        table.append(row(f"{directions}, {cell['label'].item()}", cell))
+    return Finding(
+        QUESTION,
+        table,
+        f"Against the plain run, with gates of β = {beta:g}, the error is",
+        f"Protocols: {', '.join(dict.fromkeys(changes['protocol'].values.tolist()))}.",
+        lead=len(first),
+    )
 
 
 def _label(metric: str, align: str) -> str:

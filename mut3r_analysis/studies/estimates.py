@@ -3,12 +3,12 @@
 import numpy as np
 import xarray as xr
 
-from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.metrics.bootstrap import sequences_needed
-
-LEVEL = 0.95
-RESAMPLES = 2000
-SEED = 0
+from mut3r_analysis.metrics.bootstrap import (
+    LEVEL,
+    drawn_counts,
+    percentile_bounds,
+    resampled_means,
+)
 
 
 def estimate(values: xr.DataArray, over: str = "sequence") -> xr.Dataset:
@@ -99,33 +99,10 @@ def interval_note(found: xr.Dataset, of: str = "sequences") -> str:
     return f"intervals: {100 * LEVEL:g} % percentile bootstrap over {count} {of}"
 
 
-def verdict(cell: xr.Dataset) -> str:
-    """Say in words what one cell of :func:`change` or :func:`difference` allows to conclude.
-
-    Parameters
-    ----------
-    cell : Dataset
-        Scalars ``value``, ``lower``, ``upper``, ``n``.
-
-    Returns
-    -------
-    str
-        ``"lower"``, ``"higher"``, ``"no difference that these sequences could show"`` or
-        ``"too few sequences to tell"``.
-    """
-    if cell.sizes:
-        raise InvalidArgument(f"select one cell first; dimensions left: {dict(cell.sizes)}")
-    if int(cell["n"]) < sequences_needed(LEVEL):
-        return "too few sequences to tell"
-    if float(cell["upper"]) < 0:
-        return "lower"
-    if float(cell["lower"]) > 0:
-        return "higher"
-    return "no difference that these sequences could show"
-
-
-def spelled(cell: xr.Dataset, digits: int = 1) -> str:
-    """Write one cell as ``value [lower, upper] unit (n)``."""
+def formatted(cell: xr.Dataset, digits: int = 1) -> str:
+    """Write one cell as ``value [lower, upper] unit (n)``, or that there is no value."""
+    if not int(cell["n"]):
+        return "no value"
     units = cell["value"].attrs.get("units", "1")
     unit = "" if units == "1" else f" {units}"
     sign = "+" if "change" in cell["value"].attrs.get("long_name", "") else ""
@@ -139,14 +116,9 @@ def spelled(cell: xr.Dataset, digits: int = 1) -> str:
 
 def _resampled(values: xr.DataArray, over: str) -> xr.DataArray:
     """Means over the same draws of sequences, ``(draw, ...)``."""
-    count = values.sizes[over]
-    draws = np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
-    weights = np.apply_along_axis(np.bincount, 1, draws, minlength=count).astype(float)
-    shares = xr.DataArray(weights, dims=("draw", over))
-    present = values.notnull().astype(float)
-    total = xr.dot(shares, values.fillna(0.0).drop_vars(over, errors="ignore"), dim=over)
-    drawn = xr.dot(shares, present.drop_vars(over, errors="ignore"), dim=over)
-    return total / drawn.where(drawn > 0)
+    held = values.transpose(over, ...)
+    means = resampled_means(held.values, drawn_counts(held.sizes[over]))
+    return held.isel({over: 0}, drop=True).expand_dims(draw=len(means)).copy(data=means)
 
 
 def _summary(
@@ -157,11 +129,11 @@ def _summary(
     over: str,
 ) -> xr.Dataset:
     n = values.notnull().sum(over)
-    tail = (1 - LEVEL) / 2
-    # A cell without values has no quantiles, and numpy would warn of each.
-    bounds = drawn.where(n > 1, 0.0).quantile([tail, 1 - tail], dim="draw", skipna=True)
-    bounds = bounds.where(n > 1)
-    lower, upper = (bounds.isel(quantile=i, drop=True) for i in (0, 1))
+    like = drawn.transpose("draw", ...)
+    lower, upper = (
+        like.isel(draw=0, drop=True).copy(data=each).where(n > 1)
+        for each in percentile_bounds(like.values)
+    )
     summary = xr.Dataset({"value": found, "lower": lower, "upper": upper, "n": n})
     name = attrs.get("long_name", "value")
     for part, text in (("value", name), ("lower", f"{name}, {LEVEL:.0%} from"),

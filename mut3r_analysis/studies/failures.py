@@ -19,8 +19,8 @@ from mut3r_analysis.metrics.catalogue import PROTOCOLS
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.running.streaming import run_batch
-from mut3r_analysis.studies.estimates import change, spelled, verdict
-from mut3r_analysis.studies.finding import Finding
+from mut3r_analysis.studies.estimates import change
+from mut3r_analysis.studies.finding import NO_TRUTH, Finding, Row, row
 from mut3r_analysis.studies.measures import measure_label
 
 ERRORS = ("abs_rel", "rpe_translation", "rpe_rotation", "ate")
@@ -30,7 +30,7 @@ DIFFERENCE = "depth_difference"
 _SITES = ("image_self", "image_to_state")
 _STATISTICS = ("entropy", "logsumexp", "max_weight")
 
-Cell = Mapping[str, Any]
+Labels = Mapping[str, Any]
 
 
 def metric_of(table: xr.Dataset) -> str:
@@ -41,7 +41,7 @@ def metric_of(table: xr.Dataset) -> str:
     return DIFFERENCE
 
 
-def harms(table: xr.Dataset, reference: Cell, treatment: Cell, metric: str) -> xr.Dataset:
+def harms(table: xr.Dataset, reference: Labels, treatment: Labels, metric: str) -> xr.Dataset:
     """Compare two cells of a sweep, sequence by sequence and frame by frame.
 
     Parameters
@@ -104,7 +104,7 @@ def worst_frames(found: xr.Dataset, count: int = 8, *, gain: bool = False) -> pd
 
 
 def patch_harm(
-    table: xr.Dataset, reference: Cell, treatment: Cell, sequence: str, frame: int, patch: int
+    table: xr.Dataset, reference: Labels, treatment: Labels, sequence: str, frame: int, patch: int
 ) -> xr.DataArray:
     """Return where in a frame a treatment did harm, by the error that the frame was scored with.
 
@@ -197,59 +197,51 @@ def attention_change(
 
 
 def finding(
-    table: xr.Dataset, reference: Cell, treatment: Cell, metric: str, story: Mapping[str, Any]
+    table: xr.Dataset, reference: Labels, treatment: Labels, metric: str, worst: Mapping[str, Any]
 ) -> Finding:
-    """Say what the sweep's worst case is and where it was found.
+    """Tell what gating changes on average, and where the sweep's worst case is.
 
     Parameters
     ----------
     table, reference, treatment, metric
         As for :func:`harms`.
-    story : mapping
+    worst : mapping
         ``sequence``, ``frame``, ``row``, ``column``, ``score``, ``moving`` (None without truth),
         ``site``, ``layer``, ``head`` of the worst frame; ``beta`` of the gates; ``outside``, what
         of the sequence's scene the backbone was not trained on.
     """
     found = harms(table, reference, treatment, metric)
-    units = found["harm"].attrs["units"]
-    unit = "" if units == "1" else f" {units}"
     harm = found["harm"].dropna("sequence")
-    where = (
-        f"the worst frame is {story['frame']} of {story['sequence']}, at patch "
-        f"({story['row']}, {story['column']}) with a motion score of {story['score']:.2f}"
+    count, units = harm.sizes["sequence"], harm.attrs["units"]
+    unit = "" if units == "1" else units
+    rows = []
+    if metric != DIFFERENCE:
+        name = found["treatment"].attrs["long_name"]
+        rows.append(row(name, change(found["treatment"], found["reference"])))
+        raised = int((harm > 0).sum())
+        rows.append(Row("sequences whose error is raised", raised, n=count, reference=None))
+    else:
+        rows.append(Row("depth", float(harm.mean()), n=count, unit=unit, reference=None))
+    for text, place in (("most raised", 0), ("least raised", -1)):
+        effect = f"{text}: {harm['sequence'].values[place]}"
+        rows.append(Row(effect, float(harm[place]), unit=unit, reference=None))
+    rows.append(Row("motion score of the worst patch", worst["score"], reference=None))
+    if worst["moving"] is not None:
+        rows.append(Row("moving share of the worst patch", worst["moving"], reference=None))
+    note = (
+        f"Worst: frame {worst['frame']} of {worst['sequence']}, patch ({worst['row']}, "
+        f"{worst['column']}); attention changed most at {worst['site']}, layer {worst['layer']}, "
+        f"head {worst['head']}."
     )
-    if story.get("moving") is not None:
-        where += f" and a truly moving share of {story['moving']:.2f}"
-    where += (
-        f"; attention there changed most at {story['site']}, layer {story['layer']}, head "
-        f"{story['head']}."
-    )
-    if story["outside"]:
-        where += (
-            f" {story['sequence']} lies outside the scenes of the last stage of training: "
-            f"{'; '.join(story['outside'])}."
-        )
-    question = "Where does gating fail?"
+    if worst["outside"]:
+        note += f" Unlike the scenes of training: {'; '.join(worst['outside'])}."
+    about = f"Against the plain run, with gates of β = {worst['beta']:g}, the error is"
     if metric == DIFFERENCE:
-        answer = (
-            f"No ground truth: only differences between runs are known. With β = "
-            f"{story['beta']:g} depth differs by {float(harm.mean()):.2g}{unit} on average over "
-            f"{harm.sizes['sequence']} sequence(s); "
-        )
-        return Finding(question, answer + where, {"mean": float(harm.mean()), **story})
-    hurt = int((harm > 0).sum())
-    cell = change(found["treatment"], found["reference"])
-    answer = (
-        f"With β = {story['beta']:g} gating raises {found['treatment'].attrs['long_name']} on "
-        f"{hurt} of {harm.sizes['sequence']} sequences; the mean changes by {spelled(cell)}: "
-        f"{verdict(cell)}. The sequence hurt most is "
-        f"{harm['sequence'].values[0]} ({float(harm[0]):+.3g}{unit}), the one helped most "
-        f"{harm['sequence'].values[-1]} ({float(harm[-1]):+.3g}{unit}); "
-    )
-    return Finding(question, answer + where, {"hurt": hurt, "metric": metric, **story})
+        about, note = f"Gates of β = {worst['beta']:g} change", f"{NO_TRUTH} {note}"
+    return Finding("Where does gating fail?", rows, about, note, lead=1)
 
 
-def _cell(table: xr.Dataset, labels: Cell) -> xr.Dataset:
+def _cell(table: xr.Dataset, labels: Labels) -> xr.Dataset:
     cell = table.sel(dict(labels))
     left = set(cell["run"].dims) - {"sequence"}
     if left:

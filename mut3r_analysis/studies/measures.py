@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +13,10 @@ from mut3r_analysis.metrics.catalogue import PROTOCOLS, protocol
 from mut3r_analysis.metrics.depth import DEPTH_METRICS
 from mut3r_analysis.metrics.protocols import Protocol, find_metric
 from mut3r_analysis.running.opening import open_run
-from mut3r_analysis.studies.estimates import spelled
+from mut3r_analysis.studies.estimates import formatted
 
 TAKEN = {"video-depth": ("abs_rel",), "pose": ("ate", "rpe_translation", "rpe_rotation")}
 """Metrics of a task that the studies look at. All are errors: lower is better."""
-
-NO_TRUTH = "No ground truth: only differences between runs are shown."
 
 _ALIGNMENTS = {
     "metric": "metric",
@@ -144,39 +141,6 @@ def departures(table: xr.Dataset, reference: str = "plain") -> xr.DataArray:
     return stacked.assign_attrs(units="% of the mean depth")
 
 
-def unfolded(values: xr.DataArray, design: Mapping[str, Mapping[str, object]]) -> xr.DataArray:
-    """Turn the dimension ``configuration`` into the factors that it stands for.
-
-    Parameters
-    ----------
-    values : DataArray
-        (..., configuration, ...).
-    design : mapping of str to mapping
-        Configuration to its value of each factor, the same factors in all. Configurations that
-        are not named are left out, combinations that do not occur are NaN.
-
-    Returns
-    -------
-    DataArray
-        (..., factor, factor, ...), factors last, their entries in the order of the design.
-    """
-    factors = list(next(iter(design.values())))
-    orders = {name: list(dict.fromkeys(row[name] for row in design.values())) for name in factors}
-    kept = [dim for dim in values.dims if dim != "configuration"]
-    shape = [len(order) for order in orders.values()]
-    held = values.transpose(*kept, "configuration")
-    data = np.full([held.sizes[dim] for dim in kept] + shape, np.nan)
-    for label, row in design.items():
-        place: tuple[Any, ...] = tuple(orders[name].index(row[name]) for name in factors)
-        data[(..., *place)] = held.sel(configuration=label).values
-    coords = {
-        name: held.coords[name] for name in held.coords if "configuration" not in held[name].dims
-    }
-    return xr.DataArray(
-        data, dims=(*kept, *factors), coords={**coords, **orders}, attrs=values.attrs
-    )
-
-
 def protocols_of(values: xr.DataArray) -> list[tuple[str, str]]:
     """Return every measure with the id of its protocol."""
     return list(
@@ -196,12 +160,12 @@ def leading(values: xr.DataArray) -> list[str]:
     return [name for name in found if name is not None]
 
 
-def spelled_table(summary: xr.Dataset, rows: str, columns: str, digits: int = 1) -> pd.DataFrame:
+def formatted_table(summary: xr.Dataset, rows: str, columns: str, digits: int = 1) -> pd.DataFrame:
     """Write estimates over two dimensions as ``value [lower, upper] (n)``, one per cell."""
     return pd.DataFrame(
         {
             str(column): {
-                row: _cell(summary.sel({rows: row, columns: column}), digits)
+                row: formatted(summary.sel({rows: row, columns: column}), digits)
                 for row in summary[rows].values.tolist()
             }
             for column in summary[columns].values.tolist()
@@ -218,10 +182,6 @@ def _scored(
             for metric in TAKEN.get(scored.task, ()):
                 if metric in table and bool(table[metric].notnull().any()):
                     yield table, scored, metric
-
-
-def _cell(cell: xr.Dataset, digits: int) -> str:
-    return spelled(cell, digits) if int(cell["n"]) else "no value"
 
 
 def _prediction(path: str) -> dict[str, np.ndarray]:

@@ -66,20 +66,6 @@ def make_card(
     untrained = untrained.eval().requires_grad_(False)
     path = Path(checkpoint)
     last = recipe.stages[-1].scenes[0]
-    kinds = {
-        "resting": replace(last, movers=(0, 0)),
-        "moving": last,
-        "moving, no fog": replace(last, fog=None),
-    }
-    scores: dict[str, Any] = {}
-    for kind, distribution in kinds.items():
-        scores[kind] = {}
-        for length in LENGTHS:
-            scenes = held_out_clips(distribution, recipe.size, clips, length, seed=SEED + length)
-            scores[kind][str(length)] = {
-                "model": scores_with_intervals(score_clips(model, scenes)),
-                "untrained": scores_with_intervals(score_clips(untrained, scenes)),
-            }
     card: dict[str, Any] = {
         "format": FORMAT,
         "name": path.stem,
@@ -99,7 +85,7 @@ def make_card(
             "stages": _stages(recipe, steps),
         },
         "evaluation": {"clips": clips, "first_seed": SEED, "size": list(recipe.size)},
-        "scores": scores,
+        "scores": _scores(model, untrained, recipe, clips),
         "notes": list(notes),
     }
     if curve is not None:
@@ -122,6 +108,26 @@ def write_card(card: dict[str, Any], folder: str | Path) -> tuple[Path, Path]:
     data.write_text(json.dumps(_rounded(card), indent=1) + "\n")
     text.write_text(card_text(json.loads(data.read_text())))
     return data, text
+
+
+def _scores(model: Backbone, untrained: Backbone, recipe: Recipe, clips: int) -> dict[str, Any]:
+    """Held-out scores of both models by kind of scene and length of clip."""
+    last = recipe.stages[-1].scenes[0]
+    kinds = {
+        "resting": replace(last, movers=(0, 0)),
+        "moving": last,
+        "moving, no fog": replace(last, fog=None),
+    }
+    scores: dict[str, Any] = {}
+    for kind, distribution in kinds.items():
+        scores[kind] = {}
+        for length in LENGTHS:
+            scenes = held_out_clips(distribution, recipe.size, clips, length, seed=SEED + length)
+            scores[kind][str(length)] = {
+                "model": scores_with_intervals(score_clips(model, scenes)),
+                "untrained": scores_with_intervals(score_clips(untrained, scenes)),
+            }
+    return scores
 
 
 def _cost(model: Backbone, checkpoint: str | Path, size: tuple[int, int]) -> dict[str, float]:

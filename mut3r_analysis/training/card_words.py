@@ -2,36 +2,30 @@
 
 from typing import Any
 
-from mut3r_analysis.training.validation import AXES
-
 SHORTEST_PATH = 4
 """Frames below which an aligned trajectory says nothing."""
 
-_RELATIVE = {"rpe_rotation": "RPE rotation", "rpe_translation": "RPE translation"}
-# what of the curve is shown for the shortest and for the longest clips, with its heading
-_CURVE_SHORT = {**_RELATIVE, "depth": "depth"}
-_CURVE_LONG = {**_RELATIVE, "ate": "ATE"}
-
-_BOUND = ("bound", "passes", "fails")
-_TARGETS = {
-    "before training": (
-        "Set before training; {} reached. Held-out scenes, moving objects among them; 95 % "
-        "bootstrap intervals over clips in brackets.",
-        ("target", "reached", "**missed**"),
-    ),
-    "from earlier weights": (
-        "Set from readings of earlier weights of this model, before any later weights or these "
-        "scenes had been read: other attention cells, put to the same bounds. {} pass.",
-        _BOUND,
-    ),
-    "afterwards": (
-        "Not set before: the attention cell that one half of the clips chose, measured on the "
-        "other half and put to the same bounds afterwards. {} pass.",
-        _BOUND,
-    ),
-}
-TARGETS_SET = tuple(_TARGETS)
+TARGETS_SET = ("before training", "from earlier weights", "afterwards")
 """When what a target measures was named; only what was named first is a target."""
+
+
+_UNITS = {
+    "rpe_rotation": " (deg)",
+    "rpe_rotation_constant": " (deg)",
+    "rpe_translation": " (m)",
+    "rpe_translation_constant": " (m)",
+    "ate": " (m)",
+    "ate_straight": " (m)",
+}
+_AUCS = {
+    "all": "all",
+    "objects": "objects",
+    "objects_without_place": "place",
+    "objects_without_nuisances": "nuisances",
+    "at_rest": "at rest",
+    "twin": "twin",
+    "twin_change": "change",
+}
 
 
 def card_text(card: dict[str, Any]) -> str:
@@ -73,18 +67,23 @@ on {cost["threads"]} CPU thread(s)"""
 
 
 def _targets(card: dict[str, Any]) -> str:
-    parts = ["## Targets"]
-    for when, (said, (head, met, unmet)) in _TARGETS.items():
-        held = [each for each in card["targets"] if each["set"] == when]
-        if not held:
-            continue
-        reached = sum(each["reached"] for each in held)
-        rows = [
-            [each["target"], _interval(each["value"]), met if each["reached"] else unmet]
-            for each in held
+    rows = [
+        [
+            each["target"],
+            _interval(each["value"]),
+            each["set"],
+            "yes" if each["reached"] else "**no**",
         ]
-        parts += [said.format(f"{reached} of {len(held)}"), _table([head, "value", ""], rows)]
-    return "\n\n".join(parts)
+        for each in card["targets"]
+    ]
+    held = [each["reached"] for each in card["targets"] if each["set"] == TARGETS_SET[0]]
+    return (
+        f"## Targets\n\n{sum(held)} of {len(held)} targets set before training are reached. "
+        "Attention cells named later, from readings of earlier weights or after measuring, are put "
+        "to the same bounds and are no target. Unseen scenes with moving objects; 95 % bootstrap "
+        "intervals over clips in brackets.\n\n"
+        + _table(["target", "value", "named", "reached"], rows)
+    )
 
 
 def _training(card: dict[str, Any]) -> str:
@@ -126,27 +125,14 @@ def _scores(card: dict[str, Any]) -> str:
         "points are distances over the mean distance of the scene. *untrained* is the same model "
         "at step 0."
     ]
-    lines = (
-        ("rpe_rotation", "RPE rotation (deg)"),
-        ("rpe_rotation_constant", "— constant pose"),
-        ("rpe_rotation_ratio", "— ratio"),
-        ("rpe_translation", "RPE translation (m)"),
-        ("rpe_translation_constant", "— constant pose"),
-        ("rpe_translation_ratio", "— ratio"),
-        ("ate", "ATE (m)"),
-        ("ate_straight", "— straight line"),
-        ("ate_ratio", "— ratio"),
-        ("depth", "depth error"),
-        ("depth_constant", "— constant depth"),
-        ("depth_ratio", "— ratio"),
-        ("points_self", "points, own camera"),
-        ("points_world", "points, world"),
-        *((f"correlation_{axis}", f"correlation, {axis}") for axis in AXES),
-    )
     for kind, lengths in card["scores"].items():
+        names = next(iter(lengths.values()))["model"]
         rows = [
-            [label, *(_score(lengths[length], name, int(length)) for length in lengths)]
-            for name, label in lines
+            [
+                f"{name.replace('_', ' ')}{_UNITS.get(name, '')}",
+                *(_score(lengths[length], name, int(length)) for length in lengths),
+            ]
+            for name in names
         ]
         heads = ["", *(f"T = {length}" for length in lengths)]
         parts.append(f"### Scenes: {kind}\n\n{_table(heads, rows)}")
@@ -166,35 +152,23 @@ def _curve(card: dict[str, Any]) -> str:
     curve = card.get("curve")
     if not curve:
         return ""
+    names = [name for name in curve[0] if name not in ("step", "frames", "length")]
     lengths = sorted({each["length"] for each in curve})
-    short, long = (
-        {each["step"]: each for each in curve if each["length"] == length}
-        for length in (lengths[0], lengths[-1])
-    )
-    steps = list(short)
-    chosen = steps[:: max(1, len(steps) // 12)]
-    if steps[-1] not in chosen:
-        chosen.append(steps[-1])
-    rows = [
-        [
-            f"{short[step]['frames'] / 1e3:.0f}",
-            *(f"{short[step][f'{name}_ratio']:.2f}" for name in _CURVE_SHORT),
-            *(f"{short[step][f'correlation_{axis}']:.2f}" for axis in AXES),
-            *(f"{long[step][f'{name}_ratio']:.2f}" for name in _CURVE_LONG),
+    rows = []
+    for length in (lengths[0], lengths[-1]):
+        of_length = [each for each in curve if each["length"] == length]
+        chosen = of_length[:: max(1, len(of_length) // 12)]
+        if of_length[-1] not in chosen:
+            chosen.append(of_length[-1])
+        rows += [
+            [f"{length:.0f}", f"{each['frames'] / 1e3:.0f}", *(f"{each[n]:.2f}" for n in names)]
+            for each in chosen
         ]
-        for step in chosen
-    ]
-    at = [f"T = {length:.0f}" for length in (lengths[0], lengths[-1])]
-    heads = [
-        "thousand frames",
-        *(f"{head}, {at[0]}" for head in _CURVE_SHORT.values()),
-        *(f"{axis}, {at[0]}" for axis in AXES),
-        *(f"{head}, {at[1]}" for head in _CURVE_LONG.values()),
-    ]
+    heads = ["T", "thousand frames", *(name.replace("_", " ") for name in names)]
     return (
-        f"## Curve\n\nScores of the averaged weights during training: errors as shares of the "
-        f"baselines', and correlations; the whole curve is `{card['name']}_curve.csv` beside the "
-        f"recipe. Early rows are of the coarse stages.\n\n{_table(heads, rows)}"
+        "## Curve\n\nScores of the averaged weights during training, for the shortest and the "
+        "longest clips: errors as shares of the baselines', and correlations; the whole curve is "
+        f"`{card['name']}_curve.csv` beside the recipe.\n\n{_table(heads, rows)}"
     )
 
 
@@ -203,71 +177,37 @@ def _cues(card: dict[str, Any]) -> str:
     if not test:
         return ""
     setting = test["setting"]
-    parts = [
-        f"""## Cue test
+    cells = {
+        **{f"declared {place}": row for place, row in enumerate(test["declared"], 1)},
+        **{f"declared later {place}": row for place, row in enumerate(test["declared_later"], 1)},
+        "best of all": test["best"],
+        "the same, other scenes": test["again"],
+        "best of all, untrained": test["untrained"]["best"],
+        **{f"best of its statistic {n}": row for n, row in enumerate(test["by_statistic"], 1)},
+    }
+    rows = [
+        [which, cell_name(row), *(_interval(row[name]) for name in _AUCS)]
+        for which, row in cells.items()
+    ]
+    rows += [
+        ["control without a model", name, *(_interval(each[key]) for key in ("all", "objects"))]
+        + [""] * (len(_AUCS) - 2)
+        for name, each in test["controls"].items()
+    ]
+    for row in test["probe"]:
+        areas = [_interval(row[name]) if name in row else "" for name in _AUCS]
+        rows.append(["linear probe", f"layer {row['layer']}", *areas])
+    text = f"""## Cue test
 
 {setting["clips"]} clips of {setting["frames"]} frames, {setting["moving_patches"]:,} moving and \
-{setting["resting_patches"]:,} resting object patches in the last frame. Columns are AUCs \
-of moving patches: against *all* others; against resting *objects*; the same with the mean of each \
-*place* taken out; with *nuisances* (flow size, visibility, contrast, depth, place) regressed out; \
-the same labels in the twin in which nothing moves (*at rest*, 0.5 means no confound); against the \
-same patches of that *twin*; and the paired *change* against the twin in standard deviations. \
-Choices are made on half of the clips, numbers are of the other half.""",
-        "Declared beforehand, no choice involved:\n\n" + _cue_table(test["declared"]),
-        "Declared from readings of earlier weights, before any later weights or these scenes had "
-        "been read:\n\n" + _cue_table(test["declared_later"]),
-        "Best of all cells that see history (chosen on the other half):\n\n"
-        + _cue_table([test["best"]]),
-        "The same cell on as many scenes that had no part in its choice:\n\n"
-        + _cue_table([test["again"]]),
-        "The same choice in the untrained model:\n\n" + _cue_table([test["untrained"]["best"]]),
-        "Best layer and head of each statistic. The encoder sees one frame only and is a "
-        "control:\n\n" + _cue_table(test["by_statistic"]),
-        "Controls that need no model:\n\n"
-        + _table(
-            ["", "all", "objects"],
-            [
-                [name, _interval(each["all"]), _interval(each["objects"])]
-                for name, each in test["controls"].items()
-            ],
-        ),
-        "For comparison, a linear probe on the tokens after each decoder layer:\n\n"
-        + _table(
-            ["layer", "objects", "at rest", "twin", "change"],
-            [
-                [
-                    str(each["layer"]),
-                    *(_interval(each[key]) for key in ("objects", "at_rest", "twin")),
-                    _interval(each["twin_change"]),
-                ]
-                for each in test["probe"]
-            ],
-        ),
-    ]
-    return "\n\n".join(parts)
-
-
-def _cue_table(rows: list[dict[str, Any]]) -> str:
-    keys = (
-        "all",
-        "objects",
-        "objects_without_place",
-        "objects_without_nuisances",
-        "at_rest",
-        "twin",
-        "twin_change",
-    )
-    heads = ["cell", "all", "objects", "place", "nuisances", "at rest", "twin", "change"]
-    return _table(
-        heads,
-        [
-            [
-                cell_name(each),
-                *(_interval(each[key]) for key in keys),
-            ]
-            for each in rows
-        ],
-    )
+{setting["resting_patches"]:,} resting object patches in the last frame. AUCs of moving patches \
+against *all* others; against resting *objects*; the same with the mean of each *place* taken \
+out; with *nuisances* (flow size, visibility, contrast, depth, place) regressed out; the same \
+labels in the twin in which nothing moves (*at rest*: 0.5 means no confound); against the same \
+patches of that *twin*; and the paired *change* against the twin in standard deviations. Choices \
+are made on half of the clips, numbers are of the other half; cells declared later are from \
+readings of earlier weights. The encoder sees one frame only and is a control."""
+    return f"{text}\n\n{_table(['', 'cell', *_AUCS.values()], rows)}"
 
 
 def cell_name(row: dict[str, Any]) -> str:

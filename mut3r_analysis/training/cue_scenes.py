@@ -4,6 +4,7 @@ import numpy as np
 
 from mut3r_analysis.scenes import HELD_OUT_SEEDS, Scene, SceneDistribution, render_arrays
 from mut3r_analysis.training.clips import Clips, clips_of
+from mut3r_analysis.training.evidence import frozen
 
 FIRST_SEED = 500_000
 """Scenes of the cue test start here, apart from those of the validations."""
@@ -21,16 +22,14 @@ def scenes_with_twins(
     The last frames are identical pixel by pixel; only their histories differ. `first` is the
     number of the first scene; other numbers are other scenes.
     """
-    moving, frozen = [], []
+    moving, resting = [], []
     for index in range(clips):
         options = distributions[index % len(distributions)].to_dict()
         scene = Scene.random(HELD_OUT_SEEDS[FIRST_SEED + first + index], frames, size, **options)
-        twin = scene
-        for number in range(1, len(scene.objects) + 1):
-            twin = twin.twin(freeze=f"object-{number}", at=frames - 1)
+        twin = frozen(scene, frames - 1)
         moving.append(render_arrays(scene.arrays(), frames, size))
-        frozen.append(render_arrays(twin.arrays(), frames, size))
-    return _together(moving), _together(frozen)
+        resting.append(render_arrays(twin.arrays(), frames, size))
+    return _together(moving), _together(resting)
 
 
 def _together(parts: list[dict[str, np.ndarray]]) -> Clips:

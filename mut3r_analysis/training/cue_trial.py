@@ -35,17 +35,14 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.bootstrap import drawn_counts, percentile_bounds
+from mut3r_analysis.metrics.ranking import auc_interval, weighted_auc
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.cue_scenes import scenes_with_twins
+from mut3r_analysis.training.evidence import without
 from mut3r_analysis.training.observation import Cell, Observation, observe
 from mut3r_analysis.training.patches import PatchTruth, patch_truth
-from mut3r_analysis.training.separation import (
-    auc_interval,
-    roc_auc,
-    sequence_draws,
-    without,
-)
 
 DECLARED: tuple[tuple[Cell, int], ...] = (
     (Cell("image_to_state", "max_weight", 2), +1),
@@ -88,7 +85,7 @@ class Halves:
         columns = [each.ravel() for each in truth.nuisances.values()]
         squares = [each**2 for each in columns]
         self.nuisances = np.column_stack([*columns, *squares])
-        self.draws = sequence_draws(clips, RESAMPLES, seed=0)
+        self.draws = drawn_counts(clips, RESAMPLES)
 
     def auc(
         self,
@@ -190,7 +187,7 @@ def _tables(seen: Observation, twin: Observation, halves: Halves) -> dict[str, A
     scores = seen.scores.reshape(len(seen.cells), -1)
     rested = twin.scores.reshape(len(twin.cells), -1)
     chosen = halves.labelled & halves.choose
-    areas = np.array([roc_auc(each[chosen], halves.moving[chosen]) for each in scores])
+    areas = np.array([weighted_auc(each[chosen], halves.moving[chosen])[0] for each in scores])
     index = {cell: number for number, cell in enumerate(seen.cells)}
 
     def row(number: int, sign: int) -> dict[str, Any]:
@@ -293,7 +290,7 @@ def _twin(
     total = np.bincount(sequence, change, clips)
     count = np.bincount(sequence, minlength=clips)
     per_draw = (halves.draws @ total) / np.maximum(halves.draws @ count, 1)
-    low, high = np.quantile(per_draw, [0.025, 0.975])
+    low, high = percentile_bounds(per_draw)
     paired = [change.mean(), low, high] if spread > 0 else [0.0, 0.0, 0.0]
     return {
         "twin": list(auc_interval(both, labels, twice, halves.draws)),

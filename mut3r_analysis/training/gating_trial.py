@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.metrics.bootstrap import drawn_counts, percentile_bounds, resampled_means
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.patches import patch_mean
-from mut3r_analysis.training.separation import mean_interval, sequence_draws
 from mut3r_analysis.training.validation import held_out_clips, score_clips
 
 METRICS = ("rpe_rotation", "rpe_translation", "depth", "points_self", "points_world")
@@ -35,7 +35,7 @@ def gating_test(
     clips: int = 256,
     frames: int = 4,
 ) -> dict[str, Any]:
-    """Compare no gate, oracle masks and shuffled masks on the same clips.
+    """Compare the plain run, oracle masks and shuffled masks on the same clips.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def gating_test(
         return score_clips(model, scenes, configuration=masked, masks=masks).errors
 
     plain = score_clips(model, scenes).errors
-    draws = sequence_draws(clips, RESAMPLES, seed=1)
+    draws = drawn_counts(clips, RESAMPLES, seed=1)
     found: dict[str, Any] = {
         "setting": {
             "clips": clips,
@@ -96,4 +96,5 @@ def gating_test(
 
 
 def _percent(change: np.ndarray, plain: np.ndarray, draws: np.ndarray) -> list[float]:
-    return [100 * each / float(plain.mean()) for each in mean_interval(change, draws)]
+    bounds = percentile_bounds(resampled_means(change, draws))
+    return [100 * float(each) / float(plain.mean()) for each in (np.nanmean(change), *bounds)]

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mut3r_analysis.training.separation import LEVEL, sequence_draws
+from mut3r_analysis.metrics.bootstrap import drawn_counts, percentile_bounds
 from mut3r_analysis.training.validation import AXES, ClipScores
 
 RESAMPLES = 1000
@@ -23,7 +23,7 @@ def scores_with_intervals(scores: ClipScores) -> dict[str, list[float]]:
     Clips are drawn with replacement; ratios and correlations are computed within each draw.
     """
     clips = len(scores.motion)
-    draws = np.vstack([np.ones((1, clips), int), sequence_draws(clips, RESAMPLES, seed=2)])
+    draws = np.vstack([np.ones((1, clips), int), drawn_counts(clips, RESAMPLES, seed=2)])
     total = draws.sum(axis=1)
     found: dict[str, NDArray[np.float64]] = {}
     for name, values in scores.errors.items():
@@ -56,5 +56,4 @@ def _correlation(
 
 
 def _interval(values: NDArray[np.float64]) -> list[float]:
-    low, high = np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return [float(values[0]), float(low), float(high)]
+    return [float(values[0]), *percentile_bounds(values[1:]).tolist()]

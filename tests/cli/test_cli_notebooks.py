@@ -9,8 +9,8 @@ from mut3r_analysis.notebooks import execution, overview
 
 PARAMETERS = "frames = 3  # at most so many\nbackbone = 'tiny'  # a name, or a path."
 FINDING = (
-    "from mut3r_analysis.studies.finding import Finding\n"
-    "Finding('How many?', f'{frames} frames.', {'frames': frames})"
+    "from mut3r_analysis.studies.finding import Finding, Row\n"
+    "Finding('How many?', [Row('frames', frames, reference=None)], 'Counted:')"
 )
 
 
@@ -39,7 +39,7 @@ def test_the_map_says_what_executed_notebooks_found(folder, tmp_path, capsys):
     arguments = ["notebooks", "--out", str(out), "--set", "frames=5"]
     assert main([*arguments, "--map", str(page)]) == 0
     text = page.read_text()
-    assert "**How many?** 5 frames." in text
+    assert "**How many?** Counted: frames (5)." in text
     assert "What is asked." in text
     assert "`backbone`: a name, or a path." in text
     assert (out / "01_counting.html").is_file()

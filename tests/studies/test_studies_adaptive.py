@@ -9,15 +9,15 @@ import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
+from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.adaptive_depth import finding as depth_findings
 from mut3r_analysis.studies.adaptive_depth.choice import (
     BEST,
     BOUND,
-    NONE,
     OPTIONS,
     PAPER,
     RULE,
-    Setting,
+    Experiment,
     by_median,
     choices,
     fit,
@@ -37,7 +37,7 @@ from mut3r_analysis.studies.adaptive_depth.policies import (
     thresholds,
 )
 from mut3r_analysis.studies.adaptive_depth.walk import walk
-from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.finding import HIGHER, LOWER, NOT_SIGNIFICANT, TOO_FEW, findings_of
 
 NOTEBOOK = "07_adaptive_depth"
 CUE, GATE = Cue.mut3r(), Gate.mut3r(beta=2.0)
@@ -176,15 +176,15 @@ def test_what_cannot_be_chosen_is_refused(backbone, scene):
 def small(backbone):
     names = ("orbit-03", "slide-01", "dolly-01", "fast-01")
     sequences = {name: m3.open_sequence(f"scenes/{name}", stop=2) for name in names}
-    return Setting(backbone, CUE, GATE, (0, 2, 4), progress=False), sequences
+    return Experiment(backbone, CUE, GATE, (0, 2, 4), progress=False), sequences
 
 
 def test_each_half_is_tested_with_what_the_other_chose(small):
-    setting, sequences = small
-    surveyed = survey(setting, sequences)
+    experiment, sequences = small
+    surveyed = survey(experiment, sequences)
     half = halves(surveyed, ["depth"])
     assert half.values.tolist() == [0, 1, 0, 1]
-    fitted = fit(setting, sequences, surveyed, half, quantiles=(0.0, 0.5))
+    fitted = fit(experiment, sequences, surveyed, half, quantiles=(0.0, 0.5))
     chosen = choices(surveyed, fitted, half, ["depth"])
     error = surveyed.depth_error.mean("frame")
     for which in (0, 1):
@@ -194,7 +194,7 @@ def test_each_half_is_tested_with_what_the_other_chose(small):
         ruled = ruled.isel(sequence=slice(which, None, 2)).mean("sequence")
         picked = chosen["quantile"].sel(half=which, direction=RULE, criterion="depth")
         assert float(picked) == float(ruled.idxmin("quantile"))
-    tested = trial(setting, sequences, surveyed, fitted, chosen, half)
+    tested = trial(experiment, sequences, surveyed, fitted, chosen, half)
     assert list(tested.option.values) == list(OPTIONS)
     by_name = tested.error.sel(criterion="depth")
     for place, name in enumerate(sequences):
@@ -202,25 +202,25 @@ def test_each_half_is_tested_with_what_the_other_chose(small):
         assert float(by_name.sel(option=BEST, sequence=name)) == float(
             error.sel(sequence=name, depth=other)
         )
-        assert float(by_name.sel(option=NONE, sequence=name)) == float(
+        assert float(by_name.sel(option=PLAIN, sequence=name)) == float(
             error.sel(sequence=name, depth=0)
         )
     assert (tested.chosen.sel(option=PAPER) == 2).all()
     assert set(np.unique(tested.chosen.sel(option=RULE))) <= {0, 2, 4}
-    assert len(depth_findings.finding(tested, chosen, (0.0, 0.5)).values) == 1
+    assert depth_findings.finding(tested, chosen, (0.0, 0.5)).lead == 1
 
 
 def test_sequences_without_truth_take_no_part_in_the_halves(small):
-    setting, sequences = small
+    experiment, sequences = small
     bare = {"bare": sequences["orbit-03"][["image"]], "known": sequences["slide-01"]}
-    surveyed = survey(setting, bare)
+    surveyed = survey(experiment, bare)
     assert halves(surveyed, ["depth", "rotation"]).sequence.values.tolist() == ["known"]
     with pytest.raises(InvalidArgument, match="choose among"):
         halves(surveyed, ["beauty"])
-    walked = by_median(setting, bare, surveyed)
+    walked = by_median(experiment, bare, surveyed)
     said = depth_findings.without_truth(walked)
     assert "No ground truth" in said.answer
-    assert (walked.depth_apart.sel(policy=NONE) == 0).all()
+    assert (walked.depth_apart.sel(policy=PLAIN) == 0).all()
 
 
 def synthetic(sequences=12, **factors):
@@ -258,29 +258,29 @@ def picks(depths=(2, 2), quantiles=(0.5, 0.5)):
 
 def test_the_finding_says_what_was_chosen_and_where_the_grid_ends():
     def said(**given):
-        return depth_findings.finding(synthetic(), picks(**given), GRID).answer
+        return depth_findings.finding(synthetic(), picks(**given), GRID)
 
-    ungated = said(depths=(0, 0))
-    assert "0 layers in both halves, which is no gate" in ungated
-    assert "no gate at all" not in ungated
-    assert "2 layers in one half and 0 layers in the other" in said(depths=(2, 0))
-    assert "no gate at all changes it by" in said()
-    assert "edge" not in said(quantiles=(0.0, 0.5))  # nothing lies below the lowest spread
-    assert "at the edge of the quantiles tried, 0.9" in said(quantiles=(0.5, 0.9))
+    found = said(depths=(2, 0))
+    told = [found.row(f"depth error, best fixed depth chosen on half {i}").value for i in (0, 1)]
+    assert told == [2, 0]
+    assert "at an end" not in said(quantiles=(0.0, 0.5)).answer  # nothing lies below the lowest
+    assert "at an end of the quantiles tried" in said(quantiles=(0.5, 0.9)).answer
 
 
 def test_the_finding_follows_the_errors():
     def said(**given):
-        return depth_findings.finding(synthetic(**given), picks(), GRID).answer
+        found = depth_findings.finding(synthetic(**given), picks(), GRID)
+        timed = found.row("depth error, against the rule's depths at random")
+        return found, found.row("depth error").verdict, timed.verdict
 
-    assert "yes, and its timing matters" in said(rule=0.8)
-    assert "drawn at random are not shown to be worse" in said(rule=0.8, random=0.8)
-    assert "no, the rule is worse" in said(rule=1.2)
-    assert "too few sequences" in said(rule=0.8, sequences=4)
-    found = depth_findings.finding(synthetic(rule=0.8, bound=0.5), picks(), GRID)
-    values = found.values["depth"]
-    assert values["rule against best fixed"]["value"] == pytest.approx(-20, abs=0.5)
-    assert values["oracle against best fixed"]["value"] == pytest.approx(-50, abs=0.5)
+    found, *verdicts = said(rule=0.8, bound=0.5)
+    assert verdicts == [LOWER, LOWER]
+    assert found.row("depth error").value == pytest.approx(-20, abs=0.5)
+    assert found.row(f"depth error, {BOUND}").value == pytest.approx(-50, abs=0.5)
+    assert found.answer.count("lower for depth error") == 1
+    assert said(rule=0.8, random=0.8)[1:] == (LOWER, NOT_SIGNIFICANT)
+    assert said(rule=1.2)[1] == HIGHER
+    assert said(rule=0.8, sequences=4)[1] == TOO_FEW
 
 
 def test_agreement_is_one_where_the_rule_does_what_the_oracle_does():
@@ -316,8 +316,8 @@ def test_the_depth_notebook_answers_on_scenes():
         },
     )
     (found,) = findings_of(notebook)
-    assert found.values["depth"]["rule against best fixed"]["n"] == 4
-    assert found.values["depth"]["oracle against best fixed"]["n"] == 4
+    assert found.row("depth error").n == 4
+    assert found.row(f"depth error, {BOUND}").n == 4
 
 
 @pytest.mark.slow
@@ -333,4 +333,4 @@ def test_the_depth_notebook_shows_choices_where_there_is_no_truth(shared):
     )
     (found,) = findings_of(notebook)
     assert "No ground truth" in found.answer
-    assert len(found.values["depths"]) == 3
+    assert found.row("mean layers gated").n == 3

@@ -11,11 +11,12 @@ import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.trajectory import score_trajectory
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
-from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.finding import HIGHER, LOWER, NO_TRUTH, TOO_FEW, findings_of
 from mut3r_analysis.studies.trajectories import attribution, read_write
 from mut3r_analysis.studies.trajectories import finding as regression
 from mut3r_analysis.studies.trajectories.figure import show_paths
 from mut3r_analysis.studies.trajectories.path_parts import apart, path_parts
+from mut3r_analysis.studies.trajectories.read_write import SHORT
 
 PATHS = ["read", "write"]
 NOTEBOOK = "04_sintel_ate_regression"
@@ -180,10 +181,9 @@ def test_cameras_apart_in_metres_and_degrees():
 def test_one_sequence_that_carries_the_mean_is_named():
     values = xr.DataArray([-0.1, -0.1, -0.1, 1.0], {"sequence": list("abcd")}, "sequence")
     found = attribution.influence(values)
-    assert found["turns"].values.tolist() == [False, False, False, True]
+    assert found["flips"].values.tolist() == [False, False, False, True]
     np.testing.assert_allclose(found["without"].sel(sequence="d"), -0.1)
-    assert regression.carriers(values) == ["d"]
-    assert regression.carriers(abs(values)) == []
+    assert not attribution.influence(abs(values))["flips"].any()
 
 
 def test_rank_correlations_know_order_and_constants():
@@ -225,44 +225,39 @@ def test_paths_of_another_design_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("ate", "rpe", "words"),
+    ("ate", "rpe", "verdicts", "count"),
     [
-        (
-            (20, 10, 0),
-            (-10, -5, 0),
-            "ATE rises while RPE falls; in 8 of 8 sequences ATE rises while RPE falls",
-        ),
-        ((-20, -10, 0), (10, 5, 0), "the opposite of what was asked about"),
-        ((20, 10, 0), (10, 5, 0), "both are higher"),
-        ((20, 10, 0), None, "ATE is higher, the other is not shown to change"),
-        (None, None, "neither is shown to change"),
+        ((20, 10, 0), (-10, -5, 0), [HIGHER, LOWER], 8),
+        ((-20, -10, 0), (10, 5, 0), [LOWER, HIGHER], 0),
+        ((20, 10, 0), (10, 5, 0), [HIGHER, HIGHER], 0),
+        (None, None, None, None),
     ],
 )
-def test_the_finding_says_what_the_errors_do(ate, rpe, words):
+def test_the_finding_says_what_the_errors_do(ate, rpe, verdicts, count):
     found = regression.finding(cells_of(ate=ate, rpe=rpe))
-    assert words in found.answer
+    told = [found.row(f"{SHORT[name]}, own").verdict for name in regression.ASKED]
+    if verdicts is None:
+        assert not {HIGHER, LOWER} & set(told)
+        return
+    assert told == verdicts
+    assert found.row("sequences in which ATE rises and RPE falls, own").value == count
 
 
 def test_the_finding_says_which_path_and_which_sequence():
     cells = cells_of(ate=(0, 30, 0), rpe=(0, -10, 0))
     found = regression.finding(cells)
-    shares = found.values["own"]["paths"]
-    assert shares["write"]["value"] == pytest.approx(30, rel=0.01)
-    assert shares["read"]["value"] == pytest.approx(0, abs=1e-9)
-    assert "No sequence carries it alone" in found.answer
+    assert found.row("ATE through write, own").value == pytest.approx(30, rel=0.01)
+    assert found.row("ATE through read, own").value == pytest.approx(0, abs=1e-9)
+    assert not any("flipped" in each.effect for each in found.rows)
     cells["ate"][{"sequence": slice(0, 7), "read": 1, "write": 1}] = 0.99
     cells["ate"][{"sequence": 7, "read": 1, "write": 1}] = 9.0
-    assert (
-        "Without scene-7 alone the mean change of ATE turns its sign"
-        in regression.finding(cells).answer
-    )
+    flipped = regression.finding(cells).row("mean change of ATE, sign flipped without scene-7, own")
+    assert flipped.value < 0
 
 
 def test_few_sequences_are_too_few():
     found = regression.finding(cells_of(count=3, ate=(20, 10, 0), rpe=(-10, -5, 0)))
-    assert "too few sequences to tell" in found.answer
-    one = regression.finding(cells_of(count=1, ate=(20, 10, 0)))
-    assert "One sequence alone cannot say" in one.answer
+    assert {each.verdict for each in found.rows[: found.lead]} == {TOO_FEW}
 
 
 @pytest.fixture(scope="module")
@@ -317,11 +312,14 @@ def test_the_notebook_ends_in_a_computed_attribution(tmp_path):
         },
     )
     (found,) = findings_of(notebook)
-    assert set(found.values) == {"own", "true mask"}
-    for numbers in found.values.values():
-        paths = {name: each["value"] for name, each in numbers["paths"].items()}
+    assert found.lead == 4
+    for cue in ("own", "true mask"):
+        paths = {
+            name: found.row(f"ATE through {name}, {cue}").value
+            for name in ("read", "write", "total")
+        }
         assert paths["read"] + paths["write"] == pytest.approx(paths["total"], abs=1e-6)
-        assert numbers["ate_change"]["value"] == pytest.approx(paths["total"], abs=1e-6)
+        assert found.row(f"ATE, {cue}").value == pytest.approx(paths["total"], abs=1e-6)
     assert {path.suffix for path in Path(tmp_path).iterdir()} == {".pdf"}
 
 
@@ -338,4 +336,4 @@ def test_the_notebook_runs_on_frames_without_truth(tmp_path, shared):
         },
     )
     (found,) = findings_of(notebook)
-    assert found.answer.startswith("No ground truth")
+    assert found.answer.endswith(NO_TRUTH)

@@ -9,14 +9,22 @@ import xarray as xr
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
+from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.corruption import traces as corruption
 from mut3r_analysis.studies.corruption.content_pairs import content_pair
 from mut3r_analysis.studies.corruption.figure import show_pair
 from mut3r_analysis.studies.corruption.injection import INJECTIONS, inject
-from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.finding import (
+    HIGHER,
+    IDENTICAL,
+    LOWER,
+    NOT_SIGNIFICANT,
+    TOO_FEW,
+    findings_of,
+)
 
 NOTEBOOK = "09_state_corruption"
-CUES = ["own", "true mask", "shuffled mask"]
+CUES = ["own", "true mask", "true mask, shuffled"]
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +176,7 @@ def test_a_pair_is_shown_frame_by_frame(pair):
 
 def table_of(effects, *, count=8):
     """Injections whose distances after the window change by given percents, per cue."""
-    gates = [corruption.NO_GATE, "state_to_image"]
+    gates = [PLAIN, "state_to_image"]
     dims = ("sequence", "gate", "cue", "injection", "after")
     coords = {
         "sequence": [f"scene-{i}" for i in range(count)],
@@ -195,34 +203,46 @@ def test_what_remains_is_the_change_of_the_mean_afterwards():
 
 
 @pytest.mark.parametrize(
-    ("effects", "words"),
+    ("effects", "own", "mask", "place"),
     [
-        ((-30, -60, 0), "protects with the own cue and the true mask; the right places matter"),
-        ((0, -60, -60), "right places do no better than wrong ones"),
-        ((10, -60, -80), "makes it worse with the own cue, protects with the true mask"),
-        ((10, -60, -80), "wrong places do better"),
-        ((0, 0, 0), "no effect that these sequences show with the own cue and the true mask"),
+        ((-30, -60, 0), LOWER, LOWER, LOWER),
+        ((0, -60, -60), IDENTICAL, LOWER, IDENTICAL),
+        ((10, -60, -80), HIGHER, LOWER, HIGHER),
     ],
 )
-def test_the_finding_says_whether_the_gates_protect(effects, words):
-    assert words in corruption.finding(table_of(effects)).answer
+def test_the_finding_follows_the_effects(effects, own, mask, place):
+    found = corruption.finding(table_of(effects))
+    told = {each.effect: each.verdict for each in found.rows}
+    assert told["state_to_image, own"] == own
+    assert told["state_to_image, true mask"] == mask
+    assert told["state_to_image, true mask, against shuffled scores"] == place
+    assert [each.value for each in found.rows[: found.lead]] == pytest.approx(list(effects))
+
+
+def test_an_effect_of_either_sign_is_not_significant():
+    table = table_of((0, 0, 0))
+    scale = xr.DataArray([1.3, 0.7] * 4, dims="sequence")
+    gated = xr.where(table["gate"] == "state_to_image", scale, 1.0)
+    found = corruption.finding(table.assign(state=table["state"] * gated))
+    assert {each.verdict for each in found.rows[: found.lead]} == {NOT_SIGNIFICANT}
 
 
 def test_few_sequences_are_too_few():
-    answer = corruption.finding(table_of((-30, -60, 0), count=2)).answer
-    assert "too few sequences to tell" in answer
+    found = corruption.finding(table_of((-30, -60, 5), count=2))
+    assert {each.verdict for each in found.rows[: found.lead]} == {TOO_FEW}
 
 
 def test_a_trace_of_the_image_path_is_not_passed_over():
-    table = table_of((0, 0, 0))
-    assert "only read it leaves nothing" in corruption.finding(table).answer
+    table, effect = table_of((0, 0, 0)), "state left behind by frames that are only read"
+    table["state"].loc[{"injection": "image"}] = 0.0
+    assert corruption.finding(table).row(effect).value == 0
     table["state"].loc[{"injection": "image"}] = 0.5
-    assert "only read it leaves up to 5.0e-01 %" in corruption.finding(table).answer
+    assert corruption.finding(table).row(effect).value == 0.5
 
 
 def test_gates_are_compared_with_none(backbone):
     gates = corruption.gates_by_direction(2.0)
-    assert gates[corruption.NO_GATE] is None
+    assert gates[PLAIN] is None
     alone = {name: gate for name, gate in gates.items() if gate and name != corruption.ALL_GATES}
     for name, gate in alone.items():
         others = [other for other in alone if other != name]
@@ -233,7 +253,7 @@ def test_gates_are_compared_with_none(backbone):
 
 
 def test_sequences_that_cannot_be_injected_are_named(backbone):
-    gates = {corruption.NO_GATE: None, "state_to_image": m3.Gate.mut3r()}
+    gates = {PLAIN: None, "state_to_image": m3.Gate.mut3r()}
     found = corruption.measure_injections(
         backbone,
         ["scenes/orbit-03", "scenes/static-01"],
@@ -262,10 +282,10 @@ def test_the_notebook_answers(tmp_path):
         },
     )
     (found,) = findings_of(notebook)
-    assert set(found.values["state_to_image"]) == set(CUES)
-    assert found.values["left_behind"]["state"]["value"] > 0
-    assert found.values["all_gates"]["price"]["value"] > 0
-    assert "leaves nothing" in found.answer
+    assert [each.effect for each in found.rows[:3]] == [f"state_to_image, {cue}" for cue in CUES]
+    assert found.row("state left behind by frames that are written").value > 0
+    assert found.row("state left behind by frames that are only read").value == 0
+    assert found.row("change of the state at rest by all three, own").value > 0
     assert {path.suffix for path in Path(tmp_path).iterdir()} == {".pdf"}
 
 
@@ -283,4 +303,4 @@ def test_the_notebook_runs_on_frames_without_truth(tmp_path, shared):
     )
     (found,) = findings_of(notebook)
     assert "a pasted square" in found.answer
-    assert "too few sequences to tell" in found.answer
+    assert found.rows[0].verdict == TOO_FEW

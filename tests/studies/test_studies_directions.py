@@ -1,22 +1,21 @@
 """Directions of gating alone and left out: what is run, and the sentence about it."""
 
 import numpy as np
+import pytest
 import xarray as xr
 
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.motion.realisations import DIRECTIONS
-from mut3r_analysis.studies.directions import (
-    ALL,
-    PLAIN,
-    direction_changes,
-    direction_configurations,
-    finding,
-)
+from mut3r_analysis.studies.ablation import PLAIN
+from mut3r_analysis.studies.directions import ALL, ablation, direction_changes, finding
+from mut3r_analysis.studies.finding import HIGHER, IDENTICAL, LOWER
+
+DEPTH = "depth AbsRel (median scale)"
 
 
 def swept(factors):
     """A sweep in which each configuration multiplies the error of every sequence by a factor."""
-    names = list(direction_configurations(Cue.mut3r()))
+    names = list(ablation(Cue.mut3r()).configurations)
     base = np.array([1.0, 2.0, 3.0, 1.5, 2.5, 0.5, 4.0])
     factor = np.array([factors.get(name, 1.0) for name in names])
     values = factor[:, None] * base
@@ -28,9 +27,9 @@ def swept(factors):
 
 
 def test_every_direction_is_alone_once_and_left_out_once():
-    found = direction_configurations(Cue.mut3r(), beta=2.0)
+    found = ablation(Cue.mut3r(), beta=2.0).configurations
     acting = {
-        label: {d for d in DIRECTIONS if item.gate and getattr(item.gate, d)}
+        label: {d for d in DIRECTIONS if item and getattr(item.gate, d)}
         for label, item in found.items()
     }
     assert acting[PLAIN] == set()
@@ -38,7 +37,7 @@ def test_every_direction_is_alone_once_and_left_out_once():
     for name in DIRECTIONS:
         assert acting[f"only {name}"] == {name}
         assert acting[f"without {name}"] == set(DIRECTIONS) - {name}
-    assert {item.gate.beta for item in found.values() if item.gate} == {2.0}
+    assert {item.gate.beta for item in found.values() if item} == {2.0}
 
 
 def test_changes_are_percent_of_the_plain_backbone():
@@ -49,19 +48,19 @@ def test_changes_are_percent_of_the_plain_backbone():
     np.testing.assert_allclose(float(cell["upper"].sel(configuration="only image_self")), 10)
 
 
-def test_the_sentence_follows_the_data():
+def test_the_finding_follows_the_data():
     one = finding(direction_changes(swept({ALL: 0.8, "only image_self": 1.1})), beta=2.0)
     other = finding(direction_changes(swept({ALL: 1.3, "only state_to_image": 0.5})), beta=1.0)
-    assert one.answer.startswith("With gates of sharpness β = 2: depth AbsRel (median scale) ")
+    every, alone = (one.row(f"{name}, {DEPTH}") for name in (ALL, "only image_self"))
+    assert (every.verdict, alone.verdict) == (LOWER, HIGHER)
+    assert (every.value, every.n, alone.value) == (pytest.approx(-20), 7, pytest.approx(10))
+    assert other.row(f"{ALL}, {DEPTH}").verdict == HIGHER
+    assert other.row("only state_to_image, ATE (Sim3)").verdict == LOWER
+    assert other.row("without image_self, ATE (Sim3)").verdict == IDENTICAL
+    assert "with gates of β = 2" in one.answer
     assert one.answer.endswith("Protocols: default:depth:scale_median, default:pose:sim3.")
-    assert "-20.0 [-20.0, -20.0] % (n = 7) with all three (lower)" in one.answer
-    assert "with image_self: +10.0" in one.answer
-    assert "+30.0" in other.answer
-    assert "(higher)" in other.answer
-    assert "with state_to_image: -50.0" in other.answer
+    assert not any("without" in each.effect for each in one.rows[: one.lead])
 
 
 def test_without_truth_nothing_is_claimed():
-    table = swept({}).drop_vars(["abs_rel", "ate"])
-    assert direction_changes(table) is None
-    assert "No ground truth" in finding(None, beta=1.0).answer
+    assert direction_changes(swept({}).drop_vars(["abs_rel", "ate"])) is None

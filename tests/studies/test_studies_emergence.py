@@ -9,6 +9,7 @@ from PIL import Image
 
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.ranking import LEAST_PAIRS, area, frame_wins
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.emergence import cells as cue_cells
@@ -16,18 +17,12 @@ from mut3r_analysis.studies.emergence import finding as emergence
 from mut3r_analysis.studies.emergence import views as emergence_views
 from mut3r_analysis.studies.emergence.observation import SITES, capture, observe, observed_in
 from mut3r_analysis.studies.emergence.readings import OVER_TIME, SIGNS, on_grid, patch_readings
-from mut3r_analysis.studies.emergence.separation import (
-    LEAST_PAIRS,
-    area,
-    frame_wins,
-    without_controls,
-)
 from mut3r_analysis.studies.emergence.sinks import corner_rank, sink_shares
 from mut3r_analysis.studies.emergence.survey import (
     CONTROLS_OUT,
     LOCAL,
     OBJECTS,
-    SHUFFLED,
+    PERMUTED,
     TESTS,
     TWIN,
     WHOLE,
@@ -36,7 +31,15 @@ from mut3r_analysis.studies.emergence.survey import (
 )
 from mut3r_analysis.studies.emergence.truth import patch_truth
 from mut3r_analysis.studies.emergence.twins import frozen_twin, twin_evidence, twin_frames
-from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.finding import (
+    HIGHER,
+    LOWER,
+    NO_TRUTH,
+    NOT_SIGNIFICANT,
+    TOO_FEW,
+    findings_of,
+)
+from mut3r_analysis.training.evidence import without_controls
 
 NOTEBOOK = "01_motion_cue_emergence"
 
@@ -316,7 +319,7 @@ def test_sequences_with_and_without_truth_stand_side_by_side(tiny, tmp_path):
     known = found["cue_auc"].sel(test=WHOLE).notnull()
     assert known.values.tolist() == [False, True]
     assert found["sink"].sel(site="image_self", token="pose token").notnull().all()
-    assert emergence.finding(found).answer.startswith("No ground truth")
+    assert emergence.finding(found).answer.startswith(NO_TRUTH)
 
 
 def test_the_same_sequence_twice_is_refused(tiny):
@@ -360,64 +363,71 @@ def table(sequences=24, planted=0.0, twin=None, noise=0.05, seed=0, at=PLANTED):
     )
 
 
+def verdicts(found):
+    return {each.effect: each.verdict for each in emergence.finding(found).rows}
+
+
 def test_the_planted_cell_is_chosen_and_holds_up():
     found = table(planted=0.3)
     cell = cue_cells.chosen_cells(found)[cue_cells.BEST]
     assert cell._asdict() == PLANTED | {"sign": 1}
     assert cell.as_declared
     said = emergence.finding(found)
-    assert "R3 entropy at image_self, layer 2, head 1, where high values" in said.answer
-    assert "above chance" in said.answer
-    assert "the past makes part of it" in said.answer
-    assert said.values["best"][OBJECTS]["value"] == pytest.approx(0.8, abs=0.03)
-    assert said.values["best"][OBJECTS]["n"] == 12
+    assert "R3 entropy at image_self, layer 2, head 1; high values mean motion" in said.answer
+    best = said.row(f"{cue_cells.BEST}, {OBJECTS}")
+    assert best.value == pytest.approx(0.8, abs=0.03)
+    assert (best.n, best.verdict) == (12, HIGHER)
+    assert said.row(f"{cue_cells.BEST}, {LOCAL}").verdict == HIGHER
 
 
 def test_a_reading_that_points_the_other_way_is_turned():
     cell = cue_cells.chosen_cells(table(planted=-0.3))[cue_cells.BEST]
     assert cell.sign == -1
     assert cell.signed_code == "−R3"
-    assert "the opposite of the declared sign" in emergence.finding(table(planted=-0.3)).answer
+    said = emergence.finding(table(planted=-0.3)).answer
+    assert "low values mean motion, opposite to the declared sign" in said
 
 
-def test_the_sentence_follows_the_data():
+def test_the_finding_follows_the_data():
     elsewhere = PLANTED | {"site": "state_to_image", "layer": 3}
     assert "state_to_image, layer 3" in emergence.finding(table(planted=0.3, at=elsewhere)).answer
-    looks_only = emergence.finding(table(planted=0.3, twin=0.0)).answer
-    assert "no effect of the past itself is shown" in looks_only
-    assert "too few sequences" in emergence.finding(table(sequences=6, planted=0.3)).answer
-    assert "place, alone reaches 0.80" in looks_only
-    explained = table(planted=0.3)
-    explained["auc"].loc[PLANTED | {"test": CONTROLS_OUT[WHOLE]}] -= 0.05
-    assert "of what exceeds chance the controls explain 1" in emergence.finding(explained).answer
+    looks_only = verdicts(table(planted=0.3, twin=0.0))
+    assert looks_only[f"{cue_cells.BEST}, {LOCAL}"] == NOT_SIGNIFICANT
+    few = verdicts(table(sequences=6, planted=0.3))
+    assert few[f"{cue_cells.BEST}, {OBJECTS}"] == TOO_FEW
+    found = table(planted=0.3)
+    assert emergence.finding(found).row(f"place, without a model, {WHOLE}").value == (
+        pytest.approx(0.8)
+    )
+    found["auc"].loc[PLANTED | {"test": CONTROLS_OUT[WHOLE]}] -= 0.05
+    share = emergence.finding(found).row("share of the whole image that controls explain")
+    assert share.value == pytest.approx(100 * 0.35 / 0.3, abs=5)
 
 
 def test_the_cue_is_judged_by_each_test_on_its_own():
     found = table(planted=0.3)
     found["cue_auc"][:] = 0.5 + 0.01 * (-1) ** np.arange(24)[:, None]
     found["cue_auc"].loc[{"test": [CONTROLS_OUT[OBJECTS], LOCAL]}] += 0.2
-    said = emergence.finding(found).answer
-    assert "default cue is not told from chance against resting objects (0.50" in said
-    assert "it is above chance with the controls taken out (0.70" in said
-    assert "and between twins (0.70" in said
+    told = verdicts(found)
+    assert told[f"{cue_cells.CUE}, {OBJECTS}"] == NOT_SIGNIFICANT
+    assert told[f"{cue_cells.CUE}, {CONTROLS_OUT[OBJECTS]}"] == HIGHER
+    assert told[f"{cue_cells.CUE}, {LOCAL}"] == HIGHER
     found["cue_auc"] -= 0.4
-    assert "is below chance, so it points the wrong way" in emergence.finding(found).answer
+    assert verdicts(found)[f"{cue_cells.CUE}, {OBJECTS}"] == LOWER
 
 
 def test_the_deciding_test_is_told_with_its_controls():
     found = table(planted=0.3)
+    rest = f"{cue_cells.BEST}, {CONTROLS_OUT[OBJECTS]}"
     found["auc"].loc[PLANTED | {"test": CONTROLS_OUT[OBJECTS]}] = 0.5 + 0.01 * (
         (-1) ** (np.arange(24) // 2)
     )
-    said = emergence.finding(found)
-    assert "With the controls taken out it is 0.50" in said.answer
-    assert "not told from chance by these sequences; without any model, place reaches 0.80" in (
-        said.brief
-    )
+    assert verdicts(found)[rest] == NOT_SIGNIFICANT
     found["auc"].loc[PLANTED | {"test": CONTROLS_OUT[OBJECTS]}] += 0.2
     found["control_auc"].loc[{"control": "contrast", "test": OBJECTS}] = 0.1
-    said = emergence.finding(found).answer
-    assert "above chance; without any model, contrast reaches 0.10" in said
+    told = verdicts(found)
+    assert told[rest] == HIGHER
+    assert told[f"contrast, without a model, {OBJECTS}"] == LOWER
 
 
 def test_the_control_without_a_past_reads_one_frame_only():
@@ -427,8 +437,8 @@ def test_the_control_without_a_past_reads_one_frame_only():
     found["auc"].loc[looks | {"test": OBJECTS}] += 0.2
     cells = cue_cells.chosen_cells(found)
     assert cells[cue_cells.ENCODER].reading == "R1 logit_key_mean"
-    said = emergence.finding(found).answer
-    assert "one-frame reading of the encoder, which has no past, reaches 0.7" in said
+    looks = emergence.finding(found).row(f"{cue_cells.ENCODER}, {OBJECTS}")
+    assert looks.value == pytest.approx(0.7, abs=0.05)
 
 
 def test_every_reading_is_defined():
@@ -439,38 +449,36 @@ def test_every_reading_is_defined():
 
 
 def test_chance_is_not_sold_as_a_finding():
-    said = emergence.finding(table(sequences=40, noise=0.1, seed=4))
-    area = said.values["best"][OBJECTS]
-    assert area["lower"] < 0.5 < area["upper"]
-    assert "not told from chance" in said.answer
+    told = verdicts(table(sequences=40, noise=0.1, seed=4))
+    assert told[f"{cue_cells.BEST}, {OBJECTS}"] == NOT_SIGNIFICANT
 
 
-def test_a_choice_that_turns_round_is_said_to():
+def test_a_choice_that_does_not_hold_up_is_below_chance():
     found = table(planted=0.3)
     found["auc"].loc[PLANTED | {"test": [OBJECTS, LOCAL]}] -= 0.6 * (np.arange(24) % 2)[:, None]
-    assert "did not hold up but turned round" in emergence.finding(found).answer
+    assert verdicts(found)[f"{cue_cells.BEST}, {OBJECTS}"] == LOWER
 
 
-def test_choosing_flatters_and_labels_dealt_out_anew_show_it():
+def test_choosing_flatters_and_permuted_labels_show_it():
     measured = emergence.selection(table(sequences=16, noise=0.2, seed=5))["value"]
     assert (measured.sel(half="chose") > 0.55).all()
     assert (abs(measured.sel(half="unseen") - 0.5) < measured.sel(half="chose") - 0.5).all()
 
 
-def test_without_resting_objects_the_whole_image_is_tested_and_said_to_mislead():
+def test_without_resting_objects_the_whole_image_is_tested():
     found = table(planted=0.3)
     found["auc"].loc[{"test": [OBJECTS, CONTROLS_OUT[OBJECTS], TWIN, LOCAL]}] = np.nan
     found["cue_auc"].loc[{"test": [OBJECTS, CONTROLS_OUT[OBJECTS], TWIN, LOCAL]}] = np.nan
     assert cue_cells.choosing_tests(found) == [WHOLE]
-    said = emergence.finding(found).answer
-    assert "may be the look of objects alone" in said
-    assert "Without twins it stays open" in said
+    told = verdicts(found)
+    assert told[f"{cue_cells.BEST}, {WHOLE}"] == HIGHER
+    assert not any(OBJECTS in effect or TWIN in effect for effect in told)
 
 
 def test_without_ground_truth_nothing_is_claimed():
     found = table()[["control_auc"]].drop_vars("control_auc")
     said = emergence.finding(found)
-    assert said.answer.startswith("No ground truth")
+    assert said.answer.startswith(NO_TRUTH)
     assert cue_cells.chosen_cells(found) == {}
 
 
@@ -489,7 +497,7 @@ def test_figures_show_the_half_that_did_not_choose():
     grid = emergence_views.layers_and_heads(found, OBJECTS).sel(panel="image_self, +R3")
     wanted = half["auc"].sel(PLANTED, drop=True).sel(test=OBJECTS).mean()
     assert float(grid.sel(layer=2, head="1")) == pytest.approx(float(wanted))
-    lines = emergence_views.over_layers(found, [OBJECTS, SHUFFLED])
+    lines = emergence_views.over_layers(found, [OBJECTS, PERMUTED])
     assert set(lines["value"].dims) == {"site", "test", "layer"}
 
 
@@ -523,9 +531,8 @@ def test_the_emergence_notebook_answers_with_scenes():
         },
     )
     (said,) = findings_of(notebook)
-    assert said.values["test"] == OBJECTS
-    assert said.values["best"][OBJECTS]["n"] == 2
-    assert "too few sequences" in said.answer
+    best = said.row(f"{cue_cells.BEST}, {OBJECTS}")
+    assert (best.n, best.verdict) == (2, TOO_FEW)
     for name in ("main-figure", "tests-figure", "over-layers", "controls", "readings", "twins",
                  "sinks"):  # fmt: skip
         assert any("image/png" in output["data"] for output in outputs(notebook, name)), name
@@ -545,7 +552,7 @@ def test_the_emergence_notebook_shows_folders_without_ground_truth(shared):
         },
     )
     (said,) = findings_of(notebook)
-    assert said.answer.startswith("No ground truth")
+    assert said.answer.startswith(NO_TRUTH)
     (scored,) = outputs(notebook, "main-figure")
     assert "No ground truth" in scored["data"]["text/markdown"]
     assert len(outputs(notebook, "maps")) == 2

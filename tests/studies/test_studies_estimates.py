@@ -6,16 +6,13 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.studies.estimates import (
     change,
     difference,
     estimate,
+    formatted,
     interval_note,
-    spelled,
-    verdict,
 )
-from mut3r_analysis.studies.finding import FINDING_MIME, Finding, findings_of
 
 
 def values_of(values, **attrs):
@@ -57,39 +54,11 @@ def test_a_change_is_of_the_means_and_paired():
     assert float(found["value"]) == pytest.approx(10)
     assert float(found["lower"]) == pytest.approx(10)
     assert float(found["upper"]) == pytest.approx(10)
-    assert verdict(found) == "higher"
     assert found["value"].attrs["units"] == "%"
-    assert spelled(found) == "+10.0 [+10.0, +10.0] % (n = 6)"
+    assert formatted(found) == "+10.0 [+10.0, +10.0] % (n = 6)"
     away = difference(reference - 1, reference).isel(gate=0)
     assert float(away["value"]) == pytest.approx(-1)
     assert away["value"].attrs["units"] == "m"
-
-
-def test_too_few_sequences_tell_nothing():
-    reference = values_of([[1.0], [2.0]])
-    assert verdict(change(2 * reference, reference).isel(gate=0)) == "too few sequences to tell"
-
-
-def test_a_verdict_is_on_one_cell():
-    with pytest.raises(InvalidArgument, match="one cell"):
-        verdict(estimate(values_of([[1.0, 2.0], [1.0, 2.0]])))
-
-
-def test_a_finding_travels_in_the_outputs_of_a_notebook():
-    import nbformat
-
-    said = Finding("Does it?", "It does, by 3 %.", {"percent": 3})
-    bundle = said._repr_mimebundle_()
-    output = nbformat.v4.new_output("execute_result", data=bundle, execution_count=1)
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_markdown_cell("x"), nbformat.v4.new_code_cell("", outputs=[output])]
-    )
-    assert list(findings_of(notebook)) == [said]
-    assert FINDING_MIME in bundle
-    with pytest.raises(InvalidArgument, match="question"):
-        Finding("It does", "yes")
-    with pytest.raises(InvalidArgument, match="nothing"):
-        Finding("Does it?", " ")
 
 
 def test_a_caption_says_over_how_many_intervals_were_drawn():

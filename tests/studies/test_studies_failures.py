@@ -16,7 +16,7 @@ from mut3r_analysis.studies.failures import (
     patch_harm,
     worst_frames,
 )
-from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.finding import HIGHER, LOWER, NOT_SIGNIFICANT, findings_of
 from mut3r_analysis.studies.trained_scenes import outside_training
 
 CELLS = {"reference": {"configuration": "plain"}, "treatment": {"configuration": "gated"}}
@@ -69,21 +69,25 @@ def test_sequences_and_frames_are_ranked_by_harm(table):
     assert worst_frames(found, 1, gain=True)["sequence"].tolist() == ["a"]
 
 
-def test_the_sentence_follows_the_data(table):
-    said = finding(table, **CELLS, metric="abs_rel", story=STORY)
-    assert "With β = 1 gating raises depth AbsRel (median scale) on 5 of 6 seq" in said.answer
-    assert "outside the scenes" not in said.answer
-    assert "hurt most is b (+0.3)" in said.answer
-    assert ": higher." in said.answer or "no difference" in said.answer
-    swapped = table.assign_coords(configuration=["gated", "plain"])
-    strange = STORY | {"outside": ["clear air (trained with fog of 6 m)"]}
-    assert finding(table, **CELLS, metric="abs_rel", story=strange).answer.endswith(
-        "b lies outside the scenes of the last stage of training: clear air (trained with fog of "
-        "6 m)."
-    )
-    other = finding(swapped, **CELLS, metric="abs_rel", story=STORY)
-    assert "1 of 6 sequences" in other.answer
-    assert "hurt most is a" in other.answer
+def test_the_finding_follows_the_data(table):
+    def said(swept, **changes):
+        return finding(swept, **CELLS, metric="abs_rel", worst=STORY | changes)
+
+    name = "depth AbsRel (median scale)"
+    harm = said(table)
+    assert harm.row(name).value == pytest.approx(25)
+    assert harm.row("sequences whose error is raised").value == 5
+    assert harm.row("most raised: b").value == pytest.approx(0.3)
+    assert harm.row(name).verdict == NOT_SIGNIFICANT
+    assert "training" not in harm.answer
+    worse = table.copy(deep=True)
+    worse["abs_rel"][1] = worse["abs_rel"][0] * 1.5
+    assert said(worse).row(name).verdict == HIGHER
+    swapped = said(worse.assign_coords(configuration=["gated", "plain"]))
+    assert swapped.row(name).verdict == LOWER
+    assert swapped.row("sequences whose error is raised").value == 0
+    strange = said(table, outside=["clear air (trained with fog of 6 m)"])
+    assert strange.answer.endswith("clear air (trained with fog of 6 m).")
 
 
 def test_patches_are_ranked_by_the_error_that_their_frame_was_scored_with(tmp_path):
@@ -153,10 +157,9 @@ def test_the_notebook_walks_from_the_number_to_the_head(tmp_path):
     )
     (said,) = findings_of(done)
     table = m3.open_sweep(tmp_path)
-    found = harms(table, **CELLS, metric=said.values["metric"])
-    worst = worst_frames(found, 1).iloc[0]
-    assert (said.values["sequence"], said.values["frame"]) == (worst["sequence"], worst["frame"])
-    assert f"{said.values['hurt']} of 2 sequences" in said.answer
+    worst = worst_frames(harms(table, **CELLS, metric=metric_of(table)), 1).iloc[0]
+    assert f"Worst: frame {worst['frame']} of {worst['sequence']}, patch" in said.answer
+    assert said.row("sequences whose error is raised").n == 2
 
 
 @pytest.mark.slow
@@ -174,7 +177,7 @@ def test_the_notebook_says_what_is_missing_without_ground_truth(shared, tmp_path
     )
     (said,) = findings_of(done)
     assert "No ground truth" in said.answer
-    assert said.values["moving"] is None
+    assert not any("moving share" in each.effect for each in said.rows)
 
 
 def test_without_truth_what_is_ranked_is_the_difference(tmp_path):

@@ -11,7 +11,16 @@ from mut3r_analysis import open_run
 from mut3r_analysis.backbones.write_rules import WRITE_RULES, WriteRule
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
-from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED
+from mut3r_analysis.studies.finding import (
+    HIGHER,
+    IDENTICAL,
+    LOWER,
+    NO_TRUTH,
+    NOT_SIGNIFICANT,
+    TOO_FEW,
+    findings_of,
+)
 from mut3r_analysis.studies.generalisation import traces
 from mut3r_analysis.studies.generalisation.effects import (
     DEPTH,
@@ -23,10 +32,7 @@ from mut3r_analysis.studies.generalisation.effects import (
     rule_contrasts,
 )
 from mut3r_analysis.studies.generalisation.memories import (
-    OPEN,
     OWN,
-    OWN_SHUFFLED,
-    SHUFFLED,
     TRUE,
     Memory,
     arranged,
@@ -38,9 +44,9 @@ from mut3r_analysis.studies.generalisation.memories import (
 NOTEBOOK = "05_backbone_generalisation"
 SEQUENCES = [f"s{i}" for i in range(8)]
 FACTORS = {
-    "cut3r": {OPEN: 1.0, OWN: 0.8, OWN_SHUFFLED: 1.0, TRUE: 0.5, SHUFFLED: 1.0},
-    "ttt3r": {OPEN: 2.0, OWN: 1.8, OWN_SHUFFLED: 1.5, TRUE: 1.0, SHUFFLED: 2.0},
-    "held": {OPEN: 1.0, OWN: 1.2},
+    "cut3r": {PLAIN: 1.0, OWN: 0.8, OWN + SHUFFLED: 1.0, TRUE: 0.5, TRUE + SHUFFLED: 1.0},
+    "ttt3r": {PLAIN: 2.0, OWN: 1.8, OWN + SHUFFLED: 1.5, TRUE: 1.0, TRUE + SHUFFLED: 2.0},
+    "held": {PLAIN: 1.0, OWN: 1.2},
 }
 
 
@@ -65,22 +71,22 @@ def table(factors=FACTORS, **kwargs):
     return arranged([swept(factors, **kwargs)], factors)
 
 
-def said(effects, rules, contrasts=None, rates=(100.0, 50.0), place=None):
+def said(swept, contrasts=None, rates=(100.0, 50.0)):
+    rules = [memory for memory in ("cut3r", "ttt3r") if memory in swept["memory"]]
     named = {"memory": list(rules)}
     written = xr.Dataset(
         {"value": (("memory", "treatment"), [[rate] for rate in rates[: len(rules)]])},
-        coords={**named, "treatment": [OPEN]},
+        coords={**named, "treatment": [PLAIN]},
     )
     parts = {"value": 0.9, "lower": 0.8, "upper": 0.95, "n": 8}
     alike = xr.Dataset(parts).expand_dims(memory=list(rules[1:]))
-    moved = xr.DataArray(
-        np.ones((2, len(rules), 8)) * [[[4.0]], [[7.0]]],
-        dims=("what", "memory", "sequence"),
-        coords={**named, "what": ["depth", "camera"]},
-        attrs={"units": "%"},
-    )
     return finding(
-        effects, rules, contrasts=contrasts, place=place, written=written, alike=alike, moved=moved
+        gating_effects(swept),
+        rules,
+        contrasts=contrasts,
+        place=place_effects(swept),
+        written=written,
+        alike=alike,
     )
 
 
@@ -100,21 +106,27 @@ def test_unknown_rules_and_labels_of_rules_are_refused():
 
 
 def test_a_memory_made_of_a_commit_is_gated_by_the_own_cue_only():
-    assert set(treatments(Memory("cut3r"), 1.0)) == {OPEN, OWN, OWN_SHUFFLED, TRUE, SHUFFLED}
+    assert set(treatments(Memory("cut3r"), 1.0)) == {
+        PLAIN,
+        OWN,
+        OWN + SHUFFLED,
+        TRUE,
+        TRUE + SHUFFLED,
+    }
     held = treatments(Memory("cut3r", "mem.hold"), 2.0)
-    assert set(held) == {OPEN, OWN}
-    assert "gate" not in held[OPEN]
+    assert set(held) == {PLAIN, OWN}
+    assert "gate" not in held[PLAIN]
     assert held[OWN]["gate"].beta == 2.0
     assert {each["commit"] for each in held.values()} == {"mem.hold"}
 
 
 def test_sweeps_are_laid_out_over_memory_and_treatment():
     masked = swept({"cut3r": {TRUE: 0.5}}, sequences=SEQUENCES[2:])
-    blind = swept({"cut3r": {OPEN: 1.0, OWN: 0.8}})
+    blind = swept({"cut3r": {PLAIN: 1.0, OWN: 0.8}})
     found = arranged([blind, masked], ["cut3r"])
     assert found[DEPTH].dims == ("memory", "treatment", "sequence")
     assert found["sequence"].values.tolist() == SEQUENCES
-    assert found["treatment"].values.tolist() == [OPEN, OWN, TRUE]
+    assert found["treatment"].values.tolist() == [PLAIN, OWN, TRUE]
     absent = found.sel(memory="cut3r", treatment=TRUE, sequence="s0")
     assert np.isnan(absent[DEPTH])
     assert absent["run"].item() == ""
@@ -125,9 +137,9 @@ def test_effects_are_the_paired_change_within_a_memory():
     effects = gating_effects(table())
     for memory, row in FACTORS.items():
         for treatment, factor in row.items():
-            if treatment != OPEN:
+            if treatment != PLAIN:
                 cell = effects.sel(memory=memory, treatment=treatment, metric=POSE)
-                assert float(cell["value"]) == pytest.approx(100 * (factor / row[OPEN] - 1))
+                assert float(cell["value"]) == pytest.approx(100 * (factor / row[PLAIN] - 1))
                 assert int(cell["n"]) == len(SEQUENCES)
     missing = effects.sel(memory="held", treatment=TRUE, metric=DEPTH)
     assert np.isnan(missing["value"])
@@ -149,9 +161,9 @@ def test_the_place_of_a_score_is_judged_against_its_shuffle():
     assert place["value"].sel(treatment=TRUE).values == pytest.approx(-50)
     own = place["value"].sel(treatment=OWN, metric=DEPTH)
     assert own.values == pytest.approx([-20, 20])
-    answer = said(gating_effects(table()), RULES, place=place).answer
-    assert "With the own cue instead of the same scores at shuffled patches, " in answer
-    assert answer.count("is shown to be lower under cut3r and higher under ttt3r") == 2
+    told = {each.effect: each.verdict for each in said(table()).rows}
+    assert told["depth error (AbsRel) under cut3r, against shuffled scores"] == LOWER
+    assert told["trajectory error (ATE) under ttt3r, against shuffled scores"] == HIGHER
 
 
 def test_lines_that_lie_on_each_other_are_named():
@@ -172,66 +184,47 @@ def test_metrics_without_values_are_left_out_and_none_is_refused():
         gating_effects(blind)
 
 
-RULES = ["cut3r", "ttt3r"]
-
-
 def factors(own, other):
     return {
-        "cut3r": {OPEN: 1.0, OWN: own},
-        "ttt3r": {OPEN: 1.0, OWN: other},
+        "cut3r": {PLAIN: 1.0, OWN: own, OWN + SHUFFLED: 1.0},
+        "ttt3r": {PLAIN: 1.0, OWN: other, OWN + SHUFFLED: 1.0},
     }
 
 
 @pytest.mark.parametrize(
-    ("own", "other", "words"),
+    ("own", "other", "verdicts"),
     [
-        (0.8, 0.9, "the mean is lower under all 2 rules; shown under cut3r and ttt3r"),
-        (1.2, 1.1, "the mean is higher under all 2 rules; shown under cut3r and ttt3r"),
-        (
-            0.8,
-            1.1,
-            "the mean is higher under ttt3r, lower under cut3r; shown under cut3r and ttt3r",
-        ),
-        (1.0, 1.0, "gating changes nothing under any rule"),
+        (0.8, 0.9, [LOWER, LOWER]),
+        (1.2, 1.1, [HIGHER, HIGHER]),
+        (0.8, 1.1, [LOWER, HIGHER]),
+        (1.0, 1.0, [IDENTICAL, IDENTICAL]),
     ],
 )
-def test_the_sentence_follows_the_signs(own, other, words):
-    answer = said(gating_effects(table(factors(own, other))), RULES).answer
-    assert answer.count(words) == 2  # for depth and for pose
+def test_the_finding_follows_the_signs(own, other, verdicts):
+    found = said(table(factors(own, other)))
+    assert [each.verdict for each in found.rows[: found.lead]] == verdicts * 2
 
 
-def test_the_sentence_says_how_much_can_be_told():
+def test_the_finding_says_how_much_can_be_told():
     strong = table(factors(0.8, 0.5), noise=0.01)
-    found = said(gating_effects(strong), RULES, rule_contrasts(strong))
-    assert "4 of these 4 effects can be told from zero" in found.answer
-    assert "The effect differs from that under cut3r with ttt3r by -" in found.answer
-    assert found.values[DEPTH]["cut3r"]["verdict"] == "lower"
+    found = said(strong, rule_contrasts(strong))
+    apart = "depth error (AbsRel) under ttt3r, effect less that under cut3r"
+    assert found.row(apart).verdict == LOWER
     weak = table(factors(1.0, 1.0))
     up_and_down = xr.DataArray([1.3, 0.7] * 4, dims="sequence")
     for metric in (DEPTH, POSE):
         weak[metric] = weak[metric] * xr.where(weak["treatment"] == OWN, up_and_down, 1.0)
-    answer = said(gating_effects(weak), RULES, rule_contrasts(weak)).answer
-    assert "shown under none of them" in answer
-    assert "None of these 4 effects can be told from zero" in answer
-    assert "Under no rule can the effect be told from that under cut3r" in answer
-    few = table(factors(0.8, 0.5), sequences=SEQUENCES[:3])
-    assert "too few sequences" in said(gating_effects(few), RULES).answer
+    found = said(weak, rule_contrasts(weak))
+    assert {each.verdict for each in found.rows[: found.lead]} == {NOT_SIGNIFICANT}
+    assert found.row(apart).verdict == IDENTICAL
+    few = said(table(factors(0.8, 0.5), sequences=SEQUENCES[:3]))
+    assert {each.verdict for each in few.rows[: few.lead]} == {TOO_FEW}
 
 
-def test_the_sentence_names_what_could_make_rules_alike():
-    effects = gating_effects(table(factors(0.8, 0.9)))
-    assert "100 % with cut3r and 50 % with ttt3r of the state" in said(effects, RULES).answer
-    assert "99 % with ttt3r" in said(effects, RULES, rates=(100.0, 99.0)).answer
-    alike = "with those under cut3r by 0.900 [0.800, 0.950] (n = 8) on average under ttt3r"
-    assert alike in said(effects, RULES).answer
-
-
-def test_without_truth_only_differences_are_reported():
-    found = said(None, RULES)
-    assert "No ground truth" in found.answer
-    assert "moves the depth by 4.0" in found.answer
-    assert "moves the camera by 7.0" in found.answer
-    assert found.values == {"depth": dict.fromkeys(RULES, 4.0), "camera": dict.fromkeys(RULES, 7.0)}
+def test_the_finding_names_what_could_make_rules_alike():
+    found = said(table(factors(0.8, 0.9)), rates=(100.0, 99.0))
+    assert found.row("state replaced per frame, ttt3r").value == 99.0
+    assert found.row("correlation of cue maps with those under cut3r, ttt3r").value == 0.9
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +267,7 @@ def test_cue_maps_part_where_the_state_that_is_read_first_differs(ran):
 def test_the_auc_counts_pairs_of_a_moving_and_a_still_pixel(ran):
     seen = traces.read_traces(ran)
     cell = {"memory": "cut3r", "sequence": "orbit-02"}
-    run = open_run(ran["run"].sel(treatment=OPEN, **cell).item())
+    run = open_run(ran["run"].sel(treatment=PLAIN, **cell).item())
     score = run["cue/motion"].values.astype(np.float64)
     mask = run["truth/motion_mask"].values
     size = mask.shape[2] // score.shape[2]
@@ -294,7 +287,7 @@ def test_treatments_that_need_a_mask_are_run_where_there_is_one(shared, tmp_path
         out=tmp_path,
         progress=False,
     )
-    assert found["treatment"].values.tolist() == [OPEN, OWN, OWN_SHUFFLED]
+    assert found["treatment"].values.tolist() == [PLAIN, OWN, OWN + SHUFFLED]
     assert not has_truth(found)
 
 
@@ -320,9 +313,10 @@ def texts(notebook, name):
 def test_the_notebook_answers_for_every_registered_rule(tmp_path):
     notebook = executed(tmp_path, sequences=["scenes/orbit-02"])
     (found,) = findings_of(notebook)
-    assert set(found.values[DEPTH]) == set(WRITE_RULES)
-    assert {each["n"] for each in found.values[DEPTH].values()} == {1}
-    assert "too few sequences" in found.answer
+    lead = found.rows[: found.lead]
+    assert {each.effect.rsplit(" ", 1)[1] for each in lead} == set(WRITE_RULES)
+    assert {each.n for each in lead} == {1}
+    assert {each.verdict for each in lead} == {TOO_FEW}
     assert "differ from frame 2 on" in texts(notebook, "say-cue")
 
 
@@ -334,6 +328,8 @@ def test_the_notebook_runs_on_frames_without_truth(shared, tmp_path):
         tmp_path, backbone="random:small", sequences=[folder], write_rules=rules, frames=2
     )
     (found,) = findings_of(notebook)
-    assert "No ground truth" in found.answer
-    assert set(found.values) == {"depth", "camera"}
+    assert found.answer.endswith(NO_TRUTH)
+    assert {each.effect for each in found.rows} == {
+        "cut3r, depth", "cut3r, camera", "ttsa3r, depth", "ttsa3r, camera"
+    }  # fmt: skip
     assert "No true motion mask" in texts(notebook, "auc")

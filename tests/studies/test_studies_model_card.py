@@ -1,4 +1,4 @@
-"""The model card as tables, figures and sentences: they say what the card holds."""
+"""The model card as tables, figures and findings: they say what the card holds."""
 
 import copy
 import json
@@ -10,7 +10,7 @@ import pytest
 from mut3r_analysis.errors import UnreadableFile
 from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
-from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.finding import HIGHER, LOWER, NOT_SIGNIFICANT, findings_of
 from mut3r_analysis.studies.model_card import tables
 from mut3r_analysis.studies.model_card.finding import (
     gating_by_truth,
@@ -93,85 +93,81 @@ def test_tables_hold_the_numbers_of_the_card(card):
     assert float(changed) == gates[first]["depth"]["oracle"][0]
 
 
-def test_the_sentence_on_targets_follows_the_card(card):
-    before = learned(card)
-    reached = [row for row in card["targets"] if row["set"] == "before training" and row["reached"]]
-    assert before.values["reached"] == [row["target"] for row in reached]
-    assert before.values["missed"] == [
-        row["target"]
-        for row in card["targets"]
-        if row["set"] == "before training" and not row["reached"]
-    ]
+def test_the_finding_on_targets_follows_the_card(card):
+    held = [row for row in card["targets"] if row["set"] == "before training"]
+    before = learned(card).row("targets reached")
+    assert (before.value, before.n) == (sum(row["reached"] for row in held), len(held))
     for row in card["targets"]:
         row["reached"] = "yaw" not in row["target"]
         if "yaw" in row["target"]:
-            row["value"] = [0.7, 0.6, 0.85]
+            row["value"] = [0.7, 0.6, 0.75]
     card["scores"]["moving"]["8"]["model"]["ate_ratio"] = [0.123, 0.1, 0.2]
     after = learned(card)
-    count = len(before.values["reached"] + before.values["missed"])
-    assert f"It reaches {count - 1} of {count} targets" in after.answer
-    assert (
-        "It misses correlation of predicted and true yaw above 0.8, T = 2: 0.70 [0.60, 0.85]."
-        in (after.answer)
-    )
-    assert "whole interval beyond the bound" in after.answer
-    assert "0.12 [0.10, 0.20] of a straight line's" in after.answer
+    missed = "correlation of predicted and true yaw above 0.8, T = 2 (missed)"
+    assert after.row("targets reached").value == len(held) - 1
+    assert f"{len(held) - 1} of {len(held)} targets" in after.answer
+    assert after.row(missed).verdict == LOWER
+    path = after.row("ATE / a straight line's, 8 frames")
+    assert (path.value, path.lower, path.upper, path.verdict) == (0.123, 0.1, 0.2, LOWER)
+    card["scores"]["moving"]["8"]["model"]["ate_ratio"] = [1.2, 0.9, 1.4]
+    assert learned(card).row(path.effect).verdict == NOT_SIGNIFICANT
     for row in card["targets"]:
         row["reached"] = True
-    assert "It misses none." in learned(card).answer
+    assert not any("(missed)" in row.effect for row in learned(card).rows)
 
 
-def test_the_sentence_on_training_says_whether_scores_still_fell(card):
+def test_the_finding_tells_how_scores_changed_at_the_end_of_training(card):
     seen = {row["frames"] for row in card["curve"]}
     for row in card["curve"]:
         late = row["frames"] > 0.95 * max(seen)
         row |= dict.fromkeys(tables.RATIOS, 0.5 if late else 0.75)
     assert late_change(card).values == pytest.approx(-0.25)
-    assert "-0.25" in learned(card).answer
-    assert "still falling" in learned(card).answer
-    for row in card["curve"]:
-        row |= dict.fromkeys(tables.RATIOS, 0.75)
-    assert "none was still falling" in learned(card).answer
+    late = [row for row in learned(card).rows if "last tenth" in row.effect]
+    assert [row.value for row in late] == pytest.approx([-0.25] * len(tables.RATIOS))
     card["curve"] = []
-    assert "last tenth" not in learned(card).answer
+    assert not any("last tenth" in row.effect for row in learned(card).rows)
 
 
 @pytest.mark.parametrize(
-    ("low", "rest", "said"),
+    ("low", "rest", "verdicts"),
     [
-        (0.51, 0.51, "above chance, also beyond the nuisances"),
-        (0.51, 0.49, "above chance, but not beyond the nuisances"),
-        (0.49, 0.51, "not both are above chance"),
+        (0.51, 0.51, [HIGHER, HIGHER, HIGHER]),
+        (0.51, 0.49, [HIGHER, NOT_SIGNIFICANT, HIGHER]),
+        (0.49, 0.51, [NOT_SIGNIFICANT, HIGHER, NOT_SIGNIFICANT]),
     ],
 )
-def test_the_sentence_on_attention_follows_the_intervals(card, low, rest, said):
+def test_the_finding_on_attention_follows_the_intervals(card, low, rest, verdicts):
     best = card["cue_test"]["best"]
     best |= {name: [0.6, low, 0.7] for name in ("objects", "twin")}
     best["objects_without_nuisances"] = [0.61, rest, 0.7]
     found = motion_in_attention(card)
-    assert f"(0.61 [{rest}, 0.70] with nuisances" in found.answer
-    (chosen,) = [part for part in found.answer.split(". ") if part.startswith("The cell that half")]
-    assert chosen.endswith(said)
-    assert found.values["chosen twin"] == [0.6, low, 0.7]
+    names = ("objects", "objects_without_nuisances", "twin")
+    told = [found.row(f"chosen: {cell_name(best)}, {tables.AGAINST[name]}") for name in names]
+    assert [row.verdict for row in told] == verdicts
+    assert [told[2].value, told[2].lower, told[2].upper] == [0.6, low, 0.7]
 
 
-def test_the_sentence_on_attention_counts_the_cells_above_chance(card):
-    for number, row in enumerate(card["cue_test"]["declared_later"]):
+def test_the_finding_on_attention_counts_the_cells_above_chance(card):
+    later = card["cue_test"]["declared_later"]
+    for number, row in enumerate(later):
         row |= {name: [0.7, 0.6 if number else 0.4, 0.8] for name in ("objects", "twin")}
-    count = len(card["cue_test"]["declared_later"])
-    said = f"{count - 1} of these {count} tell both apart above chance"
-    assert said in motion_in_attention(card).answer
+    count = motion_in_attention(card).row("cells declared later with both AUCs above chance")
+    assert (count.value, count.n) == (len(later) - 1, len(later))
 
 
-@pytest.mark.parametrize(("high", "said"), [(0.47, "so it is confounded"), (0.55, "not told from")])
-def test_the_linear_probe_is_told_with_what_it_finds_at_rest(card, high, said):
+@pytest.mark.parametrize(("high", "verdict"), [(0.47, LOWER), (0.55, NOT_SIGNIFICANT)])
+def test_the_linear_probe_is_told_with_what_it_finds_at_rest(card, high, verdict):
     for row in card["cue_test"]["probe"]:
         row["at_rest"] = [0.41, 0.36, high]
-    assert f"at rest it has 0.41 [0.36, {high}]" in motion_in_attention(card).answer
-    assert said in motion_in_attention(card).answer.rsplit("at rest", 1)[1]
+    (rest,) = [
+        row
+        for row in motion_in_attention(card).rows
+        if "probe" in row.effect and row.effect.endswith("at rest")
+    ]
+    assert (rest.value, rest.upper, rest.verdict) == (0.41, high, verdict)
 
 
-def test_the_sentence_on_gates_names_the_errors_that_changed(card):
+def test_the_finding_on_gates_names_the_errors_that_changed(card):
     gates = card["gating_test"]["trained"]["gates"]
     first = next(iter(gates))
     for errors in gates.values():
@@ -179,29 +175,23 @@ def test_the_sentence_on_gates_names_the_errors_that_changed(card):
             row |= {"oracle": [0.0, -1.0, 1.0], "shuffled": [2.0, 1.0, 3.0]}
     gates[first]["depth"]["oracle"] = [-2.0, -3.0, -1.0]
     found = gating_by_truth(card)
-    assert f"{first}: own masks lower depth and raise none;" in found.answer
-    assert "another clip's masks lower none and raise all." in found.answer
-    assert found.values[f"{first}, own masks"] == {"lowered": ["depth"], "raised": []}
-    assert len(found.values[f"{first}, another clip's masks"]["raised"]) == 5
+    assert [row.effect for row in found.rows if row.verdict == LOWER] == [
+        f"{first}, depth, own masks"
+    ]
+    raised = [row.effect for row in found.rows if row.verdict == HIGHER]
+    assert len(raised) == 5 * len(gates)
+    assert all(effect.endswith("another clip's masks") for effect in raised)
 
 
-def test_the_sentence_on_attention_names_the_strongest_cell_declared_later(card):
+def test_the_finding_on_attention_names_the_strongest_cell_declared_later(card):
     for number, row in enumerate(card["cue_test"]["declared_later"]):
         row |= {"objects": [0.6 + 0.1 * number, 0.55, 0.9], "twin": [0.9, 0.55, 0.95]}
     found = motion_in_attention(card)
     last = card["cue_test"]["declared_later"][-1]
-    assert found.values["declared later objects"] == last["objects"]
+    told = found.row(f"declared later: {cell_name(last)}, {tables.AGAINST['objects']}")
+    assert [told.value, told.lower, told.upper] == last["objects"]
     assert cell_name(last) in found.answer
     assert (tables.cues(card)["cell"] == f"declared later: {cell_name(last)}").sum() == 1
-
-
-@pytest.mark.parametrize(("low", "said"), [(0.51, "choice holds"), (0.49, "does not hold")])
-def test_the_sentence_on_other_scenes_follows_their_intervals(card, low, said):
-    card["cue_test"]["again"] = {**card["cue_test"]["best"], "twin": [0.6, low, 0.7]}
-    card["cue_test"]["again"]["objects"] = [0.61, 0.55, 0.7]
-    found = motion_in_attention(card)
-    assert said in found.answer
-    assert f"and from its frozen twin with 0.60 [{low}, 0.70]" in found.answer
 
 
 def test_the_card_notebook_is_committed_clean():

@@ -11,7 +11,14 @@ from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.scenes import load_scene
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies import measures
-from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.ablation import PLAIN, counted
+from mut3r_analysis.studies.finding import (
+    HIGHER,
+    LOWER,
+    NO_TRUTH,
+    TOO_FEW,
+    findings_of,
+)
 from mut3r_analysis.studies.sensitivity import beta as sensitivity
 from mut3r_analysis.studies.sensitivity import motion_speed
 from mut3r_analysis.studies.sensitivity import transfer as beta_transfer
@@ -124,14 +131,15 @@ def test_what_cannot_be_measured_is_said():
 
 def test_configurations_are_mut3rs_gates_at_every_beta():
     cues = sensitivity.cues(["zscore", "minmax"])
-    runs = sensitivity.configurations(cues, [2.0, 0.5])
-    assert runs[sensitivity.PLAIN] == {}
+    ablation = sensitivity.ablation(cues, [2.0, 0.5])
+    runs = ablation.configurations
+    assert runs[PLAIN] == {}
     assert len(runs) == 1 + 2 * len(cues)
-    for label, row in sensitivity.design(cues, [2.0, 0.5]).items():
+    for label, row in ablation.design.items():
         assert runs[label]["gate"] == Gate.mut3r(beta=row["beta"])
         assert runs[label]["cue"] == cues[row["cue"]]
     with pytest.raises(InvalidArgument, match="above 0"):
-        sensitivity.configurations(cues, [0.0, 1.0])
+        sensitivity.ablation(cues, [0.0, 1.0])
     with pytest.raises(InvalidArgument, match="normaliser"):
         sensitivity.cues([])
 
@@ -191,43 +199,44 @@ def test_a_beta_that_suits_one_speed_only_costs_at_the_other():
     assert float(cost.sel(tested="slow")) == pytest.approx(100 * (1 / 0.7 - 1), abs=1)
     assert beta_transfer.enough(given)
     assert not beta_transfer.enough(given.isel(family=[0]))
-    picks = beta_transfer.picked(moved.isel(cue=0))
-    assert picks.iloc[0].tolist() == [f"2 ({FAMILIES})", f"0.5 ({FAMILIES})"]
+    picks = counted(moved["beta"].isel(cue=0, tested=0), "measure", "learned", BETAS)
+    assert picks.iloc[0].tolist() == [f"2: {FAMILIES}", f"0.5: {FAMILIES}"]
+
+
+NAME = "depth AbsRel (median scale)"
 
 
 def test_the_finding_follows_the_data():
     harm = sensitivity.finding(
         errors({(group, beta): 0.2 * beta for group in GROUPS for beta in BETAS}), CUE
     )
-    name = "depth AbsRel (median scale)"
-    assert harm.values[name]["onset"] == dict.fromkeys(GROUPS, 0.5)
-    assert harm.values[name]["static"]["is"] == "harm"
-    assert "at every tested β at any speed" in harm.answer
+    assert {each.verdict for each in harm.rows[: harm.lead]} == {HIGHER}
+    assert harm.row(f"{NAME}, static").value == pytest.approx(20, abs=0.5)
+    onsets = [f"smallest β from which on {NAME} is higher, {group}" for group in GROUPS]
+    assert [harm.row(effect).value for effect in onsets] == [0.5] * 3
+    assert "higher for " in harm.answer
 
     gains = {0.5: -0.1, 1.0: -0.2, 2.0: -0.1}
     fine = sensitivity.finding(
         errors({(group, beta): gains[beta] for group in GROUPS for beta in gains}), CUE
     )
-    assert fine.values[name]["onset"] == dict.fromkeys(GROUPS, "none tested")
-    assert fine.values[name]["static"]["is"] == "a gain"
-    assert fine.values[name]["chosen beta"] == {"slow": 1.0, "fast": 1.0}
-    folds = f"β is 1 in {FAMILIES} of {FAMILIES} folds on slow scenes and 1 in {FAMILIES} of"
-    assert folds in fine.answer
-    assert "does not transfer" not in fine.answer
+    assert {each.verdict for each in fine.rows[: fine.lead]} == {LOWER}
+    assert not any(each.effect in onsets for each in fine.rows)
+    slow = fine.row(f"{NAME}, slow, β chosen on other slow scenes")
+    assert slow.value == pytest.approx(-20, abs=0.5)
 
     effects = {("slow", 2.0): -0.3, ("fast", 2.0): 0.5, ("static", 2.0): -0.1}
     apart = sensitivity.finding(errors(effects), CUE)
-    assert "does not transfer" in apart.answer
-    assert "from β = 2 upward on fast scenes" in apart.answer
-    assert "not shown from any tested β upward on static and slow scenes" in apart.answer
-    assert "on fast scenes a choice on fast ones changes it by" in apart.answer
+    assert apart.row(f"{NAME}, fast, β chosen at the other speed instead of this one").verdict == (
+        HIGHER
+    )
+    assert apart.row(onsets[2]).value == 2.0
+    assert not any(each.effect in onsets[:2] for each in apart.rows)
 
     few = sensitivity.finding(errors({}, families=3), CUE)
-    assert "too few scenes" in few.answer
+    assert {each.verdict for each in few.rows[: few.lead]} == {TOO_FEW}
     moving = sensitivity.finding(errors({}).sel(speed=["slow"]), CUE)
-    assert "There is no static scene" in moving.answer
-    assert "on the other scenes" not in moving.answer
-    assert len({each.answer for each in (harm, fine, apart, few)}) == 4
+    assert not any("static" in each.effect or "chosen" in each.effect for each in moving.rows)
 
 
 def test_differences_of_rounding_are_no_harm():
@@ -240,39 +249,27 @@ def test_differences_of_rounding_are_no_harm():
 
 def test_contrast_is_that_of_the_scores_and_grows_with_beta(tmp_path):
     cues = sensitivity.cues(["zscore"])
+    ablation = sensitivity.ablation({CUE: cues[CUE]}, [1.0, 3.0])
     table = m3.sweep(
         "random:small",
         open_sequence("scenes/slide-01", stop=2),
-        configurations=sensitivity.configurations({CUE: cues[CUE]}, [1.0, 3.0]),
+        configurations=ablation.configurations,
         capture=m3.Capture(statistics=[], sites=[]),
         outputs=("pose", "depth"),
         out=tmp_path,
         progress=False,
     )
-    design = sensitivity.design([CUE], [1.0, 3.0])
-    found = contrast(table, design).sel(cue=CUE)
+    found = contrast(table, ablation.design).sel(cue=CUE)
     run = m3.open_run(table["run"].sel(configuration=f"{CUE}, beta 1").item())
     kept = 1 - run["cue/motion"].values.reshape(2, -1).astype(float)
     ratio = np.quantile(kept, 0.95, axis=1) / np.quantile(kept, 0.05, axis=1)
     assert float(found.sel(beta=1.0)) == pytest.approx(np.log10(ratio).mean(), rel=0.02)
     assert float(found.sel(beta=3.0)) == pytest.approx(3 * float(found.sel(beta=1.0)))
-    departed = measures.unfolded(measures.departures(table), design)
+    departed = ablation.unfolded(measures.departures(table))
     assert departed.dims == ("measure", "sequence", "cue", "beta")
     assert (departed > 0).all()
     nowhere = table.assign(run=table["run"].where(table["configuration"] == "plain", ""))
-    assert measures.unfolded(measures.departures(nowhere), design).isnull().all()
-
-
-def test_departures_are_told_from_the_least_to_the_largest_beta():
-    departed = xr.DataArray(
-        np.arange(1.0, 13.0).reshape(2, 1, 6, 1) * [1.0, 5.0],
-        dims=("measure", "cue", "sequence", "beta"),
-        coords={"measure": ["depth changed", "camera moved"], "cue": [CUE], "beta": [0.5, 2.0]},
-        attrs={"long_name": "departure", "units": "%"},
-    )
-    said = sensitivity.departure_finding(departed, CUE)
-    assert said.answer.startswith(measures.NO_TRUTH)
-    assert said.values["depth changed"] == {"0.5": 3.5, "2": 17.5}
+    assert ablation.unfolded(measures.departures(nowhere)).isnull().all()
 
 
 @pytest.mark.slow
@@ -291,8 +288,8 @@ def test_the_notebook_answers_on_scenes(tmp_path):
     )
     (found,) = findings_of(notebook)
     assert found.question == sensitivity.QUESTION
-    assert found.values["betas"] == [1.0]
-    assert "too few scenes" in found.answer
+    assert "at β = 1" in found.answer
+    assert {each.verdict for each in found.rows} <= {TOO_FEW, "identical", "not measured", ""}
 
 
 @pytest.mark.slow
@@ -313,5 +310,5 @@ def test_the_notebook_runs_on_real_frames(tmp_path, shared):
         },
     )
     (found,) = findings_of(notebook)
-    assert found.answer.startswith(measures.NO_TRUTH)
-    assert set(found.values) == {"depth changed", "camera moved"}
+    assert found.answer.endswith(NO_TRUTH)
+    assert {each.effect for each in found.rows} >= {"depth changed, 1.0", "camera moved, 4.0"}

@@ -14,7 +14,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.scenes import SceneDistribution
-from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.finding import HIGHER, LOWER, TOO_FEW, findings_of
 from mut3r_analysis.studies.supervision import price as supervision_price
 from mut3r_analysis.studies.supervision import scores as supervision_scores
 from mut3r_analysis.studies.supervision import sequences as supervision_sequences
@@ -217,40 +217,41 @@ def synthetic(supervised=0.0, gated=0.0, auc=0.0, clips=24, arms=tuple(ARMS), tr
     return scores.assign(auc=areas_)
 
 
-def test_the_finding_follows_the_scores():
-    says = [
-        str(supervision_scores.finding(synthetic(**given)))
-        for given in (
-            {"supervised": -0.1, "gated": 0.2},
-            {"supervised": -0.1, "gated": -0.2},
-            {"supervised": 0.1, "gated": 0.1},
-            {"clips": 4},
-        )
-    ]
-    assert "supervision alone lowers it, the others do not" in says[0]
-    assert "both by most" in says[1]
-    assert "none of the three is seen to lower it" in says[2]
-    assert "too few clips" in says[3]
-    assert len(set(says)) == 4
-    more, less = (supervision_scores.finding(synthetic(auc=x)).values for x in (0.1, -0.1))
-    name = f"auc {KINDS[1]}, {SUPERVISED}"
-    assert more[name]["lower"] > 0 > less[name]["upper"]
+@pytest.mark.parametrize(
+    ("given", "verdicts"),
+    [
+        ({"supervised": -0.1, "gated": 0.2}, [LOWER, HIGHER, HIGHER]),
+        ({"supervised": -0.1, "gated": -0.2}, [LOWER, LOWER, LOWER]),
+        ({"supervised": 0.1, "gated": 0.1}, [HIGHER, HIGHER, HIGHER]),
+        ({"supervised": 0.1, "gated": 0.1, "clips": 4}, [TOO_FEW, TOO_FEW, TOO_FEW]),
+    ],
+)
+def test_the_finding_follows_the_scores(given, verdicts):
+    found = supervision_scores.finding(synthetic(**given))
+    assert [each.verdict for each in found.rows[: found.lead]] == verdicts
+
+
+def test_the_finding_tells_what_became_of_the_cue():
+    name = f"AUC of the cue, {KINDS[1]}, {SUPERVISED}"
+    told = [supervision_scores.finding(synthetic(auc=x)).row(name).verdict for x in (0.1, -0.1)]
+    assert told == [HIGHER, LOWER]
 
 
 def test_what_training_on_does_to_every_arm_is_told_beside_what_their_terms_do():
+    effect = "training on without the term, against the original"
     worse, same = (supervision_scores.finding(synthetic(trained=by)) for by in (0.1, 0.0))
-    assert worse.values["training on"]["value"] == pytest.approx(10, abs=0.5)
-    assert "(control against original: higher); all trained arms share this" in worse.answer
+    assert worse.row(effect).value == pytest.approx(10, abs=0.5)
+    assert worse.row(effect).verdict == HIGHER
     # Against the control, nothing of it is to be seen.
-    assert worse.values["both"] == pytest.approx(same.values["both"])
+    assert worse.row("both").value == pytest.approx(same.row("both").value)
     untold = supervision_scores.finding(synthetic(arms=(CONTROL, SUPERVISED)))
-    assert "Training on by itself" not in untold.answer
+    assert not any(each.effect == effect for each in untold.rows)
 
 
 def test_the_finding_answers_only_for_the_gate_where_nothing_was_trained():
     said = supervision_scores.finding(synthetic(gated=-0.2, arms=(ORIGINAL,)))
     assert "No arm was trained" in said.answer
-    assert said.values["gating"]["value"] == pytest.approx(-20, abs=0.5)
+    assert said.row("gating alone").value == pytest.approx(-20, abs=0.5)
 
 
 def test_the_price_counts_passes_and_copies(backbone):
@@ -301,8 +302,7 @@ def test_the_notebook_answers_on_scenes():
     notebook = execute_notebook(find_notebook(NOTEBOOK), {**FAST, "sequences": ["scenes/orbit-03"]})
     (found,) = findings_of(notebook)
     assert found.question == supervision_scores.QUESTION
-    assert found.values["clips"] == 6
-    assert found.values["both"]["n"] == 6
+    assert found.row("both").n == 6
 
 
 @pytest.mark.slow

@@ -9,22 +9,38 @@ from mut3r_analysis.foundation.specification import range_label
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies import measures
-from mut3r_analysis.studies.choice import best, chosen_elsewhere
-from mut3r_analysis.studies.estimates import verdict
-from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.ablation import (
+    PLAIN,
+    SHUFFLED,
+    against,
+    against_control,
+    best,
+    chosen_elsewhere,
+    counted,
+)
+from mut3r_analysis.studies.finding import (
+    HIGHER,
+    IDENTICAL,
+    LOWER,
+    NO_TRUTH,
+    TOO_FEW,
+    findings_of,
+    row,
+)
 from mut3r_analysis.studies.suppression import depths as suppression
 from mut3r_analysis.studies.suppression.paper_ranges import beside_paper, paper_table
 
 NOTEBOOK = "02_suppression_depth"
 RANGES = suppression.layer_ranges(6, [(0, 6), (0, 12)])
 CUES = suppression.cues()
+ABLATION = suppression.ablation(RANGES, CUES, beta=2.0)
 SEQUENCES = [f"clip-{number}" for number in range(8)]
 
 
 def scores(effects, seed=0):
     """A scored sweep with depth and pose errors: plain times 1 + the effect of a configuration."""
     rng = np.random.default_rng(seed)
-    labels = [suppression.PLAIN, *suppression.design(RANGES, CUES)]
+    labels = [PLAIN, *ABLATION.design]
     level = rng.uniform(0.5, 1.5, len(SEQUENCES))
     tables = {}
     for name, metric in (("default:depth:metric", "abs_rel"), ("default:pose:sim3", "ate")):
@@ -35,8 +51,8 @@ def scores(effects, seed=0):
             coords={"configuration": labels, "sequence": SEQUENCES},
         )
     found = measures.errors(tables)
-    plain = found.sel(configuration=suppression.PLAIN, drop=True)
-    return measures.unfolded(found, suppression.design(RANGES, CUES)), plain
+    plain = found.sel(configuration=PLAIN, drop=True)
+    return ABLATION.unfolded(found), plain
 
 
 def test_at_the_depth_of_the_paper_its_ranges_are_taken_as_they_are():
@@ -71,21 +87,21 @@ def test_ranges_that_fall_together_or_vanish_are_named():
 
 
 def test_every_cue_runs_on_every_range_beside_its_shuffled_control():
-    runs = suppression.configurations(RANGES, CUES, beta=2.0)
-    assert runs[suppression.PLAIN] == {}
+    runs = ABLATION.configurations
+    assert runs[PLAIN] == {}
     assert len(runs) == 1 + len(CUES) * RANGES.sizes["layers"]
-    for label, row in suppression.design(RANGES, CUES).items():
-        shuffled = row["cue"].endswith(suppression.SHUFFLED)
+    for label, levels in ABLATION.design.items():
+        shuffled = levels["cue"].endswith(SHUFFLED)
         assert (runs[label]["cue"].control == "shuffle") == shuffled
         assert runs[label]["gate"].beta == 2.0
         start, stop = runs[label]["gate"].layers
-        assert range_label(start, stop) == row["layers"]
+        assert range_label(start, stop) == levels["layers"]
     assert not any(name.startswith("oracle") for name in suppression.cues(oracle=False))
 
 
 def test_changes_are_those_that_were_put_in():
     errors, plain = scores({("abs_rel", "own cue [0, 3)"): -0.2, ("ate", "oracle cue [0, 6)"): 0.1})
-    found = suppression.against_plain(errors, plain)["value"]
+    found = against(errors, plain)["value"]
     depth, pose = measures.leading(errors)
     assert float(found.sel(measure=depth, cue="own cue", layers="[0, 3)")) == pytest.approx(
         -20, abs=0.5
@@ -99,60 +115,52 @@ def test_changes_are_those_that_were_put_in():
 
 
 def test_a_gain_that_shuffled_scores_share_is_none_against_them():
-    both = {("abs_rel", f"own cue{ending} [0, 3)"): -0.2 for ending in ("", suppression.SHUFFLED)}
+    both = {("abs_rel", f"own cue{ending} [0, 3)"): -0.2 for ending in ("", SHUFFLED)}
     errors, plain = scores(both)
     name = measures.leading(errors)[0]
     cell = {"measure": name, "cue": "own cue", "layers": "[0, 3)"}
-    assert verdict(suppression.against_plain(errors, plain).sel(cell)) == "lower"
-    assert float(suppression.against_control(errors)["value"].sel(cell)) == pytest.approx(
-        0, abs=0.5
-    )
+    assert row("", against(errors, plain).sel(cell)).verdict == LOWER
+    assert float(against_control(errors)["value"].sel(cell)) == pytest.approx(0, abs=0.5)
     with pytest.raises(InvalidArgument, match="control"):
-        suppression.against_control(errors.sel(cue=["own cue"]))
+        against_control(errors.sel(cue=["own cue"]))
+
+
+def verdicts(effects, count=8):
+    errors, plain = scores(effects)
+    kept = {"sequence": slice(0, count)}
+    said = suppression.finding(errors.isel(kept), plain.isel(kept))
+    return {each.effect: each.verdict for each in said.rows}, said
 
 
 def test_the_finding_follows_the_data():
-    gain, plain = scores({("abs_rel", "own cue [0, 3)"): -0.2})
-    said = suppression.finding(gain, plain)
-    row = said.values["depth AbsRel (metric), own cue"]
-    assert row["layers"] == "[0, 3)"
-    assert row["change"]["value"] == pytest.approx(-20, abs=0.5)
-    assert "depth AbsRel (metric) with the own cue" in said.answer.rsplit("beaten", 1)[1]
+    gain, said = verdicts({("abs_rel", "own cue [0, 3)"): -0.2})
+    assert gain["own cue, depth AbsRel (metric)"] == LOWER
+    assert gain["own cue, depth AbsRel (metric), [0, 3), the best"] == LOWER
+    assert gain["own cue, depth AbsRel (metric), [0, 3), against shuffled scores"] == LOWER
+    told = said.row("own cue, depth AbsRel (metric)")
+    assert told.value == pytest.approx(-20, abs=0.5)
+    assert "with layers chosen on the other sequences" in said.answer
+    assert f"lower for own cue, depth AbsRel (metric) ({told.interval})" in said.answer
 
-    shared = {("abs_rel", f"own cue{ending} [0, 6)"): -0.2 for ending in ("", suppression.SHUFFLED)}
-    other = suppression.finding(*scores(shared))
-    assert other.values["depth AbsRel (metric), own cue"]["layers"] == "[0, 6)"
-    assert "depth AbsRel (metric) with the own cue" not in other.answer.rsplit("beaten", 1)[1]
+    shared = {("abs_rel", f"own cue{ending} [0, 6)"): -0.2 for ending in ("", SHUFFLED)}
+    other, _ = verdicts(shared)
+    assert other["own cue, depth AbsRel (metric)"] == LOWER
+    assert other["own cue, depth AbsRel (metric), [0, 6), against shuffled scores"] != LOWER
 
-    worse = {
-        (metric, label): 0.3
-        for metric in ("abs_rel", "ate")
-        for label in suppression.design(RANGES, CUES)
-    }
-    harm = suppression.finding(*scores(worse))
-    assert harm.answer.count("is lowered by no range") == 4
-    assert "higher than without gating" in harm.answer
+    worse = {(metric, label): 0.3 for metric in ("abs_rel", "ate") for label in ABLATION.design}
+    _, said = verdicts(worse)
+    assert [each.verdict for each in said.rows[: said.lead]] == [HIGHER] * 4
 
-    own = {("ate", f"own cue {layers}"): 0.2 for layers in ("[0, 3)", "[0, 6)")}
-    lost = suppression.finding(*scores(own))
-    assert "for ATE (Sim3) with the own cue at [0, 3), [0, 6)" in lost.answer
-    assert lost.values["ATE (Sim3), own cue"]["raised above shuffled"] == ["[0, 3)", "[0, 6)"]
-
-    few, plain = scores({("abs_rel", "own cue [0, 3)"): -0.2})
-    first = {"sequence": slice(0, 3)}
-    assert "too few sequences" in suppression.finding(few.isel(first), plain.isel(first)).answer
+    few, said = verdicts({("abs_rel", "own cue [0, 3)"): -0.2}, count=3)
+    assert set(few.values()) == {TOO_FEW}
+    assert "too few" in said.answer
 
 
-def test_a_gain_over_shuffled_scores_is_told_under_the_other_alignments():
-    gain, plain = scores({("abs_rel", "own cue [0, 3)"): -0.2})
-    depth, *_ = measures.leading(gain)
-    renamed = gain.assign_coords(
-        measure=[depth, "depth AbsRel (median scale)"], metric=("measure", ["abs_rel"] * 2)
-    )
-    said = suppression.finding(renamed, plain.assign_coords(renamed["measure"].coords)).answer
-    assert "Aligned otherwise, the own cue at [0, 3) against shuffled scores: " in said
-    assert "depth AbsRel (median scale)" in said
-    assert "Aligned otherwise" not in suppression.finding(gain, plain).answer
+def test_on_one_sequence_no_range_can_be_chosen_elsewhere():
+    found, said = verdicts({("ate", "own cue [0, 3)"): -0.2}, count=1)
+    assert set(found.values()) <= {TOO_FEW, IDENTICAL}
+    assert "own cue, ATE (Sim3), [0, 3), the best" in found
+    assert "at its best layers" in said.answer
 
 
 def test_a_choice_made_elsewhere_pays_for_being_lucky():
@@ -211,23 +219,11 @@ def test_errors_are_named_by_metric_and_alignment_and_missing_ones_left_out():
     assert measures.leading(nothing) == []
 
 
-def test_departures_need_no_truth_and_name_the_range_that_changes_most():
-    data = np.full((2, len(SEQUENCES), 4, 2), 1.0)
-    data[:, :, 0, 1] = 7.0
-    departed = xr.DataArray(
-        data,
-        dims=("measure", "sequence", "cue", "layers"),
-        coords={
-            "measure": ["depth changed", "camera moved"],
-            "cue": list(CUES),
-            "layers": RANGES["layers"].values,
-        },
-        attrs={"long_name": "departure", "units": "%"},
-    )
-    said = suppression.departure_finding(departed)
-    assert said.answer.startswith(measures.NO_TRUTH)
-    assert {row["layers"] for row in said.values.values()} == {"[0, 6)"}
-    assert suppression.departure_finding(departed.isel(layers=[1, 0]) * 2).answer != said.answer
+def test_choices_are_counted():
+    errors, _ = scores({("ate", "own cue [0, 6)"): -0.2})
+    chosen = chosen_elsewhere(errors, "layers")["chosen"]
+    found = counted(chosen, "measure", "cue", errors["layers"].values)
+    assert found.loc["ATE (Sim3)", "own cue"] == "[0, 6): 8"
 
 
 def test_published_rows_stand_beside_the_range_they_scale_to():
@@ -236,7 +232,7 @@ def test_published_rows_stand_beside_the_range_they_scale_to():
     assert float(paper["change"].sel(asked="none")) == 0
     assert set(paper["asked"].values.tolist()) <= {"none", *asked}
     errors, plain = scores({})
-    changes = suppression.against_plain(errors, plain)
+    changes = against(errors, plain)
     ranges = [(0, 2), (0, 6), (0, 12)]
     scaled = suppression.layer_ranges(6, [(0, 6), (0, 12)])
     table = beside_paper(scaled, changes, measures.leading(errors)[0], ranges)
@@ -261,9 +257,9 @@ def test_the_notebook_answers_on_scenes(tmp_path):
     )
     (found,) = findings_of(notebook)
     assert found.question == suppression.QUESTION
-    assert len(found.values) == 4
-    assert {row["change"]["n"] for row in found.values.values()} == {2}
-    assert "too few sequences" in found.answer
+    assert found.lead == 4
+    assert {each.n for each in found.rows} == {2}
+    assert {each.verdict for each in found.rows} <= {TOO_FEW, IDENTICAL}
 
 
 @pytest.mark.slow
@@ -284,5 +280,7 @@ def test_the_notebook_runs_on_real_frames(tmp_path, shared):
         },
     )
     (found,) = findings_of(notebook)
-    assert found.answer.startswith(measures.NO_TRUTH)
-    assert set(found.values) == {"depth changed", "camera moved"}
+    assert found.answer.endswith(NO_TRUTH)
+    assert {each.effect for each in found.rows} == {
+        "depth changed, [0, 2)", "camera moved, [0, 2)"
+    }  # fmt: skip

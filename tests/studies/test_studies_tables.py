@@ -14,7 +14,7 @@ from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.metrics import protocol as find_protocol
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.running import Commit
-from mut3r_analysis.studies.finding import findings_of
+from mut3r_analysis.studies.finding import HIGHER, LOWER, findings_of
 from mut3r_analysis.studies.paper_tables import comparison
 from mut3r_analysis.studies.paper_tables.columns import (
     delta_columns,
@@ -234,32 +234,27 @@ def test_own_values_stand_in_the_unit_of_the_literature(tables):
         own_column(tables["depth"], metres)
 
 
-def test_the_sentence_changes_with_what_stands_beside_the_paper(tables):
+def test_the_finding_changes_with_what_stands_beside_the_paper(tables):
     listed = list(tables.values())
-    worse, better = own([[1.0, 2.0], [2.0, 4.0]]), own([[1.0, 2.0], [0.5, 1.0]])
-    answers = [
-        comparison.finding(listed, {}, other, "here").answer for other in (worse, better, None)
-    ]
-    assert "change AbsRel by +100.0" in answers[0]
-    assert "change AbsRel by -50.0" in answers[1]
-    assert "No ground truth" in answers[2]
-    assert all("no reproduction" in answer for answer in answers[:2])
+    worse, better = own([[1.0] * 6, [2.0] * 6]), own([[1.0] * 6, [0.5] * 6])
+    found = [comparison.finding(listed, {}, other, "here") for other in (worse, better)]
+    assert [each.row("AbsRel").value for each in found] == pytest.approx([100, -50])
+    assert [each.row("AbsRel").verdict for each in found] == [HIGHER, LOWER]
+    assert all("no reproduction" in each.answer for each in found)
+    assert "No ground truth" in comparison.finding(listed, {}, None, "here").answer
     paper = own([[0.1, 0.1], [0.2, 0.2]], protocol="video-depth:bonn5:metric")
-    found = comparison.finding(listed, paper, None, "here")
-    assert found.values["computed"] == 2
-    assert "own runs stand beside 2 of those" in found.answer
-    none = comparison.finding(listed, {}, None, "here")
-    assert none.values["computed"] == 0
-    assert "own runs stand beside none" in none.answer
+    counts = [comparison.finding(listed, each, None, "here") for each in (paper, {})]
+    assert [each.row("with own runs").value for each in counts] == [2, 0]
 
 
-def test_the_sentence_counts_each_number_once():
+def test_the_finding_counts_each_number_once():
     one = made_table(0.1, 0.05)
-    found = comparison.finding([one, one], {}, None, "here").values
-    assert (found["published"], found["changes"], found["gains"]) == (2, 1, 1)
+    found = comparison.finding([one, one], {}, None, "here")
+    names = ("published values", "changes by gating", "for the better")
+    assert [found.row(name).value for name in names] == [2, 1, 1]
     rounded = comparison.finding([made_table(0.1, 0.101)], {}, None, "here")
-    assert rounded.values["rounding"] == 1
-    assert rounded.values["losses"] == 1
+    assert rounded.row("within rounding").value == 1
+    assert rounded.row("for the worse").value == 1
 
 
 def test_the_figure_holds_published_and_own_changes_of_errors(tables):
@@ -397,8 +392,8 @@ def texts(notebook, name):
 def test_the_notebook_rebuilds_the_tables_and_names_the_other_model(tmp_path):
     notebook = executed(tmp_path, sequences=["scenes/orbit-02"])
     (found,) = findings_of(notebook)
-    assert found.values["computed"] == 0
-    assert {"abs_rel", "ate"} <= set(found.values)
+    assert found.row("with own runs").value == 0
+    assert [each.effect for each in found.rows[:2]] == ["AbsRel", "ATE"]
     assert "not a reproduction" in texts(notebook, "depth-other")
     assert "No own runs" in texts(notebook, "depth-own")
     assert "0.228" in texts(notebook, "pose-published")

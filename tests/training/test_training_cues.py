@@ -7,22 +7,17 @@ from sklearn.metrics import roc_auc_score
 from test_training_loop import SMALL
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.metrics.ranking import weighted_auc
+from mut3r_analysis.metrics.bootstrap import drawn_counts, percentile_bounds, resampled_means
+from mut3r_analysis.metrics.ranking import auc_interval, weighted_auc
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.cue_scenes import scenes_with_twins
 from mut3r_analysis.training.cue_trial import DECLARED, DECLARED_LATER, Halves, cue_test
+from mut3r_analysis.training.evidence import without
 from mut3r_analysis.training.gating_trial import METRICS, gating_test
 from mut3r_analysis.training.initialisation import initial_model
 from mut3r_analysis.training.observation import observe
 from mut3r_analysis.training.patches import patch_truth
 from mut3r_analysis.training.recipe import Recipe
-from mut3r_analysis.training.separation import (
-    auc_interval,
-    mean_interval,
-    roc_auc,
-    sequence_draws,
-    without,
-)
 
 RECIPE = Recipe.from_dict({**SMALL, "model": {**SMALL["model"], "dec_depth": 5}})
 
@@ -41,25 +36,26 @@ def test_the_area_equals_sklearns_with_ties_and_weights():
     rng = np.random.default_rng(0)
     score = rng.integers(0, 12, 300).astype(float)
     positive = rng.random(300) < 0.3
-    assert roc_auc(score, positive) == pytest.approx(roc_auc_score(positive, score), abs=1e-12)
+    assert weighted_auc(score, positive) == pytest.approx(roc_auc_score(positive, score), abs=1e-12)
     weights = rng.integers(0, 4, (5, 300)).astype(float)
     expected = [roc_auc_score(positive, score, sample_weight=each) for each in weights]
     assert weighted_auc(score, positive, weights) == pytest.approx(expected, abs=1e-12)
-    assert np.isnan(roc_auc(score, np.zeros(300, bool)))
+    assert np.isnan(weighted_auc(score, np.zeros(300, bool)))
 
 
 def test_intervals_hold_what_they_should():
     rng = np.random.default_rng(1)
     sequence = np.repeat(np.arange(200), 10)
     positive = rng.random(2000) < 0.5
-    draws = sequence_draws(200, 300, seed=0)
+    draws = drawn_counts(200, 300)
     assert (draws.sum(axis=1) == 200).all()
     value, low, high = auc_interval(rng.normal(size=2000) + positive, positive, sequence, draws)
     assert low < value < high
     assert low < 0.7602 < high  # Phi(1 / sqrt 2)
     values = rng.normal(2, 1, 200)
-    mean, low, high = mean_interval(np.r_[values[:-1], np.nan], draws)
-    assert mean == pytest.approx(values[:-1].mean())
+    means = resampled_means(np.r_[values[:-1], np.nan], draws)
+    assert means.mean() == pytest.approx(values[:-1].mean(), abs=0.02)
+    low, high = percentile_bounds(means)
     assert high - low == pytest.approx(2 * 1.96 / np.sqrt(200), rel=0.3)
 
 

@@ -9,6 +9,7 @@ import xarray as xr
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.adaptive_depth.policies import (
     CRITERIA,
     Policy,
@@ -24,11 +25,11 @@ from mut3r_analysis.studies.adaptive_depth.walk import walk
 QUANTILES = (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9)
 """What the rule's threshold is chosen among: quantiles, over frames, of each layer's spread."""
 
-NONE, PAPER, BEST = "no gate", "MUT3R's depth", "best fixed depth"
+PAPER, BEST = "MUT3R's depth", "best fixed depth"
 RULE, OPPOSITE = "rule", "opposite rule"
 RANDOM, BOUND = "rule's depths at random", "oracle per frame"
 OPTIONS = {
-    NONE: "the plain backbone",
+    PLAIN: "the plain backbone",
     PAPER: "the first half of the decoder",
     BEST: "one depth for all frames, the best on the other half of the sequences",
     RULE: "the leading layers in which the cue's variance over patches reaches a threshold, which "
@@ -43,7 +44,7 @@ OPTIONS = {
 Sequences = Mapping[str, xr.Dataset]
 
 
-class Setting(NamedTuple):
+class Experiment(NamedTuple):
     """What every walk of the study shares."""
 
     backbone: Backbone
@@ -54,7 +55,7 @@ class Setting(NamedTuple):
 
 
 def stream(
-    setting: Setting, sequences: Sequences, policies_of: Callable[[str], Mapping[str, Policy]]
+    experiment: Experiment, sequences: Sequences, policies_of: Callable[[str], Mapping[str, Policy]]
 ) -> xr.Dataset:
     """Walk every sequence with its policies.
 
@@ -62,16 +63,18 @@ def stream(
     -------
     Dataset
         (sequence, policy, frame) as of `walk`, without
-        maps and poses. Where :data:`NONE` is among the policies, ``depth_apart`` and
+        maps and poses. Where `PLAIN` is among the policies, ``depth_apart`` and
         ``camera_apart`` say how far each is from it, in percent of the mean depth.
     """
     from tqdm.auto import tqdm
 
     parts = []
-    for name, sequence in tqdm(sequences.items(), disable=not setting.progress, unit="sequence"):
+    for name, sequence in tqdm(sequences.items(), disable=not experiment.progress, unit="sequence"):
         policies = policies_of(name)
-        found = walk(setting.backbone, sequence, policies, cue=setting.cue, gate=setting.gate)
-        if NONE in policies:
+        found = walk(
+            experiment.backbone, sequence, policies, cue=experiment.cue, gate=experiment.gate
+        )
+        if PLAIN in policies:
             found = found.merge(_apart(found))
         parts.append(found.drop_vars(["depth_map", "pose"]))
     order = xr.Variable("sequence", list(sequences), {"long_name": "sequence"})
@@ -82,26 +85,26 @@ def stream(
     return together.transpose("sequence", "policy", "frame", ...)
 
 
-def survey(setting: Setting, sequences: Sequences) -> xr.Dataset:
+def survey(experiment: Experiment, sequences: Sequences) -> xr.Dataset:
     """Walk every sequence at every fixed depth: (sequence, depth, frame), as of :func:`stream`."""
-    depths = list(setting.depths)
-    policies = {NONE if depth == 0 else str(depth): fixed(depth) for depth in depths}
-    found = stream(setting, sequences, lambda name: policies)
+    depths = list(experiment.depths)
+    policies = {PLAIN if depth == 0 else str(depth): fixed(depth) for depth in depths}
+    found = stream(experiment, sequences, lambda name: policies)
     attrs = {"long_name": "gated layers, from the first"}
     return found.rename(policy="depth").assign_coords(depth=("depth", depths, attrs))
 
 
-def by_median(setting: Setting, sequences: Sequences, surveyed: xr.Dataset) -> xr.Dataset:
+def by_median(experiment: Experiment, sequences: Sequences, surveyed: xr.Dataset) -> xr.Dataset:
     """Walk with the rule at the median of the sequences' own spread: for want of a half to choose.
 
     Returns
     -------
     Dataset
-        (sequence, policy, frame) as of :func:`stream`, with :data:`NONE` and :data:`RULE`.
+        (sequence, policy, frame) as of :func:`stream`, with `PLAIN` and :data:`RULE`.
     """
     median = thresholds(surveyed["spread"].sel(depth=0), 0.5)
-    policies = {NONE: fixed(0), RULE: leading(median, setting.depths)}
-    return stream(setting, sequences, lambda name: policies)
+    policies = {PLAIN: fixed(0), RULE: leading(median, experiment.depths)}
+    return stream(experiment, sequences, lambda name: policies)
 
 
 def halves(surveyed: xr.Dataset, criteria: Sequence[str]) -> xr.DataArray:
@@ -121,7 +124,7 @@ def halves(surveyed: xr.Dataset, criteria: Sequence[str]) -> xr.DataArray:
 
 
 def fit(
-    setting: Setting,
+    experiment: Experiment,
     sequences: Sequences,
     surveyed: xr.Dataset,
     half: xr.DataArray,
@@ -139,10 +142,10 @@ def fit(
 
     def policies_of(name: str) -> dict[str, Policy]:
         own = _spread(surveyed, half, int(half.sel(sequence=name)))
-        return {f"{direction} {q}": _rule(setting, own, direction, q) for direction, q in keys}
+        return {f"{direction} {q}": _rule(experiment, own, direction, q) for direction, q in keys}
 
     chosen = {str(name): sequences[str(name)] for name in half["sequence"].values}
-    found = stream(setting, chosen, policies_of)
+    found = stream(experiment, chosen, policies_of)
     attrs = {"long_name": "quantile of the spread that is the threshold"}
     parts = []
     for direction in (RULE, OPPOSITE):
@@ -177,7 +180,7 @@ def choices(
 
 
 def trial(
-    setting: Setting,
+    experiment: Experiment,
     sequences: Sequences,
     surveyed: xr.Dataset,
     fitted: xr.Dataset,
@@ -206,7 +209,7 @@ def trial(
             its = chosen["quantile"].sel(half=other, criterion=criterion)
             for direction in (RULE, OPPOSITE):
                 q = float(its.sel(direction=direction))
-                policies[f"{direction}|{criterion}"] = _rule(setting, spread, direction, q)
+                policies[f"{direction}|{criterion}"] = _rule(experiment, spread, direction, q)
             used = fitted["chosen"].sel(
                 sequence=half["sequence"].values[half.values == other],
                 direction=RULE,
@@ -214,16 +217,16 @@ def trial(
             )
             values = used.values[np.isfinite(used.values)].astype(int)
             policies[f"{RANDOM}|{criterion}"] = drawn(values.tolist(), (seed, order.index(name)))
-            policies[f"{BOUND}|{criterion}"] = oracle(setting.depths, criterion)
+            policies[f"{BOUND}|{criterion}"] = oracle(experiment.depths, criterion)
         return policies
 
-    walked = stream(setting, {name: sequences[name] for name in order}, policies_of)
+    walked = stream(experiment, {name: sequences[name] for name in order}, policies_of)
     cells = []
     for criterion in criteria:
         still = surveyed.sel(sequence=half["sequence"])
         own = chosen["depth"].sel(criterion=criterion, drop=True)
         best = own.sel(half=1 - half).drop_vars("half", errors="ignore")
-        depth = paper_depth(setting.backbone.decoder_layers)
+        depth = paper_depth(experiment.backbone.decoder_layers)
         parts = [still.sel(depth=0), still.sel(depth=depth), still.sel(depth=best)]
         parts = [part.drop_vars("depth") for part in parts]
         parts += [
@@ -243,9 +246,9 @@ def trial(
     return found.transpose("option", "criterion", "sequence", ...)
 
 
-def _rule(setting: Setting, spread: xr.DataArray, direction: str, quantile: float) -> Policy:
+def _rule(experiment: Experiment, spread: xr.DataArray, direction: str, quantile: float) -> Policy:
     wide = direction == RULE
-    return leading(thresholds(spread, quantile, wide=wide), setting.depths, wide=wide)
+    return leading(thresholds(spread, quantile, wide=wide), experiment.depths, wide=wide)
 
 
 def _spread(surveyed: xr.Dataset, half: xr.DataArray, which: int) -> xr.DataArray:
@@ -259,13 +262,13 @@ def _mean_error(found: xr.Dataset, criterion: str) -> xr.DataArray:
 
 
 def _apart(walked: xr.Dataset) -> xr.Dataset:
-    plain = walked.sel(policy=NONE, drop=True)
+    plain = walked.sel(policy=PLAIN, drop=True)
     size = plain["depth_map"].mean()
     depth = abs(walked["depth_map"] - plain["depth_map"]).mean(("y", "x"))
     shift = (walked["pose"] - plain["pose"]).isel(col=3, row=slice(0, 3))
     found: dict[str, Any] = {
-        "depth_apart": (100 * depth / size, "depth apart from no gate"),
-        "camera_apart": (100 * np.sqrt((shift**2).sum("row")) / size, "camera apart from no gate"),
+        "depth_apart": (100 * depth / size, "depth apart from plain"),
+        "camera_apart": (100 * np.sqrt((shift**2).sum("row")) / size, "camera apart from plain"),
     }
     return xr.Dataset(
         {

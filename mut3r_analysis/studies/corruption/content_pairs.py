@@ -7,6 +7,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.scenes import Scene
+from mut3r_analysis.training.evidence import frozen
 
 CONTENTS = ("rest", "moving")
 LEAST_SHARE = 0.005
@@ -85,9 +86,7 @@ def _twins(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     labels = sequence["frame"].values
     scene = Scene.from_dict(json.loads(sequence.attrs["scene"]))
-    resting = scene
-    for number in range(1, len(scene.objects) + 1):
-        resting = resting.twin(freeze=f"object-{number}", at=int(labels[start - 1]))
+    resting = frozen(scene, int(labels[start - 1]))
     size = (sequence.sizes["x"], sequence.sizes["y"])
     supersample = int(sequence.attrs.get("supersample", 1))
     rest = resting.render(size, supersample=supersample).sel(frame=labels)

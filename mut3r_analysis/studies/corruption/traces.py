@@ -12,15 +12,15 @@ from mut3r_analysis.motion import DIRECTIONS
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.sequences import open_sequence
+from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, against_control
 from mut3r_analysis.studies.corruption.content_pairs import content_pair
 from mut3r_analysis.studies.corruption.injection import inject
-from mut3r_analysis.studies.estimates import change, estimate, verdict
-from mut3r_analysis.studies.finding import Finding
-from mut3r_analysis.studies.trajectories.finding import plain_numbers, ranged
-from mut3r_analysis.studies.trajectories.read_write import CONTROLS
+from mut3r_analysis.studies.estimates import change, estimate
+from mut3r_analysis.studies.finding import Finding, row, rows
+from mut3r_analysis.studies.trajectories.read_write import CUES
 
 QUESTION = "Does state-to-image gating protect the memory from moving content?"
-NO_GATE, ALL_GATES = "none", "all three"
+ALL_GATES = "all three"
 
 
 def gates_by_direction(beta: float, **changes: Any) -> dict[str, Gate | None]:
@@ -35,7 +35,7 @@ def gates_by_direction(beta: float, **changes: Any) -> dict[str, Gate | None]:
     """
     alone = {name: Gate.mut3r(beta, directions=[name], **changes) for name in DIRECTIONS}
     order = ("state_to_image", "image_to_state", "image_self")
-    return {NO_GATE: None, **{name: alone[name] for name in order},
+    return {PLAIN: None, **{name: alone[name] for name in order},
             ALL_GATES: Gate.mut3r(beta, **changes)}  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def measure_injections(
     sequences: Sequence[str | xr.Dataset],
     gates: Mapping[str, Gate | None],
     *,
-    cues: Mapping[str, Cue] = CONTROLS,
+    cues: Mapping[str, Cue] = CUES,
     frames: int | None = None,
     window: tuple[int, int] | None = None,
     progress: bool = True,
@@ -56,7 +56,7 @@ def measure_injections(
     backbone : Backbone
     sequences : sequence of str or Dataset
     gates : mapping of str to Gate or None
-        Among them `NO_GATE`, which is the same for all cues.
+        Among them `PLAIN`, which is the same for all cues.
     cues : mapping of str to Cue
         Masks are those of the pairs: what of the frame moves, as far as it is known.
     frames : int, optional
@@ -73,13 +73,13 @@ def measure_injections(
         something else within the window, %. Attributes: ``skipped``, sequences left out and why;
         ``contents``, what moves.
     """
-    if gates.get(NO_GATE, 0) is not None:
-        raise InvalidArgument(f"gates need {NO_GATE!r}: None, which all others are compared with")
-    configurations: dict[str, dict[str, Any]] = {NO_GATE: {}}
+    if gates.get(PLAIN, 0) is not None:
+        raise InvalidArgument(f"gates need {PLAIN!r}: None, which all others are compared with")
+    configurations: dict[str, dict[str, Any]] = {PLAIN: {}}
     for name, gate in gates.items():
         if gate is not None:
             configurations |= {_key(name, cue): {"cue": cues[cue], "gate": gate} for cue in cues}
-    rows, names, skipped, contents = [], [], [], []
+    parts, names, skipped, contents = [], [], [], []
     bar = tqdm(sequences, desc="sequences", disable=not progress)
     for given in bar:
         sequence = open_sequence(given, stop=frames)
@@ -90,16 +90,16 @@ def measure_injections(
             skipped.append(f"{sequence.attrs['name']}: {error}")
             continue
         found = inject(backbone, pair, configurations)
-        rows.append(_by_gate_and_cue(found, list(gates), list(cues)))
+        parts.append(_by_gate_and_cue(found, list(gates), list(cues)))
         inside = slice(pair.attrs["start"], pair.attrs["stop"])
         share = 100 * float(pair["changed"][inside].mean())
         attrs = {"long_name": "pixels that differ within the window", "units": "%"}
-        rows[-1]["moving_share"] = ((), share, attrs)
+        parts[-1]["moving_share"] = ((), share, attrs)
         names.append(pair.attrs["name"])
         contents.append(pair.attrs["how"])
-    if not rows:
+    if not parts:
         raise InvalidArgument("nothing could be injected:\n  " + "\n  ".join(skipped))
-    table = xr.concat(rows, dim=xr.Variable("sequence", names), join="outer")
+    table = xr.concat(parts, dim=xr.Variable("sequence", names), join="outer")
     # Frames that a shorter sequence does not have.
     table["in_view"] = table["in_view"].fillna(False).astype(bool)
     return table.assign_attrs(
@@ -136,93 +136,52 @@ def remaining(table: xr.Dataset, injection: str = "state") -> xr.Dataset:
     """
     later = afterwards(table).sel(injection=injection, drop=True)
     names = ["state", "memory", "translation", "rotation", "depth"]
-    rows = []
+    parts = []
     for name in names:
-        gated = later[name].drop_sel(gate=NO_GATE)
-        rows.append(change(gated, later[name].sel(gate=NO_GATE, drop=True)))
-    found = xr.concat(rows, dim=xr.Variable("measure", names), combine_attrs="drop_conflicts")
+        gated = later[name].drop_sel(gate=PLAIN)
+        parts.append(change(gated, later[name].sel(gate=PLAIN, drop=True)))
+    found = xr.concat(parts, dim=xr.Variable("measure", names), combine_attrs="drop_conflicts")
     found["value"].attrs = {"long_name": "change of what is left behind", "units": "%"}
     return found
 
 
 def finding(table: xr.Dataset) -> Finding:
-    """Say what injections leave behind, and how much of it state-to-image gating removes."""
+    """Tell what injections leave behind, and what gates change of it.
+
+    Parameters
+    ----------
+    table : Dataset
+        From :func:`measure_injections`.
+    """
     later, seen = afterwards(table), while_in_view(table)
-    plain = {"gate": NO_GATE, "cue": table["cue"].values[0]}
-    left = {
-        name: estimate(later[name].sel(plain, drop=True).sel(injection="state", drop=True))
-        for name in ("state", "translation", "depth")
-    }
-    within = {
-        injection: estimate(seen["depth"].sel(plain, drop=True).sel(injection=injection, drop=True))
-        for injection in ("image", "state")
-    }
-    trace = float(later["state"].sel(plain).sel(injection="image").max())
-    of_image = "nothing" if trace == 0 else f"up to {trace:.1e} % of the norm"
-    said = [
-        f"Moving content ({table.attrs['contents']}) in frames that are written leaves the state "
-        f"{ranged(left['state'], unsigned=True)} % of its norm, the camera "
-        f"{ranged(left['translation'], 3, unsigned=True)} m and depth "
-        f"{ranged(left['depth'], 2, unsigned=True)} % away in the frames after it (n = "
-        f"{int(left['state']['n'])}); in frames that are only read it leaves {of_image} in the "
-        "state. While it is in view, the depth of what rests changes by "
-        f"{ranged(within['image'], 2, unsigned=True)} % through the image and by "
-        f"{ranged(within['state'], 2, unsigned=True)} % through the state."
-    ]
-    values: dict[str, Any] = {
-        "left_behind": {name: plain_numbers(cell) for name, cell in left.items()},
-        "in_view": {name: plain_numbers(cell) for name, cell in within.items()},
-    }
-    if "state_to_image" in table["gate"].values:
-        removed = remaining(table).sel(gate="state_to_image", measure="state", drop=True)
-        cells = {cue: removed.sel(cue=cue) for cue in table["cue"].values.tolist()}
-        words = ", ".join(f"{ranged(cell)} % ({cue})" for cue, cell in cells.items())
-        said.append(
-            f"State-to-image gates alone change what is left in the state by {words}: "
-            f"{_protects(table, cells)}."
-        )
-        values["state_to_image"] = {cue: plain_numbers(cell) for cue, cell in cells.items()}
+    plain = {"gate": PLAIN, "cue": table["cue"].values[0]}
+    state = remaining(table).sel(measure="state", drop=True)
+    found = []
+    if (gate := "state_to_image") in table["gate"].values:
+        found += rows(state.sel(gate=gate, drop=True), f"{gate}, {{}}")
+    lead = len(found)
+    if lead and any(cue.endswith(SHUFFLED) for cue in table["cue"].values.tolist()):
+        errors = later["state"].sel(gate=gate, injection="state", drop=True)
+        found += rows(against_control(errors), f"{gate}, {{}}, against shuffled scores")
     if ALL_GATES in table["gate"].values:
-        first = {"gate": ALL_GATES, "cue": table["cue"].values[0]}
-        cell = remaining(table).sel(first, drop=True).sel(measure="state", drop=True)
-        price = estimate(later["price"].sel(first, drop=True))
-        said.append(
-            f"{ALL_GATES.capitalize()} directions by the {first['cue']} cue change it by "
-            f"{ranged(cell)} %, and move the state in a world at rest by "
-            f"{ranged(price, unsigned=True)} % of its norm."
-        )
-        values["all_gates"] = {"state": plain_numbers(cell), "price": plain_numbers(price)}
-    return Finding(QUESTION, " ".join(said), values, " ".join(said[:2]))
-
-
-def _protects(table: xr.Dataset, cells: Mapping[str, xr.Dataset]) -> str:
-    """Say in words whether the gates protect, cue by cue, and whether location matters."""
-    meanings = {
-        "lower": "protects",
-        "higher": "makes it worse",
-        "no difference that these sequences could show": "no effect that these sequences show",
-        "too few sequences to tell": "too few sequences to tell",
-    }
-    found = {cue: meanings[verdict(cell)] for cue, cell in cells.items() if "shuffled" not in cue}
-    words = [f"the {cue} {'cue' if cue == 'own' else ''}".strip() for cue in found]
-    same = len(set(found.values())) == 1
-    if same:
-        text = f"{next(iter(found.values()))} with {' and '.join(words)}"
-    else:
-        text = ", ".join(
-            f"{meaning} with {word}" for word, meaning in zip(words, found.values(), strict=True)
-        )
-    shuffled = next((cue for cue in cells if "shuffled" in cue), None)
-    masks = [cue for cue in found if cue != "own"]
-    if shuffled is None or not masks or "too few" in text:
-        return text
-    later = afterwards(table)["state"].sel(gate="state_to_image", injection="state", drop=True)
-    place = verdict(change(later.sel(cue=masks[0], drop=True), later.sel(cue=shuffled, drop=True)))
-    judged = {
-        "lower": "the right places matter",
-        "higher": "wrong places do better",
-    }.get(place, "right places do no better than wrong ones")
-    return f"{text}; {judged}"
+        first = {"gate": ALL_GATES, "cue": plain["cue"]}
+        found.append(row(f"{ALL_GATES}, {plain['cue']}", state.sel(first)))
+        price = estimate(later["price"].sel(first))
+        effect = f"change of the state at rest by {ALL_GATES}, {plain['cue']}"
+        found.append(row(effect, price, reference=None))
+    for name in ("state", "translation", "depth"):
+        cells = estimate(later[name].sel(plain, drop=True))
+        written = cells.sel(injection="state")
+        found.append(row(f"{name} left behind by frames that are written", written, None))
+    cells = estimate(later["state"].sel(plain, drop=True))
+    effect = "state left behind by frames that are only read"
+    found.append(row(effect, cells.sel(injection="image"), None))
+    for injection in ("image", "state"):
+        cell = estimate(seen["depth"].sel(plain, drop=True)).sel(injection=injection)
+        found.append(row(f"change of depth in view, through the {injection}", cell, None))
+    about = "Against the plain run, what moving content leaves in the state is"
+    note = f"Moving: {table.attrs['contents']}."
+    return Finding(QUESTION, found, about, note, lead)
 
 
 def _mean_after(table: xr.Dataset, chosen: xr.DataArray) -> xr.Dataset:
@@ -235,7 +194,7 @@ def _by_gate_and_cue(found: xr.Dataset, gates: list[str], cues: list[str]) -> xr
     """Unfold configurations; without a gate the cue makes no difference."""
     keys = found["configuration"].values.tolist()
     places = [
-        [0 if gate == NO_GATE else keys.index(_key(gate, cue)) for cue in cues] for gate in gates
+        [0 if gate == PLAIN else keys.index(_key(gate, cue)) for cue in cues] for gate in gates
     ]
     index = xr.DataArray(places, {"gate": gates, "cue": cues}, ("gate", "cue"))
     return found.isel(configuration=index).drop_vars("configuration")

@@ -24,7 +24,7 @@ _LEAST_SPREAD = 0.05
 """Of an AUC over sequences: a few that happen to agree are no certainty."""
 
 
-class Cell(NamedTuple):
+class SignedCell(NamedTuple):
     """One reading at one place in the network, with the sign that makes motion high."""
 
     site: str
@@ -39,7 +39,7 @@ class Cell(NamedTuple):
 
     @property
     def signed_code(self) -> str:
-        """The code of the reading with the sign of what speaks for motion, such as ``"−R1"``."""
+        """The code of the reading with the sign of what means motion, such as ``"−R1"``."""
         code = self.reading.split()[0] if self.reading in OF_ONE_FRAME else self.reading
         return f"{'+' if self.sign > 0 else '−'}{code}"
 
@@ -79,7 +79,7 @@ def choose(
     sites: Collection[str] = DECODER_KINDS,
     readings: Collection[str] = OF_ONE_FRAME,
     heads: Collection[str] | None = None,
-) -> Cell | None:
+) -> SignedCell | None:
     """Choose the cell whose mean AUC is farthest from chance, on the same side in all tests.
 
     Distances are counted in standard errors over the sequences, since some readings lie far from
@@ -88,7 +88,7 @@ def choose(
 
     Returns
     -------
-    Cell or None
+    SignedCell or None
         None where none of the sites and readings was measured.
     """
     areas = found["auc"].sel(test=list(tests))
@@ -105,10 +105,10 @@ def choose(
     together = distance.sum("test").where(distance.notnull().any("test"))
     cell = together[abs(together).fillna(-1).argmax(...)]
     names = {dim: cell[dim].item() for dim in ("site", "reading", "layer", "head")}
-    return Cell(**names, sign=1 if cell.item() >= 0 else -1)
+    return SignedCell(**names, sign=1 if cell.item() >= 0 else -1)
 
 
-def chosen_cells(found: xr.Dataset) -> dict[str, Cell]:
+def chosen_cells(found: xr.Dataset) -> dict[str, SignedCell]:
     """Choose on the first half: over all, per site, over time, and at the encoder (a control).
 
     Readings over time (R5) stand apart: they look at earlier frames themselves, so that a twin with
@@ -126,7 +126,7 @@ def chosen_cells(found: xr.Dataset) -> dict[str, Cell]:
     return {name: cell for name, cell in chosen.items() if cell is not None}
 
 
-def oriented(areas: xr.DataArray, cell: Cell) -> xr.DataArray:
+def oriented(areas: xr.DataArray, cell: SignedCell) -> xr.DataArray:
     """Take the AUC of one cell, with its sign."""
     names = {dim: getattr(cell, dim) for dim in ("site", "reading", "layer", "head")}
     taken = areas.sel(names).drop_vars([*names])
@@ -138,7 +138,7 @@ def signed(areas: xr.DataArray, sign: int) -> xr.DataArray:
     return areas if sign > 0 else (1 - areas).assign_attrs(areas.attrs)
 
 
-def cell_areas(found: xr.Dataset, cells: dict[str, Cell]) -> dict[str, xr.DataArray]:
+def cell_areas(found: xr.Dataset, cells: dict[str, SignedCell]) -> dict[str, xr.DataArray]:
     """AUC ``(sequence, test)`` of cells on the half that did not choose them, and of the cue.
 
     The cue was not chosen here, so all sequences report on it.
@@ -151,10 +151,10 @@ def cell_areas(found: xr.Dataset, cells: dict[str, Cell]) -> dict[str, xr.DataAr
     return areas | {CUE: found["cue_auc"]}
 
 
-def cell_changes(found: xr.Dataset, cells: dict[str, Cell]) -> dict[str, xr.DataArray]:
+def cell_changes(found: xr.Dataset, cells: dict[str, SignedCell]) -> dict[str, xr.DataArray]:
     """Change ``(sequence)`` of cells between twins, on the half that did not choose them, by sign.
 
-    Positive where motion in the past makes the reading speak more for motion.
+    Positive where motion in the past makes the reading mean motion more.
     """
     _, half = halves(found)
     changes = {}

@@ -48,7 +48,7 @@ _UNSTEADY = {f"R5 instability of {READINGS[name].code}": name for name in STEADY
 SIGNS = {f"{READINGS[name].code} {name}": READINGS[name].sign for name in _STORED} | dict.fromkeys(
     _UNSTEADY, 1
 )
-"""Label of a reading -> its declared sign: +1 where high speaks for motion, -1 where low does."""
+"""Label of a reading -> its declared sign: +1 where high means motion, -1 where low does."""
 
 OVER_TIME = tuple(_UNSTEADY)
 """R5: how much a reading has changed at the same place. These alone look at earlier frames."""

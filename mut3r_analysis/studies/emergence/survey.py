@@ -16,20 +16,21 @@ from tqdm.auto import tqdm
 
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.ranking import area, frame_wins
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.emergence.observation import SITES, Observed, observe
 from mut3r_analysis.studies.emergence.readings import MEAN_HEAD, OVER_TIME, SIGNS, patch_readings
-from mut3r_analysis.studies.emergence.separation import area, frame_wins, without_controls
 from mut3r_analysis.studies.emergence.sinks import corner_rank, sink_shares
 from mut3r_analysis.studies.emergence.truth import CONTROLS, control_columns, patch_truth
 from mut3r_analysis.studies.emergence.twins import frozen_twin, has_twin, twin_evidence, twin_frames
+from mut3r_analysis.training.evidence import without_controls
 
 Array = NDArray[np.floating[Any]]
 Labels = dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 
 WHOLE, OBJECTS, TWIN, LOCAL = "whole image", "objects", "twin", "twin, local"
-SHUFFLED = "shuffled"
+PERMUTED = "permuted labels"
 CONTROLS_OUT = {WHOLE: "whole image, controls out", OBJECTS: "objects, controls out"}
 
 TESTS = {
@@ -39,7 +40,7 @@ TESTS = {
     CONTROLS_OUT[OBJECTS]: "the same, after a linear fit on the controls is taken out",
     TWIN: "moving patches against the same patches with another past, in which they rested",
     LOCAL: "change between twins: moving patches against still ones",
-    SHUFFLED: "the whole image with labels dealt out anew among the patches of each frame",
+    PERMUTED: "the whole image with labels permuted among the patches of each frame",
 }
 """Each is an area under a ROC curve whose pairs are formed within frames; 0.5 is chance."""
 
@@ -278,7 +279,7 @@ def _labels(truth: xr.Dataset) -> Labels:
     deal = np.random.default_rng(crc32(moving.tobytes()))
     order = deal.permuted(np.broadcast_to(np.arange(moving.shape[1]), moving.shape), axis=1)
     shuffled = [np.take_along_axis(each, order, axis=1) for each in labels[WHOLE]]
-    return labels | {SHUFFLED: (shuffled[0], shuffled[1])}
+    return labels | {PERMUTED: (shuffled[0], shuffled[1])}
 
 
 def _tested(

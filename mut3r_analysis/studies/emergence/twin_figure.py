@@ -12,7 +12,7 @@ from mut3r_analysis.figures.cells import DIVERGING_COLORS
 from mut3r_analysis.figures.reading import spell
 from mut3r_analysis.figures.styling import STATISTIC_COLORS, style
 from mut3r_analysis.motion import Cue
-from mut3r_analysis.studies.emergence.cells import Cell
+from mut3r_analysis.studies.emergence.cells import SignedCell
 from mut3r_analysis.studies.emergence.observation import observe
 from mut3r_analysis.studies.emergence.readings import patch_readings
 from mut3r_analysis.studies.emergence.truth import patch_truth
@@ -26,7 +26,7 @@ _EARLIER = 2
 
 
 def twin_figure(
-    backbone: Backbone, sequence: xr.Dataset, cell: Cell, *, size: str = "page"
+    backbone: Backbone, sequence: xr.Dataset, cell: SignedCell, *, size: str = "page"
 ) -> "Page":
     """Show a scene and its frozen twin, and a reading of the picture that they share.
 
@@ -35,7 +35,7 @@ def twin_figure(
     backbone : Backbone
     sequence : Dataset
         Of a procedural scene.
-    cell : Cell
+    cell : SignedCell
         What is read.
     size : {"column", "page", "slide"}
 

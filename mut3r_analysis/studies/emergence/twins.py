@@ -7,9 +7,10 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.ranking import area, wins
 from mut3r_analysis.scenes import Scene
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.studies.emergence.separation import area, wins
+from mut3r_analysis.training.evidence import frozen
 
 LEAST_TWIN_PAIRS = 4
 """Two moving patches: the same patches stand on both sides, so few pairs tell more."""
@@ -58,10 +59,8 @@ def frozen_twin(sequence: xr.Dataset, frame: int) -> xr.Dataset | None:
             f"{sequence.attrs.get('name')!r} is no procedural scene: only those can be rendered "
             "with another past; give a name such as 'scenes/orbit-03' or 'scenes:seed=7'"
         )
-    twin = Scene.from_dict(json.loads(sequence.attrs["scene"]))
     try:
-        for number in range(1, len(twin.objects) + 1):
-            twin = twin.twin(freeze=f"object-{number}", at=frame)
+        twin = frozen(Scene.from_dict(json.loads(sequence.attrs["scene"])), frame)
     except InvalidArgument:
         return None
     size = (sequence.sizes["x"], sequence.sizes["y"])

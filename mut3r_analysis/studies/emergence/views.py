@@ -9,7 +9,7 @@ from mut3r_analysis.attention.sites import DECODER_KINDS
 from mut3r_analysis.motion.readings import READINGS
 from mut3r_analysis.studies.emergence.cells import (
     ENCODER,
-    Cell,
+    SignedCell,
     choose,
     choosing_tests,
     chosen_cells,
@@ -20,7 +20,7 @@ from mut3r_analysis.studies.emergence.cells import (
 from mut3r_analysis.studies.emergence.finding import beside
 from mut3r_analysis.studies.emergence.observation import CONTROL_SITE
 from mut3r_analysis.studies.emergence.readings import MEAN_HEAD, OVER_TIME, SIGNS
-from mut3r_analysis.studies.estimates import estimate, spelled
+from mut3r_analysis.studies.estimates import estimate, formatted
 
 
 def definitions() -> pd.DataFrame:
@@ -69,7 +69,7 @@ def over_layers(found: xr.Dataset, tests: Sequence[str]) -> xr.Dataset:
     return beside(parts, "site")
 
 
-def over_frames(found: xr.Dataset, cells: dict[str, Cell]) -> xr.Dataset:
+def over_frames(found: xr.Dataset, cells: dict[str, SignedCell]) -> xr.Dataset:
     """Estimate the AUC against resting objects, ``(cell, past)``, on the unseen half."""
     _, half = halves(found)
     parts = {name: estimate(oriented(half["frame_auc"], cell)) for name, cell in cells.items()}
@@ -94,7 +94,7 @@ def strongest(found: xr.Dataset, test: str) -> pd.DataFrame:
     -------
     DataFrame
         Readings by sites: ``layer/head, AUC [lower, upper] (n)``, with the sign chosen: + where
-        high values speak for motion.
+        high values mean motion.
     """
     chose, half = halves(found)
     labels, areas = {}, {}
@@ -108,22 +108,7 @@ def strongest(found: xr.Dataset, test: str) -> pd.DataFrame:
     tested = estimate(xr.concat(list(areas.values()), "cell"))
     table = pd.DataFrame("", index=found["reading"].values, columns=found["site"].values)
     for place, (site, reading) in enumerate(areas):
-        table.loc[reading, site] = f"{labels[site, reading]}, {spelled(tested.isel(cell=place), 2)}"
+        table.loc[reading, site] = (
+            f"{labels[site, reading]}, {formatted(tested.isel(cell=place), 2)}"
+        )
     return table
-
-
-def written(values: xr.Dataset, rows: str, columns: str, digits: int = 2) -> pd.DataFrame:
-    """Write estimates over two dimensions as a table of ``value [lower, upper] (n)``."""
-    return pd.DataFrame(
-        {
-            column: {
-                row: _cell_text(values.sel({rows: row, columns: column}), digits)
-                for row in values[rows].values
-            }
-            for column in values[columns].values
-        }
-    )
-
-
-def _cell_text(cell: xr.Dataset, digits: int) -> str:
-    return spelled(cell, digits) if int(cell["n"]) else ""

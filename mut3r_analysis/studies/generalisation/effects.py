@@ -1,21 +1,19 @@
 """Whether a cue and a gate do the same when another rule writes the memory."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import product
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.studies.estimates import change, difference, estimate, spelled, verdict
-from mut3r_analysis.studies.finding import Finding, finite
-from mut3r_analysis.studies.generalisation.memories import CONTROLS, OPEN, OWN
+from mut3r_analysis.studies.ablation import PLAIN, against_control
+from mut3r_analysis.studies.estimates import change, difference
+from mut3r_analysis.studies.finding import Finding, Row, row, rows
+from mut3r_analysis.studies.generalisation.memories import OWN
 
 DEPTH, POSE = "abs_rel", "ate"
 """The metric of each task that a finding speaks of."""
 
-NAMES = {DEPTH: "the depth error (AbsRel)", POSE: "the trajectory error (ATE)"}
+NAMES = {DEPTH: "depth error (AbsRel)", POSE: "trajectory error (ATE)"}
 
 QUESTION = "Does gating by the same cue do the same when another rule writes the memory?"
 
@@ -27,7 +25,7 @@ def has_truth(table: xr.Dataset) -> bool:
 
 def gated_treatments(table: xr.Dataset) -> list[str]:
     """Return the treatments that gate."""
-    return [str(name) for name in table["treatment"].values if name != OPEN]
+    return [str(name) for name in table["treatment"].values if name != PLAIN]
 
 
 def gating_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> xr.Dataset:
@@ -93,157 +91,67 @@ def place_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> 
         (metric, memory, treatment), treatments and memories that were run with both: as `change`.
     """
     present = _present(table, metrics)
-    ran = table["treatment"].values
-    treatments = [name for name, control in CONTROLS.items() if name in ran and control in ran]
     found = []
     for name in present:
-        cells = []
-        for treatment in treatments:
-            pair = table[name].sel(treatment=[treatment, CONTROLS[treatment]])
-            pair = pair.sel(memory=pair.notnull().any("sequence").all("treatment"))
-            own, control = (pair.isel(treatment=place, drop=True) for place in (0, 1))
-            cells.append(change(own, control).expand_dims(treatment=[treatment]))
-        found.append(_joined(cells, table))
+        errors = table[name].transpose("memory", ...)
+        both = against_control(errors, "treatment")
+        kept = both["memory"].values[(both["n"] > 0).any("treatment").values]
+        found.append(both.sel(memory=kept))
     return _over_metrics(found, table, present)
 
 
 def finding(
-    effects: xr.Dataset | None,
+    effects: xr.Dataset,
     rules: Sequence[str],
     *,
     contrasts: xr.Dataset | None,
-    place: xr.Dataset | None,
+    place: xr.Dataset,
     written: xr.Dataset,
     alike: xr.Dataset | None,
-    moved: xr.DataArray,
 ) -> Finding:
-    """Say whether the own cue's gates do the same under every write rule.
+    """Tell what the own cue's gates change under every write rule, and whether rules differ.
 
     Parameters
     ----------
-    effects : Dataset or None
-        From :func:`gating_effects`; None without any truth.
+    effects : Dataset
+        From :func:`gating_effects`.
     rules : sequence of str
         Memories that are write rules, at least one.
     contrasts : Dataset or None
         From :func:`rule_contrasts`; None where there is nothing to compare.
-    place : Dataset or None
-        From :func:`place_effects`; None without any truth.
+    place : Dataset
+        From :func:`place_effects`.
     written : Dataset
         (memory, treatment) ``value`` in percent: how much of the state a frame replaces. Rules
         that write alike are no test of each other.
     alike : Dataset or None
         (memory) as `estimate`, without the first rule: correlation of the cue's maps with those
         under it.
-    moved : DataArray
-        (what, memory, sequence): how far gating moves predictions, which is what is said where
-        there is no truth.
     """
-    replaced = written["value"].sel(treatment=OPEN)
-    shares = [f"{float(replaced.sel(memory=rule)):.0f} % with {rule}" for rule in rules]
-    control = f"A frame replaces {_listed(shares)} of the state."
-    if len(rules) > 1 and alike is not None:
+
+    def of_rules(found: xr.Dataset, effect: str) -> list[Row]:
+        known = [rule for rule in rules if rule in found["memory"].values]
+        return [
+            row(effect.format(cells["name"].item(), rule), cells.sel(memory=rule))
+            for cells in (found.sel(metric=name) for name in found["metric"].values)
+            for rule in known
+        ]
+
+    table = of_rules(effects.sel(treatment=OWN), "{} under {}")
+    lead = len(table)
+    if contrasts is not None:
+        first = f"{{}} under {{}}, effect less that under {rules[0]}"
+        table += of_rules(contrasts.sel(treatment=OWN), first)
+    if OWN in place["treatment"].values:
+        table += of_rules(place.sel(treatment=OWN), "{} under {}, against shuffled scores")
+    shares = written.sel(treatment=PLAIN, memory=list(rules), drop=True)
+    table += rows(shares, "state replaced per frame, {}", reference=None)
+    if alike is not None:
         others = alike.sel(memory=list(rules[1:]))
-        least = str(others["memory"].values[np.argmin(others["value"].values)])
-        control += (
-            f" The cue's maps correlate with those under {rules[0]} by "
-            f"{spelled(others.sel(memory=least), 3)} on average under {least}, the least alike."
-        )
-    if effects is None:
-        return _without_truth(rules, moved, control)
-    sentences: list[str] = []
-    values: dict[str, Any] = {}
-    told = 0
-    for metric in effects["metric"].values.tolist():
-        cells = {rule: effects.sel(metric=metric, memory=rule, treatment=OWN) for rule in rules}
-        name = effects["name"].sel(metric=metric).item()
-        parts = [f"{spelled(cell)} with {rule}" for rule, cell in cells.items()]
-        verdicts = {rule: verdict(cell) for rule, cell in cells.items()}
-        told += sum(text in ("lower", "higher") for text in verdicts.values())
-        sentences.append(f"Gating by the own cue changes {name} by {_listed(parts)}: "
-                         f"{_agreement(cells)}.")  # fmt: skip
-        values[metric] = {
-            rule: {
-                **{part: finite(cell[part]) for part in ("value", "lower", "upper")},
-                "n": int(cell["n"]),
-                "verdict": verdicts[rule],
-            }
-            for rule, cell in cells.items()
-        }
-    count = len(rules) * effects.sizes["metric"]
-    few = all(part["verdict"].startswith("too few") for each in values.values()
-              for part in each.values())  # fmt: skip
-    if few:
-        sentences.append("There are too few sequences to tell any of these effects from chance.")
-    else:
-        sentences.append(f"{told or 'None'} of these {count} effects can be told from zero.")
-        sentences.append(_apart(contrasts, rules, dict(effects["name"].to_series())))
-        sentences.append(_placed(place, rules))
-    return Finding(QUESTION, " ".join([*filter(None, sentences), control]), values)
-
-
-def _apart(contrasts: xr.Dataset | None, rules: Sequence[str], names: Mapping[str, str]) -> str:
-    """Say under which rules the effect is another one than under the first."""
-    if contrasts is None or len(rules) < 2:
-        return ""
-    found = []
-    for rule, metric in product(rules[1:], contrasts["metric"].values.tolist()):
-        cell = contrasts.sel(memory=rule, metric=metric, treatment=OWN)
-        if verdict(cell) in ("lower", "higher"):
-            found.append(f"{rule} by {spelled(cell)} for {names[metric]}")
-    if not found:
-        return f"Under no rule can the effect be told from that under {rules[0]}."
-    return f"The effect differs from that under {rules[0]} with {_listed(found)}."
-
-
-def _placed(place: xr.Dataset | None, rules: Sequence[str]) -> str:
-    """Say where the own cue does better or worse than its own scores at other patches."""
-    if place is None or OWN not in place["treatment"].values:
-        return ""
-    parts = []
-    for metric in place["metric"].values.tolist():
-        cells = place.sel(metric=metric, treatment=OWN)
-        said = {rule: verdict(cells.sel(memory=rule)) for rule in rules}
-        lower, higher = (
-            _listed([rule for rule in rules if said[rule] == word]) or "no rule"
-            for word in ("lower", "higher")
-        )
-        name = cells["name"].item()
-        parts.append(f"{name} is shown to be lower under {lower} and higher under {higher}")
-    return f"With the own cue instead of the same scores at shuffled patches, {'; '.join(parts)}."
-
-
-def _without_truth(rules: Sequence[str], moved: xr.DataArray, control: str) -> Finding:
-    sentences = [
-        "No ground truth: only differences between runs are shown, and none of them is better or "
-        "worse."
-    ]
-    values: dict[str, Any] = {}
-    for name in moved["what"].values.tolist():
-        cells = estimate(moved.sel(what=name))
-        parts = [f"{spelled(cells.sel(memory=rule))} with {rule}" for rule in rules]
-        sentences.append(f"Gating by the own cue moves the {name} by {_listed(parts)}.")
-        values[name] = {rule: finite(cells["value"].sel(memory=rule)) for rule in rules}
-    return Finding(QUESTION, " ".join([*sentences, control]), values)
-
-
-def _agreement(cells: Mapping[str, xr.Dataset]) -> str:
-    """Say whether the effects of several rules have one sign, and which of them are shown."""
-    signs = {rule: np.sign(float(cell["value"])) for rule, cell in cells.items()}
-    known = {rule: sign for rule, sign in signs.items() if np.isfinite(sign)}
-    if len(known) < 2:
-        return "fewer than two rules have a value, so there is nothing to agree"
-    if not any(known.values()):
-        return "gating changes nothing under any rule"
-    up, down = ([r for r, s in known.items() if s == sign] for sign in (1, -1))
-    sure = [rule for rule in known if verdict(cells[rule]) in ("lower", "higher")]
-    shown = f"shown under {_listed(sure) or 'none of them'}"
-    for word, side in (("higher", up), ("lower", down)):
-        if len(side) == len(known):
-            return f"the mean is {word} under all {len(known)} rules; {shown}"
-    sides = [f"{word} under {_listed(each)}" for word, each in (("higher", up), ("lower", down))
-             if each]  # fmt: skip
-    return f"the mean is {', '.join(sides)}; {shown}"
+        told = f"correlation of cue maps with those under {rules[0]}, {{}}"
+        table += rows(others, told, reference=None)
+    about = "Against the same rule without gates, with gates by the own cue,"
+    return Finding(QUESTION, table, f"{about} the error is", lead=lead)
 
 
 def _present(table: xr.Dataset, metrics: Iterable[str]) -> list[str]:
@@ -258,12 +166,12 @@ def _present(table: xr.Dataset, metrics: Iterable[str]) -> list[str]:
 def _by_treatment(
     table: xr.Dataset, metric: str, compare: Callable[[xr.DataArray, xr.DataArray], xr.Dataset]
 ) -> xr.Dataset:
-    """Compare every treatment with no gate, over the memories it was run with."""
+    """Compare every treatment with the plain run, over the memories it was run with."""
     found = []
     for name in gated_treatments(table):
         gated = table[metric].sel(treatment=name, drop=True)
         gated = gated[gated.notnull().any("sequence")]
-        plain = table[metric].sel(treatment=OPEN, memory=gated["memory"], drop=True)
+        plain = table[metric].sel(treatment=PLAIN, memory=gated["memory"], drop=True)
         found.append(compare(gated, plain).expand_dims(treatment=[name]))
     return _joined(found, table)
 
@@ -287,7 +195,3 @@ def _over_metrics(found: list[xr.Dataset], table: xr.Dataset, metrics: list[str]
         if dim in joined.dims:
             joined[dim].attrs = table[dim].attrs
     return joined
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))

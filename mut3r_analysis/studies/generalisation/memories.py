@@ -11,13 +11,12 @@ import xarray as xr
 from mut3r_analysis.backbones.write_rules import WRITE_RULES
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED
 
-OPEN, OWN, TRUE = "no gate", "own cue", "true mask"
-OWN_SHUFFLED, SHUFFLED = "own cue, shuffled", "shuffled mask"
-"""Treatments: the plain backbone with its cue measured, and MUT3R's gates by four scores."""
-
-CONTROLS = {OWN: OWN_SHUFFLED, TRUE: SHUFFLED}
-"""Each score with the same numbers at other patches, which gate as strongly."""
+OWN, TRUE = "own cue", "true mask"
+TREATMENTS = (PLAIN, OWN, OWN + SHUFFLED, TRUE, TRUE + SHUFFLED)
+"""The plain backbone with its cue measured, and MUT3R's gates by each score and by the same numbers
+at other patches, which gate as strongly."""
 
 _JOIN = " | "
 
@@ -86,10 +85,10 @@ def treatments(memory: Memory, beta: float) -> dict[str, dict[str, Any]]:
     gate = Gate.mut3r(beta=beta)
     scores = {OWN: Cue.mut3r()}
     if memory.plain:
-        scores[OWN_SHUFFLED] = Cue.mut3r(control="shuffle")
+        scores[OWN + SHUFFLED] = Cue.mut3r(control="shuffle")
         scores[TRUE] = Cue(reading="mask", normaliser="raw")
-        scores[SHUFFLED] = Cue(reading="mask", normaliser="raw", control="shuffle")
-    found: dict[str, dict[str, Any]] = {OPEN: {"cue": Cue.mut3r()}}
+        scores[TRUE + SHUFFLED] = Cue(reading="mask", normaliser="raw", control="shuffle")
+    found: dict[str, dict[str, Any]] = {PLAIN: {"cue": Cue.mut3r()}}
     found |= {label: {"cue": cue, "gate": gate} for label, cue in scores.items()}
     return {label: {**parts, "commit": memory.commit} for label, parts in found.items()}
 
@@ -176,7 +175,7 @@ def arranged(parts: Iterable[xr.Dataset], memories: Iterable[str]) -> xr.Dataset
     coords = xr.Coordinates.from_pandas_multiindex(index, "configuration")
     table = table.drop_vars("configuration").assign_coords(coords).unstack("configuration")
     seen = {treatment for _, treatment in cells}
-    kept = [name for name in (OPEN, OWN, OWN_SHUFFLED, TRUE, SHUFFLED) if name in seen]
+    kept = [name for name in TREATMENTS if name in seen]
     table = table.sel(memory=list(memories), treatment=kept, sequence=order)
     table["memory"].attrs = {"long_name": "memory"}
     table["treatment"].attrs = {"long_name": "gated by"}

@@ -7,8 +7,9 @@ import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.metrics import UndefinedMetric, roc_auc
-from mut3r_analysis.studies.estimates import difference, estimate, spelled
-from mut3r_analysis.studies.generalisation.memories import OPEN, OWN
+from mut3r_analysis.studies.ablation import PLAIN
+from mut3r_analysis.studies.estimates import difference, estimate, formatted
+from mut3r_analysis.studies.generalisation.memories import OWN
 
 ROUNDING = 1e-4
 """Scores this close may differ by the order of sums alone, as between batches."""
@@ -127,7 +128,9 @@ def auc_table(traces: xr.Dataset) -> pd.DataFrame:
         columns[f"minus {first}"] = apart
     rows = {
         memory: {
-            name: spelled(cells.sel(memory=memory), 3) if memory in cells["memory"].values else "–"
+            name: formatted(cells.sel(memory=memory), 3)
+            if memory in cells["memory"].values
+            else "–"
             for name, cells in columns.items()
         }
         for memory in (first, *rest)
@@ -142,7 +145,9 @@ def _of_sequence(paths: xr.DataArray) -> xr.Dataset:
     memories = paths["memory"].values.tolist()
     maps, auc, moved, states = [], [], [], []
     for memory in memories:
-        plain, gated = (open_run(paths.sel(memory=memory, treatment=t).item()) for t in (OPEN, OWN))
+        plain, gated = (
+            open_run(paths.sel(memory=memory, treatment=t).item()) for t in (PLAIN, OWN)
+        )
         maps.append(plain["cue"].to_dataset()["motion"].values.astype(np.float64))
         truth = plain["truth"].to_dataset() if "truth" in plain.children else xr.Dataset()
         auc.append(_auc(truth, maps[-1]))
@@ -165,7 +170,7 @@ def _of_sequence(paths: xr.DataArray) -> xr.Dataset:
             "memory": memories,
             "other": memories,
             "what": ["depth", "camera"],
-            "treatment": [OPEN, OWN],
+            "treatment": [PLAIN, OWN],
         },
     )
 

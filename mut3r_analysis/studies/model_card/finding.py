@@ -1,12 +1,19 @@
-"""What a model card comes to, in sentences."""
+"""What a model card comes to, as findings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
 
-from mut3r_analysis.studies.finding import Finding, finite
-from mut3r_analysis.studies.model_card.tables import AGAINST, MASKS, RATIOS, curve, gating, targets
+from mut3r_analysis.studies.finding import HIGHER, Finding, Row, rows
+from mut3r_analysis.studies.model_card.tables import (
+    AGAINST,
+    GATING_ERRORS,
+    MASKS,
+    RATIOS,
+    curve,
+    gating,
+)
 from mut3r_analysis.training.card import strongest
 from mut3r_analysis.training.card_words import TARGETS_SET, cell_name
 
@@ -14,53 +21,34 @@ QUESTION = "What has this model learned, and what has it not?"
 CUE_QUESTION = "Does its attention show motion?"
 GATING_QUESTION = "Do gates help it when they are given the truth?"
 
-_CHANCE = 0.5
+CHANCE = 0.5
 
 
 def learned(card: Mapping[str, Any]) -> Finding:
-    """Say which targets are reached, and where the model stands beside what knows nothing."""
-    held = targets(card)
-    rows = [row for row in card["targets"] if row["set"] == TARGETS_SET[0]]
-    reached = [str(row["target"]) for row in rows if row["reached"]]
-    missed = {str(row["target"]): row["value"] for row in rows if not row["reached"]}
-    whole = int((held["reached"] & (held["lower"] >= 1)).sum())
-    short, long = (card["scores"]["moving"][length]["model"] for length in ("2", "8"))
-    turned, moved = (
-        (_spelled(short[name]), _spelled(long[name]))
-        for name in ("rpe_rotation_ratio", "rpe_translation_ratio")
-    )
-    unmet = "; ".join(f"{name}: {_spelled(value)}" for name, value in missed.items())
-    sentences = [
-        f"It reaches {len(reached)} of {len(rows)} targets that were set before training ({whole} "
-        f"with the whole interval beyond the bound). It misses {unmet or 'none'}.",
-        "On held-out scenes with moving objects its rotation error between frames is "
-        f"{turned[0]} of a resting camera's over two frames and {turned[1]} over eight, its "
-        f"translation error {moved[0]} and {moved[1]}; its depth error is "
-        f"{_spelled(short['depth_ratio'])} of a constant's, and its aligned trajectory error over "
-        f"eight frames {_spelled(long['ate_ratio'])} of a straight line's.",
+    """Tell which targets are reached, and where the model stands beside what knows nothing."""
+    clips = card["evaluation"]["clips"]
+    scores = card["scores"]["moving"]
+    table = [
+        Row(f"{text}, {length} frames", *scores[length]["model"][name], n=clips, reference=1.0)
+        for length in ("2", "8")
+        for name, text in RATIOS.items()
+        if (name, length) != ("ate_ratio", "2")
     ]
-    values: dict[str, Any] = {
-        "targets": len(rows),
-        "reached": reached,
-        "missed": list(missed),
-        **{f"{name}, 2 frames": short[name] for name in RATIOS if name != "ate_ratio"},
-        **{f"{name}, 8 frames": long[name] for name in RATIOS},
-    }
+    lead = len(table)
+    held = [each for each in card["targets"] if each["set"] == TARGETS_SET[0]]
+    reached = sum(each["reached"] for each in held)
+    table.append(Row("targets reached", reached, n=len(held), reference=None))
+    for each in held:
+        effect = f"{each['target']} ({'reached' if each['reached'] else 'missed'})"
+        table.append(Row(effect, *each["value"], n=clips, reference=each["bound"]))
     if card.get("curve"):
         trend = late_change(card)
-        length = int(trend["length"])
-        falls = [str(name) for name in trend["score"].values[trend.values < 0]]
-        sentences.append(
-            f"Over the last tenth of the frames seen, scores over {length} frames changed by "
-            + ", ".join(
-                f"{float(trend.sel(score=name)):+.2f} ({name})" for name in trend["score"].values
-            )
-            + (f"; still falling: {', '.join(falls)}." if falls else "; none was still falling.")
-        )
-        values["late change"] = {
-            str(name): finite(trend.sel(score=name)) for name in trend["score"].values
-        }
-    return Finding(QUESTION, " ".join(sentences), values, brief=" ".join(sentences[:2]))
+        for name in trend["score"].values.tolist():
+            effect = f"change over the last tenth of training, {name}"
+            table.append(Row(effect, float(trend.sel(score=name)), reference=None))
+    note = f"{reached} of {len(held)} targets set before training are reached."
+    about = "Beside a baseline that knows nothing (1), on unseen scenes with movers, the error is"
+    return Finding(QUESTION, table, about, note, lead)
 
 
 def late_change(card: Mapping[str, Any]) -> xr.DataArray:
@@ -73,98 +61,49 @@ def late_change(card: Mapping[str, Any]) -> xr.DataArray:
 
 
 def motion_in_attention(card: Mapping[str, Any]) -> Finding:
-    """Say what the cue test found, for the cells declared before and for the one chosen."""
+    """Tell what the cue test found, for the cells declared before and for the one chosen."""
     test = card["cue_test"]
-    found = {
+    # Half of the clips choose, the others report.
+    clips = test["setting"]["clips"] // 2
+    cells = {
         "declared": strongest(test["declared"]),
         "declared later": strongest(test["declared_later"]),
         "chosen": test["best"],
-        "again": test["again"],
+        "chosen, other scenes": test["again"],
+        "chosen, untrained": test["untrained"]["best"],
     }
-    names = {which: cell_name(row) for which, row in found.items()}
-    blind = test["untrained"]["best"]
-    parts = [
-        f"The strongest of {len(test['declared'])} cells declared beforehand "
-        f"({names['declared']}) tells moving from resting objects with AUC "
-        f"{_told(found['declared'])}. {_above_chance(test['declared'])}",
-        f"The strongest of {len(test['declared_later'])} cells declared from readings of earlier "
-        f"weights ({names['declared later']}) does so, on scenes that had no part in declaring "
-        f"them, with {_told(found['declared later'])}. {_above_chance(test['declared_later'])}",
-        f"The cell that half of the clips chose ({names['chosen']}) does so on the other half with "
-        f"{_told(found['chosen'])}.",
-        "On as many scenes that had no part in the choice it has "
-        f"{_told(found['again'])}; "
-        + ("the choice holds." if _tells(found["again"]) else "the choice does not hold."),
-        f"The same choice in the untrained model gives {_spelled(blind['objects'])} and "
-        f"{_spelled(blind['twin'])} (twin).",
-        _about_probe(test["probe"]),
-        "Nuisances are flow size, visibility, contrast, depth and place.",
+    found = {
+        (f"{which}: {cell_name(each)}", name): each
+        for name in AGAINST
+        for which, each in cells.items()
+    }
+    probe = max(test["probe"], key=lambda each: each["objects"][0])
+    found |= {
+        (f"linear probe of layer {probe['layer']}", name): probe
+        for name in AGAINST
+        if name in probe
+    }
+    table = [
+        Row(f"{which}, {AGAINST[name]}", *each[name], n=clips, reference=CHANCE)
+        for (which, name), each in found.items()
     ]
-    values = {f"{which} {name}": row[name] for which, row in found.items() for name in AGAINST}
-    return Finding(CUE_QUESTION, " ".join(parts), values)
+    for which in ("declared", "declared_later"):
+        told = sum(_tells(each, clips) for each in test[which])
+        effect = f"cells {which.replace('_', ' ')} with both AUCs above chance"
+        table.append(Row(effect, told, n=len(test[which]), reference=None))
+    about = f"Against chance ({CHANCE}), the AUC of moving patches is"
+    return Finding(CUE_QUESTION, table, about, lead=len(cells))
 
 
 def gating_by_truth(card: Mapping[str, Any]) -> Finding:
-    """Say which errors gates change when they are given the true masks, and another clip's."""
-    changed = gating(card)
-    parts, values = [], {}
-    for gate in changed["gate"].values.tolist():
-        said = {}
-        for mask in MASKS.values():
-            cells = changed.sel(gate=gate, mask=mask)
-            lowered, raised = (
-                cells["error"].values[moved.values].tolist()
-                for moved in (cells["upper"] < 0, cells["lower"] > 0)
-            )
-            names = [", ".join(moved) or "none" for moved in (lowered, raised)]
-            if len(raised) == cells.sizes["error"]:
-                names[1] = "all"
-            said[mask] = f"lower {names[0]} and raise {names[1]}"
-            values[f"{gate}, {mask}"] = {"lowered": lowered, "raised": raised}
-        parts.append(f"{gate}: " + "; ".join(f"{mask} {text}" for mask, text in said.items()) + ".")
-    answer = (
-        f"Of {changed.sizes['error']} errors, those whose change has an interval that leaves out "
-        f"zero. {' '.join(parts)}"
-    )
-    return Finding(GATING_QUESTION, answer, values)
+    """Tell which errors gates change when they are given the true masks, and another clip's."""
+    clips = card["gating_test"]["trained"]["setting"]["clips"]
+    table = rows(gating(card), n=clips)
+    about = "Against the plain run, with the masks of the truth, the error is"
+    return Finding(GATING_QUESTION, table, about, lead=len(GATING_ERRORS) * len(MASKS))
 
 
-def _tells(row: Mapping[str, Any]) -> bool:
+def _tells(cell: Mapping[str, Any], clips: int) -> bool:
     """Whether moving is told from resting objects and from the twin, with the whole interval."""
-    return all(row[name][1] > _CHANCE for name in ("objects", "twin"))
-
-
-def _told(row: Mapping[str, Any]) -> str:
-    """Write the three areas that count, and what they allow to say."""
-    areas = (
-        f"{_spelled(row['objects'])} ({_spelled(row['objects_without_nuisances'])} with nuisances "
-        f"regressed out) and from its frozen twin with {_spelled(row['twin'])}"
-    )
-    if not _tells(row):
-        return f"{areas}: not both are above chance"
-    if row["objects_without_nuisances"][1] <= _CHANCE:
-        return f"{areas}: above chance, but not beyond the nuisances"
-    return f"{areas}: above chance, also beyond the nuisances"
-
-
-def _above_chance(rows: Sequence[Mapping[str, Any]]) -> str:
-    told = sum(map(_tells, rows))
-    return f"{told} of these {len(rows)} tell both apart above chance."
-
-
-def _about_probe(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Set a linear probe beside the cells, with what it finds where nothing moves."""
-    best = max(rows, key=lambda row: row["objects"][0])
-    low, high = best["at_rest"][1:]
-    confounded = (
-        "away from 0.5, so it is confounded" if not low <= _CHANCE <= high else "not told from 0.5"
-    )
-    return (
-        f"For comparison, a linear probe on the tokens of decoder layer {best['layer']}, the best, "
-        f"reaches {_spelled(best['objects'])} and {_spelled(best['twin'])} (twin); on the same "
-        f"patches at rest it has {_spelled(best['at_rest'])}, {confounded}."
-    )
-
-
-def _spelled(value: list[float]) -> str:
-    return f"{value[0]:.2f} [{value[1]:.2f}, {value[2]:.2f}]"
+    areas = [Row(name, *cell[name], n=clips, reference=CHANCE) for name in ("objects", "twin")]
+    return all(each.verdict == HIGHER for each in areas)

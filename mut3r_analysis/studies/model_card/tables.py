@@ -208,7 +208,7 @@ def gating(card: Card) -> xr.Dataset:
          for errors in gates.values()],
         "gate", "error", "mask",
     )  # fmt: skip
-    found["value"].attrs = {"long_name": "change against no gate", "units": "%"}
+    found["value"].attrs = {"long_name": "change against the plain run", "units": "%"}
     return found.assign_coords(
         gate=list(gates), error=list(GATING_ERRORS.values()), mask=list(MASKS.values())
     )

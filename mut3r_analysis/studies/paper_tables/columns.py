@@ -111,7 +111,7 @@ def own_column(table: xr.Dataset, own: Mapping[str, xr.Dataset]) -> pd.DataFrame
         if values is not None and metric in values["metric"]:
             scaled = in_unit(values, metric, unit)
             for system in set(row) & set(values["system"].values.tolist()):
-                row[system] = _spelled(scaled.sel(system=system), int(values.attrs["expected"]))
+                row[system] = _formatted(scaled.sel(system=system), int(values.attrs["expected"]))
         rows[cell] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("cell")
 
@@ -129,7 +129,7 @@ def stand_in_column(table: str, own: Mapping[str, xr.Dataset]) -> pd.DataFrame:
             label = f"{METRIC_NAMES[metric]}{'' if unit == '1' else f' ({unit})'}, {name}"
             present = cell["system"].values.tolist()
             rows[label] = {
-                system: _spelled(cell.sel(system=system), 0)
+                system: _formatted(cell.sel(system=system), 0)
                 for system in PAPER_TABLES[table].systems
                 if system in present
             }
@@ -147,7 +147,7 @@ def _published(cell: xr.Dataset) -> str:
     return text
 
 
-def _spelled(cell: xr.Dataset, expected: int) -> str:
+def _formatted(cell: xr.Dataset, expected: int) -> str:
     if not int(cell["n"]):
         return "–"
     digits = 3 if abs(float(cell["value"])) < 10 else 1

@@ -1,14 +1,13 @@
 """What the paper's tables say of gating, and what one's own runs say beside them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.metrics import find_metric
-from mut3r_analysis.studies.estimates import change, spelled
-from mut3r_analysis.studies.finding import Finding, finite
+from mut3r_analysis.studies.estimates import change
+from mut3r_analysis.studies.finding import Finding, Row, row
 from mut3r_analysis.studies.paper_tables.published import (
     AFTER,
     BEFORE,
@@ -118,32 +117,23 @@ def finding(
         What the other model and data are called.
     """
     count = _counts(tables, own)
-    said = (
-        f"{count['published']} published values of {len(tables)} tables were rebuilt; "
-        f"{count['comparable']} have a named protocol, and own runs stand beside "
-        f"{count['computed'] or 'none'} of those. {count['conflicts']} known conflicts touch "
-        f"{count['disputed']} of the values. Under a named protocol the tables state "
-        f"{count['changes']} changes by gating, {count['gains']} for the better and "
-        f"{count['losses']} for the worse; {count['rounding'] or 'none'} could be rounding alone, "
-        f"{count['scatter'] or 'none'} {'is' if count['scatter'] == 1 else 'are'} no larger than "
-        "the scatter of the published baseline."
-    )
-    values: dict[str, Any] = dict(count)
     changes = own_changes(bundled or {})
-    parts = []
-    for key in _LEADING:
-        if key in changes:
-            cell = changes[key]
-            parts.append(f"{METRIC_NAMES[key[1]]} by {spelled(cell)}")
-            values[key[1]] = {part: finite(cell[part]) for part in ("value", "lower", "upper", "n")}
-    if parts:
-        said += (
-            f" With {here}, another model on other data and no reproduction, MUT3R's gates change "
-            f"{' and '.join(parts)}."
-        )
-    else:
-        said += " No ground truth: nothing of the model at hand could be scored beside them."
-    return Finding(QUESTION, said, values)
+    lead = [row(METRIC_NAMES[key[1]], changes[key]) for key in _LEADING if key in changes]
+    note = (
+        f"Of {count['published values']} published values, {count['with a named protocol']} have a "
+        f"named protocol and {count['with own runs']} own runs beside them; of "
+        f"{count['changes by gating']} published changes by gating, {count['for the better']} are "
+        f"for the better, and {count['within rounding']} could be rounding alone."
+    )
+    if not lead:
+        note += " No ground truth: nothing of the model at hand could be scored beside them."
+    return Finding(
+        QUESTION,
+        [*lead, *(Row(effect, value, reference=None) for effect, value in count.items())],
+        f"With {here}, another model on other data and no reproduction, the error with gates is",
+        note,
+        lead=len(lead),
+    )
 
 
 def _counts(tables: Sequence[xr.Dataset], own: Mapping[str, xr.Dataset]) -> dict[str, int]:
@@ -160,16 +150,16 @@ def _counts(tables: Sequence[xr.Dataset], own: Mapping[str, xr.Dataset]) -> dict
     disputed = values.loc[values["conflict"] != "", "conflict"].tolist()
     keys = values[["protocol", "metric", "system"]].itertuples(index=False, name=None)
     return {
-        "published": len(values),
-        "comparable": int(values["comparable"].sum()),
-        "computed": sum(_is_computed(own.get(protocol), *cell) for protocol, *cell in keys),
-        "conflicts": len({each for text in disputed for each in text.split(";")}),
-        "disputed": len(disputed),
-        "changes": len(changes),
-        "gains": int((changes["better"] > 0).sum()),
-        "losses": int((changes["better"] < 0).sum()),
-        "rounding": int(changes["rounding"].sum()),
-        "scatter": int(changes["in_scatter"].sum()),
+        "published values": len(values),
+        "with a named protocol": int(values["comparable"].sum()),
+        "with own runs": sum(_is_computed(own.get(protocol), *cell) for protocol, *cell in keys),
+        "known conflicts": len({each for text in disputed for each in text.split(";")}),
+        "values in conflict": len(disputed),
+        "changes by gating": len(changes),
+        "for the better": int((changes["better"] > 0).sum()),
+        "for the worse": int((changes["better"] < 0).sum()),
+        "within rounding": int(changes["rounding"].sum()),
+        "within the scatter of the baseline": int(changes["in_scatter"].sum()),
     }
 
 

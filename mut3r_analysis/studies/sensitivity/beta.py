@@ -1,29 +1,27 @@
 """Sensitivity to beta: where suppression turns into harm, by normaliser and by speed of motion."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.metrics.bootstrap import sequences_needed
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
-from mut3r_analysis.studies.choice import most_chosen
-from mut3r_analysis.studies.estimates import LEVEL, change, estimate, spelled, verdict
-from mut3r_analysis.studies.finding import Finding
-from mut3r_analysis.studies.measures import NO_TRUTH, leading
+from mut3r_analysis.studies.ablation import SHUFFLED, Ablation, against
+from mut3r_analysis.studies.finding import FEWEST, Finding, Row, row
+from mut3r_analysis.studies.measures import leading
 from mut3r_analysis.studies.sensitivity.motion_speed import FAST, SLOW, STATIC, UNMEASURED
 from mut3r_analysis.studies.sensitivity.transfer import (
     cost_of_transfer,
+    enough,
     transfer,
     transferred,
 )
 
-PLAIN = "plain"
 ORACLE = "oracle"
-SHUFFLED = "oracle, shuffled"
 GROUPS = (STATIC, SLOW, FAST, UNMEASURED)
 ROUNDING = 0.01
 """Changes up to this, in percent, can come from float32 sums in another order alone."""
@@ -42,19 +40,12 @@ def cues(normalisers: Sequence[str], oracle: bool = True) -> dict[str, Cue]:
     if not normalisers:
         raise InvalidArgument("no normaliser was given; name at least one, such as 'zscore'")
     own = {f"own, {name}": Cue.mut3r(normaliser=name) for name in normalisers}
-    perfect = {ORACLE: Cue.oracle(), SHUFFLED: Cue.oracle(control="shuffle")}
+    perfect = {ORACLE: Cue.oracle(), ORACLE + SHUFFLED: Cue.oracle(control="shuffle")}
     return own | (perfect if oracle else {})
 
 
-def design(chosen: Iterable[str], betas: Sequence[float]) -> dict[str, dict[str, object]]:
-    """Return which cue and which beta each configuration stands for; plain is not among them."""
-    return {
-        label: {"cue": name, "beta": beta} for label, (name, beta) in _cells(chosen, betas).items()
-    }
-
-
-def configurations(chosen: Mapping[str, Cue], betas: Sequence[float]) -> dict[str, dict[str, Any]]:
-    """Return the configurations of a sweep: plain, and MUT3R's gates at every beta with every cue.
+def ablation(chosen: Mapping[str, Cue], betas: Sequence[float]) -> Ablation:
+    """Cross every cue with MUT3R's gates at every beta.
 
     Raises
     ------
@@ -63,12 +54,12 @@ def configurations(chosen: Mapping[str, Cue], betas: Sequence[float]) -> dict[st
     """
     if not betas or min(betas) <= 0:
         raise InvalidArgument(f"betas={list(betas)}; give values above 0, 0 is the plain run")
-    gates = {float(beta): Gate.mut3r(beta=beta) for beta in betas}
-    gated = {
-        label: {"cue": chosen[name], "gate": gates[beta]}
-        for label, (name, beta) in _cells(chosen, betas).items()
-    }
-    return {PLAIN: {}, **gated}
+
+    def configure(cue: str, beta: float) -> dict[str, Any]:
+        return {"cue": chosen[cue], "gate": Gate.mut3r(beta=beta)}
+
+    factors = {"cue": list(chosen), "beta": [float(beta) for beta in sorted(betas)]}
+    return Ablation(factors, configure, "{}, beta {:g}")
 
 
 def with_plain(errors: xr.DataArray, plain: xr.DataArray) -> xr.DataArray:
@@ -121,21 +112,8 @@ def by_speed(
 
 
 def against_plain(errors: xr.DataArray) -> xr.Dataset:
-    """Change of each error against beta 0, percent.
-
-    Parameters
-    ----------
-    errors : DataArray
-        (measure, cue, beta, speed, family), with beta 0.
-
-    Returns
-    -------
-    Dataset
-        As of `estimates.change`; 0 at beta 0.
-    """
-    found = change(errors, errors.sel(beta=0.0, drop=True), over="family")
-    found["value"].attrs["long_name"] = "change of the error against the plain run"
-    return found
+    """Change of each error (measure, cue, beta, speed, family) against beta 0, percent."""
+    return against(errors, errors.sel(beta=0.0, drop=True), over="family")
 
 
 def onset(changes: xr.Dataset) -> xr.DataArray:
@@ -157,12 +135,12 @@ def onset(changes: xr.Dataset) -> xr.DataArray:
     harmful = (tested["lower"] > ROUNDING).sortby("beta", ascending=False)
     lasting = harmful.astype(int).cumprod("beta").sortby("beta").astype(bool)
     found = tested["beta"].where(lasting).min("beta").fillna(np.inf)
-    known = (tested["n"] >= sequences_needed(LEVEL)).all("beta")
+    known = (tested["n"] >= FEWEST).all("beta")
     return found.where(known).assign_attrs(long_name="β from which on it harms", units="1")
 
 
 def finding(errors: xr.DataArray, cue: str) -> Finding:
-    """Say from which beta on each measure gets worse, what rest suffers, and what transfers.
+    """Tell what gating changes at each speed, from which beta on it harms, and what transfers.
 
     Parameters
     ----------
@@ -171,166 +149,40 @@ def finding(errors: xr.DataArray, cue: str) -> Finding:
     cue : str
         Whose numbers are told.
     """
-    changes = against_plain(errors)
-    onsets, changes = onset(changes).sel(cue=cue), changes.sel(cue=cue)
-    betas = [beta for beta in errors["beta"].values.tolist() if beta > 0]
-    measures = leading(errors)
-    values: dict[str, Any] = {"cue": cue, "betas": betas}
-    for measure in errors["measure"].values.tolist():
-        told = onsets.sel(measure=measure)
-        values[measure] = {
-            "onset": {
-                str(name): _json(float(told.sel(speed=name))) for name in told["speed"].values
-            }
-        }
-    texts = [
-        f"With the cue '{cue}' and β from {betas[0]:g} to {betas[-1]:g},",
-        _onset_words(onsets, betas),
+    measures, speeds = leading(errors), errors["speed"].values.tolist()
+    changes = against_plain(errors).sel(cue=cue)
+    onsets = onset(against_plain(errors)).sel(cue=cue)
+    beta = min(errors["beta"].values[errors["beta"].values > 0], key=lambda each: abs(np.log(each)))
+    table = [
+        row(f"{measure}, {speed}", changes.sel(measure=measure, speed=speed, beta=beta))
+        for measure, speed in product(measures, speeds)
     ]
-    texts.append(_harm(changes, measures, betas, values))
-    if errors.sizes["family"] > 1 and {SLOW, FAST} <= set(errors["speed"].values.tolist()):
-        texts.append(_transfer_words(errors.sel(cue=[cue]), measures, values))
-    boundary = errors["speed"].attrs.get("boundary", float("nan"))
+    lead = len(table)
+    for measure, speed in product(errors["measure"].values.tolist(), speeds):
+        start = onsets.sel(measure=measure, speed=speed)
+        if np.isfinite(start):
+            effect = f"smallest β from which on {measure} is higher, {speed}"
+            table.append(Row(effect, float(start), reference=None))
+    if enough(errors):
+        table += _transferred(errors.sel(cue=[cue], measure=measures))
+    boundary = errors["speed"].attrs.get("boundary", np.nan)
     if np.isfinite(boundary):
-        values["slow up to, px/frame"] = float(boundary)
-        texts.append(f"Slow is a residual motion of up to {boundary:.2g} px per frame.")
-    return Finding(QUESTION, " ".join(text for text in texts if text), values)
+        table.append(Row("motion up to which a scene is slow", float(boundary), unit="px/frame",
+                         reference=None))  # fmt: skip
+    about = f"Against the plain run, with the cue '{cue}' at β = {beta:g}, the error is"
+    return Finding(QUESTION, table, about, lead=lead)
 
 
-def departure_finding(departed: xr.DataArray, cue: str) -> Finding:
-    """Say how the outputs move with beta, where nothing can be scored.
-
-    Parameters
-    ----------
-    departed : DataArray
-        (measure, sequence, cue, beta), as :func:`measures.departures` unfolded.
-    cue : str
-        Whose numbers are told.
-    """
-    found = estimate(departed).sel(cue=cue)
-    low, high = (float(found["beta"][place]) for place in (0, -1))
-    texts, values = [], {}
-    for measure in departed["measure"].values.tolist():
-        cells = found.sel(measure=measure)
-        texts.append(
-            f"{measure} goes from {spelled(cells.sel(beta=low))} at β = {low:g} to "
-            f"{spelled(cells.sel(beta=high))} at β = {high:g}"
-        )
-        values[measure] = {
-            f"{beta:g}": float(cells["value"].sel(beta=beta)) for beta in (low, high)
-        }
-    answer = f"{NO_TRUTH} With the cue '{cue}', {'; '.join(texts)}."
-    return Finding(QUESTION, answer, values)
-
-
-def _cells(chosen: Iterable[str], betas: Sequence[float]) -> dict[str, tuple[str, float]]:
-    return {
-        f"{name}, beta {beta:g}": (name, float(beta)) for name in chosen for beta in sorted(betas)
-    }
-
-
-def _onset_words(onsets: xr.DataArray, betas: Sequence[float]) -> str:
-    if bool(onsets.isnull().all()):
-        needed = sequences_needed(LEVEL)
-        return (
-            "there are too few scenes to tell from which β on errors rise; "
-            f"{needed} of each speed are needed."
-        )
-    never, worse = [], []
-    for measure in onsets["measure"].values.tolist():
-        found = onsets.sel(measure=measure)
-        groups: dict[str, list[str]] = {}
-        for group in onsets["speed"].values.tolist():
-            groups.setdefault(_from(float(found.sel(speed=group)), betas), []).append(group)
-        parts = [f"{said} on {' and '.join(named)} scenes" for said, named in groups.items()]
-        if len(groups) == 1:
-            parts = [f"{next(iter(groups))} at any speed"]
-        if bool(np.isinf(found).all()):
-            never.append(measure)
-        else:
-            worse.append(f"{measure} {', '.join(parts)}")
-    texts = [f"worse than plain: {'; '.join(worse)}"] if worse else []
-    texts += (
-        [f"not shown to be worse from any tested β upward: {'; '.join(never)}"] if never else []
-    )
-    return f"{' – '.join(texts)}."
-
-
-def _from(beta: float, betas: Sequence[float]) -> str:
-    if np.isnan(beta):
-        return "from a β that cannot be told from so few"
-    if np.isinf(beta):
-        return "not shown from any tested β upward"
-    return f"from β = {beta:g} upward" if beta > betas[0] else "at every tested β"
-
-
-def _harm(
-    changes: xr.Dataset, measures: Sequence[str], betas: Sequence[float], values: dict[str, Any]
-) -> str:
-    """Tell what gating does where nothing moves, at the tested beta nearest to 1."""
-    if STATIC not in changes["speed"].values:
-        return "There is no static scene to test harm on."
-    beta = min(betas, key=lambda each: abs(np.log(each)))
-    parts = []
-    for measure in measures:
-        cell = changes.sel(measure=measure, beta=beta, speed=STATIC)
-        if not int(cell["n"]):
-            continue
-        said = verdict(cell)
-        judged = {"higher": "harm", "lower": "a gain"}.get(said, said)
-        parts.append(f"{measure} changes by {spelled(cell)}, {judged}")
-        values[measure]["static"] = {"beta": beta, "change": float(cell["value"]), "is": judged}
-    return f"Where nothing moves, at β = {beta:g}, {'; '.join(parts)}." if parts else ""
-
-
-def _transfer_words(errors: xr.DataArray, measures: Sequence[str], values: dict[str, Any]) -> str:
+def _transferred(errors: xr.DataArray) -> list[Row]:
+    """Errors with beta chosen on other scenes, at the same speed and at the other."""
     moved = transfer(errors)
-    cost, against = (
-        each.isel(cue=0) for each in (cost_of_transfer(moved), transferred(moved, errors))
-    )
-    speeds = (SLOW, FAST)
-    parts = []
-    for measure in measures:
-        cells = {name: cost.sel(measure=measure, tested=name) for name in speeds}
-        if not all(int(cell["n"]) for cell in cells.values()):
-            continue
-        folds = moved["beta"].isel(cue=0).sel(measure=measure)
-        used = {name: folds.sel(learned=name, tested=name).values.tolist() for name in speeds}
-        often = {name: most_chosen(folds.sel(learned=name, tested=name)) for name in speeds}
-        counts = [
-            f"{often[name]:g} in {used[name].count(often[name])} of {len(used[name])} folds on "
-            f"{name} scenes"
-            for name in speeds
-        ]
-        changes = against.sel(measure=measure)
-        paid = [
-            f"on {tested} scenes a choice on {tested} ones changes it by "
-            f"{spelled(changes.sel(learned=tested, tested=tested))}, one on {other} ones by "
-            f"{spelled(changes.sel(learned=other, tested=tested))}"
-            for tested, other in (speeds, speeds[::-1])
-        ]
-        parts.append(
-            f"Chosen for {measure} on the other scenes, 0 (plain) among the choices, β is "
-            f"{' and '.join(counts)}; {'; '.join(paid)}: {_carries(cells.values())}."
-        )
-        values[measure]["chosen beta"] = often
-        values[measure]["choosing on the other speed"] = {
-            name: float(cell["value"]) for name, cell in cells.items()
-        }
-    return " ".join(parts)
-
-
-def _carries(cells: Iterable[xr.Dataset]) -> str:
-    said = [verdict(cell) for cell in cells]
-    if "higher" in said:
-        return "the choice does not transfer"
-    if "too few sequences to tell" in said:
-        return "too few scenes to tell"
-    return "no loss by choosing at the other speed that these scenes could show"
-
-
-def _json(number: float) -> float | str:
-    """Return a number that JSON can hold, or what it means."""
-    if np.isnan(number):
-        return "too few sequences to tell"
-    return "none tested" if np.isinf(number) else number
+    gains, costs = transferred(moved, errors).isel(cue=0), cost_of_transfer(moved).isel(cue=0)
+    found = []
+    for measure in errors["measure"].values.tolist():
+        for learned, tested in product((SLOW, FAST), repeat=2):
+            cell = gains.sel(measure=measure, learned=learned, tested=tested)
+            found.append(row(f"{measure}, {tested}, β chosen on other {learned} scenes", cell))
+        for tested in (SLOW, FAST):
+            effect = f"{measure}, {tested}, β chosen at the other speed instead of this one"
+            found.append(row(effect, costs.sel(measure=measure, tested=tested)))
+    return found

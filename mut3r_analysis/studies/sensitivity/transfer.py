@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-import pandas as pd
 import xarray as xr
 
-from mut3r_analysis.studies.choice import chosen_elsewhere
-from mut3r_analysis.studies.estimates import change
+from mut3r_analysis.studies.ablation import against, chosen_elsewhere
 from mut3r_analysis.studies.sensitivity.motion_speed import FAST, SLOW
 
 
@@ -65,9 +63,7 @@ def transferred(moved: xr.Dataset, errors: xr.DataArray) -> xr.Dataset:
     """Change of the error with a chosen beta against the plain run on the tested speed, percent."""
     plain = errors.sel(beta=0.0, drop=True).rename(speed="tested")
     plain = plain.sel(tested=moved["tested"].values)
-    found = change(moved["error"], plain, over="family")
-    found["value"].attrs["long_name"] = "change of the error against the plain run"
-    return found
+    return against(moved["error"], plain, over="family")
 
 
 def cost_of_transfer(moved: xr.Dataset) -> xr.Dataset:
@@ -84,36 +80,5 @@ def cost_of_transfer(moved: xr.Dataset) -> xr.Dataset:
         moved["error"].sel(tested=name, drop=True).drop_sel(learned=name).mean("learned")
         for name in groups
     ]
-    dim = moved["tested"]
-    found = change(xr.concat(others, dim=dim), xr.concat(same, dim=dim), over="family")
-    found["value"].attrs["long_name"] = "change of the error by choosing on the other speed"
-    return found
-
-
-def picked(moved: xr.Dataset) -> pd.DataFrame:
-    """Say which beta was chosen at each speed for how many families.
-
-    Parameters
-    ----------
-    moved : Dataset
-        From :func:`transfer`, for one cue.
-
-    Returns
-    -------
-    DataFrame
-        One row per measure, one column per speed that was chosen on; such as ``"0 (2), 1 (4)"``.
-    """
-    groups = moved["learned"].values.tolist()
-
-    def told(measure: str, group: str) -> str:
-        betas = moved["beta"].sel(measure=measure, learned=group, tested=group).values.tolist()
-        return ", ".join(f"{beta:g} ({betas.count(beta)})" for beta in sorted(set(betas)))
-
-    return pd.DataFrame(
-        {
-            f"β chosen on {group} scenes (how often)": {
-                measure: told(measure, group) for measure in moved["measure"].values.tolist()
-            }
-            for group in groups
-        }
-    )
+    there, here = (xr.concat(each, dim=moved["tested"]) for each in (others, same))
+    return against(there, here, "family", "change of the error by choosing on the other speed")

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.ranking import weighted_auc
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.normalisers import location_and_scale
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.patches import patch_truth
 from mut3r_analysis.training.rollout import roll_out
-from mut3r_analysis.training.separation import roc_auc
 
 KINDS = ("among all patches", "moving against resting objects")
 """Among which patches moving ones are told from the others."""
@@ -115,7 +115,7 @@ def areas(scores: Tensor, clips: Clips, patch: int) -> xr.DataArray:
     resting = np.stack([each.resting for each in truths], axis=1)
     room = np.stack([each.background for each in truths], axis=1)
     found = [
-        [roc_auc(score[among], label[among]) if label.any() else np.nan
+        [weighted_auc(score[among], label[among])[0] if label.any() else np.nan
          for score, label, among in zip(flat, moving, moving | others, strict=True)]
         for others in (resting | room, resting)
     ]  # fmt: skip

@@ -6,7 +6,7 @@ import xarray as xr
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.running.planning import human_bytes, plan
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.studies.finding import Finding
+from mut3r_analysis.studies.finding import Finding, Row
 from mut3r_analysis.studies.supervision.fine_tuning import ARMS, ORIGINAL, FineTuning, clip_size
 from mut3r_analysis.studies.supervision.scores import QUESTION
 
@@ -51,7 +51,7 @@ def price(backbone: Backbone, tuning: FineTuning) -> xr.Dataset:
     )
 
 
-def spelled_price(priced: xr.Dataset) -> str:
+def formatted_price(priced: xr.Dataset) -> str:
     """Say a price in a sentence."""
     return (
         f"{priced.attrs['backbone']} has {float(priced['parameters']) / 1e6:,.1f} million weights; "
@@ -70,10 +70,12 @@ def _flop(operations: float) -> str:
 
 def not_run(priced: xr.Dataset, largest: int) -> Finding:
     """Say that nothing was trained, and what it would take."""
-    return Finding(
-        QUESTION,
-        f"Not answered here: {spelled_price(priced)}. Backbones of more than {largest / 1e6:g} "
-        "million weights are priced and not trained unless asked for; training clips are rendered "
-        "procedural scenes, so no data set is needed.",
-        {str(name): float(value) for name, value in priced.data_vars.items()},
+    table = []
+    for each in priced.data_vars.values():
+        unit = each.attrs["units"].strip("1")
+        table.append(Row(each.attrs["long_name"], float(each), unit=unit, reference=None))
+    note = (
+        f"Not answered here: {formatted_price(priced)}. Backbones of more than {largest / 1e6:g} "
+        "million weights are priced and not trained unless asked for."
     )
+    return Finding(QUESTION, table, note=note, lead=0)

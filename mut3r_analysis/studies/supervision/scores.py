@@ -1,7 +1,7 @@
 """What fine-tuned arms are worth: on held-out clips, gated and not, and on whole sequences."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +11,11 @@ from torch import Tensor
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running.configuration import Configuration
-from mut3r_analysis.studies.estimates import change, difference, spelled, verdict
-from mut3r_analysis.studies.finding import Finding
-from mut3r_analysis.studies.supervision.clip_cues import KINDS, areas, scored, standardised
+from mut3r_analysis.studies.ablation import PLAIN, against
+from mut3r_analysis.studies.estimates import difference
+from mut3r_analysis.studies.finding import Finding, row, rows
+from mut3r_analysis.studies.supervision.clip_cues import areas, scored, standardised
 from mut3r_analysis.studies.supervision.fine_tuning import (
-    CONTRAST,
     CONTROL,
     ORIGINAL,
     SUPERVISED,
@@ -26,8 +26,7 @@ from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.rollout import PLAIN as UNGATED
 from mut3r_analysis.training.validation import held_out_clips, score_clips
 
-PLAIN, GATED = "plain", "own cue"
-SHUFFLED, TRUE = "own cue, shuffled", "true mask"
+GATED, SHUFFLED, TRUE = "own cue", "own cue, shuffled", "true mask"
 ERRORS = {
     "depth": ("depth error", "1"),
     "rpe_rotation": ("relative rotation error", "degree"),
@@ -203,12 +202,10 @@ def gate_controls(scores: xr.Dataset, controls: xr.Dataset) -> xr.Dataset:
 
 
 def _changes(scores: xr.Dataset, reference: xr.Dataset) -> xr.Dataset:
-    parts = [change(scores[error], reference[error], over="clip") for error in ERRORS]
-    names = xr.Variable("error", [text for text, _ in ERRORS.values()])
-    found = xr.concat(parts, dim=names, coords="minimal", combine_attrs="override")
     text = "change of the error against the plain run of the reference arm"
-    found["value"].attrs |= {"long_name": text, "units": "%"}
-    return found
+    parts = [against(scores[error], reference[error], "clip", text) for error in ERRORS]
+    names = xr.Variable("error", [text for text, _ in ERRORS.values()])
+    return xr.concat(parts, dim=names, coords="minimal", combine_attrs="override")
 
 
 def baseline(scores: xr.Dataset) -> str:
@@ -240,68 +237,22 @@ def separation_gain(scores: xr.Dataset, name: str = "auc") -> xr.Dataset:
 
 
 def finding(scores: xr.Dataset) -> Finding:
-    """Say what supervision, gating and both did to the cue and to :data:`PRIMARY`."""
-    arms = [str(arm) for arm in scores["arm"].values]
-    changes = strategies(scores).sel(error=ERRORS[PRIMARY][0])
-    name = ERRORS[PRIMARY][0]
+    """Tell what supervision, gating and both change of the cue and of :data:`PRIMARY`."""
+    arms, name = scores["arm"].values.tolist(), ERRORS[PRIMARY][0]
+    changes = strategies(scores).sel(error=name)
+    about = f"Against the {baseline(scores)} without gates, the {name} is"
     if SUPERVISED not in arms or CONTROL not in arms:
         gate = changes.sel(arm=baseline(scores), inference=GATED)
-        return Finding(
-            QUESTION,
-            "No arm was trained, so only the gate can be answered for: by its own cue it changes "
-            f"the {name} by {spelled(gate)} ({_seen(gate)}).",
-            {"gating": _plain(gate), "clips": scores.sizes["clip"]},
-        )
+        return Finding(QUESTION, [row("gating alone", gate)], about, "No arm was trained.")
     gain = separation_gain(scores)
-    cells = {
-        "supervision alone": changes.sel(arm=SUPERVISED, inference=PLAIN),
-        "gating alone": changes.sel(arm=CONTROL, inference=GATED),
-        "both": changes.sel(arm=SUPERVISED, inference=GATED),
-    }
-    lower = [label for label, cell in cells.items() if verdict(cell) == "lower"]
-    said = f"Against training on with equal compute, supervision changes {_both(gain, SUPERVISED)}"
-    if CONTRAST in arms:
-        said += f"; asking for contrast without masks changes {_both(gain, CONTRAST)}"
-    listed = ", ".join(
-        f"by {spelled(cell)} with {label} ({_seen(cell)})" for label, cell in cells.items()
-    )
-    so = _best(cells, lower) if lower else "none of the three is seen to lower it"
-    answer = f"{said}. The {name} changes {listed}: {so}."
-    values = {label: _plain(cell) for label, cell in cells.items()}
+    table = [
+        row("supervision alone", changes.sel(arm=SUPERVISED, inference=PLAIN)),
+        row("gating alone", changes.sel(arm=CONTROL, inference=GATED)),
+        row("both", changes.sel(arm=SUPERVISED, inference=GATED)),
+    ]
     if ORIGINAL in arms:
         trained = training_effect(scores).sel(error=name)
-        answer += (
-            f" Training on by itself changes it by {spelled(trained)} (control against original: "
-            f"{_seen(trained)}); all trained arms share this."
-        )
-        values["training on"] = _plain(trained)
-    values |= {
-        f"auc {kind}, {arm}": _plain(gain.sel(arm=arm, kind=kind)) for arm in arms for kind in KINDS
-    }
-    return Finding(QUESTION, answer, values | {"clips": scores.sizes["clip"]})
-
-
-def _both(gain: xr.Dataset, arm: str) -> str:
-    every, objects = (_signed(gain.sel(arm=arm, kind=kind)) for kind in KINDS)
-    return f"the cue's AUC by {every} among all patches and by {objects} among objects"
-
-
-def _best(cells: Mapping[str, xr.Dataset], lower: Sequence[str]) -> str:
-    first = min(lower, key=lambda label: float(cells[label]["value"]))
-    if len(lower) == 1:
-        return f"{first} lowers it, the others do not"
-    return f"{' and '.join(lower)} lower it, {first} by most"
-
-
-def _seen(cell: xr.Dataset) -> str:
-    words = verdict(cell).replace("sequences", "clips")
-    return "no difference shown" if words.startswith("no difference") else words
-
-
-def _signed(cell: xr.Dataset) -> str:
-    numbers = [f"{float(cell[part]):+.3f}" for part in ("value", "lower", "upper")]
-    return f"{numbers[0]} [{numbers[1]}, {numbers[2]}] (n = {int(cell['n'])})"
-
-
-def _plain(cell: xr.Dataset) -> dict[str, float]:
-    return {part: float(cell[part]) for part in ("value", "lower", "upper", "n")}
+        table.append(row("training on without the term, against the original", trained))
+    others = [arm for arm in arms if arm != baseline(scores)]
+    table += rows(gain.sel(arm=others).transpose("kind", "arm"), "AUC of the cue, {}")
+    return Finding(QUESTION, table, about, lead=3)

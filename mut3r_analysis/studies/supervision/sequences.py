@@ -11,8 +11,9 @@ from mut3r_analysis.errors import Mut3rError
 from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running.streaming import run_batch
+from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.supervision.fine_tuning import ORIGINAL
-from mut3r_analysis.studies.supervision.scores import GATED, PLAIN
+from mut3r_analysis.studies.supervision.scores import GATED
 
 METRICS = {
     "abs_rel": ("depth AbsRel (one scale per sequence)", "1"),

@@ -8,7 +8,7 @@ import xarray as xr
 
 from mut3r_analysis.foundation.specification import range_label
 from mut3r_analysis.literature import published
-from mut3r_analysis.studies.estimates import spelled
+from mut3r_analysis.studies.estimates import formatted
 
 
 def paper_table() -> xr.Dataset:
@@ -63,7 +63,9 @@ def beside_paper(
         row["layers here"] = here[0] if here else "none"
         for cue in changes["cue"].values.tolist():
             row[cue] = (
-                spelled(changes.sel(measure=measure, cue=cue, layers=here[0])) if here else "plain"
+                formatted(changes.sel(measure=measure, cue=cue, layers=here[0]))
+                if here
+                else "plain"
             )
         rows[label] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layers of 12, paper")

@@ -9,7 +9,8 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.studies.estimates import LEVEL, RESAMPLES, SEED, change
+from mut3r_analysis.metrics.bootstrap import drawn_places, percentile_bounds
+from mut3r_analysis.studies.estimates import change
 from mut3r_analysis.studies.trajectories.path_parts import apart
 from mut3r_analysis.studies.trajectories.read_write import DEPTH, LEVELS, POSE, SHORT, commit_of
 
@@ -140,7 +141,7 @@ def influence(values: xr.DataArray) -> xr.Dataset:
     -------
     Dataset
         ``value`` (sequence, ...); ``without``, the mean over all others; ``influence``, how far the
-        sequence moves the mean; ``turns``, whether the mean has the other sign without it.
+        sequence moves the mean; ``flips``, whether the mean has the other sign without it.
     """
     known = values.notnull()
     count, total = known.sum("sequence"), values.sum("sequence")
@@ -152,7 +153,7 @@ def influence(values: xr.DataArray) -> xr.Dataset:
             "value": values,
             "without": without.assign_attrs(long_name=f"{name}, mean over the others"),
             "influence": (mean - without).assign_attrs(long_name="pull on the mean"),
-            "turns": (without * mean < 0).where(known, False).astype(bool),
+            "flips": (without * mean < 0).where(known, False).astype(bool),
         }
     )
     for part in ("value", "without", "influence"):
@@ -220,10 +221,8 @@ def _rank_correlation(fact: np.ndarray, effect: np.ndarray) -> np.ndarray:
     x, y = fact[known], effect[known]
     if len(x) < _FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return np.array([np.nan, np.nan, np.nan, len(x)])
-    draws = np.random.default_rng(SEED).integers(0, len(x), (RESAMPLES, len(x)))
-    drawn = _spearman(x[draws], y[draws])
-    tail = 100 * (1 - LEVEL) / 2
-    bounds = np.nanpercentile(drawn, [tail, 100 - tail])
+    draws = drawn_places(len(x))
+    bounds = percentile_bounds(_spearman(x[draws], y[draws]))
     return np.array([_spearman(x[None], y[None])[0], *bounds, len(x)])
 
 

@@ -19,6 +19,7 @@ from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.running import run_batch
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.sequences import open_sequence
+from mut3r_analysis.studies.ablation import SHUFFLED
 from mut3r_analysis.studies.trajectories.path_parts import apart
 
 LEVELS = ("probe", "gated")
@@ -42,10 +43,10 @@ SHORT = {
 }
 """Metrics that are kept, and how tables and figures name them."""
 
-CONTROLS = {
+CUES = {
     "own": Cue.mut3r(),
     "true mask": Cue.oracle(),
-    "shuffled mask": Cue.oracle(control="shuffle"),
+    f"true mask{SHUFFLED}": Cue.oracle(control="shuffle"),
 }
 """The model's own cue, the truth in its place, and the truth at wrong places: as many patches are
 gated as strongly, only others."""
@@ -69,7 +70,7 @@ def measure_cells(
     sequences: Sequence[str | xr.Dataset],
     gate: Gate,
     *,
-    cues: Mapping[str, Cue] = CONTROLS,
+    cues: Mapping[str, Cue] = CUES,
     paths: Sequence[str] = ("read", "write"),
     frames: int | None = None,
     protocol: str = "default",

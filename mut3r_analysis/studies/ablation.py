@@ -1,0 +1,215 @@
+"""An ablation: factors crossed into configurations, each against the plain run and its control."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.studies.estimates import change
+
+PLAIN = "plain"
+"""The run without gates, in every study."""
+
+SHUFFLED = ", shuffled"
+"""Ending of the name of a control: the same scores at random places of the frame."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What is run: every combination of the levels of some factors, and the plain run.
+
+    Parameters
+    ----------
+    factors : mapping of str to sequence
+        Factor to its levels.
+    configure : callable
+        From one level of every factor, in order, to the configuration that a sweep runs.
+    label : str
+        Name of a configuration, its levels filled in, such as ``"{} {}"``.
+    """
+
+    factors: Mapping[str, Sequence[Any]]
+    configure: Callable[..., Any]
+    label: str = "{}"
+
+    @property
+    def design(self) -> dict[str, dict[str, Any]]:
+        """The levels that each configuration stands for; plain is not among them."""
+        return {
+            self.label.format(*levels): dict(zip(self.factors, levels, strict=True))
+            for levels in product(*self.factors.values())
+        }
+
+    @property
+    def configurations(self) -> dict[str, Any]:
+        """The configurations of a sweep, the plain one first."""
+        gated = {label: self.configure(*row.values()) for label, row in self.design.items()}
+        return {PLAIN: {}, **gated}
+
+    def unfolded(self, values: xr.DataArray) -> xr.DataArray:
+        """Turn the dimension ``configuration`` into the factors, in the order of their levels.
+
+        Parameters
+        ----------
+        values : DataArray
+            (..., configuration, ...), such as `measures.errors` of a sweep.
+
+        Returns
+        -------
+        DataArray
+            (..., factor, factor, ...).
+        """
+        kept = [dim for dim in values.dims if dim != "configuration"]
+        held = values.sel(configuration=list(self.design)).transpose(*kept, "configuration")
+        shape = [held.sizes[dim] for dim in kept] + [len(each) for each in self.factors.values()]
+        coords = {
+            name: held.coords[name]
+            for name in held.coords
+            if "configuration" not in (name, *held[name].dims)
+        }
+        return xr.DataArray(
+            held.values.reshape(shape),
+            dims=(*kept, *self.factors),
+            coords=coords | {name: list(each) for name, each in self.factors.items()},
+            attrs=values.attrs,
+        )
+
+
+def against(
+    values: xr.DataArray,
+    reference: xr.DataArray,
+    over: str = "sequence",
+    named: str = "change of the error against the plain run",
+) -> xr.Dataset:
+    """Return the paired change of each error against a reference, percent, as `change`."""
+    found = change(values, reference, over)
+    found["value"].attrs["long_name"] = named
+    return found
+
+
+def against_control(
+    values: xr.DataArray, factor: str = "cue", over: str = "sequence"
+) -> xr.Dataset:
+    """Return the change of each error against that of the same cue's shuffled scores, percent.
+
+    Returns
+    -------
+    Dataset
+        Along `factor` only levels whose control, named with `SHUFFLED`, is there.
+
+    Raises
+    ------
+    InvalidArgument
+        When no level has its control.
+    """
+    levels = values[factor].values.tolist()
+    names = [name for name in levels if name + SHUFFLED in levels]
+    if not names:
+        raise InvalidArgument(f"none of {', '.join(map(str, levels))} has its control; run it too")
+    control = values.sel({factor: [name + SHUFFLED for name in names]})
+    return against(
+        values.sel({factor: names}),
+        control.assign_coords({factor: names}),
+        over,
+        "change of the error against shuffled scores",
+    )
+
+
+def chosen_elsewhere(
+    tested: xr.DataArray,
+    option: str,
+    over: str = "sequence",
+    learned: xr.DataArray | None = None,
+) -> xr.Dataset:
+    """Choose for each sequence the option that was best on all others, and take its error here.
+
+    The best of several options looks better than it is on the sequences that made it the best.
+    Here no sequence has a say in the choice that it is tested with.
+
+    Parameters
+    ----------
+    tested : DataArray
+        (..., option, over), errors.
+    option : hashable
+        The dimension whose entries are chosen among.
+    over : hashable
+        The dimension of what is left out in turn: sequences, or scenes that have several.
+    learned : DataArray, optional
+        Errors of other sequences of the same scenes, which the choice is made on, with the same
+        entries of `over`; `tested` itself unless given.
+
+    Returns
+    -------
+    Dataset
+        ``error`` (..., over) with what was chosen, NaN where there is none or nothing to choose
+        from, and ``chosen`` (..., over), the entry of `option`.
+
+    Raises
+    ------
+    InvalidArgument
+        When a dimension is missing or there is but one entry to leave out.
+    """
+    learned = tested if learned is None else learned
+    for dim in (option, over):
+        if dim not in tested.dims or dim not in learned.dims:
+            raise InvalidArgument(
+                f"errors need the dimensions {option!r} and {over!r} to choose; "
+                f"got {tested.dims} and {learned.dims}"
+            )
+    if tested.sizes[over] < 2:
+        raise InvalidArgument(f"choosing on the others needs at least two along {over!r}")
+    if option in tested.coords:
+        learned = learned.sel({option: tested[option].values})
+    learned, tested = xr.align(learned, tested, join="exact")
+    count = learned.sizes[over]
+    found, chosen = [], []
+    for place in range(count):
+        others = learned.isel({over: [index for index in range(count) if index != place]})
+        place_of_best, known = _best(others.mean(over), option)
+        here = tested.isel({over: place})
+        found.append(here.isel({option: place_of_best}).where(known))
+        chosen.append(tested[option].isel({option: place_of_best}))
+    rows = [part.drop_vars([option, over], errors="ignore") for part in found]
+    names = [part.drop_vars([option], errors="ignore") for part in chosen]
+    error = xr.concat(rows, dim=over, coords="minimal", compat="override")
+    picks = xr.concat(names, dim=over, coords="minimal", compat="override")
+    held = {over: tested[over]} if over in tested.coords else {}
+    result = xr.Dataset({"error": error, "chosen": picks}).assign_coords(held)
+    result["error"].attrs = tested.attrs
+    return result.transpose(..., over)
+
+
+def best(errors: xr.DataArray, option: str, over: str = "sequence") -> xr.DataArray:
+    """Return the entry of `option` with the lowest mean error ``(...)``."""
+    place, _ = _best(errors.mean(over), option)
+    return errors[option].isel({option: place}).drop_vars(option, errors="ignore")
+
+
+def counted(chosen: xr.DataArray, rows: str, columns: str, order: Iterable[Any]) -> pd.DataFrame:
+    """Count what was chosen how often: one row and column per label, ``"[0, 3): 4, [0, 6): 1"``."""
+    options = list(order)
+
+    def told(row: Any, column: Any) -> str:
+        picks = chosen.sel({rows: row, columns: column}).values.ravel().tolist()
+        counts = {each: picks.count(each) for each in options if each in picks}
+        return ", ".join(
+            f"{each:g}: {count}" if isinstance(each, float) else f"{each}: {count}"
+            for each, count in counts.items()
+        )
+
+    return pd.DataFrame(
+        {
+            column: {row: told(row, column) for row in chosen[rows].values.tolist()}
+            for column in chosen[columns].values.tolist()
+        }
+    )
+
+
+def _best(means: xr.DataArray, option: str) -> tuple[xr.DataArray, xr.DataArray]:
+    known = means.notnull().any(option)
+    return means.fillna(np.inf).argmin(option), known
