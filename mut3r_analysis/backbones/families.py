@@ -10,6 +10,7 @@ from mut3r_analysis.backbones.cut3r.model import CUT3R
 from mut3r_analysis.backbones.point3r.config import Point3RConfig
 from mut3r_analysis.backbones.point3r.model import Point3R
 from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.errors import InvalidArgument
 
 _CROCO_DEFAULTS: dict[str, Any] = {
     "img_size": (224, 224),
@@ -95,6 +96,18 @@ FAMILIES = {
     )
 }
 """Name of a kind of model -> what it is."""
+
+
+def find_family(name: str) -> Family:
+    """Return a kind of model by its name.
+
+    Raises
+    ------
+    InvalidArgument
+    """
+    if name not in FAMILIES:
+        raise InvalidArgument(f"unknown kind of model {name!r}; known: {', '.join(FAMILIES)}")
+    return FAMILIES[name]
 
 
 def family_of(config: ModelConfig) -> Family:

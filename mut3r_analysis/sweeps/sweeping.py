@@ -47,7 +47,7 @@ def sweep(
 
     Parameters
     ----------
-    backbone : CUT3R, str, Path, or mapping
+    backbone : Backbone, str, Path, or mapping
         What `load_backbone` takes or gave; ``{label: ...}`` varies it.
     sequences : str, Path, Dataset, or several of them
         What `open_sequence` takes. Patterns such as ``"scenes/*"``, ``"/data/clips/*"`` or

@@ -89,7 +89,7 @@ class Halves:
 
     def auc(
         self,
-        score: NDArray[np.float64],
+        score: NDArray[np.floating[Any]],
         among: NDArray[np.bool_],
         half: NDArray[np.bool_] | None = None,
     ) -> list[float]:
@@ -251,8 +251,8 @@ def _identity(cell: Cell) -> dict[str, Any]:
 def _row(
     cell: Cell,
     sign: int,
-    score: NDArray[np.float64],
-    rested: NDArray[np.float64],
+    score: NDArray[np.floating[Any]],
+    rested: NDArray[np.floating[Any]],
     halves: Halves,
 ) -> dict[str, Any]:
     score, rested = sign * score, sign * rested
@@ -272,8 +272,8 @@ def _row(
 
 
 def _twin(
-    score: NDArray[np.float64],
-    rested: NDArray[np.float64],
+    score: NDArray[np.floating[Any]],
+    rested: NDArray[np.floating[Any]],
     halves: Halves,
     among: NDArray[np.bool_],
 ) -> dict[str, Any]:

@@ -9,10 +9,14 @@ from typing import Any, Self
 
 import yaml
 
-from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
+from mut3r_analysis.backbones.configuration import ModelConfig
+from mut3r_analysis.backbones.families import find_family
 from mut3r_analysis.backbones.rotation import state_lattice_width
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
 from mut3r_analysis.scenes.distribution import SceneDistribution
+
+_FAMILY = "cut3r"
+"""Of recipes that do not say it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,7 +328,8 @@ class Recipe:
     name : str
     seed : int
         Of initialisation and data.
-    model : CUT3RConfig
+    model : ModelConfig
+        Under the official field names; ``family`` says of which kind of model, CUT3R unless given.
     size : (int, int)
         Width and height of the frames, px.
     stages : tuple of Stage
@@ -334,7 +339,7 @@ class Recipe:
 
     name: str
     seed: int
-    model: CUT3RConfig
+    model: ModelConfig
     size: tuple[int, int]
     stages: tuple[Stage, ...]
     initialisation: Initialisation = field(default_factory=Initialisation)
@@ -351,7 +356,9 @@ class Recipe:
         ):
             object.__setattr__(self, name, _made(name, kind, getattr(self, name)))
         if isinstance(self.model, dict):
-            object.__setattr__(self, "model", CUT3RConfig.from_dict(self.model))
+            sizes = {"family": _FAMILY} | self.model
+            kind = find_family(sizes.pop("family"))
+            object.__setattr__(self, "model", kind.config.from_dict(sizes))
         stages = tuple(_made("stages", Stage, stage) for stage in self.stages)
         if not stages:
             raise InvalidArgument("a recipe needs at least one stage")
@@ -421,7 +428,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that :meth:`from_dict` reads back."""
         values = asdict(self)
-        values["model"] = self.model.to_dict()
+        kind = {} if self.model.family == _FAMILY else {"family": self.model.family}
+        values["model"] = kind | self.model.to_dict()
         values["stages"] = [
             {**asdict(stage), "scenes": [each.to_dict() for each in stage.scenes]}
             for stage in self.stages

@@ -42,7 +42,7 @@ def walk(
 
     Parameters
     ----------
-    backbone : CUT3R
+    backbone : Backbone
     sequence : Dataset
     policies : mapping of str to Policy
     cue : Cue

@@ -96,7 +96,7 @@ def run_protocol(
 
     Parameters
     ----------
-    backbone : str or CUT3R
+    backbone : str or Backbone
         Its frames are prepared by the protocol's rule.
     location : str
         ``"sintel:/data/sintel/training"`` and likewise.
@@ -162,7 +162,7 @@ def run_datasets(
 
     Parameters
     ----------
-    backbone : str or CUT3R
+    backbone : str or Backbone
     locations : mapping of str to str
         Data set -> where it lies, ``{"bonn": "bonn:/data/bonn"}``.
     configurations : mapping of str to Configuration
