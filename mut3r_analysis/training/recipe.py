@@ -357,8 +357,8 @@ class Recipe:
             object.__setattr__(self, name, _made(name, kind, getattr(self, name)))
         if isinstance(self.model, dict):
             sizes = {"family": _FAMILY} | self.model
-            kind = find_family(sizes.pop("family"))
-            object.__setattr__(self, "model", kind.config.from_dict(sizes))
+            family = find_family(sizes.pop("family"))
+            object.__setattr__(self, "model", family.config.from_dict(sizes))
         stages = tuple(_made("stages", Stage, stage) for stage in self.stages)
         if not stages:
             raise InvalidArgument("a recipe needs at least one stage")
@@ -367,7 +367,7 @@ class Recipe:
             _made(f"objective of stage {stage.name!r}", Objective, stage.objective)
         object.__setattr__(self, "size", tuple(self.size))
         _require("seed", self.seed, int, 0)
-        side = state_lattice_width(self.model.state_size)
+        side = state_lattice_width(self.model.to_dict().get("state_size", 0))
         for size in (self.size, *(stage.size for stage in stages if stage.size)):
             self.model.patch_grid(size[1], size[0])
         for stage in stages:
