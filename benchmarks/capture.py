@@ -19,8 +19,7 @@ from torch import Tensor
 
 from mut3r_analysis.attention import DECODER_KINDS, Capture, Recorder, Site, logits
 from mut3r_analysis.attention.statistics import STATISTICS
-from mut3r_analysis.backbones import CUT3R, load_backbone
-from mut3r_analysis.backbones.cut3r import Frame
+from mut3r_analysis.backbones import Backbone, Frame, load_backbone
 
 SIZES = {"full": ("random:512-dpt", (384, 512)), "small": ("random:small", (48, 64))}
 CLOSED = [name for name, item in STATISTICS.items() if item.closed_form]
@@ -45,33 +44,35 @@ class EagerMaps:
 
 
 def step(
-    backbone: CUT3R,
+    backbone: Backbone,
     image: Tensor,
     capture: Capture | None = None,
     outputs: tuple[str, ...] | None = None,
     eager: bool = False,
 ) -> None:
     with torch.no_grad():
-        recorder = None if capture is None else Recorder(capture)
+        recorder = None
+        if capture is not None:
+            axes = backbone.axes(backbone.patch_grid(*image.shape[-2:]))
+            recorder = Recorder(capture, backbone.sites(), axes)
         gate = EagerMaps() if eager else None
         backbone.step(Frame(image), probe=recorder, gate=gate, outputs=outputs)
         if recorder is not None:
             recorder.take()
 
 
-def parts(backbone: CUT3R, image: Tensor, repetitions: int) -> dict[str, float]:
+def parts(backbone: Backbone, image: Tensor, repetitions: int) -> dict[str, float]:
     """Processor seconds of encoder, decoder with memory, and heads."""
     with torch.no_grad():
-        state = backbone.initial_state()
+        state = backbone.begin()
         encoded = backbone.encode(Frame(image))
-        query = backbone.recall(encoded, state)
-        decoded = backbone.decode(backbone.enter(encoded, state, query))
+        decoded = backbone.decode(backbone.enter(encoded, state))
         timed = measure(
             {
                 "encoder": lambda: backbone.encode(Frame(image)),
-                "decoder": lambda: backbone.decode(backbone.enter(encoded, state, query)),
-                "memory": lambda: backbone.write(Frame(image), encoded, decoded, state),
-                "heads": lambda: backbone.predict(decoded, encoded.grid),
+                "decoder": lambda: backbone.decode(backbone.enter(encoded, state)),
+                "memory": lambda: backbone.commit(Frame(image), encoded, decoded, state),
+                "heads": lambda: backbone.predict(decoded),
             },
             repetitions,
         )

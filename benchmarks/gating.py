@@ -20,13 +20,12 @@ import torch
 from measure import Measurement, machine, measure
 from torch import Tensor
 
-from mut3r_analysis.backbones import CUT3R, load_backbone
-from mut3r_analysis.backbones.heads import check_outputs
+from mut3r_analysis.backbones import Backbone, load_backbone
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running import Configuration
-from mut3r_analysis.running.branch import Branch, look
+from mut3r_analysis.running.batch import Batch, encode_frame
 from mut3r_analysis.running.grouping import grouped
-from mut3r_analysis.running.passes import Carried
+from mut3r_analysis.running.passes import BatchState, FrameInput
 
 SIZES = {"full": "random:512-dpt", "bundled": "tiny", "small": "random:small"}
 LIMITS = {"two_pass": 1.35, "two_pass_cut(6)": 1.20, "same_site": 1.05, "previous": 1.05}
@@ -39,36 +38,34 @@ def gated(source: str, depth: int, **changes: Any) -> Configuration:
     return Configuration(cue=Cue.mut3r(source=scaled), gate=Gate.mut3r(**changes))
 
 
-def midway(branch: Branch, grid: tuple[int, int]) -> Carried:
-    """Return what a branch carries in the middle of a sequence, as far as cost depends on it."""
-    carried = branch.start()
+def midway(batch: Batch, grid: tuple[int, int]) -> BatchState:
+    """Return what a batch carries in the middle of a sequence, as far as cost depends on it."""
+    carried = batch.start()
     state = replace(carried.state, fresh=torch.zeros_like(carried.state.fresh))
-    score = torch.rand(branch.batch, *grid)
+    score = torch.rand(batch.size, *grid)
     cue = tuple(
         replace(item, frames=item.frames + 1, carried=score[: len(item.frames)])
         for item in carried.cue
     )
-    return replace(
-        carried, state=state, cue=cue, age=(9,) * branch.batch, scored=(9,) * branch.batch
-    )
+    return replace(carried, state=state, cue=cue, age=(9,) * batch.size, scored=(9,) * batch.size)
 
 
-def frame_of(backbone: CUT3R, configurations: Sequence[Configuration], image: Tensor, count: int
-             ) -> Callable[[], None]:  # fmt: skip
+def frame_of(
+    backbone: Backbone, configurations: Sequence[Configuration], image: Tensor, count: int
+) -> Callable[[], None]:
     """Return a call that does `count` frames from the same state."""
-    outputs = check_outputs(None, backbone.config.rgb_head)
-    branches = [
-        Branch(backbone, [configurations[i] for i in group], outputs=outputs)
+    batches = [
+        Batch(backbone, [configurations[i] for i in group], outputs=backbone.outputs)
         for group in grouped(backbone, configurations, *image.shape[-2:])
     ]
-    grid = backbone.config.patch_grid(*image.shape[-2:])
-    carried = [midway(branch, grid) for branch in branches]
+    grid = backbone.patch_grid(*image.shape[-2:])
+    carried = [midway(batch, grid) for batch in batches]
 
     def call() -> None:
         for position in range(count):
-            sight = look(branches, image, position=position)
-            for branch, before, measured in zip(branches, carried, sight.measured, strict=True):
-                branch.step(sight, before, measured=measured, record=False)
+            frame = encode_frame(batches, FrameInput(position, image, {}))
+            for number, (batch, before) in enumerate(zip(batches, carried, strict=True)):
+                batch.step(frame, before, number=number)
 
     return call
 

@@ -14,7 +14,7 @@ import xarray as xr
 from measure import Measurement, at_most, measure, publish
 
 import mut3r_analysis as m3
-from mut3r_analysis.backbones import CUT3R
+from mut3r_analysis.backbones import Backbone
 
 SCENE = "scenes/orbit-01"
 LIMITS = {8: None, 24: 0.5}
@@ -30,7 +30,7 @@ def configurations(count: int) -> list[dict[str, Any]]:
 
 
 def compare(
-    backbone: CUT3R, scene: xr.Dataset, count: int, repetitions: int
+    backbone: Backbone, scene: xr.Dataset, count: int, repetitions: int
 ) -> tuple[dict[str, Measurement], float]:
     """Return what both ways cost, and the largest relative difference of what they give."""
     given = configurations(count)
