@@ -30,44 +30,13 @@ from mut3r_analysis.backbones.memory import PoseMemory
 from mut3r_analysis.backbones.point3r.config import Point3RConfig
 from mut3r_analysis.backbones.point3r.pointers import Candidates, Pointers
 from mut3r_analysis.backbones.point3r.rotation import spatial_rotation
+from mut3r_analysis.backbones.point3r.state import State, chosen
 from mut3r_analysis.backbones.precision import PRECISIONS, Precision, arithmetic
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.rotation import Rotation, positions, rotation
 from mut3r_analysis.errors import InvalidArgument
 
 Turns = tuple[Rotation | None, Rotation | None]
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """What a sequence carries from frame to frame.
-
-    Attributes
-    ----------
-    pointers : Pointers
-    places : Tensor
-        ``(batch, patch, xyz)`` mean world point of each patch of the previous frame: where the
-        next frame's patches are taken to be.
-    memory : Tensor
-        ``(batch, slot, channel)`` pose memory.
-    age : Tensor
-        ``(batch,)`` frames since the start or the last reset.
-    """
-
-    pointers: Pointers
-    places: Tensor
-    memory: Tensor
-    age: Tensor
-
-    @property
-    def tokens(self) -> Tensor:
-        """``(batch, pointer, channel)`` features of the pointers."""
-        return self.pointers.features
-
-    @property
-    def fresh(self) -> Tensor:
-        """``(batch,)`` bool: no frame has been written since the start or the last reset."""
-        return self.pointers.count == 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -409,7 +378,7 @@ class Point3R(nn.Module):
         )
         written = State(pointers, candidates.positions, memory, state.age + 1)
         kept = replace(state, age=state.age + 1)
-        committed = _chosen(reset, self.begin(batch), _chosen(writes, written, kept))
+        committed = chosen(reset, self.begin(batch), chosen(writes, written, kept))
         return committed, (committed.pointers.updated == state.age[:, None]).float()
 
     def step(
@@ -489,18 +458,3 @@ def _masked(seam: Callable[..., Tensor], exists: Tensor | None) -> Attend:
         return seam(site, q, k, v, exists=exists if SITE_KINDS[site.kind].keys == "state" else None)
 
     return masked
-
-
-def _chosen(where: Tensor, one: State, other: State) -> State:
-    """Take the samples ``(batch,)`` bool of one state, and the rest of the other."""
-    if bool(where.all()):
-        return one
-    if not bool(where.any()):
-        return other
-    row = where[:, None, None]
-    return State(
-        pointers=other.pointers.replaced(where, one.pointers),
-        places=torch.where(row, one.places, other.places),
-        memory=torch.where(row, one.memory, other.memory),
-        age=torch.where(where, one.age, other.age),
-    )
