@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -56,25 +57,43 @@ ROOMS = (
 """From the ground up: a room imports only from itself and from rooms before it."""
 
 
-def imported_rooms(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mut3r_analysis"):
-            found.add(f"{node.module}.{node.names[0].name}".split(".")[1])
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-            found |= {f"{name}.".split(".")[1] for name in names if "mut3r_analysis" in name}
-    return found
+def module_graph() -> dict[str, set[str]]:
+    """Every module of the package and what it imports: above, in functions, and for types only."""
+    files = {}
+    for path in (ROOT / "mut3r_analysis").rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        files[".".join(parts).removesuffix(".__init__")] = path
+    graph: dict[str, set[str]] = {}
+    for module, path in files.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{module}: imports are absolute"
+                for alias in node.names:
+                    name = f"{node.module}.{alias.name}"
+                    found.add(name if name in files else node.module)
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        graph[module] = {name for name in found if name in files} - {module}
+    return graph
 
 
 def test_imports_flow_one_way():
-    package = ROOT / "mut3r_analysis"
-    for path in package.rglob("*.py"):
-        room = path.relative_to(package).with_suffix("").parts[0]
-        if room in ("__init__", "__main__"):
+    def room(module: str) -> str:
+        return module.split(".")[1] if "." in module else "the package itself"
+
+    for module, imported in module_graph().items():
+        if module.split(".")[-1] in ("mut3r_analysis", "__main__"):
             continue
-        allowed = ROOMS[: ROOMS.index(room) + 1]
-        assert imported_rooms(path) <= set(allowed), path.relative_to(ROOT)
+        allowed = ROOMS[: ROOMS.index(room(module)) + 1]
+        assert set(map(room, imported)) <= set(allowed), module
+
+
+def test_no_modules_import_each_other_in_a_loop():
+    try:
+        list(TopologicalSorter(module_graph()).static_order())
+    except CycleError as error:
+        pytest.fail(f"these import each other: {' <- '.join(error.args[1])}")
 
 
 def test_names_do_not_change_when_submodules_are_imported():
