@@ -1,22 +1,64 @@
 """What a run records of attention, declared before it starts."""
 
-import operator
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from mut3r_analysis.attention.catalogue import check_statistics
+from mut3r_analysis.attention.catalogue import STATISTICS
 from mut3r_analysis.attention.sites import CAPTURED_KINDS, DECODER_KINDS
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.specification import Specification, flag, names
+from mut3r_analysis.foundation.fields import Checked, Indices, flag, indices, names
+from mut3r_analysis.foundation.layers import Chosen, chosen_layers
+from mut3r_analysis.foundation.specification import Specification
 
 _FLOATS = ("float16", "float32", "float64")
 _ARCHIVES = ("float16", "float32")
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_ALL = ("all",)
+_Names = Checked[str | Iterable[str] | None, tuple[str, ...]]
+
+
+def _archive(field: str, given: bool | str) -> Literal[False] | str:
+    if isinstance(given, bool | np.bool_):
+        return "float16" if given else False
+    return _float_name(field, given, _ARCHIVES, "True, False, ")
+
+
+def _float_name(field: str, given: Any, known: tuple[str, ...], before: str = "") -> str:
+    """Return the name of a float type given by name, or as NumPy's or torch's type."""
+    if isinstance(given, type) and issubclass(given, np.generic):
+        given = np.dtype(given)
+    name = str(given).removeprefix("torch.")
+    if name not in known:
+        raise InvalidArgument(f"{field} must be one of {before}{', '.join(known)}; got {given!r}")
+    return name
+
+
+def _maps(field: str, given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Return site kinds; what "all" is depends on the sites."""
+    return _ALL if given in ("all", _ALL) else names(field, given, CAPTURED_KINDS)
+
+
+def _bytes(field: str, budget: int | str | None) -> int | None:
+    if budget is None:
+        return None
+    if isinstance(budget, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", budget)
+        units = _UNITS | {"": 1}
+        if match is None or match[2] not in units:
+            raise InvalidArgument(
+                f"{field} must be bytes or a text like '2 GiB' (units: {', '.join(_UNITS)}), "
+                f"got {budget!r}"
+            )
+        budget = int(float(match[1]) * units[match[2]])
+    if isinstance(budget, bool) or not isinstance(budget, Integral) or budget <= 0:
+        raise InvalidArgument(f"{field} must be a positive number of bytes, got {budget!r}")
+    return int(budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +74,11 @@ class Capture(Specification):
     sites : "all" or collection of str
         Site kinds; by default the four of the decoder. ``encoder_self`` and ``head_self`` may be
         added; the latter runs for the output ``points_world`` alone.
-    layers, heads : collection of int, optional
-        0-based; None is all. A pair names two layers here; ``range(0, 6)`` is the first six. A head
-        index must exist at every captured site.
+    layers : range, list or set of int, optional
+        0-based; None is all. ``[0, 3]`` are two layers, ``range(0, 6)`` the first six; the pair
+        ``(0, 3)``, which is a range in cues and gates, is refused.
+    heads : collection of int, optional
+        0-based; None is all. An index must exist at every captured site.
     frames : collection of int, optional
         Positions in the sequence at which attention is recorded; None is every frame.
     maps : "all" or collection of str
@@ -56,33 +100,20 @@ class Capture(Specification):
         When the specification cannot mean anything; the message says what is allowed.
     """
 
-    statistics: Any = "all"
-    sites: Any = DECODER_KINDS
-    layers: Any = None
-    heads: Any = None
-    frames: Any = None
-    maps: Any = ()
-    archive: Any = False
-    state: bool = False
-    dtype: str = "float32"
-    budget: Any = None
+    statistics: _Names = Checked(partial(names, known=tuple(STATISTICS)), "all")
+    sites: _Names = Checked(partial(names, known=CAPTURED_KINDS), DECODER_KINDS)
+    layers: Chosen = Checked(chosen_layers, None)
+    heads: Indices = Checked(indices, None)
+    frames: Indices = Checked(indices, None)
+    maps: _Names = Checked(_maps, ())
+    archive: Checked[bool | str, Literal[False] | str] = Checked(_archive, False)
+    state: Checked[bool, bool] = Checked(flag, False)
+    dtype: Checked[str, str] = Checked(partial(_float_name, known=_FLOATS), "float32")
+    budget: Checked[int | str | None, int | None] = Checked(_bytes, None)
 
     def __post_init__(self) -> None:
-        sites = names("sites", self.sites, CAPTURED_KINDS)
-        settle = {
-            "statistics": check_statistics(self.statistics),
-            "sites": sites,
-            "maps": sites if self.maps == "all" else names("maps", self.maps, CAPTURED_KINDS),
-            "layers": _indices("layers", self.layers),
-            "heads": _indices("heads", self.heads),
-            "frames": _indices("frames", self.frames),
-            "archive": _archive(self.archive),
-            "state": flag("state", self.state),
-            "dtype": _float_name("dtype", self.dtype, _FLOATS),
-            "budget": _bytes(self.budget),
-        }
-        for name, value in settle.items():
-            object.__setattr__(self, name, value)
+        if self.maps == _ALL:
+            object.__setattr__(self, "maps", self.sites)
         extra = [kind for kind in self.maps if kind not in self.sites]
         if extra:
             raise InvalidArgument(
@@ -94,51 +125,3 @@ class Capture(Specification):
     def records_attention(self) -> bool:
         """Whether any attention site has to be probed."""
         return bool(self.sites and (self.statistics or self.maps or self.archive))
-
-
-def _archive(given: Any) -> str | bool:
-    if isinstance(given, bool | np.bool_):
-        return "float16" if given else False
-    return _float_name("archive", given, _ARCHIVES, "True, False, ")
-
-
-def _float_name(field: str, given: Any, known: tuple[str, ...], before: str = "") -> str:
-    """Return the name of a float type given by name, or as NumPy's or torch's type."""
-    if isinstance(given, type) and issubclass(given, np.generic):
-        given = np.dtype(given)
-    name = str(given).removeprefix("torch.")
-    if name not in known:
-        raise InvalidArgument(f"{field} must be one of {before}{', '.join(known)}; got {given!r}")
-    return name
-
-
-def _indices(field: str, given: Iterable[Any] | int | None) -> tuple[int, ...] | None:
-    if given is None:
-        return None
-    try:
-        values = (given,) if isinstance(given, int) else given
-        indices = sorted({operator.index(value) for value in values})
-    except TypeError:
-        raise InvalidArgument(
-            f"{field} must be None, an integer or a collection of integers, got {given!r}"
-        ) from None
-    if not indices or indices[0] < 0:
-        raise InvalidArgument(f"{field} must name at least one index from 0 on, got {given!r}")
-    return tuple(indices)
-
-
-def _bytes(budget: int | str | None) -> int | None:
-    if budget is None:
-        return None
-    if isinstance(budget, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", budget)
-        units = _UNITS | {"": 1}
-        if match is None or match[2] not in units:
-            raise InvalidArgument(
-                f"budget must be bytes or a text like '2 GiB' (units: {', '.join(_UNITS)}), "
-                f"got {budget!r}"
-            )
-        budget = int(float(match[1]) * units[match[2]])
-    if isinstance(budget, bool) or not isinstance(budget, Integral) or budget <= 0:
-        raise InvalidArgument(f"budget must be a positive number of bytes, got {budget!r}")
-    return int(budget)

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from mut3r_analysis.foundation.specification import names
+from mut3r_analysis.foundation.fields import names
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from mut3r_analysis.attention.sites import SITE_KINDS, Site
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.specification import known_heads, within
+from mut3r_analysis.foundation.fields import known_heads
+from mut3r_analysis.foundation.layers import within
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.measures import patch_values
 from mut3r_analysis.motion.sources import Source
@@ -45,7 +46,7 @@ class CueProbe:
         samples: Tensor | None = None,
     ) -> None:
         cut = Source.parse(cue.source).layers
-        wanted = cue.layers if cut is None or cue.layers is not None else (0, cut)
+        wanted = cue.layers if cut is None or cue.layers is not None else range(cut)
         self.layers = within("cue layers", wanted, layers)
         if not self.layers:
             raise InvalidArgument("a cue needs at least one layer; its range of layers is empty")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.specification import Specification, flag, number, one_of
+from mut3r_analysis.foundation.fields import Checked, flag, number, one_of
+from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.motion.sources import parse_call
 
 READS = ("gated", "probe", "split", "split_rev")
@@ -16,6 +17,25 @@ RATES = ("ttt3r", "ttsa3r", "static_mass", "frame")
 """Write rates that multiply the backbone's own; ``one`` is none of them."""
 
 _LETTERS = {"g": "gated", "p": "probe"}
+
+
+def _rates(field: str, given: str | Iterable[str]) -> tuple[str, ...]:
+    parts = given.split("*") if isinstance(given, str) else [str(part) for part in given]
+    found: dict[str, str] = {}
+    for part in parts:
+        name, value = parse_call(part)
+        one_of(field, name, ("one", *RATES))
+        if name in found:
+            raise InvalidArgument(f"{field} {name!r} is named twice in {given!r}")
+        if name == "frame":
+            value = 1 if value is None else value
+            value = number("alpha of frame(alpha)", value, 0, 1, open_high=False)
+            found[name] = f"frame({value:g})"
+        elif value is not None:
+            raise InvalidArgument(f"{field} {name!r} takes no number, got {part!r}")
+        elif name != "one":
+            found[name] = name
+    return tuple(found[name] for name in RATES if name in found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +90,7 @@ class Commit(Specification):
     write: str = "gated"
     memory: str = "follow"
     masked_mean: bool = False
-    rate: Any = ()
+    rate: Checked[str | Iterable[str], tuple[str, ...]] = Checked(_rates, ())
     warm_up: int = 0
     reset: int | None = None
     reset_cue: str = "clear"
@@ -84,7 +104,6 @@ class Commit(Specification):
         settle = {
             "write": _write(self.write),
             "masked_mean": flag("masked_mean", self.masked_mean),
-            "rate": _rates(self.rate),
             "warm_up": _count("warm_up", self.warm_up, 0),
             "reset": None if self.reset is None else _count("reset", self.reset, 1),
         }
@@ -249,25 +268,6 @@ def _write(given: str) -> str:
     if value is not None:
         raise InvalidArgument(f"write = {name!r} takes no number, got {given!r}")
     return name
-
-
-def _rates(given: str | Iterable[str]) -> tuple[str, ...]:
-    parts = given.split("*") if isinstance(given, str) else [str(part) for part in given]
-    found: dict[str, str] = {}
-    for part in parts:
-        name, value = parse_call(part)
-        one_of("rate", name, ("one", *RATES))
-        if name in found:
-            raise InvalidArgument(f"rate {name!r} is named twice in {given!r}")
-        if name == "frame":
-            value = 1 if value is None else value
-            value = number("alpha of frame(alpha)", value, 0, 1, open_high=False)
-            found[name] = f"frame({value:g})"
-        elif value is not None:
-            raise InvalidArgument(f"rate {name!r} takes no number, got {part!r}")
-        elif name != "one":
-            found[name] = name
-    return tuple(found[name] for name in RATES if name in found)
 
 
 def _count(field: str, given: Any, low: int) -> int:
