@@ -65,21 +65,7 @@ def make_card(
     untrained = initial_model(recipe.model, recipe.initialisation, recipe.seed)
     untrained = untrained.eval().requires_grad_(False)
     path = Path(checkpoint)
-    last = recipe.stages[-1].scenes[0]
-    kinds = {
-        "resting": replace(last, movers=(0, 0)),
-        "moving": last,
-        "moving, no fog": replace(last, fog=None),
-    }
-    scores: dict[str, Any] = {}
-    for kind, distribution in kinds.items():
-        scores[kind] = {}
-        for length in LENGTHS:
-            scenes = held_out_clips(distribution, recipe.size, clips, length, seed=SEED + length)
-            scores[kind][str(length)] = {
-                "model": scores_with_intervals(score_clips(model, scenes)),
-                "untrained": scores_with_intervals(score_clips(untrained, scenes)),
-            }
+    scores = _scores({"model": model, "untrained": untrained}, recipe, clips)
     card: dict[str, Any] = {
         "format": FORMAT,
         "name": path.stem,
@@ -105,11 +91,11 @@ def make_card(
     if curve is not None:
         card["curve"] = _curve(curve)
     if cues:
-        scenes_of = recipe.stages[-1].scenes
-        card["cue_test"] = cue_test(model, untrained, distributions=scenes_of, size=recipe.size)
+        scenes = recipe.stages[-1].scenes
+        card["cue_test"] = cue_test(model, untrained, distributions=scenes, size=recipe.size)
         card["gating_test"] = {
-            "trained": gating_test(model, distribution=last, size=recipe.size),
-            "untrained": gating_test(untrained, distribution=last, size=recipe.size),
+            "trained": gating_test(model, distribution=scenes[0], size=recipe.size),
+            "untrained": gating_test(untrained, distribution=scenes[0], size=recipe.size),
         }
     card["targets"] = _targets(card)
     return card
@@ -122,6 +108,26 @@ def write_card(card: dict[str, Any], folder: str | Path) -> tuple[Path, Path]:
     data.write_text(json.dumps(_rounded(card), indent=1) + "\n")
     text.write_text(card_text(json.loads(data.read_text())))
     return data, text
+
+
+def _scores(models: dict[str, CUT3R], recipe: Recipe, clips: int) -> dict[str, Any]:
+    """Kind of scene -> length of clip -> model -> scores on held-out clips, with intervals."""
+    last = recipe.stages[-1].scenes[0]
+    kinds = {
+        "resting": replace(last, movers=(0, 0)),
+        "moving": last,
+        "moving, no fog": replace(last, fog=None),
+    }
+    scores: dict[str, Any] = {}
+    for kind, distribution in kinds.items():
+        scores[kind] = {}
+        for length in LENGTHS:
+            scenes = held_out_clips(distribution, recipe.size, clips, length, seed=SEED + length)
+            scores[kind][str(length)] = {
+                name: scores_with_intervals(score_clips(model, scenes))
+                for name, model in models.items()
+            }
+    return scores
 
 
 def _cost(model: CUT3R, checkpoint: str | Path, size: tuple[int, int]) -> dict[str, float]:
