@@ -1,22 +1,80 @@
 """What a run records of attention, declared before it starts."""
 
-import operator
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from mut3r_analysis.attention.sites import SITE_KINDS, Sites, check_kinds
 from mut3r_analysis.attention.statistics import check_statistics
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.specification import Specification, flag, names
+from mut3r_analysis.foundation.fields import Checked, Indices, flag, indices, names
+from mut3r_analysis.foundation.layers import Chosen, chosen_layers
+from mut3r_analysis.foundation.specification import Specification
 
 _FLOATS = ("float16", "float32", "float64")
 _ARCHIVES = ("float16", "float32")
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_Names = Checked[str | Iterable[str] | None, tuple[str, ...]]
+_Kinds = Checked[str | Iterable[str] | None, str | tuple[str, ...]]
+
+
+def _archive(field: str, given: bool | str) -> Literal[False] | str:
+    if isinstance(given, bool | np.bool_):
+        return "float16" if given else False
+    return _float_name(field, given, _ARCHIVES, "True, False, ")
+
+
+def _float_name(field: str, given: Any, known: tuple[str, ...], before: str = "") -> str:
+    """Return the name of a float type given by name, or as NumPy's or torch's type."""
+    if isinstance(given, type) and issubclass(given, np.generic):
+        given = np.dtype(given)
+    name = str(given).removeprefix("torch.")
+    if name not in known:
+        raise InvalidArgument(f"{field} must be one of {before}{', '.join(known)}; got {given!r}")
+    return name
+
+
+def _captured() -> tuple[str, ...]:
+    return tuple(kind.name for kind in SITE_KINDS.values() if kind.captured)
+
+
+def _kinds(
+    field: str, given: str | Iterable[str] | None, groups: tuple[str, ...]
+) -> str | tuple[str, ...]:
+    """Return a group's name as it is, and names of site kinds in their own order."""
+    chosen = (given,) if isinstance(given, str) else tuple(given or ())
+    return (
+        chosen[0] if len(chosen) == 1 and chosen[0] in groups else names(field, given, _captured())
+    )
+
+
+def _head_outputs(field: str, given: str | Iterable[str] | None) -> str | tuple[str, ...]:
+    if given in ("all", ("all",), ["all"]):
+        return "all"
+    kinds = _captured()
+    return names(field, given, (*kinds, *(f"{kind}:values" for kind in kinds)))
+
+
+def _bytes(field: str, budget: int | str | None) -> int | None:
+    if budget is None:
+        return None
+    if isinstance(budget, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", budget)
+        units = _UNITS | {"": 1}
+        if match is None or match[2] not in units:
+            raise InvalidArgument(
+                f"{field} must be bytes or a text like '2 GiB' (units: {', '.join(_UNITS)}), "
+                f"got {budget!r}"
+            )
+        budget = int(float(match[1]) * units[match[2]])
+    if isinstance(budget, bool) or not isinstance(budget, Integral) or budget <= 0:
+        raise InvalidArgument(f"{field} must be a positive number of bytes, got {budget!r}")
+    return int(budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +90,11 @@ class Capture(Specification):
     sites : "decoder", "all" or collection of str
         Site kinds; by default those of the model's decoder. ``encoder_self`` and ``head_self`` may
         be added; the latter runs for the output ``points_world`` alone.
-    layers, heads : collection of int, optional
-        0-based; None is all. A pair names two layers here; ``range(0, 6)`` is the first six. A head
-        index must exist at every captured site.
+    layers : range, list or set of int, optional
+        0-based; None is all. ``[0, 3]`` are two layers, ``range(0, 6)`` the first six; the pair
+        ``(0, 3)``, which is a range in cues and gates, is refused.
+    heads : collection of int, optional
+        0-based; None is all. An index must exist at every captured site.
     frames : collection of int, optional
         Positions in the sequence at which attention is recorded; None is every frame.
     maps : "all" or collection of str
@@ -60,40 +120,22 @@ class Capture(Specification):
         When the specification cannot mean anything; the message says what is allowed.
     """
 
-    statistics: Any = "all"
-    sites: Any = "decoder"
-    layers: Any = None
-    heads: Any = None
-    frames: Any = None
-    maps: Any = ()
-    archive: Any = False
-    head_outputs: Any = ()
-    state: bool = False
-    dtype: str = "float32"
-    budget: Any = None
+    statistics: _Names = Checked(lambda _, given: check_statistics(given), "all")
+    sites: _Kinds = Checked(partial(_kinds, groups=("decoder", "all")), "decoder")
+    layers: Chosen = Checked(chosen_layers, None)
+    heads: Indices = Checked(indices, None)
+    frames: Indices = Checked(indices, None)
+    maps: _Kinds = Checked(partial(_kinds, groups=("all",)), ())
+    archive: Checked[bool | str, Literal[False] | str] = Checked(_archive, False)
+    head_outputs: _Kinds = Checked(_head_outputs, ())
+    state: Checked[bool, bool] = Checked(flag, False)
+    dtype: Checked[str, str] = Checked(partial(_float_name, known=_FLOATS), "float32")
+    budget: Checked[int | str | None, int | None] = Checked(_bytes, None)
 
     def __post_init__(self) -> None:
-        known = tuple(kind.name for kind in SITE_KINDS.values() if kind.captured)
-        outputs = (*known, *(f"{kind}:values" for kind in known))
-        checked = {
-            "statistics": check_statistics(self.statistics),
-            "sites": _kinds("sites", self.sites, known, ("decoder", "all")),
-            "maps": _kinds("maps", self.maps, known, ("all",)),
-            "head_outputs": _kinds("head_outputs", self.head_outputs, outputs, ("all",)),
-            "layers": _indices("layers", self.layers),
-            "heads": _indices("heads", self.heads),
-            "frames": _indices("frames", self.frames),
-            "archive": _archive(self.archive),
-            "state": flag("state", self.state),
-            "dtype": _float_name("dtype", self.dtype, _FLOATS),
-            "budget": _bytes(self.budget),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
         rows = SITE_KINDS.values()
         group = tuple(row.name for row in rows if self.sites in ("all", row.part))
-        for field in ("maps", "head_outputs"):
-            self._check_captured(field, self.sites if isinstance(self.sites, tuple) else group)
+        self._check_captured(self.sites if isinstance(self.sites, tuple) else group)
 
     @property
     def records_attention(self) -> bool:
@@ -114,8 +156,7 @@ class Capture(Specification):
             return self.sites
         rows = [SITE_KINDS[name] for name in sites if SITE_KINDS[name].captured]
         kinds = tuple(row.name for row in rows if self.sites in ("all", row.part))
-        for field in ("maps", "head_outputs"):
-            self._check_captured(field, kinds)
+        self._check_captured(kinds)
         return kinds
 
     def keeps_map(self, kind: str) -> bool:
@@ -128,66 +169,12 @@ class Capture(Specification):
             return "values"
         return "norms" if self.head_outputs == "all" or kind in self.head_outputs else None
 
-    def _check_captured(self, field: str, sites: tuple[str, ...]) -> None:
-        given = getattr(self, field)
-        extra = [name for name in given if name.removesuffix(":values") not in sites]
-        if given != "all" and extra:
-            raise InvalidArgument(
-                f"{field} of {extra} are asked for, but sites = {list(sites)}; "
-                "name the same kinds in sites"
-            )
-
-
-def _kinds(field: str, given: Any, known: tuple[str, ...], groups: tuple[str, ...]) -> Any:
-    """Return a group's name as it is, and other names checked and in their own order."""
-    if isinstance(given, list | tuple) and len(given) == 1 and given[0] in groups:
-        (given,) = given
-    return given if isinstance(given, str) and given in groups else names(field, given, known)
-
-
-def _archive(given: Any) -> str | bool:
-    if isinstance(given, bool | np.bool_):
-        return "float16" if given else False
-    return _float_name("archive", given, _ARCHIVES, "True, False, ")
-
-
-def _float_name(field: str, given: Any, known: tuple[str, ...], before: str = "") -> str:
-    """Return the name of a float type given by name, or as NumPy's or torch's type."""
-    if isinstance(given, type) and issubclass(given, np.generic):
-        given = np.dtype(given)
-    name = str(given).removeprefix("torch.")
-    if name not in known:
-        raise InvalidArgument(f"{field} must be one of {before}{', '.join(known)}; got {given!r}")
-    return name
-
-
-def _indices(field: str, given: Iterable[Any] | int | None) -> tuple[int, ...] | None:
-    if given is None:
-        return None
-    try:
-        values = (given,) if isinstance(given, int) else given
-        indices = sorted({operator.index(value) for value in values})
-    except TypeError:
-        raise InvalidArgument(
-            f"{field} must be None, an integer or a collection of integers, got {given!r}"
-        ) from None
-    if not indices or indices[0] < 0:
-        raise InvalidArgument(f"{field} must name at least one index from 0 on, got {given!r}")
-    return tuple(indices)
-
-
-def _bytes(budget: int | str | None) -> int | None:
-    if budget is None:
-        return None
-    if isinstance(budget, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", budget)
-        units = _UNITS | {"": 1}
-        if match is None or match[2] not in units:
-            raise InvalidArgument(
-                f"budget must be bytes or a text like '2 GiB' (units: {', '.join(_UNITS)}), "
-                f"got {budget!r}"
-            )
-        budget = int(float(match[1]) * units[match[2]])
-    if isinstance(budget, bool) or not isinstance(budget, Integral) or budget <= 0:
-        raise InvalidArgument(f"budget must be a positive number of bytes, got {budget!r}")
-    return int(budget)
+    def _check_captured(self, sites: tuple[str, ...]) -> None:
+        for field in ("maps", "head_outputs"):
+            given = getattr(self, field)
+            extra = [name for name in given if name.removesuffix(":values") not in sites]
+            if given != "all" and extra:
+                raise InvalidArgument(
+                    f"{field} of {extra} are asked for, but sites = {list(sites)}; "
+                    "name the same kinds in sites"
+                )

@@ -9,11 +9,11 @@ dtype. Captures and cues read the same rows; declaring one must not take the tim
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from mut3r_analysis.foundation.specification import names
+from mut3r_analysis.foundation.fields import names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,7 +148,7 @@ STATISTICS = {
 """What a capture may name."""
 
 
-def check_statistics(given: Collection[str] | None) -> tuple[str, ...]:
+def check_statistics(given: Iterable[str] | None) -> tuple[str, ...]:
     """Return known statistic names in canonical order; one may be given alone, ``"all"`` is all.
 
     Raises

@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add what `run` and `plan` have in common."""
-    kinds = [kind.name for kind in SITE_KINDS.values() if kind.captured]
     parser.add_argument(
         "sequence", help="folder of images, video file, or a name such as scenes/orbit-03"
     )
+    _add_frames(parser)
+    _add_capture(parser)
+    _add_gating(parser)
+
+
+def _add_frames(parser: argparse.ArgumentParser) -> None:
     inputs = parser.add_argument_group("backbone and frames")
     inputs.add_argument(
         "--backbone",
@@ -44,6 +49,9 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="predictions to compute: pose depth points_self points_world color (default: all)",
     )
+
+
+def _add_capture(parser: argparse.ArgumentParser) -> None:
     capture = parser.add_argument_group("capture")
     capture.add_argument(
         "--statistics",
@@ -52,6 +60,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"all (default), or any of: {' '.join(STATISTICS)}; none given captures none",
     )
+    kinds = [kind.name for kind in SITE_KINDS.values() if kind.captured]
     capture.add_argument(
         "--sites",
         nargs="+",
@@ -86,6 +95,9 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     )
     capture.add_argument("--state", action="store_true", help="keep state tokens and pose memory")
     capture.add_argument("--budget", metavar="BYTES", help="refuse to store more, e.g. '2 GiB'")
+
+
+def _add_gating(parser: argparse.ArgumentParser) -> None:
     gating = parser.add_argument_group("gating")
     gating.add_argument("--cue", metavar="NAME", help="mut3r, or a Cue as JSON (default: none)")
     gating.add_argument("--gate", metavar="NAME", help="mut3r, easi3r, or a Gate as JSON")

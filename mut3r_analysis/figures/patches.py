@@ -82,22 +82,12 @@ def overlay(
 
     if not 0 < opacity <= 1:
         raise InvalidArgument(f"opacity must be above 0 and at most 1, got {opacity!r}")
-    values = find_statistic(run, statistic)
-    title, label = title or heading(values), text_label(values)
-    if "frame" not in values.dims:
-        raise InvalidArgument(f"{values.name} has no dimension frame; keep it when selecting")
-    shown = choose(values, "frame", frames, _MOST_FRAMES)
-    values = values.sel(frame=shown)
-    if "layer" not in values.dims:
-        values = values.expand_dims("layer")
-    count = values.sizes["layer"]
-    rows = choose(values, "layer", layers, _MOST_LAYERS) if "layer" in values.coords else [None]
-    values = values.sel(layer=rows) if rows[0] is not None else values
-    values, reduction = reduce_heads(on_patches(values), head)
-    extra = [str(dim) for dim in values.dims if dim not in _DIMS]
-    if extra:
-        raise InvalidArgument(f"{values.name} also has {extra}; select or reduce them")
-    values = values.transpose(*_DIMS).load()
+    found = find_statistic(run, statistic)
+    title, label = title or heading(found), text_label(found)
+    values, reduction = _on_patches(found, frames, layers, head)
+    shown = values["frame"].values
+    rows = values["layer"].values.tolist() if "layer" in values.coords else [None]
+    count = found.sizes.get("layer", 1)
     images = frames_seen(run, sequence, shown)
     height, width = images.sizes["y"], images.sizes["x"]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
@@ -126,15 +116,8 @@ def overlay(
             for column in range(len(shown)):
                 axis = tiles.axes[row + 1, column]
                 show(axis, gray[column], extent, cmap="gray", vmin=0, vmax=1)
-                drawn = show(
-                    axis,
-                    values[row, column].values,
-                    extent,
-                    cmap=STATISTIC_COLORS,
-                    vmin=low,
-                    vmax=high,
-                    alpha=opacity,
-                )
+                colors = {"cmap": STATISTIC_COLORS, "vmin": low, "vmax": high, "alpha": opacity}
+                drawn = show(axis, values[row, column].values, extent, **colors)
             if layer is not None:
                 tiles.label_row(row + 1, f"layer {layer}")
             bar = tiles.bar(drawn, row + 1, row + 1)
@@ -142,3 +125,24 @@ def overlay(
             bar.ax.set_facecolor(str(float(gray.mean())))
         tiles.label_bars(1, len(rows), label)
     return tiles.figure
+
+
+def _on_patches(
+    values: xr.DataArray,
+    frames: Collection[int] | int | None,
+    layers: Collection[int] | int | None,
+    head: str | int,
+) -> tuple[xr.DataArray, str]:
+    """Return what is shown, (layer, frame, patch_row, patch_col), and how heads were reduced."""
+    if "frame" not in values.dims:
+        raise InvalidArgument(f"{values.name} has no dimension frame; keep it when selecting")
+    values = values.sel(frame=choose(values, "frame", frames, _MOST_FRAMES))
+    if "layer" not in values.dims:
+        values = values.expand_dims("layer")
+    if "layer" in values.coords:
+        values = values.sel(layer=choose(values, "layer", layers, _MOST_LAYERS))
+    values, reduction = reduce_heads(on_patches(values), head)
+    extra = [str(dim) for dim in values.dims if dim not in _DIMS]
+    if extra:
+        raise InvalidArgument(f"{values.name} also has {extra}; select or reduce them")
+    return values.transpose(*_DIMS).load(), reduction

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.specification import Specification, flag, number, whole
+from mut3r_analysis.foundation.fields import flag, number, whole
+from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.metrics.alignment import ALIGNMENTS
 from mut3r_analysis.metrics.choices import ALIGN_KINDS
 from mut3r_analysis.metrics.depth import DEPTH_METRICS

@@ -1,20 +1,15 @@
 """Cue: the declared rule that turns attention into a motion score per patch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.calls import parse_call
-from mut3r_analysis.foundation.specification import (
-    Specification,
-    flag,
-    head_indices,
-    layer_range,
-    number,
-    one_of,
-    whole,
-)
+from mut3r_analysis.foundation.fields import Checked, Indices, flag, indices, number, one_of, whole
+from mut3r_analysis.foundation.layers import Consecutive, consecutive_layers, with_pairs_as_ranges
+from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.motion.readings import (
     INSTABILITY,
     MASK,
@@ -50,7 +45,8 @@ class Cue(Specification):
         Kind of site with image patches on one side: ``image_self``, ``image_to_state``,
         ``state_to_image``, ``encoder_self``, ``head_self`` and those of other models.
     layers : range or (int, int), optional
-        Half-open; None is every layer of the site.
+        Consecutive layers: ``range(0, 6)`` or the pair (0, 6), half-open and 0-based; None is every
+        layer of the site.
     heads : collection of int, optional
     head_reduction : {"mean", "median"}
     pose : bool
@@ -98,8 +94,8 @@ class Cue(Specification):
     reading: str = "logit_key_mean"
     of: str | None = None
     site: str = "image_self"
-    layers: Any = None
-    heads: Any = None
+    layers: Consecutive = Checked(consecutive_layers, None)
+    heads: Indices = Checked(indices, None)
     head_reduction: str = "mean"
     pose: bool = True
     diagonal: bool = True
@@ -123,8 +119,6 @@ class Cue(Specification):
         source = Source.parse(str(self.source))
         settle = {
             "of": self._check_of(),
-            "layers": layer_range(self.layers),
-            "heads": head_indices(self.heads),
             "pose": flag("pose", self.pose),
             "diagonal": flag("diagonal", self.diagonal),
             "seed": whole("seed", self.seed, 0),
@@ -210,11 +204,16 @@ class Cue(Specification):
                 "before it; use source='two_pass', which costs no pass here"
             )
         cut = source.layers
-        if cut is not None and self.layers is not None and self.layers[1] > cut:
+        if cut is not None and self.layers is not None and self.layers.stop > cut:
             raise InvalidArgument(
                 f"source = {self.source} stops the probe pass after {cut} layers, but layers = "
-                f"range{self.layers} needs {self.layers[1]}; cut later or read fewer layers"
+                f"{self.layers} needs {self.layers.stop}; cut later or read fewer layers"
             )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from :meth:`to_dict`'s output, in which layers are a list [start, stop]."""
+        return super().from_dict(with_pairs_as_ranges(values))
 
     @property
     def base(self) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from mut3r_analysis.attention.sites import SITE_KINDS, Site, Sites, check_kinds
 from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.specification import known_heads
+from mut3r_analysis.foundation.fields import known_heads
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.motion.kernels import static_mass
 from mut3r_analysis.motion.realisations import DIRECTIONS, REALISATIONS

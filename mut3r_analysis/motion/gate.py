@@ -1,20 +1,19 @@
 """Gate: the declared rule by which motion scores change what attention sites compute."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.specification import (
-    Specification,
-    head_indices,
-    layer_range,
-    number,
-    one_of,
+from mut3r_analysis.foundation.fields import Checked, Indices, indices, number, one_of, whole
+from mut3r_analysis.foundation.layers import (
+    Consecutive,
+    consecutive_layers,
     range_label,
-    whole,
+    with_pairs_as_ranges,
     within,
 )
+from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.motion.realisations import (
     DIRECTIONS,
     REALISATIONS,
@@ -48,7 +47,7 @@ class Gate(Specification):
     image_to_state : str, optional
         Where the image reads the state.
     layers : range or (int, int), optional
-        Half-open and 0-based; None is all.
+        Consecutive layers: ``range(0, 6)`` or the pair (0, 6), half-open and 0-based; None is all.
     of_depth : int, optional
         Decoder depth that `layers` is counted in. In a backbone of another depth the range is
         scaled and rounded; None takes `layers` as they are.
@@ -80,9 +79,9 @@ class Gate(Specification):
     image_self: str | None = "pair_bias"
     state_to_image: str | None = "key_bias"
     image_to_state: str | None = "output_scale"
-    layers: Any = None
+    layers: Consecutive = Checked(consecutive_layers, None)
     of_depth: int | None = None
-    heads: Any = None
+    heads: Indices = Checked(indices, None)
     beta: float = 1.0
     threshold: float = 0.5
     null_logit: float | None = None
@@ -94,8 +93,6 @@ class Gate(Specification):
             site: realisation_name(site, getattr(self, site)) for site in DIRECTIONS
         }
         settle |= {
-            "layers": layer_range(self.layers),
-            "heads": head_indices(self.heads),
             "beta": number("beta", self.beta, 0, open_high=True),
             "threshold": number("threshold", self.threshold, 0, 1, open_high=False),
             "of_depth": None if self.of_depth is None else whole("of_depth", self.of_depth, 1),
@@ -109,7 +106,7 @@ class Gate(Specification):
                 raise InvalidArgument("null_logit belongs to image_to_state='null_key'")
             value = number("null_logit", self.null_logit, -1e4, 1e4, open_high=False)
             object.__setattr__(self, "null_logit", value)
-        if self.of_depth is not None and (self.layers is None or self.of_depth < self.layers[1]):
+        if self.of_depth is not None and (self.layers is None or self.of_depth < self.layers.stop):
             raise InvalidArgument(
                 f"of_depth = {self.of_depth} says in how many layers `layers` is counted, but "
                 f"layers = {self.layers}; give a range within it"
@@ -121,6 +118,11 @@ class Gate(Specification):
                 "weight to a fractional power is no finite sum of products. Use kernel='dense' "
                 "(or 'auto'), or a whole beta"
             )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from :meth:`to_dict`'s output, in which layers are a list [start, stop]."""
+        return super().from_dict(with_pairs_as_ranges(values))
 
     @classmethod
     def mut3r(
@@ -202,14 +204,14 @@ class Gate(Specification):
             When the range reaches outside.
         """
         layers = self.layers
-        if layers is not None and self.of_depth not in (None, depth):
-            layers = tuple(round(bound * depth / self.of_depth) for bound in layers)
+        if layers is not None and self.of_depth is not None:
+            bounds = layers.start, layers.stop
+            layers = range(*(round(bound * depth / self.of_depth) for bound in bounds))
         return within("layers", layers, depth)
 
     def at_depth(self, depth: int) -> Self:
         """Return the same gate with its layers counted in a decoder of `depth` layers."""
-        layers = self.layer_range(depth)
-        return replace(self, layers=(layers.start, layers.stop), of_depth=None)
+        return replace(self, layers=self.layer_range(depth), of_depth=None)
 
     def describe_layers(self, depth: int) -> str:
         """Say which layers are gated in a decoder of `depth` layers: ``"[0, 3) of 6 layers"``."""
@@ -242,15 +244,16 @@ class Gate(Specification):
         name = getattr(self, site)
         if name is None:
             return f"{site} is not gated"
-        layers = self._bounds(depth)
-        if layers is not None and layers[0] == layers[1]:
+        unscaled = self.layers if self.of_depth is None else None
+        layers = unscaled if depth is None else self.layer_range(depth)
+        if layers is not None and not layers:
             return "the range of layers is empty"
         if name == "literal":
             return (
                 "a bias that depends on the query alone shifts a whole row of logits, and softmax "
                 "does not see row shifts"
             )
-        if name == "pair_state" and layers is not None and layers[1] <= 1:
+        if name == "pair_state" and layers is not None and layers.stop <= 1:
             return "pair_state needs the layer before; the first layer alone has none"
         if self.beta == 0 and REALISATIONS[site][name].beta and self.null_logit is None:
             return "beta = 0: every weight is 1"
@@ -272,11 +275,3 @@ class Gate(Specification):
             whole = self.beta == int(self.beta) and self.beta <= MOST_GROUPS
             return "values" if whole and device != "cpu" else "dense"
         return "dense" if device == "cpu" and name in RENORMALISED else "values"
-
-    def _bounds(self, depth: int | None) -> tuple[int, int] | None:
-        """First and last bound of the gated layers, where they are known without a backbone."""
-        if depth is None:
-            bounds: tuple[int, int] | None = self.layers if self.of_depth is None else None
-            return bounds
-        layers = self.layer_range(depth)
-        return layers.start, layers.stop

@@ -6,7 +6,8 @@ from torch import Tensor
 from mut3r_analysis.attention.sites import SITE_KINDS, Site, Sites, check_kinds
 from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.specification import known_heads, within
+from mut3r_analysis.foundation.fields import known_heads
+from mut3r_analysis.foundation.layers import within
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.readings import patch_values
 from mut3r_analysis.motion.sources import Source
@@ -22,7 +23,7 @@ def cue_layers(cue: Cue, sites: Sites) -> range:
     """
     check_kinds("the cue", (cue.site,), sites)
     size, cut = sites[cue.site], Source.parse(cue.source).layers
-    wanted = cue.layers if cut is None or cue.layers is not None else (0, cut)
+    wanted = cue.layers if cut is None or cue.layers is not None else range(cut)
     layers = within("cue layers", wanted, size.layers)
     if not layers:
         raise InvalidArgument("a cue needs at least one layer; its range of layers is empty")

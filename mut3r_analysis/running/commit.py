@@ -8,12 +8,28 @@ from typing import Any, Self
 from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue, parse_rule
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.calls import parse_call
-from mut3r_analysis.foundation.specification import Specification, flag, number, one_of
+from mut3r_analysis.foundation.fields import Checked, flag, number, one_of
+from mut3r_analysis.foundation.specification import Specification
 
 READS = ("gated", "probe", "split", "split_rev")
 WRITES = ("gated", "probe", "hold", "mix")
 MEMORIES = ("follow", "gated", "probe", "hold")
 _LETTERS = {"g": "gated", "p": "probe"}
+
+
+def _rates(field: str, given: str | Iterable[str]) -> tuple[str, ...]:
+    parts = given.split("*") if isinstance(given, str) else [str(part) for part in given]
+    found: dict[str, str] = {}
+    for part in parts:
+        if part.strip() == "one":
+            continue
+        name, value = parse_rule(part, field)
+        if name in found:
+            raise InvalidArgument(f"{field} {name!r} is named twice in {given!r}")
+        if value is not None:
+            value = number(f"the number of {name}(...)", value, 0, 1, open_high=False)
+        found[name] = name if value is None else f"{name}({value:g})"
+    return tuple(found[name] for name in WRITE_RULES if name in found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +85,7 @@ class Commit(Specification):
     write: str = "gated"
     memory: str = "follow"
     masked_mean: bool = False
-    rate: Any = ()
+    rate: Checked[str | Iterable[str], tuple[str, ...]] = Checked(_rates, ())
     warm_up: int = 0
     reset: int | None = None
     reset_cue: str = "clear"
@@ -83,7 +99,6 @@ class Commit(Specification):
         settle = {
             "write": _write(self.write),
             "masked_mean": flag("masked_mean", self.masked_mean),
-            "rate": _rates(self.rate),
             "warm_up": _count("warm_up", self.warm_up, 0),
             "reset": None if self.reset is None else _count("reset", self.reset, 1),
         }
@@ -248,21 +263,6 @@ def _write(given: str) -> str:
     if value is not None:
         raise InvalidArgument(f"write = {name!r} takes no number, got {given!r}")
     return name
-
-
-def _rates(given: str | Iterable[str]) -> tuple[str, ...]:
-    parts = given.split("*") if isinstance(given, str) else [str(part) for part in given]
-    found: dict[str, str] = {}
-    for part in parts:
-        if part.strip() == "one":
-            continue
-        name, value = parse_rule(part, "rate")
-        if name in found:
-            raise InvalidArgument(f"rate {name!r} is named twice in {given!r}")
-        if value is not None:
-            value = number(f"the number of {name}(...)", value, 0, 1, open_high=False)
-        found[name] = name if value is None else f"{name}({value:g})"
-    return tuple(found[name] for name in WRITE_RULES if name in found)
 
 
 def _count(field: str, given: Any, low: int) -> int:

@@ -1,12 +1,10 @@
-"""A rendered scene as a sequence: labelled, with units, and with the scene that made it."""
-
-import json
+"""A rendered scene as a sequence: labelled, with units, and with what made it."""
 
 import numpy as np
 import xarray as xr
 
+from mut3r_analysis.scenes.arrays import SceneArrays
 from mut3r_analysis.scenes.batches import MOTION_THRESHOLD, check_size, render_arrays
-from mut3r_analysis.scenes.specification import Scene
 
 _GRID = ("frame", "y", "x")
 _VARIABLES = {
@@ -26,54 +24,25 @@ _VARIABLES = {
 }
 
 
-def render_scene(
-    scene: Scene, size: tuple[int, int] | None = None, *, supersample: int = 1
+def render_dataset(
+    scene: SceneArrays,
+    frames: int,
+    size: tuple[int, int],
+    supersample: int,
+    about: dict[str, str],
 ) -> xr.Dataset:
-    """Render a scene on the CPU.
-
-    Parameters
-    ----------
-    scene : Scene
-        What to render.
-    size : (int, int), optional
-        Width and height, px; the scene's own by default. The horizontal field of view stays.
-    supersample : int
-        Rays per pixel and axis for the image; the truth is always that of the pixel's centre.
-
-    Returns
-    -------
-    xr.Dataset
-        `image`, `depth`, `pose`, `intrinsics`, `motion_mask`, `instance`, `flow`, `scene_flow` and
-        `normal`, each with `long_name`, `units` and `source`. The motion mask holds where the
-        optical flow differs from that of a resting world by more than the attribute
-        ``motion_threshold_px`` (a quarter pixel of a 64 px wide image), to the next frame, at the
-        last frame to the previous one. Flows are NaN at the last frame.
-
-    Raises
-    ------
-    InvalidArgument
-        If the size or the supersampling cannot mean anything.
-    """
-    size = check_size(scene.size if size is None else size)
-    arrays = render_arrays(
-        scene.arrays(), scene.frames, size, supersample=supersample, outputs=("flow", "normal")
-    )
-    source = f"procedural scene {scene.name}, ray-cast in closed form"
+    """Render one scene as `Scene.render` says; `about` names it and its source."""
+    size = check_size(size)
+    arrays = render_arrays(scene, frames, size, supersample=supersample, outputs=("flow", "normal"))
+    source = about["source"]
+    threshold = MOTION_THRESHOLD * size[0]
     dataset = xr.Dataset(
         {
             name: (dims, arrays[name][0], {"long_name": label, "units": units, "source": source})
             for name, (dims, label, units) in _VARIABLES.items()
         },
-        coords={"frame": np.arange(scene.frames)},
-        attrs={
-            "name": scene.name,
-            "source": source,
-            "description": scene.description,
-            "scene": json.dumps(scene.to_dict(), sort_keys=True),
-            "scene_sha256": scene.digest,
-            "supersample": supersample,
-            "motion_threshold_px": MOTION_THRESHOLD * size[0],
-        },
+        coords={"frame": np.arange(frames)},
+        attrs={**about, "supersample": supersample, "motion_threshold_px": threshold},
     )
-    dataset["motion_mask"].attrs["threshold_px"] = MOTION_THRESHOLD * size[0]
+    dataset["motion_mask"].attrs["threshold_px"] = threshold
     return dataset

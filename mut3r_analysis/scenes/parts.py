@@ -174,6 +174,16 @@ class Texture:
         pattern = PATTERNS[int(row[PATTERN])]
         return cls(pattern, float(row[SCALE]), float(row[CONTRAST]), (one, two, three), seed)
 
+    def changed(self, surface: str, change: Any) -> "Texture":
+        """Return another texture, or this one with the fields of a mapping changed."""
+        if isinstance(change, Texture):
+            return change
+        if not isinstance(change, Mapping):
+            raise InvalidArgument(
+                f"texture of {surface}: {change!r}; give a Texture or a mapping of changed fields."
+            )
+        return read_mapping(Texture, f"texture of {surface}", {**vars(self), **change})
+
     @classmethod
     def random(cls, seed: int, *, surface: int = 3) -> "Texture":
         """Draw a texture; surfaces 0 to 2 are a room's walls, floor and ceiling."""
@@ -227,6 +237,11 @@ class SceneObject:
             object.__setattr__(self, name, Path.read(name, getattr(self, name)))
         require_type("texture", self.texture, Texture)
 
+    def resting(self, frame: int) -> "SceneObject":
+        """Return the object that stays where this one is at a frame."""
+        position, angles = self.position.resting(frame), self.angles.resting(frame)
+        return dataclasses.replace(self, position=position, angles=angles)
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -241,6 +256,11 @@ class Camera:
             object.__setattr__(self, name, Path.read(f"camera {name}", getattr(self, name)))
         if self.look_at is not None:
             object.__setattr__(self, "look_at", to_vector("look_at", self.look_at))
+
+    def resting(self, frame: int) -> "Camera":
+        """Return the camera that stays where this one is at a frame."""
+        position, angles = self.position.resting(frame), self.angles.resting(frame)
+        return dataclasses.replace(self, position=position, angles=angles)
 
 
 @dataclass(frozen=True)

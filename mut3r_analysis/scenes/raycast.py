@@ -268,6 +268,135 @@ def _fill_origins(camera, poses, out):  # type: ignore[no-untyped-def]
             out[index, axis] = total
 
 
+@numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _see(u, v, camera, origin, poses, origins, room, shape, half_size):  # type: ignore[no-untyped-def]
+    """Direction of the ray through ``(u, v)`` at unit depth, and what `_trace` finds along it."""
+    dx = camera[0, 0] * u + camera[0, 1] * v + camera[0, 2]
+    dy = camera[1, 0] * u + camera[1, 1] * v + camera[1, 2]
+    dz = camera[2, 0] * u + camera[2, 1] * v + camera[2, 2]
+    t, hit, axis = _trace(origin, origins, dx, dy, dz, poses, room, shape, half_size)
+    return dx, dy, dz, t, hit, axis
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _paint(  # type: ignore[no-untyped-def]
+    u, v, ray, camera, origin, poses, origins, room, shape, half_size, textures, seeds, light,
+    focal, supersample, color, image, clip, frame, row, col,
+):  # fmt: skip
+    """Write a pixel's colour: the mean of its samples, or what its one `ray` sees."""
+    color[:] = 0.0
+    for sample in range(supersample * supersample):
+        dx, dy, dz, t, hit, axis = ray
+        if supersample > 1:
+            shift_x = (sample % supersample + 0.5) / supersample - 0.5
+            shift_y = (sample // supersample + 0.5) / supersample - 0.5
+            dx, dy, dz, t, hit, axis = _see(
+                u + shift_x / focal, v + shift_y / focal, camera, origin, poses, origins,
+                room, shape, half_size,
+            )  # fmt: skip
+        _shade(
+            origin, dx, dy, dz, t, hit, axis, poses, room, half_size, textures, seeds, light,
+            1.0 / (focal * supersample), color,
+        )  # fmt: skip
+    for channel in range(3):
+        value = color[channel] / (supersample * supersample)
+        image[clip, frame, row, col, channel] = np.uint8(255.0 * min(max(value, 0.0), 1.0) + 0.5)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _normal(x, y, z, ray, camera, poses, half_size, out):  # type: ignore[no-untyped-def]
+    """Write the normal, in the camera's axes, of the surface that a ray meets at a point."""
+    dx, dy, dz, _, hit, axis = ray
+    _, _, _, nx, ny, nz = _surface(x, y, z, dx, dy, dz, hit, axis, poses, half_size)
+    for side in range(3):
+        out[side] = camera[0, side] * nx + camera[1, side] * ny + camera[2, side] * nz
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _moved(x, y, z, qx, qy, qz, camera, focal, center_x, center_y):  # type: ignore[no-untyped-def]
+    """How far apart, px, two points of the world are in another frame's image."""
+    u, v, _ = _project(qx, qy, qz, camera, focal, center_x, center_y)
+    rest_u, rest_v, _ = _project(x, y, z, camera, focal, center_x, center_y)
+    return math.hypot(u - rest_u, v - rest_v)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _look_back(  # type: ignore[no-untyped-def]
+    x, y, z, hit, poses, camera, earlier, origins, room, shape, half_size, focal, width, height
+):
+    """Where a point was in the previous frame, px, and whether it was seen there."""
+    qx, qy, qz = _carry(x, y, z, hit, poses, earlier)
+    u, v, far = _project(qx, qy, qz, camera, focal, (width - 1) / 2.0, (height - 1) / 2.0)
+    if not (-0.5 <= u <= width - 0.5 and -0.5 <= v <= height - 0.5):
+        return u, v, False
+    dx, dy, dz = (qx - camera[0, 3]) / far, (qy - camera[1, 3]) / far, (qz - camera[2, 3]) / far
+    t, _, _ = _trace(camera[:, 3], origins, dx, dy, dz, earlier, room, shape, half_size)
+    return u, v, t >= 1.0 - OCCLUDED
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _render_clip(  # type: ignore[no-untyped-def]
+    clip, cameras, objects, room, focal, shape, half_size, textures, seeds, light,
+    supersample, threshold,
+    image, depth, instance, motion, backward, visible, forward, scene_flow, normal,
+):  # fmt: skip
+    _, frames, height, width = depth.shape
+    center_x, center_y = (width - 1) / 2.0, (height - 1) / 2.0
+    color = np.empty(3)
+    origins = np.empty((frames, shape.shape[0], 3))
+    for frame in range(frames):
+        _fill_origins(cameras[frame], objects[frame], origins[frame])
+    for frame in range(frames):
+        camera, poses, local = cameras[frame], objects[frame], origins[frame]
+        origin = camera[:, 3]
+        before = max(frame - 1, 0)
+        other = frame + 1 if frame + 1 < frames else before
+        camera_then, poses_then = cameras[other], objects[other]
+        camera_before, poses_before = cameras[before], objects[before]
+        local_before = origins[before]
+        for row in range(height):
+            for col in range(width):
+                u, v = (col - center_x) / focal, (row - center_y) / focal
+                ray = _see(u, v, camera, origin, poses, local, room, shape, half_size)
+                dx, dy, dz, t, hit, _ = ray
+                depth[clip, frame, row, col] = t
+                instance[clip, frame, row, col] = hit
+                _paint(
+                    u, v, ray, camera, origin, poses, local, room, shape, half_size, textures,
+                    seeds, light, focal, supersample, color, image, clip, frame, row, col,
+                )  # fmt: skip
+                x, y, z = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
+                if normal.shape[0]:
+                    _normal(x, y, z, ray, camera, poses, half_size, normal[clip, frame, row, col])
+                qx, qy, qz = _carry(x, y, z, hit, poses, poses_then)
+                motion[clip, frame, row, col] = hit > 0 and threshold < _moved(
+                    x, y, z, qx, qy, qz, camera_then, focal, center_x, center_y
+                )
+                if forward.shape[0]:
+                    forward[clip, frame, row, col] = np.nan
+                    scene_flow[clip, frame, row, col] = np.nan
+                    if other > frame:
+                        end_x, end_y, _ = _project(
+                            qx, qy, qz, camera_then, focal, center_x, center_y
+                        )
+                        forward[clip, frame, row, col, 0] = end_x - col
+                        forward[clip, frame, row, col, 1] = end_y - row
+                        scene_flow[clip, frame, row, col, 0] = qx - x
+                        scene_flow[clip, frame, row, col, 1] = qy - y
+                        scene_flow[clip, frame, row, col, 2] = qz - z
+                if backward.shape[0]:
+                    if frame == 0:
+                        backward[clip, frame, row, col] = np.nan
+                        visible[clip, frame, row, col] = False
+                    else:
+                        was_x, was_y, visible[clip, frame, row, col] = _look_back(
+                            x, y, z, hit, poses, camera_before, poses_before,
+                            local_before, room, shape, half_size, focal, width, height,
+                        )  # fmt: skip
+                        backward[clip, frame, row, col, 0] = was_x - col
+                        backward[clip, frame, row, col, 1] = was_y - row
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def render_clips(  # type: ignore[no-untyped-def]
     cameras, objects, room, tangent, shape, half_size, textures, seeds, light,
@@ -279,111 +408,10 @@ def render_clips(  # type: ignore[no-untyped-def]
     `backward` and `visible` go together, as do `forward` and `scene_flow`. Frames without a
     previous (next) frame have NaN there.
     """
-    clips, frames, height, width = depth.shape
-    center_x, center_y = (width - 1) / 2.0, (height - 1) / 2.0
-    count = shape.shape[1]
-    origins = np.empty((frames, count, 3))
-    color = np.empty(3)
-    for clip in range(clips):
-        focal = width / (2.0 * tangent[clip])
-        for frame in range(frames):
-            _fill_origins(cameras[clip, frame], objects[clip, frame], origins[frame])
-        for frame in range(frames):
-            camera = cameras[clip, frame]
-            poses = objects[clip, frame]
-            origin = camera[:, 3]
-            for row in range(height):
-                for col in range(width):
-                    u, v = (col - center_x) / focal, (row - center_y) / focal
-                    dx = camera[0, 0] * u + camera[0, 1] * v + camera[0, 2]
-                    dy = camera[1, 0] * u + camera[1, 1] * v + camera[1, 2]
-                    dz = camera[2, 0] * u + camera[2, 1] * v + camera[2, 2]
-                    t, hit, axis = _trace(
-                        origin, origins[frame], dx, dy, dz, poses,
-                        room[clip], shape[clip], half_size[clip],
-                    )  # fmt: skip
-                    depth[clip, frame, row, col] = t
-                    instance[clip, frame, row, col] = hit
-                    color[:] = 0.0
-                    for sample in range(supersample * supersample):
-                        ex, ey, ez, s, sample_hit, sample_axis = dx, dy, dz, t, hit, axis
-                        if supersample > 1:
-                            shift_x = (sample % supersample + 0.5) / supersample - 0.5
-                            shift_y = (sample // supersample + 0.5) / supersample - 0.5
-                            su, sv = u + shift_x / focal, v + shift_y / focal
-                            ex = camera[0, 0] * su + camera[0, 1] * sv + camera[0, 2]
-                            ey = camera[1, 0] * su + camera[1, 1] * sv + camera[1, 2]
-                            ez = camera[2, 0] * su + camera[2, 1] * sv + camera[2, 2]
-                            s, sample_hit, sample_axis = _trace(
-                                origin, origins[frame], ex, ey, ez, poses,
-                                room[clip], shape[clip], half_size[clip],
-                            )  # fmt: skip
-                        _shade(
-                            origin, ex, ey, ez, s, sample_hit, sample_axis, poses, room[clip],
-                            half_size[clip], textures[clip], seeds[clip], light[clip],
-                            1.0 / (focal * supersample), color,
-                        )  # fmt: skip
-                    for channel in range(3):
-                        value = color[channel] / (supersample * supersample)
-                        image[clip, frame, row, col, channel] = np.uint8(
-                            255.0 * min(max(value, 0.0), 1.0) + 0.5
-                        )
-                    x, y, z = origin[0] + t * dx, origin[1] + t * dy, origin[2] + t * dz
-                    if normal.shape[0]:
-                        _, _, _, nx, ny, nz = _surface(
-                            x, y, z, dx, dy, dz, hit, axis, poses, half_size[clip]
-                        )
-                        for side in range(3):
-                            normal[clip, frame, row, col, side] = (
-                                camera[0, side] * nx + camera[1, side] * ny + camera[2, side] * nz
-                            )
-                    motion[clip, frame, row, col] = False
-                    if frames > 1:
-                        other = frame + 1 if frame + 1 < frames else frame - 1
-                        qx, qy, qz = _carry(x, y, z, hit, poses, objects[clip, other])
-                        if forward.shape[0]:
-                            if other > frame:
-                                end_x, end_y, _ = _project(
-                                    qx, qy, qz, cameras[clip, other], focal, center_x, center_y
-                                )
-                                forward[clip, frame, row, col, 0] = end_x - col
-                                forward[clip, frame, row, col, 1] = end_y - row
-                                scene_flow[clip, frame, row, col, 0] = qx - x
-                                scene_flow[clip, frame, row, col, 1] = qy - y
-                                scene_flow[clip, frame, row, col, 2] = qz - z
-                            else:
-                                forward[clip, frame, row, col] = np.nan
-                                scene_flow[clip, frame, row, col] = np.nan
-                        if hit > 0:
-                            end_x, end_y, _ = _project(
-                                qx, qy, qz, cameras[clip, other], focal, center_x, center_y
-                            )
-                            rest_x, rest_y, _ = _project(
-                                x, y, z, cameras[clip, other], focal, center_x, center_y
-                            )
-                            motion[clip, frame, row, col] = (
-                                math.hypot(end_x - rest_x, end_y - rest_y) > threshold
-                            )
-                    elif forward.shape[0]:
-                        forward[clip, frame, row, col] = np.nan
-                        scene_flow[clip, frame, row, col] = np.nan
-                    if backward.shape[0]:
-                        if frame == 0:
-                            backward[clip, frame, row, col] = np.nan
-                            visible[clip, frame, row, col] = False
-                            continue
-                        earlier = cameras[clip, frame - 1]
-                        qx, qy, qz = _carry(x, y, z, hit, poses, objects[clip, frame - 1])
-                        end_x, end_y, far = _project(qx, qy, qz, earlier, focal, center_x, center_y)
-                        backward[clip, frame, row, col, 0] = end_x - col
-                        backward[clip, frame, row, col, 1] = end_y - row
-                        seen = False
-                        if -0.5 <= end_x <= width - 0.5 and -0.5 <= end_y <= height - 0.5:
-                            s, sample_hit, _ = _trace(
-                                earlier[:, 3], origins[frame - 1],
-                                (qx - earlier[0, 3]) / far, (qy - earlier[1, 3]) / far,
-                                (qz - earlier[2, 3]) / far, objects[clip, frame - 1],
-                                room[clip], shape[clip], half_size[clip],
-                            )  # fmt: skip
-                            seen = s >= 1.0 - OCCLUDED
-                        visible[clip, frame, row, col] = seen
+    for clip in range(depth.shape[0]):
+        _render_clip(
+            clip, cameras[clip], objects[clip], room[clip],
+            depth.shape[3] / (2.0 * tangent[clip]), shape[clip], half_size[clip],
+            textures[clip], seeds[clip], light[clip], supersample, threshold,
+            image, depth, instance, motion, backward, visible, forward, scene_flow, normal,
+        )  # fmt: skip

@@ -94,7 +94,12 @@ class _Views:
     """Every frame of every clip as a view, with the geometry it sees."""
 
     def __init__(
-        self, scenes: SceneArrays, frames: int, device: torch.device, dtype: torch.dtype
+        self,
+        scenes: SceneArrays,
+        frames: int,
+        size: tuple[int, int],
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         def real(array: object) -> Tensor:
             return torch.as_tensor(array).to(device=device, dtype=dtype)
@@ -111,7 +116,11 @@ class _Views:
         self.texture = spread(real(scenes.texture))
         self.seed = spread(torch.as_tensor(scenes.texture_seed).to(device))
         self.light = spread(real(scenes.light))
-        self.tangent = spread(real(scenes.tangent))
+        width, height = size
+        self.focal = width / (2 * spread(real(scenes.tangent)))
+        self.center = real([(width - 1) / 2, (height - 1) / 2])
+        places = torch.arange(width * height, device=device)
+        self.pixels = torch.stack([places % width, places // width], dim=-1).to(dtype)
 
     def trace(self, view: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Nearest hit of rays `(view, ray, xyz)` from the given views' cameras."""
@@ -208,14 +217,36 @@ class _Views:
             moved = torch.where(mine, carried, moved)
         return moved
 
-    def project(
-        self, point: Tensor, other: Tensor, focal: Tensor, center: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def rays(self, shift: Tensor | float = 0.0) -> Tensor:
+        """Directions `(view, ray, xyz)` through places `shift` pixels off the pixels' centres."""
+        flat = (self.pixels - self.center + shift) / self.focal[:, None, None]
+        local = torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1)
+        return local @ self.camera[..., :3].mT
+
+    def image(self, supersample: int) -> Tensor:
+        """Colours `(view, ray, rgb)` of the pixels in [0, 1]."""
+        color = self.camera.new_zeros(len(self.camera), len(self.pixels), 3)
+        for sample in range(supersample**2):
+            shift = self.pixels.new_tensor([sample % supersample, sample // supersample])
+            rays = self.rays((shift + 0.5) / supersample - 0.5)
+            color += self.shade(rays, 1 / (self.focal * supersample))
+        return (color / supersample**2).clamp(0, 1)
+
+    def look(self, point: Tensor, hit: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels where points are in other views of their clip, and whether they are seen there."""
+        there = self.carry(point, hit, other)
+        pixels, depth = self.project(there, other)
+        toward = (there - self.camera[other][:, None, :, 3]) / depth[..., None]
+        nearest, _, _ = self.trace(other, toward)
+        inside = ((pixels >= -0.5) & (pixels <= 2 * self.center + 0.5)).all(-1)
+        return pixels, inside & (nearest >= 1 - OCCLUDED)
+
+    def project(self, point: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels `(view, ray, uv)` and depths of world points in other views."""
         camera = self.camera[other]
         local = (point - camera[:, None, :, 3]) @ camera[..., :3]
         depth = local[..., 2]
-        pixels = center + focal[:, None, None] * local[..., :2] / depth[..., None]
+        pixels = self.center + self.focal[:, None, None] * local[..., :2] / depth[..., None]
         return torch.where(depth[..., None] > NEAR, pixels, math.nan), depth
 
 
@@ -240,72 +271,42 @@ def render_arrays_torch(
     for name in outputs:
         if name not in known:
             raise InvalidArgument(f"unknown output {name!r}; choose among {', '.join(known)}.")
-    device = torch.device(device)
-    views = _Views(scenes, frames, device, dtype)
-    count = len(views.camera)
-    focal = width / (2 * views.tangent)
-    center = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=device, dtype=dtype)
-    rows, cols = torch.meshgrid(
-        torch.arange(height, device=device, dtype=dtype),
-        torch.arange(width, device=device, dtype=dtype),
-        indexing="ij",
-    )
-    pixels = torch.stack([cols, rows], dim=-1).flatten(0, 1)
-
-    def rays(shift: Tensor | float = 0.0) -> Tensor:
-        flat = (pixels - center + shift) / focal[:, None, None]
-        local = torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1)
-        return local @ views.camera[..., :3].mT
-
-    clips = len(scenes)
-    pose = torch.eye(4, device=device, dtype=dtype).repeat(count, 1, 1)
-    pose[:, :3] = views.camera
-    color = torch.zeros(count, len(pixels), 3, device=device, dtype=dtype)
-    for sample in range(supersample**2):
-        shift = torch.tensor(
-            [sample % supersample, sample // supersample], device=device, dtype=dtype
-        )
-        color += views.shade(rays((shift + 0.5) / supersample - 0.5), 1 / (focal * supersample))
-    color = (color / supersample**2).clamp(0, 1)
-
-    here = torch.arange(count, device=device)
+    views = _Views(scenes, frames, (width, height), torch.device(device), dtype)
+    here = torch.arange(len(views.camera), device=device)
     frame = here % frames
-    direction = rays()
+    direction = views.rays()
     depth, hit, axis = views.trace(here, direction)
     point = views.camera[:, None, :, 3] + depth[..., None] * direction
     following = torch.where(frame + 1 < frames, here + 1, (here - 1).clamp(min=0))
     next_point = views.carry(point, hit, following)
-    end, _ = views.project(next_point, following, focal, center)
-    rest, _ = views.project(point, following, focal, center)
+    end, _ = views.project(next_point, following)
+    rest, _ = views.project(point, following)
     residual = (end - rest).norm(dim=-1)
     result = {
-        "image": (255 * color + 0.5).to(torch.uint8),
+        "image": (255 * views.image(supersample) + 0.5).to(torch.uint8),
         "depth": depth,
         "instance": hit,
         "motion_mask": (residual > MOTION_THRESHOLD * width) & (frames > 1),
     }
     if "flow" in outputs:
         last = (frame + 1 == frames)[:, None, None]
-        result["flow"] = torch.where(last, math.nan, end - pixels)
+        result["flow"] = torch.where(last, math.nan, end - views.pixels)
         result["scene_flow"] = torch.where(last, math.nan, next_point - point)
     if "normal" in outputs:
         _, normal = views.surface(point, direction, hit, axis)
         result["normal"] = normal @ views.camera[..., :3]
     if "flow_previous" in outputs:
-        previous = (here - 1).clamp(min=0)
-        was = views.carry(point, hit, previous)
-        end, far = views.project(was, previous, focal, center)
-        toward = (was - views.camera[previous][:, None, :, 3]) / far[..., None]
-        seen, _, _ = views.trace(previous, toward)
-        last_pixel = torch.tensor([width - 0.5, height - 0.5], device=device, dtype=dtype)
-        inside = ((end >= -0.5) & (end <= last_pixel)).all(-1)
         first = (frame == 0)[:, None]
-        result["flow_previous"] = torch.where(first[..., None], math.nan, end - pixels)
-        result["visible_previous"] = inside & (seen >= 1 - OCCLUDED) & ~first
+        was, seen = views.look(point, hit, (here - 1).clamp(min=0))
+        result["flow_previous"] = torch.where(first[..., None], math.nan, was - views.pixels)
+        result["visible_previous"] = seen & ~first
+    clips = len(scenes)
     shaped = {
         name: each.reshape(clips, frames, height, width, *each.shape[2:])
         for name, each in result.items()
     }
+    pose = torch.eye(4, device=device, dtype=dtype).repeat(len(views.camera), 1, 1)
+    pose[:, :3] = views.camera
     shaped["pose"] = pose.reshape(clips, frames, 4, 4)
     intrinsics = torch.as_tensor(intrinsics_of(scenes.tangent, frames, (width, height)))
     shaped["intrinsics"] = intrinsics.to(device=device, dtype=dtype)

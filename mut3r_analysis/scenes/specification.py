@@ -285,10 +285,40 @@ class Scene:
         return names.index(name)
 
     def render(self, size: tuple[int, int] | None = None, *, supersample: int = 1) -> "xr.Dataset":
-        """Render the scene as a sequence; see `mut3r_analysis.scenes.dataset.render_scene`."""
-        from mut3r_analysis.scenes.dataset import render_scene
+        """Render the scene as a sequence, on the CPU.
 
-        return render_scene(self, size, supersample=supersample)
+        Parameters
+        ----------
+        size : (int, int), optional
+            Width and height, px; the scene's own by default. The horizontal field of view stays.
+        supersample : int
+            Rays per pixel and axis for the image; the truth is always that of the pixel's centre.
+
+        Returns
+        -------
+        xr.Dataset
+            `image`, `depth`, `pose`, `intrinsics`, `motion_mask`, `instance`, `flow`, `scene_flow`
+            and `normal`, each with `long_name`, `units` and `source`. The motion mask holds where
+            the optical flow differs from that of a resting world by more than the attribute
+            ``motion_threshold_px`` (a quarter pixel of a 64 px wide image), to the next frame, at
+            the last frame to the previous one. Flows are NaN at the last frame.
+
+        Raises
+        ------
+        InvalidArgument
+            If the size or the supersampling cannot mean anything.
+        """
+        from mut3r_analysis.scenes.dataset import render_dataset
+
+        about = {
+            "name": self.name,
+            "source": f"procedural scene {self.name}, ray-cast in closed form",
+            "description": self.description,
+            "scene": json.dumps(self.to_dict(), sort_keys=True),
+            "scene_sha256": self.digest,
+        }
+        size = self.size if size is None else size
+        return render_dataset(self.arrays(), self.frames, size, supersample, about)
 
     def twin(
         self,
@@ -318,6 +348,43 @@ class Scene:
         InvalidArgument
             If nothing or more than one thing changes, or a name or frame does not exist.
         """
-        from mut3r_analysis.scenes.twins import make_twin
+        changes = {"freeze": freeze, "texture": texture, "camera": camera}
+        asked = [name for name, value in changes.items() if value is not None]
+        if len(asked) != 1:
+            given = " and ".join(asked) or "nothing"
+            raise InvalidArgument(
+                f"a twin differs in exactly one of freeze, texture and camera; {given} was given."
+            )
+        if texture is not None:
+            if at is not None:
+                raise InvalidArgument("at is a frame to freeze; it means nothing for a texture.")
+            return self._retextured(texture)
+        frame = to_integer("at", 0 if at is None else at, 0, self.frames - 1)
+        if freeze is not None:
+            objects = list(self.objects)
+            index = self.object_index(freeze)
+            objects[index] = objects[index].resting(frame)
+            name = f"{self.name}+{freeze}@{frame}"
+            return dataclasses.replace(self, name=name, objects=tuple(objects))
+        if camera != "static":
+            raise InvalidArgument(f"camera={camera!r}; only 'static' makes a twin.")
+        name = f"{self.name}+camera-static@{frame}"
+        return dataclasses.replace(self, name=name, camera=self.camera.resting(frame))
 
-        return make_twin(self, freeze=freeze, at=at, texture=texture, camera=camera)
+    def _retextured(self, changes: Mapping[str, Any]) -> "Scene":
+        if not isinstance(changes, Mapping) or not changes:
+            raise InvalidArgument(
+                f"texture={changes!r}; give changed fields by surface, such as "
+                "{'object-1': {'contrast': 0}}."
+            )
+        room, objects = self.room, list(self.objects)
+        for surface, change in changes.items():
+            if surface in ROOM_SURFACES:
+                new = getattr(room, surface).changed(surface, change)
+                room = dataclasses.replace(room, **{surface: new})
+            else:
+                index = self.object_index(surface)
+                new = objects[index].texture.changed(surface, change)
+                objects[index] = dataclasses.replace(objects[index], texture=new)
+        name = f"{self.name}+texture-{'-'.join(changes)}"
+        return dataclasses.replace(self, name=name, room=room, objects=tuple(objects))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.specification import range_label
+from mut3r_analysis.foundation.layers import range_label, with_pairs_as_ranges
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.running.commit import Commit
@@ -17,6 +17,11 @@ from mut3r_analysis.running.configuration import Configuration
 
 _PARTS: dict[str, type] = {"cue": Cue, "gate": Gate, "commit": Commit}
 Label = str | float | int
+Grid = Mapping[str, Mapping[Any, Any] | Iterable[Any]]
+"""Name of a part or of its field -> the values it takes, or labels of one's own -> values."""
+Configurations = (
+    Mapping[str, Configuration | Mapping[str, Any]] | Sequence[Configuration | Mapping[str, Any]]
+)
 
 _SETTLED = {"cue.reading": ("sign", "of"), "gate.layers": ("of_depth",)}
 """Fields that another value leaves to their default: a reading's own sign, and the depth in which
@@ -43,8 +48,8 @@ class Axes:
         cls,
         base: Configuration,
         *,
-        grid: Mapping[str, Any] | None = None,
-        configurations: Mapping[str, Any] | Sequence[Any] | None = None,
+        grid: Grid | None = None,
+        configurations: Configurations | None = None,
     ) -> "Axes":
         """Build from what a person gives; see :func:`~mut3r_analysis.sweep`.
 
@@ -71,7 +76,7 @@ class Axes:
         return cls({names[key]: tuple(choices[key]) for key in grid}, tuple(found))
 
     @classmethod
-    def _listed(cls, configurations: Mapping[str, Any] | Sequence[Any]) -> "Axes":
+    def _listed(cls, configurations: Configurations) -> "Axes":
         chosen = _labelled("configurations", configurations)
         found = tuple(Configuration.of(value) for value in chosen.values())
         return cls({"configuration": tuple(chosen)}, found)
@@ -143,7 +148,7 @@ def _configured(base: Configuration, values: Mapping[str, Any]) -> Configuration
         settled = {
             other: None for other in _SETTLED.get(key, ()) if f"{name}.{other}" not in values
         }
-        parts[name] = replace(parts[name], **settled, **{field: value})
+        parts[name] = replace(parts[name], **settled, **with_pairs_as_ranges({field: value}))
     if parts["gate"] is not None and parts["cue"] is None:
         parts["cue"] = Cue.mut3r()
     return Configuration(**parts)

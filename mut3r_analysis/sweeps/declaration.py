@@ -1,7 +1,7 @@
 """A sweep as declared: every run by its digest, in the shape of the result."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError, Unre
 from mut3r_analysis.evaluation.scores import named_protocols
 from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.running.configuration import Configuration
-from mut3r_analysis.sweeps.axes import Axes, Label
+from mut3r_analysis.sweeps.axes import Axes, Configurations, Grid, Label
 from mut3r_analysis.sweeps.ledger import DECLARATION, DONE, Ledger, write_json
 from mut3r_analysis.sweeps.sources import (
     BackboneSource,
+    Sequences,
     SequenceSource,
     backbone_sources,
     sequence_sources,
@@ -114,14 +115,14 @@ class Declaration:
 
 def declare(
     backbone: Any,
-    sequences: Any,
+    sequences: Sequences,
     *,
-    grid: Mapping[str, Any] | None,
-    configurations: Any,
+    grid: Grid | None,
+    configurations: Configurations | None,
     base: Configuration,
     frames: str,
     capture: Capture | None,
-    outputs: Any,
+    outputs: Collection[str] | None,
     protocol: str | Protocol,
     folder: Path,
     batch: int,

@@ -1,7 +1,7 @@
 """What a run or a whole sweep will cost, before anything runs."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from mut3r_analysis.running import planning
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.planning import Plan, human_bytes, human_seconds
+from mut3r_analysis.sweeps.axes import Configurations, Grid
 from mut3r_analysis.sweeps.declaration import Declaration, declare
 from mut3r_analysis.sweeps.ledger import DONE, Ledger
+from mut3r_analysis.sweeps.sources import Sequences
 from mut3r_analysis.sweeps.units import Unit
 
 _NOTHING_DONE = Path(os.devnull)
@@ -66,15 +68,15 @@ class SweepPlan:
 
 def plan(
     backbone: Any,
-    sequence: Any,
+    sequence: Sequences,
     *,
     cue: Cue | None = None,
     gate: Gate | None = None,
     capture: Capture | None = None,
     commit: Commit | str = "rw.gg",
     outputs: Collection[str] | None = None,
-    grid: Mapping[str, Any] | None = None,
-    configurations: Any = None,
+    grid: Grid | None = None,
+    configurations: Configurations | None = None,
     frames: str = "::",
     protocol: str | Protocol = "default",
     out: str | Path | None = None,

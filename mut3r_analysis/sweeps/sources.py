@@ -21,6 +21,9 @@ from mut3r_analysis.sequences.frames import Selection
 from mut3r_analysis.sequences.layouts.catalogue import find_layout
 from mut3r_analysis.sequences.prefixes import split_prefix
 
+Openable = str | Path | xr.Dataset
+Sequences = Openable | Iterable[Openable]
+
 
 @dataclass(frozen=True)
 class BackboneSource:
@@ -126,7 +129,7 @@ class SequenceSource:
     opened: xr.Dataset | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, given: Any, selection: Selection) -> "SequenceSource":
+    def of(cls, given: Openable, selection: Selection) -> "SequenceSource":
         """Open and describe what `open_sequence` takes."""
         source = None
         if isinstance(given, str | Path):
@@ -134,14 +137,16 @@ class SequenceSource:
         opened = open_sequence(given if source is None else source, **asdict(selection))
         # A Dataset may have been changed since it was opened, so its contents say what it is. Its
         # runs name it as it names itself, or it could not be laid beside them.
-        kept = source is None and selection == Selection() and "sha256" in given.attrs
+        kept = opened
+        if isinstance(given, xr.Dataset) and selection == Selection() and "sha256" in given.attrs:
+            kept = given
         return cls(
             source=source,
             selection=selection,
             name=str(opened.attrs["name"]),
             sha256=str(opened.attrs["sha256"]),
             frames=opened.sizes["frame"],
-            opened=given if kept else opened,
+            opened=kept,
         )
 
     def open(self) -> xr.Dataset:
@@ -182,7 +187,7 @@ def backbone_sources(given: Any) -> dict[str, BackboneSource]:
     return {str(label): BackboneSource.of(value) for label, value in given.items()}
 
 
-def sequence_sources(given: Any, frames: str = "::") -> list[SequenceSource]:
+def sequence_sources(given: Sequences, frames: str = "::") -> list[SequenceSource]:
     """Describe the sequences of a sweep.
 
     Parameters
@@ -198,8 +203,8 @@ def sequence_sources(given: Any, frames: str = "::") -> list[SequenceSource]:
         For no sequence, two of one name, or a range of frames that is none.
     """
     selection = Selection.parse(frames)
-    one = isinstance(given, str | Path | xr.Dataset)
-    listed = [item for each in ([given] if one else given) for item in _spelled_out(each)]
+    several = [given] if isinstance(given, str | Path | xr.Dataset) else given
+    listed = [item for each in several for item in _spelled_out(each)]
     if not listed:
         raise InvalidArgument(f"no sequences in {given!r}")
     found = [SequenceSource.of(item, selection) for item in listed]
@@ -213,11 +218,11 @@ def sequence_sources(given: Any, frames: str = "::") -> list[SequenceSource]:
     return found
 
 
-def _spelled_out(item: Any) -> Iterable[Any]:
+def _spelled_out(item: Openable) -> Iterable[Openable]:
     if not isinstance(item, str | Path) or not glob.has_magic(str(item)):
         return [item]
     text = os.path.expanduser(item)
-    found: list[str] = sorted(glob.glob(text))
+    found = sorted(glob.glob(text))
     if not found and (prefixed := split_prefix(text)):
         root, _, pattern = prefixed.rest.partition("#")
         if prefixed.prefix == "scenes":
@@ -228,4 +233,4 @@ def _spelled_out(item: Any) -> Iterable[Any]:
         found = [start + name for name in names if fnmatch(name, pattern)]
     if not found:
         raise InvalidArgument(f"nothing matches {text!r}")
-    return found
+    return list(found)

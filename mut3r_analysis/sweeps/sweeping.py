@@ -1,6 +1,6 @@
 """``sweep``: many configurations on many sequences, resumed and never mixed with stale results."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,21 @@ from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.sweeps.axes import Configurations, Grid
 from mut3r_analysis.sweeps.declaration import declare
 from mut3r_analysis.sweeps.executors import Executor, in_process, in_processes, on_cluster
 from mut3r_analysis.sweeps.progress import Progress
 from mut3r_analysis.sweeps.results import open_sweep
+from mut3r_analysis.sweeps.sources import Sequences
 
 
 def sweep(
     backbone: Any,
-    sequences: Any,
+    sequences: Sequences,
     *,
     out: str | Path,
-    grid: Mapping[str, Any] | None = None,
-    configurations: Any = None,
+    grid: Grid | None = None,
+    configurations: Configurations | None = None,
     cue: Cue | None = None,
     gate: Gate | None = None,
     commit: Commit | str = "rw.gg",

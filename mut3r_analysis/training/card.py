@@ -65,7 +65,7 @@ def make_card(
     untrained = initial_model(recipe.model, recipe.initialisation, recipe.seed)
     untrained = untrained.eval().requires_grad_(False)
     path = Path(checkpoint)
-    last = recipe.stages[-1].scenes[0]
+    scores = _scores({"model": model, "untrained": untrained}, recipe, clips)
     card: dict[str, Any] = {
         "format": FORMAT,
         "name": path.stem,
@@ -85,17 +85,17 @@ def make_card(
             "stages": _stages(recipe, steps),
         },
         "evaluation": {"clips": clips, "first_seed": SEED, "size": list(recipe.size)},
-        "scores": _scores(model, untrained, recipe, clips),
+        "scores": scores,
         "notes": list(notes),
     }
     if curve is not None:
         card["curve"] = _curve(curve)
     if cues:
-        scenes_of = recipe.stages[-1].scenes
-        card["cue_test"] = cue_test(model, untrained, distributions=scenes_of, size=recipe.size)
+        scenes = recipe.stages[-1].scenes
+        card["cue_test"] = cue_test(model, untrained, distributions=scenes, size=recipe.size)
         card["gating_test"] = {
-            "trained": gating_test(model, distribution=last, size=recipe.size),
-            "untrained": gating_test(untrained, distribution=last, size=recipe.size),
+            "trained": gating_test(model, distribution=scenes[0], size=recipe.size),
+            "untrained": gating_test(untrained, distribution=scenes[0], size=recipe.size),
         }
     card["targets"] = _targets(card)
     return card
@@ -110,8 +110,8 @@ def write_card(card: dict[str, Any], folder: str | Path) -> tuple[Path, Path]:
     return data, text
 
 
-def _scores(model: Backbone, untrained: Backbone, recipe: Recipe, clips: int) -> dict[str, Any]:
-    """Held-out scores of both models by kind of scene and length of clip."""
+def _scores(models: dict[str, Backbone], recipe: Recipe, clips: int) -> dict[str, Any]:
+    """Kind of scene -> length of clip -> model -> scores on held-out clips, with intervals."""
     last = recipe.stages[-1].scenes[0]
     kinds = {
         "resting": replace(last, movers=(0, 0)),
@@ -124,8 +124,8 @@ def _scores(model: Backbone, untrained: Backbone, recipe: Recipe, clips: int) ->
         for length in LENGTHS:
             scenes = held_out_clips(distribution, recipe.size, clips, length, seed=SEED + length)
             scores[kind][str(length)] = {
-                "model": scores_with_intervals(score_clips(model, scenes)),
-                "untrained": scores_with_intervals(score_clips(untrained, scenes)),
+                name: scores_with_intervals(score_clips(model, scenes))
+                for name, model in models.items()
             }
     return scores
 

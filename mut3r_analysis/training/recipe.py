@@ -5,7 +5,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import yaml
 
@@ -17,6 +17,7 @@ from mut3r_analysis.scenes.distribution import SceneDistribution
 
 _FAMILY = "cut3r"
 """Of recipes that do not say it."""
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Stage:
         own rate: so a training may be prolonged.
     average : float, optional
         Decay of the running average during this stage, where not the recipe's.
-    objective : dict
+    objective : dict of str to float or tuple of float
         Weights of the loss that differ from the recipe's during this stage.
     """
 
@@ -61,7 +62,7 @@ class Stage:
     rate: float | tuple[float, float] = 1.0
     cooldown: int = 0
     average: float | None = None
-    objective: dict[str, Any] = field(default_factory=dict)
+    objective: dict[str, float | tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("clips", 1), ("frames", 2), ("lattice", 2)):
@@ -397,7 +398,8 @@ class Recipe:
 
     def objective_at(self, step: int) -> Objective:
         """Return the weights of the loss at the 0-based `step`."""
-        return replace(self.objective, **self.stage_at(step).objective)
+        changes: dict[str, Any] = self.stage_at(step).objective
+        return replace(self.objective, **changes)
 
     def frames_until(self, step: int) -> int:
         """Frames seen before the 0-based `step`."""
@@ -469,13 +471,13 @@ def read_recipe(path: str | Path) -> Recipe:
     return Recipe.from_dict(values)
 
 
-def _made(what: str, kind: type[Any], value: Any) -> Any:
+def _made(what: str, kind: type[Made], value: Any) -> Made:
     if isinstance(value, kind):
         return value
-    known = {each.name: each for each in fields(kind)}
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
     if not isinstance(value, dict):
         raise InvalidArgument(f"{what}: give named values, got {value!r}")
-    unknown = sorted(set(value) - set(known))
+    unknown = sorted(set(value) - known)
     if unknown:
         raise InvalidArgument(f"{what}: unknown {unknown}; known are {sorted(known)}")
     try:

@@ -12,6 +12,7 @@ from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.seen import true_motion
+from mut3r_analysis.widgets.attention_figure import Panel, attention_figure
 from mut3r_analysis.widgets.attention_held import (
     among,
     describe,
@@ -198,14 +199,39 @@ class AttentionExplorer(RunExplorer):
             "truth": None if mask is None else mask.astype(bool),
         }
 
-    def describe_token(self) -> str:
-        """Words for the chosen token."""
-        return token_words(self.token)
-
     def _draw(self, size: str) -> "Figure":
-        from mut3r_analysis.widgets.attention_figure import attention_figure
+        panels = [
+            panel
+            for run in self._runs
+            for side in ("query", "key")
+            if (panel := self._panel(run, side)) is not None
+        ]
+        if not panels:
+            raise InvalidArgument(self.held_site()["origins"][0])
+        return attention_figure(self.page_state(), panels, size)
 
-        return attention_figure(self, size)
+    def _panel(self, run: str, side: str) -> Panel | None:
+        """Return what is shown over the tokens of one side; None where that is nothing."""
+        site = self.held_site()
+        stream = site["queries"] if side == "query" else site["keys"]
+        statistic = STATISTICS.get(self.show)
+        if statistic is not None and statistic.side == side:
+            label = next(each["label"] for each in site["statistics"] if each["name"] == self.show)
+            values, title = self.statistic(run), statistic.long_name
+            return Panel(run, side, stream, values, title, label, self.scene(run))
+        if not site["rows"]:
+            return None
+        role = "key" if side == "query" else "query"
+        if site["queries"] == site["keys"]:
+            role = side if statistic is None else statistic.side
+        try:
+            found = self.attention(role, run)
+        except InvalidArgument:
+            # The token stands on the other side only.
+            return None
+        title = f"{token_words(self.token)} {'looks at' if role == 'query' else 'is looked at by'}"
+        label = QUANTITIES[str(found.name)]
+        return Panel(run, side, stream, found.values, title, label, self.scene(run))
 
     def save_html(
         self,

@@ -1,11 +1,11 @@
 """The attention explorer's view on paper."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mut3r_analysis.attention.statistics import STATISTICS
-from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.reading import sentence
 from mut3r_analysis.figures.styling import INK, QUIET, STATISTIC_COLORS, style
 from mut3r_analysis.widgets.attention_rows import QUANTITIES
@@ -14,57 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mut3r_analysis.widgets.attention_explorer import AttentionExplorer
-
-
-def attention_figure(explorer: "AttentionExplorer", size: str) -> "Figure":
-    """Draw what an explorer shows: one row per run, queries on the left, keys on the right.
-
-    Raises
-    ------
-    InvalidArgument
-        When the view has nothing to draw.
-    """
-    from mut3r_analysis.figures.page import new_page, settle
-
-    drawn = [
-        (name, side, panel)
-        for name in explorer.held["runs"]
-        for side in ("query", "key")
-        if (panel := _panel(explorer, name, side)) is not None
-    ]
-    if not drawn:
-        raise InvalidArgument(explorer.held["sites"][0]["origins"][0])
-    site = explorer.held_site()
-    heads = (
-        f"mean of {site['head_count']} heads"
-        if explorer.head == "mean"
-        else f"head {explorer.head}"
-    )
-    subtitle = sentence(
-        f"{explorer.site}, layer {explorer.layer}, {heads}, frame {explorer.frame}",
-        "outlines: " + " and ".join(_OUTLINES[name]["says"] for name in explorer.outlines)
-        if explorer.outlines
-        else "",
-        f"{explorer.scale} colours",
-    )
-    columns = max(sum(name == run for name, _, _ in drawn) for run in explorer.held["runs"])
-    rows = len(drawn) // columns
-    with style(size) as page:
-        pixels = explorer.held["image"]
-        tile = page.width / columns
-        height = rows * (tile * pixels["height"] / pixels["width"] + 0.25 * page.scale)
-        texts = ("Attention of one token", subtitle, explorer.held["notes"][0])
-        figure, _ = new_page(page, min(height, page.tallest), *texts)
-        axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
-        for axis, (name, side, panel) in zip(axes, drawn, strict=True):
-            alike = [other["values"] for _, its_side, other in drawn if its_side == side]
-            _draw(explorer, axis, name, side, panel | {"alike": np.stack(alike)})
-            if len(explorer.held["runs"]) > 1 and axis in axes[::columns]:
-                axis.set_ylabel(name)
-        settle(figure)
-    return figure
-
 
 _OUTLINES: dict[str, dict[str, Any]] = {
     "cue": {"says": "motion score above one half (solid)", "color": "#ff9d2e", "style": "-"},
@@ -72,90 +21,129 @@ _OUTLINES: dict[str, dict[str, Any]] = {
 }
 
 
-def _panel(explorer: "AttentionExplorer", run: str, side: str) -> dict[str, Any] | None:
-    """Values over the tokens of one side, and what they are; None where nothing is shown."""
-    site = explorer.held_site()
-    statistic = STATISTICS.get(explorer.show)
-    token = explorer.describe_token()
-    if statistic is not None and statistic.side == side:
-        values = explorer.statistic(run)
-        item = next(each for each in site["statistics"] if each["name"] == explorer.show)
-        return {"values": values, "title": statistic.long_name, "label": item["label"]}
-    if not site["rows"]:
-        return None
-    self_attention = site["queries"] == site["keys"]
-    role = {"query": "key", "key": "query"}[side]
-    if self_attention:
-        role = side if statistic is None else statistic.side
-    try:
-        values = explorer.attention(role, run).values
-    except InvalidArgument:
-        # The token stands on the other side only.
-        return None
-    verb = "looks at" if role == "query" else "is looked at by"
-    show = explorer.show if explorer.show in QUANTITIES else "weights"
-    return {"values": values, "title": f"{token} {verb}", "label": QUANTITIES[show]}
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Numbers over the tokens of one side of a site in one run.
+
+    Attributes
+    ----------
+    run : str
+    side : {"query", "key"}
+    stream : str
+        Whose tokens stand on that side.
+    values : numpy.ndarray
+        ``(token,)``.
+    title, label : str
+    scene : dict
+        The frame beneath, as `AttentionExplorer.scene` gives it.
+    """
+
+    run: str
+    side: str
+    stream: str
+    values: np.ndarray
+    title: str
+    label: str
+    scene: Mapping[str, np.ndarray | None]
 
 
-def _draw(
-    explorer: "AttentionExplorer", axis: "Axes", run: str, side: str, panel: dict[str, Any]
-) -> None:
+def attention_figure(view: Mapping[str, Any], panels: Sequence[Panel], size: str) -> "Figure":
+    """Draw what an explorer shows: one row per run, queries on the left, keys on the right.
+
+    Parameters
+    ----------
+    view : mapping
+        The explorer's attributes by name.
+    panels : sequence of Panel
+        Run by run, at least one.
+    size : str
+    """
+    from mut3r_analysis.figures.page import new_page, settle
+
+    held, head = view["held"], view["head"]
+    site = next(each for each in held["sites"] if each["name"] == view["site"])
+    heads = f"mean of {site['head_count']} heads" if head == "mean" else f"head {head}"
+    outlines = " and ".join(_OUTLINES[name]["says"] for name in view["outlines"])
+    subtitle = sentence(
+        f"{view['site']}, layer {view['layer']}, {heads}, frame {view['frame']}",
+        f"outlines: {outlines}" if outlines else "",
+        f"{view['scale']} colours",
+    )
+    columns = max(sum(panel.run == run for panel in panels) for run in held["runs"])
+    rows = len(panels) // columns
+    with style(size) as page:
+        pixels = held["image"]
+        tile = page.width / columns
+        height = rows * (tile * pixels["height"] / pixels["width"] + 0.25 * page.scale)
+        texts = ("Attention of one token", subtitle, held["notes"][0])
+        figure, _ = new_page(page, min(height, page.tallest), *texts)
+        axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+        for axis, panel in zip(axes, panels, strict=True):
+            alike = np.stack([each.values for each in panels if each.side == panel.side])
+            _draw(view, axis, panel, alike)
+            if len(held["runs"]) > 1 and axis in axes[::columns]:
+                axis.set_ylabel(panel.run)
+        settle(figure)
+    return figure
+
+
+def _draw(view: Mapping[str, Any], axis: "Axes", panel: Panel, alike: np.ndarray) -> None:
     from matplotlib.colors import LogNorm, Normalize
 
     from mut3r_analysis.figures.tiles import show
 
-    site = explorer.held_site()
-    stream = site["queries"] if side == "query" else site["keys"]
-    grid = explorer.held["streams"][stream]
-    values = panel["values"][1:] if grid["pose"] else panel["values"]
+    grid = view["held"]["streams"][panel.stream]
+    values = panel.values[1:] if grid["pose"] else panel.values
     # A lattice's last row may be partial.
     cells = np.full(grid["rows"] * grid["columns"], np.nan)
     cells[: len(values)] = values
     cells = cells.reshape(grid["rows"], grid["columns"])
     # Runs share their colours, and the pose token does not stretch them.
-    alike = panel["alike"][:, 1:] if grid["pose"] else panel["alike"]
+    alike = alike[:, 1:] if grid["pose"] else alike
     low, high = float(alike.min()), float(alike.max())
-    norm: Normalize = Normalize(0 if panel["label"] == QUANTITIES["weights"] else low, high)
-    if explorer.scale == "logarithmic" and panel["label"] == QUANTITIES["weights"]:
+    weights = panel.label == QUANTITIES["weights"]
+    norm: Normalize = Normalize(0 if weights else low, high)
+    if view["scale"] == "logarithmic" and weights:
         norm = LogNorm(high / 1000, high)
-    frame = explorer.scene(run)
-    size = explorer.held["image"]
-    image = stream != "state"
-    height, width = (size["height"], size["width"]) if image else cells.shape
+    pixels, seen = view["held"]["image"], panel.scene["image"]
+    image = panel.stream != "state"
+    height, width = (pixels["height"], pixels["width"]) if image else cells.shape
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    if image and frame["image"] is not None:
-        gray = 0.15 + 0.75 * (frame["image"] @ np.array([0.299, 0.587, 0.114])) / 255
+    opacity = 1
+    if image and seen is not None:
+        gray = 0.15 + 0.75 * (seen @ np.array([0.299, 0.587, 0.114])) / 255
         show(axis, gray, extent, cmap="gray", vmin=0, vmax=1)
-    opacity = explorer.opacity if image and frame["image"] is not None else 1
+        opacity = view["opacity"]
     mapped = show(axis, cells, extent, cmap=STATISTIC_COLORS, norm=norm, alpha=opacity)
     if image:
-        _outline(explorer, axis, frame, extent)
-    _mark(explorer, axis, side, extent, grid)
+        _outline(view, axis, panel.scene, extent)
+    _mark(view["token"], axis, panel.stream, extent, grid)
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
     axis.set_aspect("equal")
-    axis.set_title(panel["title"][:1].upper() + panel["title"][1:])
+    axis.set_title(panel.title[:1].upper() + panel.title[1:])
     bar = axis.figure.colorbar(
         mapped, ax=axis, orientation="horizontal", aspect=30, pad=0.02, shrink=0.9
     )
     bar.outline.set_visible(False)
-    pose = f"; on the pose token {panel['values'][0]:.3g}" if grid["pose"] else ""
-    bar.set_label(f"{panel['label']}{pose}", color=INK)
+    pose = f"; on the pose token {panel.values[0]:.3g}" if grid["pose"] else ""
+    bar.set_label(f"{panel.label}{pose}", color=INK)
 
 
 def _outline(
-    explorer: "AttentionExplorer", axis: "Axes", frame: dict[str, Any], extent: tuple[float, ...]
+    view: Mapping[str, Any],
+    axis: "Axes",
+    scene: Mapping[str, np.ndarray | None],
+    extent: tuple[float, ...],
 ) -> None:
-    for name in explorer.outlines:
-        region = frame[name]
+    pixels = view["held"]["image"]
+    for name in view["outlines"]:
+        region = scene[name]
         if region is None or not region.any() or region.all():
             continue
         how = _OUTLINES[name]
         # Regions are enlarged so that their borders follow cell edges.
-        scale = (
-            explorer.held["image"]["height"] // region.shape[0],
-            explorer.held["image"]["width"] // region.shape[1],
-        )
+        scale = pixels["height"] // region.shape[0], pixels["width"] // region.shape[1]
         large = np.kron(region.astype(float), np.ones(scale))
         for color, width in ((INK, 1.6), (how["color"], 0.8)):
             axis.contour(
@@ -165,20 +153,16 @@ def _outline(
 
 
 def _mark(
-    explorer: "AttentionExplorer",
+    token: Mapping[str, Any],
     axis: "Axes",
-    side: str,
+    stream: str,
     extent: tuple[float, ...],
     grid: dict[str, Any],
 ) -> None:
     """Frame the chosen token where it stands on this side."""
     from matplotlib.patches import Rectangle
 
-    token = explorer.token
-    stream = "state" if token["token"] == "state" else "image"
-    site = explorer.held_site()
-    own = site["queries"] if side == "query" else site["keys"]
-    if token["token"] == "pose" or (own == "state") != (stream == "state"):
+    if token["token"] == "pose" or (stream == "state") != (token["token"] == "state"):
         return
     across = (extent[1] - extent[0]) / grid["columns"]
     down = (extent[2] - extent[3]) / grid["rows"]

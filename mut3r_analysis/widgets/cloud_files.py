@@ -74,22 +74,31 @@ def write_glb(
     InvalidArgument
         When arrays do not belong together, or there is nothing to write.
     """
-    parts: list[bytes] = []
-    views: list[dict[str, Any]] = []
-    accessors: list[dict[str, Any]] = []
-    meshes: list[dict[str, Any]] = []
+    scene = _Gltf()
+    for name, (positions, colors) in clouds.items():
+        scene.add_mesh(name, positions, colors, _POINTS)
+    for name, (ends, color) in lines.items():
+        flat = np.asarray(ends).reshape(-1, 3)
+        scene.add_mesh(name, flat, np.tile(np.array(color, np.uint8), (len(flat), 1)), _LINES)
+    if not scene.meshes:
+        raise InvalidArgument("there are no points and no lines to write")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(scene.to_bytes())
+    return path
 
-    def add(array: np.ndarray, **about: Any) -> int:
-        data = array.tobytes()
-        offset = sum(map(len, parts))
-        parts.append(data + bytes(-len(data) % 4))
-        views.append(
-            {"buffer": 0, "byteOffset": offset, "byteLength": len(data), "target": _ARRAY_BUFFER}
-        )
-        accessors.append({"bufferView": len(views) - 1, "count": len(array)} | about)
-        return len(accessors) - 1
 
-    def mesh(name: str, positions: np.ndarray, colors: np.ndarray, mode: int) -> None:
+class _Gltf:
+    """A glTF document while it is put together: meshes, and the buffer that holds their arrays."""
+
+    def __init__(self) -> None:
+        self.meshes: list[dict[str, Any]] = []
+        self._accessors: list[dict[str, Any]] = []
+        self._views: list[dict[str, Any]] = []
+        self._buffer = b""
+
+    def add_mesh(self, name: str, positions: np.ndarray, colors: np.ndarray, mode: int) -> None:
+        """Add points or lines; none at all add nothing."""
         positions, colors = _checked(positions, colors)
         if not len(positions):
             return
@@ -97,44 +106,41 @@ def write_glb(
         opaque = np.concatenate([colors, np.full((len(colors), 1), 255, np.uint8)], axis=1)
         bounds = {side: getattr(positions, side)(0).tolist() for side in ("min", "max")}
         attributes = {
-            "POSITION": add(positions, componentType=_FLOAT, type="VEC3", **bounds),
-            "COLOR_0": add(opaque, componentType=_BYTE, normalized=True, type="VEC4"),
+            "POSITION": self._add(positions, componentType=_FLOAT, type="VEC3", **bounds),
+            "COLOR_0": self._add(opaque, componentType=_BYTE, normalized=True, type="VEC4"),
         }
-        meshes.append({"name": name, "primitives": [{"attributes": attributes, "mode": mode}]})
+        self.meshes.append({"name": name, "primitives": [{"attributes": attributes, "mode": mode}]})
 
-    for name, (positions, colors) in clouds.items():
-        mesh(name, positions, colors, _POINTS)
-    for name, (ends, color) in lines.items():
-        flat = np.asarray(ends).reshape(-1, 3)
-        mesh(name, flat, np.tile(np.array(color, np.uint8), (len(flat), 1)), _LINES)
-    if not meshes:
-        raise InvalidArgument("there are no points and no lines to write")
-    turned = [1.0, 0.0, 0.0, 0.0]
-    nodes = [{"mesh": at, "name": one["name"], "rotation": turned} for at, one in enumerate(meshes)]
-    binary = b"".join(parts)
-    document = {
-        "asset": {"version": "2.0", "generator": "mut3r_analysis"},
-        "scene": 0,
-        "scenes": [{"nodes": list(range(len(nodes)))}],
-        "nodes": nodes,
-        "meshes": meshes,
-        "accessors": accessors,
-        "bufferViews": views,
-        "buffers": [{"byteLength": len(binary)}],
-    }
-    text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
-    text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + len(binary)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(
-        struct.pack("<4sII", b"glTF", 2, total)
-        + struct.pack("<I4s", len(text), b"JSON")
-        + text
-        + struct.pack("<I4s", len(binary), b"BIN\0")
-        + binary
-    )
-    return path
+    def _add(self, array: np.ndarray, **about: Any) -> int:
+        data = array.tobytes()
+        place = {"buffer": 0, "byteOffset": len(self._buffer), "byteLength": len(data)}
+        self._views.append(place | {"target": _ARRAY_BUFFER})
+        self._buffer += data + bytes(-len(data) % 4)
+        self._accessors.append({"bufferView": len(self._views) - 1, "count": len(array)} | about)
+        return len(self._accessors) - 1
+
+    def to_bytes(self) -> bytes:
+        """Return the binary file: the document as JSON, then the buffer."""
+        turned = [1.0, 0.0, 0.0, 0.0]
+        nodes = [
+            {"mesh": at, "name": mesh["name"], "rotation": turned}
+            for at, mesh in enumerate(self.meshes)
+        ]
+        document = {
+            "asset": {"version": "2.0", "generator": "mut3r_analysis"},
+            "scene": 0,
+            "scenes": [{"nodes": list(range(len(nodes)))}],
+            "nodes": nodes,
+            "meshes": self.meshes,
+            "accessors": self._accessors,
+            "bufferViews": self._views,
+            "buffers": [{"byteLength": len(self._buffer)}],
+        }
+        text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+        text += b" " * (-len(text) % 4)
+        parts = ((b"JSON", text), (b"BIN\0", self._buffer))
+        chunks = b"".join(struct.pack("<I4s", len(data), kind) + data for kind, data in parts)
+        return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
 def _checked(positions: Any, colors: Any) -> tuple[np.ndarray, np.ndarray]:

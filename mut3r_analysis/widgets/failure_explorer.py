@@ -23,6 +23,7 @@ from mut3r_analysis.widgets.explorer import (
     packed,
     palette,
 )
+from mut3r_analysis.widgets.failure_figure import failure_figure
 from mut3r_analysis.widgets.failures import (
     aligned_series,
     frame_series,
@@ -213,9 +214,13 @@ class FailureExplorer(RunExplorer):
                 explorer.select("patch", self.patch["patch_row"], self.patch["patch_col"])
 
     def _draw(self, size: str) -> "Figure":
-        from mut3r_analysis.widgets.failure_figure import failure_figure
-
-        return failure_figure(self, size)
+        strips = {
+            each["label"]: {run: self.series(each["name"], run) for run in self._runs}
+            for each in self.held["series"]
+        }
+        found = {run: self.error_map(run) for run in self._runs}
+        errors = {run: error for run, error in found.items() if error is not None}
+        return failure_figure(strips, errors, self.frame, self.held["notes"][0], size)
 
     def save_html(
         self,

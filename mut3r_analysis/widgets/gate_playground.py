@@ -14,6 +14,7 @@ from mut3r_analysis.figures.seen import true_motion
 from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.motion import DIRECTIONS, READINGS, REALISATIONS, Cue, Gate
 from mut3r_analysis.widgets.explorer import Answer, Explorer, frontend_module, packed, palette
+from mut3r_analysis.widgets.playground_figure import playground_figure
 from mut3r_analysis.widgets.regions import motion_score
 
 if TYPE_CHECKING:
@@ -141,9 +142,8 @@ class GatePlayground(Explorer):
         return values | more, arrays
 
     def _draw(self, size: str) -> "Figure":
-        from mut3r_analysis.widgets.playground_figure import playground_figure
-
-        return playground_figure(self, size)
+        inert = self.gate().inert(self._depth)
+        return playground_figure(self.runs(), self.frame, self.reading, inert, size)
 
     def _page_requests(self) -> Iterable[dict[str, Any]]:
         """Ask for the current setting at all frames."""

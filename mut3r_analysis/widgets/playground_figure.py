@@ -1,8 +1,10 @@
 """The gate playground's view on paper."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray as xr
 
 from mut3r_analysis.figures.reading import sentence, source_line
 from mut3r_analysis.figures.styling import DEPTH_COLORS, style
@@ -11,20 +13,30 @@ from mut3r_analysis.widgets.failures import gate_words
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from mut3r_analysis.widgets.gate_playground import GatePlayground
 
+def playground_figure(
+    runs: Mapping[str, xr.DataTree], frame: int, reading: str, inert: str | None, size: str
+) -> "Figure":
+    """Draw depth of the plain and the gated backbone and their relative difference.
 
-def playground_figure(playground: "GatePlayground", size: str) -> "Figure":
-    """Draw depth of the plain and the gated backbone and their relative difference."""
+    Parameters
+    ----------
+    runs : mapping of str to xarray.DataTree
+        The plain run, and the gated one unless the gate is inert.
+    frame : int
+        Label.
+    reading : str
+        Of the cue.
+    inert : str, optional
+        Why the gate changes nothing, if it does not.
+    size : str
+    """
     from mut3r_analysis.figures.tiles import Tiles, limits, show
 
-    runs = playground.runs()
     depths = [
-        run["prediction"].to_dataset()["depth"].sel(frame=playground.frame).values
-        for run in runs.values()
+        run["prediction"].to_dataset()["depth"].sel(frame=frame).values for run in runs.values()
     ]
     last = list(runs.values())[-1]
-    inert = playground.gate().inert(playground.held["depth"])
     words = f"nothing is gated: {inert}" if inert else gate_words(last)
     height, width = depths[0].shape
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
@@ -32,7 +44,7 @@ def playground_figure(playground: "GatePlayground", size: str) -> "Figure":
     with style(size) as page:
         texts = (
             "Depth before and after gating",
-            sentence(f"frame {playground.frame}", words, f"cue {playground.reading}"),
+            sentence(f"frame {frame}", words, f"cue {reading}"),
             source_line(last),
         )
         tiles = Tiles(page, 1, len(titles), height / width, texts)

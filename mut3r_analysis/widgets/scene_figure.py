@@ -1,16 +1,14 @@
 """The scene view on paper: points and camera paths from above and from the side."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mut3r_analysis.figures.reading import sentence
 from mut3r_analysis.figures.styling import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from mut3r_analysis.widgets.scene_view import SceneView
 
 _MOST_DRAWN = 40_000
 _VIEWS = (
@@ -19,34 +17,39 @@ _VIEWS = (
 )
 
 
-def scene_figure(view: "SceneView", size: str) -> "Figure":
-    """Draw what a scene view shows, along two axes of the world."""
+def scene_figure(
+    clouds: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    paths: Mapping[str, tuple[np.ndarray, tuple[int, int, int]]],
+    subtitle: str,
+    note: str,
+    size: str,
+) -> "Figure":
+    """Draw points and camera paths along two axes of the world.
+
+    Parameters
+    ----------
+    clouds : mapping
+        Name -> positions ``(point, xyz)`` in metres and uint8 colours ``(point, rgb)``.
+    paths : mapping
+        Name -> camera centres ``(frame, xyz)`` and the colour of their line.
+    subtitle, note : str
+    size : str
+    """
     from mut3r_analysis.figures.page import new_page, settle
 
-    clouds = {name: view.cloud(name) for name in view.visible}
-    words = {"image": "the frames' colours", "error": "relative depth error, 0 to 1, unaligned"}
-    words |= {"motion": "motion score, 0 to 1", "source": "where they come from"}
-    subtitle = sentence(
-        f"{', '.join(clouds)}; {'frame' if view.alone else 'frames up to'} {view.frame}",
-        f"points coloured by {words[view.coloring]}",
-        "lines: camera paths",
-    )
     everything = np.concatenate([positions for positions, _ in clouds.values()])
     # A few stray points would leave the rest in a corner.
     low, high = np.quantile(everything, (0.01, 0.99), axis=0)
-    paths = [path for name in clouds if (path := view.shown_path(name)) is not None]
-    low, high = (
-        np.min([low, *(path.min(0) for path in paths)], axis=0),
-        np.max([high, *(path.max(0) for path in paths)], axis=0),
-    )
+    low = np.min([low, *(path.min(0) for path, _ in paths.values())], axis=0)
+    high = np.max([high, *(path.max(0) for path, _ in paths.values())], axis=0)
     with style(size) as page:
         stacked = page.width < 5
         height = (2 * 0.75 if stacked else 0.45) * (page.width - 0.4 * page.scale)
-        texts = ("Scene", subtitle, " ".join(view.held["notes"]))
+        texts = ("Scene", subtitle, note)
         figure, _ = new_page(page, min(height, page.tallest), *texts)
         axes = figure.subplots(*((2, 1) if stacked else (1, 2)))
         for axis, (title, across, up, sign, labels) in zip(axes, _VIEWS, strict=True):
-            for name, (positions, colors) in clouds.items():
+            for positions, colors in clouds.values():
                 step = max(1, len(positions) // _MOST_DRAWN)
                 axis.scatter(
                     positions[::step, across],
@@ -56,10 +59,9 @@ def scene_figure(view: "SceneView", size: str) -> "Figure":
                     linewidths=0,
                     rasterized=True,
                 )
-                path = view.shown_path(name)
-                if path is not None:
-                    color = np.array(view.source_color(name)) / 255
-                    axis.plot(path[:, across], sign * path[:, up], color=color, label=name)
+            for name, (path, color) in paths.items():
+                line = np.array(color) / 255
+                axis.plot(path[:, across], sign * path[:, up], color=line, label=name)
             margin = 0.05 * (high - low)
             bounds = np.sort(sign * np.array([low[up] - margin[up], high[up] + margin[up]]))
             axis.set(xlabel=labels[0], ylabel=labels[1], ylim=tuple(bounds))

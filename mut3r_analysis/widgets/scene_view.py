@@ -11,7 +11,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument
 from mut3r_analysis.evaluation.error_maps import depth_error
-from mut3r_analysis.figures.reading import source_line
+from mut3r_analysis.figures.reading import sentence, source_line
 from mut3r_analysis.widgets.cloud_files import write_glb, write_ply
 from mut3r_analysis.widgets.clouds import (
     TRUTH,
@@ -31,11 +31,17 @@ from mut3r_analysis.widgets.explorer import (
     palette,
 )
 from mut3r_analysis.widgets.regions import motion_score
+from mut3r_analysis.widgets.scene_figure import scene_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLORINGS = ("image", "error", "motion", "source")
+COLORINGS = {
+    "image": "the frames' colours",
+    "error": "relative depth error, 0 to 1, unaligned",
+    "motion": "motion score, 0 to 1",
+    "source": "where they come from",
+}
 SOURCE_COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (110, 110, 110))
 """Of runs in their order, and last of the truth."""
 
@@ -90,7 +96,7 @@ class SceneView(RunExplorer):
 
     held = traitlets.Dict().tag(sync=True)
     frame = traitlets.Int().tag(sync=True)
-    coloring = traitlets.Enum(COLORINGS, "image").tag(sync=True)
+    coloring = traitlets.Enum(list(COLORINGS), "image").tag(sync=True)
     alone = traitlets.Bool(False).tag(sync=True)
     visible = traitlets.List(traitlets.Unicode()).tag(sync=True)
     point_size = traitlets.Float(2.0, min=0.5, max=12).tag(sync=True)
@@ -193,9 +199,18 @@ class SceneView(RunExplorer):
         return write_glb(path, clouds, lines)
 
     def _draw(self, size: str) -> "Figure":
-        from mut3r_analysis.widgets.scene_figure import scene_figure
-
-        return scene_figure(self, size)
+        clouds = {name: self.cloud(name) for name in self.visible}
+        paths = {
+            name: (poses[:, :3, 3], self.source_color(name))
+            for name in self.visible
+            if (poses := self._poses(name)) is not None
+        }
+        subtitle = sentence(
+            f"{', '.join(clouds)}; {'frame' if self.alone else 'frames up to'} {self.frame}",
+            f"points coloured by {COLORINGS[self.coloring]}",
+            "lines: camera paths",
+        )
+        return scene_figure(clouds, paths, subtitle, " ".join(self.held["notes"]), size)
 
     def _page_requests(self) -> Iterable[dict[str, Any]]:
         yield {"ask": "cameras"}
@@ -218,11 +233,6 @@ class SceneView(RunExplorer):
             empty = np.zeros((0, 9, 2, 3), np.float32)
             return {}, [empty if each is None else each for each in found]
         raise InvalidArgument(f"this view does not know {asked!r}")
-
-    def shown_path(self, name: str) -> np.ndarray | None:
-        """Return camera centres ``(frame, xyz)`` of a cloud, or None."""
-        poses = self._poses(name)
-        return None if poses is None else poses[:, :3, 3]
 
     def source_color(self, name: str) -> tuple[int, int, int]:
         """Return the colour that stands for a cloud."""

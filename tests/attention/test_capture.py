@@ -47,6 +47,7 @@ def test_order_and_form_of_arguments_do_not_matter():
     )
     assert Capture(maps="image_self").maps == ("image_self",)
     assert Capture(layers=3).layers == (3,)
+    assert Capture(layers=[0, 3]).layers == (0, 3) != Capture(layers=range(3)).layers
 
 
 def test_all_none_and_numpy_values_are_understood():
@@ -56,7 +57,7 @@ def test_all_none_and_numpy_values_are_understood():
     assert everything.statistics == tuple(STATISTICS)
     assert Capture(statistics=None, maps=None) == Capture(statistics=(), maps=())
     made = Capture(state=np.True_, archive=np.True_, dtype=np.dtype("float16"), layers=np.arange(2))
-    plain = Capture(state=True, archive=True, dtype="float16", layers=(0, 1))
+    plain = Capture(state=True, archive=True, dtype="float16", layers={0, 1})
     assert made.to_json() == plain.to_json()
 
 
@@ -77,8 +78,9 @@ def test_budget_in_words(text, count):
         ({"maps": ["encoder_self"]}, "name the same kinds in sites"),
         ({"layers": [-1]}, "at least one index from 0 on"),
         ({"layers": []}, "at least one index"),
-        ({"heads": [0.5]}, "collection of integers"),
-        ({"frames": "all"}, "collection of integers"),
+        ({"layers": (0, 3)}, r"write \[0, 3\] for these two, or range\(0, 3\)"),
+        ({"heads": [0.5]}, "heads must be None"),
+        ({"frames": "all"}, "collection of at least one index"),
         ({"archive": "int8"}, "archive must be"),
         ({"dtype": "bfloat16"}, "dtype must be"),
         ({"budget": 0}, "positive number of bytes"),

@@ -76,6 +76,7 @@ def test_the_average_of_weights_over_keys_is_refused_with_the_reason(name):
         ({"sharpness": -1}, "sharpness must be"),
         ({"sharpness": 0}, "above 0"),
         ({"layers": (3, 1)}, "half-open"),
+        ({"layers": [0, 3]}, r"a range or a pair \(start, stop\)"),
         ({"heads": [-1]}, "heads must be"),
         ({"control": "flip"}, "control must be one of const, shuffle"),
         ({"control": "shift"}, "number of frames"),

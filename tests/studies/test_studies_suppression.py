@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.specification import range_label
+from mut3r_analysis.foundation.layers import range_label
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies import measures
@@ -94,8 +94,8 @@ def test_every_cue_runs_on_every_range_beside_its_shuffled_control():
         shuffled = levels["cue"].endswith(SHUFFLED)
         assert (runs[label]["cue"].control == "shuffle") == shuffled
         assert runs[label]["gate"].beta == 2.0
-        start, stop = runs[label]["gate"].layers
-        assert range_label(start, stop) == levels["layers"]
+        gated = runs[label]["gate"].layers
+        assert range_label(gated.start, gated.stop) == levels["layers"]
     assert not any(name.startswith("oracle") for name in suppression.cues(oracle=False))
 
 

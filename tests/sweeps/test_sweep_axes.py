@@ -15,7 +15,7 @@ def test_a_grid_is_every_combination_the_last_dimension_fastest():
     axes = Axes.of(PLAIN, grid={"gate.layers": [(0, 1), (0, 2)], "gate.beta": [0.5, 1, 2]})
     assert axes.labels == {"gate_layers": ("[0, 1)", "[0, 2)"), "gate_beta": (0.5, 1, 2)}
     settings = [(item.gate.layers, item.gate.beta) for item in axes.configurations]
-    assert settings == [((0, a), b) for a in (1, 2) for b in (0.5, 1.0, 2.0)]
+    assert settings == [(range(a), b) for a in (1, 2) for b in (0.5, 1.0, 2.0)]
     assert all(item.cue == Cue.mut3r() for item in axes.configurations)
 
 
@@ -71,6 +71,10 @@ def test_a_pair_is_a_range_where_it_names_layers_and_a_list_elsewhere():
     assert label_of((2, 4), layers=True) == label_of([2, np.int64(4)], layers=True) == "[2, 4)"
     axes = Axes.of(PLAIN, grid={"gate.heads": [[0, 1], [2, 3]], "gate.layers": [(0, 1)]})
     assert axes.labels == {"gate_heads": ("[0, 1]", "[2, 3]"), "gate_layers": ("[0, 1)",)}
+    for given in ([0, 2], (0, 2), range(2)):
+        axes = Axes.of(PLAIN, grid={"gate.layers": [given]})
+        assert axes.labels == {"gate_layers": ("[0, 2)",)}
+        assert axes.configurations[0].gate.layers == range(2)
 
 
 @pytest.mark.parametrize(

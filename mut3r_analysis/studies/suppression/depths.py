@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.specification import range_label
+from mut3r_analysis.foundation.layers import range_label
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import PAPER_DEPTH, Gate
 from mut3r_analysis.studies.ablation import (

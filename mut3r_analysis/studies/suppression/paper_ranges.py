@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
-from mut3r_analysis.foundation.specification import range_label
+from mut3r_analysis.foundation.layers import range_label
 from mut3r_analysis.literature import published
 from mut3r_analysis.studies.estimates import formatted
 

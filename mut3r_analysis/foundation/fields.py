@@ -1,0 +1,128 @@
+"""Fields of declared things: what may be given, what is held, and words for what is refused."""
+
+import math
+import numbers
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from mut3r_analysis.errors import InvalidArgument
+
+Given = TypeVar("Given")
+Held = TypeVar("Held")
+
+
+class Checked(Generic[Given, Held]):
+    """A field of a frozen dataclass that may be given in several forms and is held in one.
+
+    ``layers: Checked[Iterable[int] | None, Layers | None] = Checked(chosen_layers, None)`` takes
+    what the first type allows and gives back the second.
+
+    Parameters
+    ----------
+    check : callable
+        (name of the field, what is given) -> what is held; refuses the rest. It takes what it
+        returned, too, because copies are made of it.
+    default
+    """
+
+    def __init__(self, check: Callable[[str, Given], Held], default: Given) -> None:
+        self._check, self._default = check, default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> Held:
+        if instance is None:
+            return self._check(self._name, self._default)
+        held: Held = vars(instance)[self._name]
+        return held
+
+    def __set__(self, instance: object, given: Given) -> None:
+        vars(instance)[self._name] = self._check(self._name, given)
+
+
+Indices = Checked[Iterable[int] | int | None, tuple[int, ...] | None]
+
+
+def one_of(field: str, given: Any, known: Iterable[Any]) -> None:
+    """Refuse a value that is not among the known ones."""
+    known = tuple(known)
+    if given not in known:
+        raise InvalidArgument(f"{field} must be one of {', '.join(map(str, known))}; got {given!r}")
+
+
+def names(field: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return known names in their own order: some, ``"all"``, or none for None."""
+    if given is None:
+        return ()
+    try:
+        chosen = {given} if isinstance(given, str) else set(given)
+    except TypeError:
+        raise InvalidArgument(
+            f"{field} must be 'all', a name or a collection of names, got {given!r}; "
+            f"known: {', '.join(known)}"
+        ) from None
+    if chosen == {"all"}:
+        return known
+    unknown = sorted(map(str, chosen - set(known)))
+    if unknown:
+        raise InvalidArgument(f"unknown {field} {unknown}; known: {', '.join(known)} (or 'all')")
+    return tuple(name for name in known if name in chosen)
+
+
+def flag(field: str, given: Any) -> bool:
+    """Return a truth value as a plain bool."""
+    if not isinstance(given, bool | np.bool_):
+        raise InvalidArgument(f"{field} must be True or False, got {given!r}")
+    return bool(given)
+
+
+def whole(field: str, given: Any, low: int) -> int:
+    """Return a whole number from `low` on, as a plain int."""
+    if isinstance(given, bool) or not isinstance(given, numbers.Integral) or given < low:
+        raise InvalidArgument(f"{field} must be a whole number from {low} on, got {given!r}")
+    return int(given)
+
+
+def number(field: str, given: Any, low: float, high: float = math.inf, *, open_high: bool) -> float:
+    """Return a finite number within bounds, as a float."""
+    try:
+        value = float(given)
+    except (TypeError, ValueError):
+        value = math.nan
+    inside = low <= value and (value < high if open_high else value <= high)
+    if not (inside and math.isfinite(value)):
+        bracket = ")" if open_high else "]"
+        raise InvalidArgument(
+            f"{field} must be a number in [{low:g}, {high:g}{bracket}; got {given!r}"
+        )
+    return value
+
+
+def indices(field: str, given: Iterable[int] | int | None) -> tuple[int, ...] | None:
+    """Return indices from 0 on, ascending; None stays None and means all."""
+    if given is None:
+        return None
+    try:
+        values = (given,) if isinstance(given, int) else given
+        found = sorted({operator.index(value) for value in values})
+    except TypeError:
+        found = []
+    if not found or found[0] < 0:
+        raise InvalidArgument(
+            f"{field} must be None (all) or a collection of at least one index from 0 on; "
+            f"got {given!r}"
+        )
+    return tuple(found)
+
+
+def known_heads(field: str, heads: tuple[int, ...] | None, count: int) -> None:
+    """Refuse head indices that a site does not have."""
+    if heads is not None and heads[-1] >= count:
+        raise InvalidArgument(
+            f"{field} = {list(heads)} names heads this backbone lacks: there are {count} "
+            f"(0 to {count - 1}) at this site"
+        )
