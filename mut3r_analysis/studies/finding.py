@@ -115,9 +115,11 @@ def row(effect: str, cell: xr.Dataset, reference: float | None = 0.0, n: int | N
     if cell.sizes:
         raise InvalidArgument(f"select one cell first; dimensions left: {dict(cell.sizes)}")
     units = str(cell["value"].attrs.get("units", "1"))
-    numbers = [finite(cell[name]) if name in cell else None for name in ("value", "lower", "upper")]
+    value, lower, upper = (
+        finite(cell[name]) if name in cell else None for name in ("value", "lower", "upper")
+    )
     count = int(cell.get("n", 0)) if n is None else n
-    return Row(effect, *numbers, n=count, unit="" if units == "1" else units, reference=reference)
+    return Row(effect, value, lower, upper, count, "" if units == "1" else units, reference)
 
 
 def rows(

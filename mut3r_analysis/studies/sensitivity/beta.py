@@ -58,7 +58,10 @@ def ablation(chosen: Mapping[str, Cue], betas: Sequence[float]) -> Ablation:
     def configure(cue: str, beta: float) -> dict[str, Any]:
         return {"cue": chosen[cue], "gate": Gate.mut3r(beta=beta)}
 
-    factors = {"cue": list(chosen), "beta": [float(beta) for beta in sorted(betas)]}
+    factors: dict[str, list[Any]] = {
+        "cue": list(chosen),
+        "beta": [float(beta) for beta in sorted(betas)],
+    }
     return Ablation(factors, configure, "{}, beta {:g}")
 
 
