@@ -119,8 +119,7 @@ def row(effect: str, cell: xr.Dataset, reference: float | None = 0.0, n: int | N
         finite(cell[name]) if name in cell else None for name in ("value", "lower", "upper")
     )
     count = int(cell.get("n", 0)) if n is None else n
-    unit = "" if units == "1" else units
-    return Row(effect, value, lower, upper, n=count, unit=unit, reference=reference)
+    return Row(effect, value, lower, upper, count, "" if units == "1" else units, reference)
 
 
 def rows(

@@ -29,7 +29,9 @@ def frozen(scene: Scene, at: int) -> Scene:
     return scene
 
 
-def without(score: Array, regressors: Array, fit_on: Mask) -> Array:
+def without(
+    score: NDArray[np.float64], regressors: NDArray[np.float64], fit_on: Mask
+) -> NDArray[np.float64]:
     """Residual of a score after linear regression on `regressors` ``(item, column)``.
 
     The coefficients come from the items `fit_on`; a constant is added.

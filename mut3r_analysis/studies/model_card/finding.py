@@ -29,7 +29,7 @@ def learned(card: Mapping[str, Any]) -> Finding:
     clips = card["evaluation"]["clips"]
     scores = card["scores"]["moving"]
     table = [
-        _interval(f"{text}, {length} frames", scores[length]["model"][name], clips, 1.0)
+        _row(f"{text}, {length} frames", scores[length]["model"][name], clips, 1.0)
         for length in ("2", "8")
         for name, text in RATIOS.items()
         if (name, length) != ("ate_ratio", "2")
@@ -40,7 +40,7 @@ def learned(card: Mapping[str, Any]) -> Finding:
     table.append(Row("targets reached", reached, n=len(held), reference=None))
     for each in held:
         effect = f"{each['target']} ({'reached' if each['reached'] else 'missed'})"
-        table.append(_interval(effect, each["value"], clips, each["bound"]))
+        table.append(_row(effect, each["value"], clips, each["bound"]))
     if card.get("curve"):
         trend = late_change(card)
         for name in trend["score"].values.tolist():
@@ -84,7 +84,7 @@ def motion_in_attention(card: Mapping[str, Any]) -> Finding:
         if name in probe
     }
     table = [
-        _interval(f"{which}, {AGAINST[name]}", each[name], clips, CHANCE)
+        _row(f"{which}, {AGAINST[name]}", each[name], clips, CHANCE)
         for (which, name), each in found.items()
     ]
     for which in ("declared", "declared_later"):
@@ -105,11 +105,11 @@ def gating_by_truth(card: Mapping[str, Any]) -> Finding:
 
 def _tells(cell: Mapping[str, Any], clips: int) -> bool:
     """Whether moving is told from resting objects and from the twin, with the whole interval."""
-    areas = [_interval(name, cell[name], clips, CHANCE) for name in ("objects", "twin")]
+    areas = [_row(name, cell[name], clips, CHANCE) for name in ("objects", "twin")]
     return all(each.verdict == HIGHER for each in areas)
 
 
-def _interval(effect: str, found: Sequence[float], clips: int, reference: float) -> Row:
-    """Make a row of a value with its interval, as cards hold it."""
-    value, lower, upper = found
-    return Row(effect, value, lower, upper, n=clips, reference=reference)
+def _row(effect: str, value: Sequence[float], clips: int, reference: float) -> Row:
+    """One ``[value, lower, upper]`` of the card."""
+    middle, lower, upper = value
+    return Row(effect, middle, lower, upper, clips, reference=reference)
