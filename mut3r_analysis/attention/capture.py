@@ -47,10 +47,9 @@ def _kinds(
     field: str, given: str | Iterable[str] | None, groups: tuple[str, ...]
 ) -> str | tuple[str, ...]:
     """Return a group's name as it is, and names of site kinds in their own order."""
-    chosen = (given,) if isinstance(given, str) else tuple(given or ())
-    return (
-        chosen[0] if len(chosen) == 1 and chosen[0] in groups else names(field, given, _captured())
-    )
+    if isinstance(given, list | tuple) and len(given) == 1:
+        (given,) = given
+    return given if isinstance(given, str) and given in groups else names(field, given, _captured())
 
 
 def _head_outputs(field: str, given: str | Iterable[str] | None) -> str | tuple[str, ...]:

@@ -47,11 +47,12 @@ class Checked(Generic[Given, Held]):
 Indices = Checked[Iterable[int] | int | None, tuple[int, ...] | None]
 
 
-def one_of(field: str, given: Any, known: Iterable[Any]) -> None:
-    """Refuse a value that is not among the known ones."""
+def one_of(field: str, given: Any, known: Iterable[Any]) -> Any:
+    """Return a value that is among the known ones, and refuse another."""
     known = tuple(known)
     if given not in known:
         raise InvalidArgument(f"{field} must be one of {', '.join(map(str, known))}; got {given!r}")
+    return given
 
 
 def names(field: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -80,22 +81,31 @@ def flag(field: str, given: Any) -> bool:
     return bool(given)
 
 
-def whole(field: str, given: Any, low: int) -> int:
+def whole(field: str, given: Any, low: int, high: int | None = None) -> int:
     """Return a whole number from `low` on, as a plain int."""
-    if isinstance(given, bool) or not isinstance(given, numbers.Integral) or given < low:
-        raise InvalidArgument(f"{field} must be a whole number from {low} on, got {given!r}")
+    integral = isinstance(given, numbers.Integral) and not isinstance(given, bool)
+    if not integral or given < low or (high is not None and given > high):
+        most = "on" if high is None else f"to {high}"
+        raise InvalidArgument(f"{field} must be a whole number from {low} {most}, got {given!r}")
     return int(given)
 
 
-def number(field: str, given: Any, low: float, high: float = math.inf, *, open_high: bool) -> float:
+def number(
+    field: str,
+    given: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_high: bool = False,
+) -> float:
     """Return a finite number within bounds, as a float."""
     try:
-        value = float(given)
+        value = math.nan if isinstance(given, bool | str) else float(given)
     except (TypeError, ValueError):
         value = math.nan
     inside = low <= value and (value < high if open_high else value <= high)
     if not (inside and math.isfinite(value)):
-        bracket = ")" if open_high else "]"
+        bracket = ")" if open_high or math.isinf(high) else "]"
         raise InvalidArgument(
             f"{field} must be a number in [{low:g}, {high:g}{bracket}; got {given!r}"
         )

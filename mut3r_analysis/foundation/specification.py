@@ -1,6 +1,7 @@
 """Declared things, a capture, a cue, a gate or a commit: they round-trip through JSON."""
 
 import json
+import re
 from dataclasses import asdict, fields
 from typing import Any, Self
 
@@ -32,7 +33,7 @@ class Specification:
         known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
         unknown = sorted(set(values) - set(known))
         if unknown:
-            name = cls.__name__.lower()
+            name = " ".join(re.findall("[A-Z][a-z]*", cls.__name__)).lower()
             raise InvalidArgument(f"unknown {name} field(s) {unknown}; known: {', '.join(known)}")
         try:
             return cls(**values)

@@ -1,9 +1,12 @@
 """Many scenes as plain arrays: what the generator draws and both renderers read."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import whole
 from mut3r_analysis.scenes.paths import evaluate_poses
 
 SHAPES = ("sphere", "box")
@@ -21,6 +24,17 @@ FOG_COLOR = slice(5, 8)
 """Columns of the lighting: ambient share, position of the lamp (m), fog length (m), fog colour."""
 
 ABSENT = -1
+
+
+def image_size(size: Any) -> tuple[int, int]:
+    """Return a valid image size (width, height) in px, or raise `InvalidArgument`."""
+    try:
+        width, height = (whole("size", each, 2, 8192) for each in size)
+    except (TypeError, ValueError, InvalidArgument):
+        raise InvalidArgument(
+            f"size={size!r}; give (width, height) in px, each from 2 to 8192."
+        ) from None
+    return width, height
 
 
 @dataclass(frozen=True, eq=False)

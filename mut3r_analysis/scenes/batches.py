@@ -5,43 +5,26 @@ a worker process beside the training.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.scenes.arrays import SceneArrays
+from mut3r_analysis.foundation.fields import whole
+from mut3r_analysis.scenes.arrays import SceneArrays, image_size
 from mut3r_analysis.scenes.distribution import SceneDistribution, draw
 from mut3r_analysis.scenes.raycast import render_clips
 
 MOTION_THRESHOLD = 0.25 / 64
 """Residual image motion that counts as motion, in image widths: 0.25 px of a 64 px wide image."""
 
+MOST_SAMPLES = 16
+"""Rays per pixel and axis."""
+
 _GROUPS = {
     "normal": ("normal",),
     "flow_previous": ("flow_previous", "visible_previous"),
     "flow": ("flow", "scene_flow"),
 }
-
-
-def check_size(size: object) -> tuple[int, int]:
-    """Return a valid image size (width, height) in px, or raise `InvalidArgument`."""
-    if (
-        isinstance(size, list | tuple)
-        and len(size) == 2
-        and all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in size)
-        and all(2 <= n <= 8192 for n in size)
-    ):
-        return int(size[0]), int(size[1])
-    raise InvalidArgument(f"size={size!r}; give (width, height) in px, each from 2 to 8192.")
-
-
-def check_supersample(supersample: Any) -> int:
-    """Return a valid supersampling factor, or raise `InvalidArgument`."""
-    whole = isinstance(supersample, int | np.integer) and not isinstance(supersample, bool)
-    if whole and 1 <= supersample <= 16:
-        return int(supersample)
-    raise InvalidArgument(f"supersample={supersample!r}; give a whole number from 1 to 16.")
 
 
 def intrinsics_of(tangent: np.ndarray, frames: int, size: tuple[int, int]) -> np.ndarray:
@@ -94,8 +77,8 @@ def render_arrays(
         in the world, ``normal`` (clip, frame, y, x, xyz) in the camera's axes. Flows are NaN at
         frames without a previous (next) frame and where the end point is not before the camera.
     """
-    width, height = check_size(size)
-    supersample = check_supersample(supersample)
+    width, height = image_size(size)
+    supersample = whole("supersample", supersample, 1, MOST_SAMPLES)
     for name in outputs:
         if name not in _GROUPS:
             raise InvalidArgument(f"unknown output {name!r}; choose among {', '.join(_GROUPS)}.")

@@ -7,7 +7,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.bundled import data_path
-from mut3r_analysis.scenes.parts import to_integer
+from mut3r_analysis.foundation.fields import whole
 from mut3r_analysis.scenes.specification import Scene
 
 _OPTION = re.compile(r"[a-z_]+=[^,=]+")
@@ -71,8 +71,8 @@ def _draw_from(spec: str) -> Scene:
         options[name] = _value(value)
     if "seed" not in options:
         raise InvalidArgument(f"{spec!r}: a random scene needs a seed, as in 'scenes:seed=7'.")
-    seed = to_integer("seed", options.pop("seed"), 0, 2**53)
-    frames = to_integer("frames", options.pop("frames", 16), 1, 100_000)
+    seed = whole("seed", options.pop("seed"), 0, 2**53)
+    frames = whole("frames", options.pop("frames", 16), 1, 100_000)
     size = options.pop("size", (64, 48))
     if not isinstance(size, tuple):
         raise InvalidArgument(f"{spec!r}: size={size}; write width and height as 64x48.")

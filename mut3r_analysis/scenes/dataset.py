@@ -3,8 +3,8 @@
 import numpy as np
 import xarray as xr
 
-from mut3r_analysis.scenes.arrays import SceneArrays
-from mut3r_analysis.scenes.batches import MOTION_THRESHOLD, check_size, render_arrays
+from mut3r_analysis.scenes.arrays import SceneArrays, image_size
+from mut3r_analysis.scenes.batches import MOTION_THRESHOLD, render_arrays
 
 _GRID = ("frame", "y", "x")
 _VARIABLES = {
@@ -32,7 +32,7 @@ def render_dataset(
     about: dict[str, str],
 ) -> xr.Dataset:
     """Render one scene as `Scene.render` says; `about` names it and its source."""
-    size = check_size(size)
+    size = image_size(size)
     arrays = render_arrays(scene, frames, size, supersample=supersample, outputs=("flow", "normal"))
     source = about["source"]
     threshold = MOTION_THRESHOLD * size[0]

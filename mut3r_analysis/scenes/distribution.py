@@ -7,12 +7,15 @@ and contrast by construction.
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+import numbers
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import number, whole
+from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.scenes.arrays import (
     ABSENT,
     AMBIENT,
@@ -44,7 +47,7 @@ _MOST_OBJECTS = 64
 
 
 @dataclass(frozen=True)
-class SceneDistribution:
+class SceneDistribution(Specification):
     """What random scenes look like.
 
     Attributes
@@ -87,7 +90,7 @@ class SceneDistribution:
         for name in ("movers", "mover_speed", "camera_speed", "texture_contrast"):
             kind = int if name == "movers" else float
             object.__setattr__(self, name, _pair(name, getattr(self, name), kind))
-        _require_integer("objects", self.objects, 0, _MOST_OBJECTS)
+        whole("objects", self.objects, 0, _MOST_OBJECTS)
         if self.movers[1] > self.objects:
             raise InvalidArgument(
                 f"movers={self.movers} asks for more moving objects than objects={self.objects}; "
@@ -95,56 +98,23 @@ class SceneDistribution:
             )
         if self.camera not in CAMERAS:
             raise InvalidArgument(f"camera={self.camera!r}; choose one of {', '.join(CAMERAS)}.")
-        if not _is_number(self.fov) or not 5 <= self.fov <= 150:
-            raise InvalidArgument(f"fov={self.fov!r}; give degrees from 5 to 150.")
-        if self.fog is not None and (not _is_number(self.fog) or self.fog <= 0):
+        number("fov", self.fov, 5, 150)
+        if self.fog is not None and number("fog", self.fog) <= 0:
             raise InvalidArgument(f"fog={self.fog!r}; give a positive distance in m, or None.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values that :meth:`from_dict` reads back."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "SceneDistribution":
-        """Make one from plain values; unknown names are refused."""
-        known = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise InvalidArgument(
-                    f"unknown scene option {name!r}; choose among {', '.join(known)}."
-                )
-        return cls(**values)
-
-
-def _is_number(value: object) -> bool:
-    return (
-        isinstance(value, int | float | np.integer | np.floating)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
 
 
 def _pair(name: str, value: Any, kind: type) -> tuple[Any, Any]:
-    pair = (value, value) if _is_number(value) else value
-    if not (
-        isinstance(pair, list | tuple)
-        and len(pair) == 2
-        and all(_is_number(each) for each in pair)
-        and 0 <= pair[0] <= pair[1]
-        and all(each == kind(each) for each in pair)
-    ):
+    try:
+        low, high = (value, value) if isinstance(value, numbers.Real) else value
+        low, high = (number(name, each, 0) for each in (low, high))
+    except (TypeError, ValueError, InvalidArgument):
+        low, high = 1, 0
+    if low > high or kind(low) != low or kind(high) != high:
         what = "whole numbers" if kind is int else "numbers"
         raise InvalidArgument(
             f"{name}={value!r}; give one number or two {what} (least, most), not negative."
         )
-    return kind(pair[0]), kind(pair[1])
-
-
-def _require_integer(name: str, value: object, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InvalidArgument(f"{name}={value!r}; give a whole number.")
-    if not least <= value <= most:
-        raise InvalidArgument(f"{name}={value}; give a whole number from {least} to {most}.")
+    return kind(low), kind(high)
 
 
 def draw(
@@ -166,9 +136,9 @@ def draw(
     -------
     SceneArrays
     """
-    _require_integer("seed", seed, 0, 2**63 - 1)
-    _require_integer("clips", clips, 1, 10**7)
-    _require_integer("frames", frames, 1, 10**5)
+    whole("seed", seed, 0, 2**63 - 1)
+    whole("clips", clips, 1, 10**7)
+    whole("frames", frames, 1, 10**5)
     distribution = distribution or SceneDistribution()
     rng = np.random.default_rng(seed)
     tangent = np.full(clips, math.tan(math.radians(distribution.fov) / 2))

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import number, whole
 from mut3r_analysis.scenes.arrays import (
     COLORS,
     CONTRAST,
@@ -29,22 +30,6 @@ Spec = TypeVar("Spec")
 _ZERO: Vector = (0.0, 0.0, 0.0)
 
 
-def to_number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
-    """Return a finite number within bounds, or raise `InvalidArgument`."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise InvalidArgument(f"{name}={value!r}; give a number.")
-    if not (math.isfinite(value) and least <= value <= most):
-        raise InvalidArgument(f"{name}={value!r}; give a finite number from {least:g} to {most:g}.")
-    return float(value)
-
-
-def to_integer(name: str, value: Any, least: int, most: int) -> int:
-    """Return a whole number within bounds, or raise `InvalidArgument`."""
-    if to_number(name, value, least, most) != int(value):
-        raise InvalidArgument(f"{name}={value!r}; give a whole number from {least} to {most}.")
-    return int(value)
-
-
 def to_vector(
     name: str, value: Any, least: float = -math.inf, most: float = math.inf, single: bool = False
 ) -> Vector:
@@ -54,7 +39,7 @@ def to_vector(
     if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 3:
         alone = "one number or " if single else ""
         raise InvalidArgument(f"{name}={value!r}; give {alone}three numbers.")
-    x, y, z = (to_number(name, each, least, most) for each in value)
+    x, y, z = (number(name, each, least, most) for each in value)
     return x, y, z
 
 
@@ -153,9 +138,9 @@ class Texture:
                 f"pattern={self.pattern!r}; choose one of {', '.join(PATTERNS)}, and contrast 0 "
                 "for a plain surface."
             )
-        object.__setattr__(self, "scale", to_number("scale", self.scale, 1e-3, 1e3))
-        object.__setattr__(self, "contrast", to_number("contrast", self.contrast, 0, 4))
-        object.__setattr__(self, "seed", to_integer("seed", self.seed, 0, 2**32 - 1))
+        object.__setattr__(self, "scale", number("scale", self.scale, 1e-3, 1e3))
+        object.__setattr__(self, "contrast", number("contrast", self.contrast, 0, 4))
+        object.__setattr__(self, "seed", whole("seed", self.seed, 0, 2**32 - 1))
         colors = self.colors
         if isinstance(colors, str) or not hasattr(colors, "__len__") or len(colors) != 3:
             raise InvalidArgument(f"colors={colors!r}; give three RGB triples.")
@@ -286,7 +271,7 @@ class Light:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "position", to_vector("light position", self.position))
-        object.__setattr__(self, "ambient", to_number("ambient", self.ambient, 0, 1))
+        object.__setattr__(self, "ambient", number("ambient", self.ambient, 0, 1))
         object.__setattr__(self, "fog_color", to_vector("fog_color", self.fog_color, 0, 1))
         if self.fog is not None:
-            object.__setattr__(self, "fog", to_number("fog", self.fog, 1e-3, 1e9))
+            object.__setattr__(self, "fog", number("fog", self.fog, 1e-3, 1e9))

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.scenes.arrays import SceneArrays
+from mut3r_analysis.foundation.fields import whole
+from mut3r_analysis.scenes.arrays import SceneArrays, image_size
 from mut3r_analysis.scenes.batches import (
+    MOST_SAMPLES,
     MOTION_THRESHOLD,
-    check_size,
-    check_supersample,
     intrinsics_of,
 )
 from mut3r_analysis.scenes.raycast import (
@@ -265,8 +265,8 @@ def render_arrays_torch(
     In float64 the truth equals the compiled renderer's to rounding; float32 is for speed on a GPU.
     All clips are rendered at once, so their number is bounded by the device's memory.
     """
-    width, height = check_size(size)
-    supersample = check_supersample(supersample)
+    width, height = image_size(size)
+    supersample = whole("supersample", supersample, 1, MOST_SAMPLES)
     known = ("flow_previous", "flow", "normal")
     for name in outputs:
         if name not in known:

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.foundation.fields import number, whole
 from mut3r_analysis.scenes.arrays import (
     ABSENT,
     AMBIENT,
@@ -22,6 +23,7 @@ from mut3r_analysis.scenes.arrays import (
     ROOM_SURFACES,
     SHAPES,
     SceneArrays,
+    image_size,
 )
 from mut3r_analysis.scenes.distribution import SceneDistribution, draw
 from mut3r_analysis.scenes.parts import (
@@ -33,8 +35,6 @@ from mut3r_analysis.scenes.parts import (
     Texture,
     read_mapping,
     require_type,
-    to_integer,
-    to_number,
 )
 
 if TYPE_CHECKING:
@@ -89,13 +89,10 @@ class Scene:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise InvalidArgument(f"name={self.name!r}; give a scene's name as text.")
-        object.__setattr__(self, "frames", to_integer("frames", self.frames, 1, 100_000))
-        object.__setattr__(self, "fov", to_number("fov", self.fov, 5, 150))
-        object.__setattr__(self, "seed", to_integer("seed", self.seed, 0, 2**53))
-        if isinstance(self.size, str) or not hasattr(self.size, "__len__") or len(self.size) != 2:
-            raise InvalidArgument(f"size={self.size!r}; give (width, height) in px.")
-        size = tuple(to_integer("size", each, 2, 8192) for each in self.size)
-        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "frames", whole("frames", self.frames, 1, 100_000))
+        object.__setattr__(self, "fov", number("fov", self.fov, 5, 150))
+        object.__setattr__(self, "seed", whole("seed", self.seed, 0, 2**53))
+        object.__setattr__(self, "size", image_size(self.size))
         require_type("description", self.description, str)
         require_type("room", self.room, Room)
         require_type("camera", self.camera, Camera)
@@ -220,7 +217,7 @@ class Scene:
         if not isinstance(values, Mapping):
             raise InvalidArgument(f"a scene is a mapping of names to values, not {values!r}.")
         values = dict(values)
-        seed = to_integer("seed", values.get("seed", 0), 0, 2**53)
+        seed = whole("seed", values.get("seed", 0), 0, 2**53)
 
         def texture(where: str, given: Any, surface: int) -> Texture:
             changes = {} if given is None else given
@@ -359,7 +356,7 @@ class Scene:
             if at is not None:
                 raise InvalidArgument("at is a frame to freeze; it means nothing for a texture.")
             return self._retextured(texture)
-        frame = to_integer("at", 0 if at is None else at, 0, self.frames - 1)
+        frame = whole("at", 0 if at is None else at, 0, self.frames - 1)
         if freeze is not None:
             objects = list(self.objects)
             index = self.object_index(freeze)

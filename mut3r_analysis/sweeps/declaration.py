@@ -27,7 +27,7 @@ from mut3r_analysis.sweeps.units import Unit, digest_of, run_digest
 
 
 @dataclass(frozen=True)
-class Cells:
+class SweepIndex:
     """Where each run of a sweep stands in its result: what `sweep.json` holds.
 
     Attributes
@@ -58,7 +58,7 @@ class Cells:
         write_json(folder / DECLARATION, values)
 
     @classmethod
-    def read(cls, folder: Path) -> "Cells":
+    def read(cls, folder: Path) -> "SweepIndex":
         """Read ``sweep.json``.
 
         Raises
@@ -87,28 +87,28 @@ class Declaration:
     Attributes
     ----------
     folder : Path
-    cells : Cells
+    cells : SweepIndex
     units : tuple of Unit
         All of them, finished or not.
     """
 
     folder: Path
-    cells: Cells
+    cells: SweepIndex
     units: tuple[Unit, ...]
 
     def pending(self) -> list[Unit]:
         """Return the units that are left, without the runs that are finished and scored."""
         ledger = Ledger(self.folder)
-        outcomes = ledger.outcomes()
+        endings = ledger.endings()
         found = []
         for unit in self.units:
             left = {
                 name: item
                 for name, item in unit.runs.items()
-                if outcomes.get(name) != DONE or not ledger.score_path(name, unit.scoring).exists()
+                if endings.get(name) != DONE or not ledger.score_path(name, unit.scoring).exists()
             }
             if left:
-                finished = frozenset(name for name in left if outcomes.get(name) == DONE)
+                finished = frozenset(name for name in left if endings.get(name) == DONE)
                 found.append(replace(unit, runs=left, finished=finished))
         return found
 
@@ -165,7 +165,7 @@ def declare(
     labels["sequence"] = tuple(video.name for video in videos)
     shape = tuple(map(len, labels.values()))
     name = protocol if isinstance(protocol, str) else protocol.id
-    made = Cells(labels, np.stack(cells).reshape(shape), scoring, name)
+    made = SweepIndex(labels, np.stack(cells).reshape(shape), scoring, name)
     # Sequence by sequence, so that early results say something about every configuration.
     order = {video.name: index for index, video in enumerate(videos)}
     units.sort(key=lambda unit: order[unit.sequence.name])

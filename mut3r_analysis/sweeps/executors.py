@@ -15,7 +15,7 @@ import torch
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.running.provenance import timestamp
-from mut3r_analysis.sweeps.ledger import Entry, Ledger, Outcome
+from mut3r_analysis.sweeps.ledger import Ended, Entry, Ledger
 from mut3r_analysis.sweeps.sources import BackboneSource
 from mut3r_analysis.sweeps.units import Unit
 from mut3r_analysis.sweeps.working import work
@@ -148,8 +148,8 @@ def _settle(index: int, workers: int) -> None:
 def _lost(unit: Unit, error: BaseException) -> Entry:
     """Record a unit that no worker could finish."""
     reason = RuntimeError(f"the process that did this unit ended: {error}")
-    outcome = Outcome.failed(reason)
-    entry = Entry(unit.digest, str(unit), dict.fromkeys(unit.runs, outcome), 0.0,
+    ended = Ended.failed(reason)
+    entry = Entry(unit.digest, str(unit), dict.fromkeys(unit.runs, ended), 0.0,
                   unit.sequence.frames, timestamp())  # fmt: skip
     Ledger(unit.folder).record(entry)
     return entry

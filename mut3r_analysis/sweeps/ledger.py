@@ -25,7 +25,7 @@ DECLARATION = "sweep.json"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ended:
     """How one run of a unit ended.
 
     Attributes
@@ -40,13 +40,13 @@ class Outcome:
     traceback: str = ""
 
     @classmethod
-    def failed(cls, error: BaseException) -> "Outcome":
+    def failed(cls, error: BaseException) -> "Ended":
         """Describe an error."""
         kind = "" if isinstance(error, Mut3rError) else f"{type(error).__name__}: "
         return cls("failed", f"{kind}{error}", "".join(traceback.format_exception(error)))
 
 
-DONE = Outcome("done")
+DONE = Ended("done")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Entry:
         Digest.
     about : str
         The unit in words.
-    runs : dict of str to Outcome
+    runs : dict of str to Ended
         By digest.
     seconds : float
         Wall time of the unit.
@@ -73,7 +73,7 @@ class Entry:
 
     unit: str
     about: str
-    runs: dict[str, Outcome]
+    runs: dict[str, Ended]
     seconds: float
     frames: int
     finished: str
@@ -112,7 +112,7 @@ class Ledger:
         for path in (self.folder / "units").glob(f"{unit}-*.json"):
             try:
                 values = json.loads(path.read_text())
-                runs = {name: Outcome(**outcome) for name, outcome in values["runs"].items()}
+                runs = {name: Ended(**ended) for name, ended in values["runs"].items()}
                 found.append(Entry(**{**values, "runs": runs}))
             except (ValueError, KeyError, TypeError) as error:
                 raise UnreadableFile(
@@ -121,17 +121,17 @@ class Ledger:
                 ) from error
         yield from sorted(found, key=lambda entry: entry.finished)
 
-    def outcomes(self) -> dict[str, Outcome]:
+    def endings(self) -> dict[str, Ended]:
         """Return how each run ended; one that was done at any time is done while its store is."""
-        found: dict[str, Outcome] = {}
+        found: dict[str, Ended] = {}
         for entry in self.entries():
-            for digest, outcome in entry.runs.items():
+            for digest, ended in entry.runs.items():
                 if digest not in found or found[digest].status == "failed":
-                    found[digest] = outcome
+                    found[digest] = ended
         return {
-            digest: outcome
-            for digest, outcome in found.items()
-            if outcome.status == "failed" or self.run_path(digest).exists()
+            digest: ended
+            for digest, ended in found.items()
+            if ended.status == "failed" or self.run_path(digest).exists()
         }
 
     def holds(self, runs: Iterable[str], scoring: str) -> bool:

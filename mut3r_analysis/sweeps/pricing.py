@@ -181,7 +181,7 @@ def _priced(unit: Unit, configuration: Configuration, prices: dict[Any, Plan]) -
 def _measured(ledger: Ledger, names: set[str]) -> float | None:
     """Seconds per run and frame of what was done of this sweep."""
     found = [entry for entry in ledger.entries() if set(entry.runs) & names]
-    good = [e for e in found if all(outcome == DONE for outcome in e.runs.values())]
+    good = [e for e in found if all(ended == DONE for ended in e.runs.values())]
     if not good:
         return None
     return sum(e.seconds for e in good) / sum(e.frames * len(e.runs) for e in good)

@@ -52,12 +52,12 @@ class Progress:
         """Count the runs of a unit that ended."""
         self._done += len(entry.runs)
         self._fresh += len(entry.runs)
-        failed = [outcome for outcome in entry.runs.values() if outcome.status == "failed"]
+        failed = [ended for ended in entry.runs.values() if ended.status == "failed"]
         self._failed += len(failed)
         if not self._show:
             return
-        for outcome in failed:
-            text = f"failed: {entry.about}: {outcome.error.splitlines()[0]}"
+        for ended in failed:
+            text = f"failed: {entry.about}: {ended.error.splitlines()[0]}"
             tqdm.write(text, file=sys.stderr)
         if self._bar is not None:
             self._bar.update(len(entry.runs))

@@ -10,7 +10,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument, UnreadableFile
 from mut3r_analysis.running.opening import open_run
-from mut3r_analysis.sweeps.declaration import Cells
+from mut3r_analysis.sweeps.declaration import SweepIndex
 from mut3r_analysis.sweeps.ledger import Ledger
 
 
@@ -33,9 +33,9 @@ def open_sweep(folder: str | Path) -> xr.Dataset:
         When the folder holds no sweep, or a damaged one.
     """
     folder = Path(folder)
-    cells = Cells.read(folder)
+    cells = SweepIndex.read(folder)
     ledger = Ledger(folder)
-    outcomes = ledger.outcomes()
+    endings = ledger.endings()
     seconds = _seconds(ledger)
     dims = tuple(cells.labels)
     shape = cells.digests.shape
@@ -44,13 +44,13 @@ def open_sweep(folder: str | Path) -> xr.Dataset:
     spent = np.full(shape, np.nan)
     rows: dict[tuple[int, ...], xr.Dataset] = {}
     for place, digest in np.ndenumerate(cells.digests):
-        outcome = outcomes.get(digest)
-        if outcome is None:
+        ended = endings.get(digest)
+        if ended is None:
             continue
-        status[place], error[place] = outcome.status, outcome.error
+        status[place], error[place] = ended.status, ended.error
         spent[place] = seconds[digest]
-        if outcome.status == "failed":
-            skipped[place] = f"the run failed: {outcome.error}"
+        if ended.status == "failed":
+            skipped[place] = f"the run failed: {ended.error}"
             continue
         run[place] = str(ledger.run_path(digest))
         found = _read_scores(ledger.score_path(digest, cells.scoring))

@@ -13,7 +13,7 @@ from mut3r_analysis.errors import Mut3rError
 from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.running.provenance import timestamp
 from mut3r_analysis.running.streaming import run_batch
-from mut3r_analysis.sweeps.ledger import DONE, Entry, Ledger, Outcome, write_json
+from mut3r_analysis.sweeps.ledger import DONE, Ended, Entry, Ledger, write_json
 from mut3r_analysis.sweeps.units import Unit
 
 
@@ -36,20 +36,20 @@ def work(unit: Unit, backbone: Backbone | None = None) -> Entry:
     ledger = Ledger(unit.folder)
     # A scheduler asks again for units whose answer was lost with a worker.
     for entry in ledger.entries(unit.digest):
-        done = all(outcome == DONE for outcome in entry.runs.values())
+        done = all(ended == DONE for ended in entry.runs.values())
         if done and ledger.holds(unit.runs, unit.scoring):
             return entry
     place = ledger.workplace(unit.digest)
     try:
-        outcomes = _runs(unit, ledger, place, backbone)
+        endings = _runs(unit, ledger, place, backbone)
     except Exception as error:
-        outcomes = dict.fromkeys(unit.runs, Outcome.failed(error))
+        endings = dict.fromkeys(unit.runs, Ended.failed(error))
     finally:
         shutil.rmtree(place, ignore_errors=True)
     entry = Entry(
         unit.digest,
         str(unit),
-        outcomes,
+        endings,
         time.perf_counter() - began,
         unit.sequence.frames,
         timestamp(),
@@ -58,16 +58,16 @@ def work(unit: Unit, backbone: Backbone | None = None) -> Entry:
     return entry
 
 
-def _runs(unit: Unit, ledger: Ledger, place: Path, backbone: Backbone | None) -> dict[str, Outcome]:
+def _runs(unit: Unit, ledger: Ledger, place: Path, backbone: Backbone | None) -> dict[str, Ended]:
     sequence = unit.sequence.open()
     missing = {name: item for name, item in unit.runs.items() if name not in unit.finished}
-    failed: dict[str, Outcome] = {}
+    failed: dict[str, Ended] = {}
     if missing:
         model = backbone or unit.backbone.open()
         try:
             _run_together(replace(unit, runs=missing), sequence, place, model)
         except Exception as error:
-            failed = dict.fromkeys(missing, Outcome.failed(error))
+            failed = dict.fromkeys(missing, Ended.failed(error))
         if failed and len(missing) > 1:
             # One bad configuration must not take the others with it.
             for name, item in missing.items():
@@ -76,7 +76,7 @@ def _runs(unit: Unit, ledger: Ledger, place: Path, backbone: Backbone | None) ->
                     _run_together(replace(unit, runs={name: item}), sequence, place, model)
                     del failed[name]
                 except Exception as error:
-                    failed[name] = Outcome.failed(error)
+                    failed[name] = Ended.failed(error)
     for name in unit.runs:
         if name in failed:
             continue

@@ -13,6 +13,7 @@ from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.families import find_family
 from mut3r_analysis.backbones.rotation import state_lattice_width
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.foundation.fields import number, whole
 from mut3r_analysis.scenes.distribution import SceneDistribution
 
 _FAMILY = "cut3r"
@@ -71,7 +72,7 @@ class Stage:
                 object.__setattr__(self, name, tuple(value))
             for each in value if isinstance(value, list | tuple) else [value]:
                 if each is not None:
-                    _require(f"stage {self.name!r}: {name}", each, int, least)
+                    whole(f"stage {self.name!r}: {name}", each, least)
         if len(_several(self.clips)) != len(_several(self.frames)) or not self.batches:
             raise InvalidArgument(
                 f"stage {self.name!r}: give as many clips as frames, or one of each; "
@@ -80,10 +81,10 @@ class Stage:
         if isinstance(self.rate, list | tuple):
             object.__setattr__(self, "rate", tuple(self.rate))
         for each in self.rates:
-            _require(f"stage {self.name!r}: rate", each, float, 0)
-        _require(f"stage {self.name!r}: cooldown", self.cooldown, int, 0)
+            number(f"stage {self.name!r}: rate", each, 0, open_high=True)
+        whole(f"stage {self.name!r}: cooldown", self.cooldown, 0)
         if self.average is not None:
-            _require_share(f"stage {self.name!r}: average", self.average)
+            number(f"stage {self.name!r}: average", self.average, 0, 1, open_high=True)
         if self.size is not None:
             object.__setattr__(self, "size", tuple(self.size))
         given = self.scenes if isinstance(self.scenes, list | tuple) else (self.scenes,)
@@ -168,7 +169,7 @@ class Initialisation:
             "memory",
             "depth",
         ):
-            _require(f"initialisation.{name}", getattr(self, name), float, 0)
+            number(f"initialisation.{name}", getattr(self, name), 0, open_high=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,9 +241,9 @@ class Objective:
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name == "pixel_stride":
-                _require("objective.pixel_stride", value, int, 1)
+                whole("objective.pixel_stride", value, 1)
             elif not isinstance(value, tuple):
-                _require(f"objective.{each.name}", value, float, 0)
+                number(f"objective.{each.name}", value, 0, open_high=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,11 +286,11 @@ class Optimiser:
                 f"optimiser.matrices = {self.matrices!r}; choose 'adamw' or 'muon'"
             )
         object.__setattr__(self, "betas", tuple(map(float, self.betas)))
-        _require("optimiser.warmup", self.warmup, int, 0)
+        whole("optimiser.warmup", self.warmup, 0)
         for name in ("rate", "matrix_rate", "weight_decay", "clip"):
-            _require(f"optimiser.{name}", getattr(self, name), float, 0)
+            number(f"optimiser.{name}", getattr(self, name), 0, open_high=True)
         for name in ("momentum", "average"):
-            _require_share(f"optimiser.{name}", getattr(self, name))
+            number(f"optimiser.{name}", getattr(self, name), 0, 1, open_high=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,9 +316,9 @@ class Reports:
     def __post_init__(self) -> None:
         object.__setattr__(self, "frames", tuple(self.frames))
         for name in ("log", "validate", "save", "clips"):
-            _require(f"reports.{name}", getattr(self, name), int, 1)
+            whole(f"reports.{name}", getattr(self, name), 1)
         for length in self.frames:
-            _require("reports.frames", length, int, 2)
+            whole("reports.frames", length, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,7 +368,7 @@ class Recipe:
         for stage in stages:
             _made(f"objective of stage {stage.name!r}", Objective, stage.objective)
         object.__setattr__(self, "size", tuple(self.size))
-        _require("seed", self.seed, int, 0)
+        whole("seed", self.seed, 0)
         side = state_lattice_width(self.model.to_dict().get("state_size", 0))
         for size in (self.size, *(stage.size for stage in stages if stage.size)):
             self.model.patch_grid(size[1], size[0])
@@ -404,8 +405,8 @@ class Recipe:
     def frames_until(self, step: int) -> int:
         """Frames seen before the 0-based `step`."""
         seen, begun = 0, 0
-        for number, stage in enumerate(self.stages):
-            endless = number == len(self.stages) - 1
+        for index, stage in enumerate(self.stages):
+            endless = index == len(self.stages) - 1
             done = step - begun if endless else min(stage.steps, step - begun)
             rounds, rest = divmod(done, len(stage.batches))
             seen += rounds * sum(clips * frames for clips, frames in stage.batches)
@@ -488,15 +489,3 @@ def _made(what: str, kind: type[Made], value: Any) -> Made:
 
 def _several(value: int | tuple[int, ...]) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,)
-
-
-def _require_share(what: str, value: Any) -> None:
-    if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise InvalidArgument(f"{what} must be in [0, 1), got {value!r}")
-
-
-def _require(what: str, value: Any, kind: type, least: float) -> None:
-    numeric = isinstance(value, int) or (kind is float and isinstance(value, float))
-    if not numeric or isinstance(value, bool) or not least <= value < math.inf:
-        whole = "a whole number" if kind is int else "a number"
-        raise InvalidArgument(f"{what} must be {whole} of at least {least}, got {value!r}")

@@ -12,9 +12,9 @@ from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.seen import true_motion
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.widgets.attention_figure import Panel, attention_figure
 from mut3r_analysis.widgets.attention_held import (
-    among,
     describe,
     narrowed,
     offered,
@@ -90,12 +90,9 @@ class AttentionExplorer(RunExplorer):
     """
 
     _esm = frontend_module("shared", "attention")
-    _module = _esm
     _title = "Attention explorer"
 
-    held = traitlets.Dict().tag(sync=True)
     palette = traitlets.Bytes().tag(sync=True)
-    frame = traitlets.Int().tag(sync=True)
     site = traitlets.Unicode().tag(sync=True)
     layer = traitlets.Int().tag(sync=True)
     head = traitlets.Union([traitlets.Int(), traitlets.Unicode()], default_value="mean").tag(
@@ -303,25 +300,21 @@ class AttentionExplorer(RunExplorer):
         """Return what the runs hold at the current site."""
         return next(each for each in self.held["sites"] if each["name"] == self.site)
 
-    @traitlets.validate("frame")
-    def _check_frame(self, proposal: Any) -> int:
-        return among("frame", proposal["value"], self.held["frames"])
-
     @traitlets.validate("site")
     def _check_site(self, proposal: Any) -> str:
-        return among("site", proposal["value"], [each["name"] for each in self.held["sites"]])
+        return one_of("site", proposal["value"], [each["name"] for each in self.held["sites"]])
 
     @traitlets.validate("layer")
     def _check_layer(self, proposal: Any) -> int:
-        return among("layer", proposal["value"], self.held_site()["layers"])
+        return one_of("layer", proposal["value"], self.held_site()["layers"])
 
     @traitlets.validate("head")
     def _check_head(self, proposal: Any) -> int | str:
-        return among("head", proposal["value"], self.held_site()["heads"])
+        return one_of("head", proposal["value"], self.held_site()["heads"])
 
     @traitlets.validate("show")
     def _check_show(self, proposal: Any) -> str:
-        return among("show", proposal["value"], offered(self.held_site()))
+        return one_of("show", proposal["value"], offered(self.held_site()))
 
     @traitlets.validate("token")
     def _check_token(self, proposal: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.reading import source_line
 from mut3r_analysis.figures.seen import true_motion
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.widgets.attention_rows import QUANTITIES, AttentionRows, stream_grid
 from mut3r_analysis.widgets.regions import CUE_THRESHOLD
 
@@ -68,18 +69,18 @@ def describe(runs: dict[str, xr.DataTree], all_rows: dict[str, AttentionRows]) -
 def narrowed(held: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
     """Describe a page that holds only what was chosen."""
     for frame in chosen["frames"]:
-        among("frame", frame, held["frames"])
+        one_of("frame", frame, held["frames"])
     for name in chosen["sites"]:
-        among("site", name, [each["name"] for each in held["sites"]])
+        one_of("site", name, [each["name"] for each in held["sites"]])
     sites = []
     for site in held["sites"]:
         if site["name"] not in chosen["sites"]:
             continue
         layers = site["layers"] if chosen["layers"] is None else chosen["layers"]
         for layer in layers:
-            among("layer", layer, site["layers"])
+            one_of("layer", layer, site["layers"])
         for head in chosen["heads"]:
-            among("head", head, site["heads"])
+            one_of("head", head, site["heads"])
         sites.append(site | {"layers": layers, "heads": chosen["heads"]})
     return held | {"frames": chosen["frames"], "sites": sites}
 
@@ -111,19 +112,6 @@ def _site_requests(
 def offered(site: dict[str, Any]) -> list[str]:
     """Return what can be shown at a site: quantities of rows, and statistics."""
     return [*(QUANTITIES if site["rows"] else ()), *(item["name"] for item in site["statistics"])]
-
-
-def among(name: str, value: Any, known: list[Any]) -> Any:
-    """Return the value if it is known.
-
-    Raises
-    ------
-    InvalidArgument
-        Else; the message lists what is known.
-    """
-    if value not in known:
-        raise InvalidArgument(f"{name} must be one of {known}, got {value!r}")
-    return value
 
 
 def _label(statistic: str) -> str:

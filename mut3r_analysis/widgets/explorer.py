@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import anywidget
 import numpy as np
+import traitlets
 import xarray as xr
 
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument, Mut3rError
 from mut3r_analysis.figures.seen import frames_seen
+from mut3r_analysis.foundation.fields import one_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,6 +105,9 @@ class Explorer(anywidget.AnyWidget):
 
     _css = frontend_style()
     _title = "Explorer"
+
+    held = traitlets.Dict().tag(sync=True)
+    frame = traitlets.Int().tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
@@ -211,7 +216,7 @@ class Explorer(anywidget.AnyWidget):
             "STYLE": frontend_style(),
             "STATE": _script_json({name: _page_value(each) for name, each in values.items()}),
             "ANSWERS": _script_json(answers),
-            "MODULE": base64.b64encode(str(self._module).encode()).decode(),
+            "MODULE": base64.b64encode(str(self._esm).encode()).decode(),
         }
         for name, text in parts.items():
             page = page.replace(f"%{name}%", text)
@@ -219,7 +224,9 @@ class Explorer(anywidget.AnyWidget):
         path.write_text(page, encoding="utf-8")
         return path
 
-    _module = ""
+    @traitlets.validate("frame")
+    def _check_frame(self, proposal: Any) -> int:
+        return int(one_of("frame", proposal["value"], self.held["frames"]))
 
 
 class RunExplorer(Explorer):

@@ -12,6 +12,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.error_maps import depth_error
 from mut3r_analysis.figures.reading import source_line
 from mut3r_analysis.figures.seen import true_motion
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.widgets.attention_explorer import AttentionExplorer
 from mut3r_analysis.widgets.explorer import (
@@ -78,13 +79,10 @@ class FailureExplorer(RunExplorer):
     """
 
     _esm = frontend_module("shared", "failure")
-    _module = _esm
     _title = "Failure explorer"
 
-    held = traitlets.Dict().tag(sync=True)
     palette = traitlets.Bytes().tag(sync=True)
     cue_palette = traitlets.Bytes().tag(sync=True)
-    frame = traitlets.Int().tag(sync=True)
     metric = traitlets.Unicode().tag(sync=True)
     rank = traitlets.Unicode().tag(sync=True)
     patch = traitlets.Dict().tag(sync=True)
@@ -319,14 +317,13 @@ class FailureExplorer(RunExplorer):
             return sign * (both[1].values - both[0].values)
         return sign * both[list(self._runs).index(self.rank)].values
 
-    @traitlets.validate("frame", "metric", "rank")
-    def _check(self, proposal: Any) -> Any:
-        name, value = proposal["trait"].name, proposal["value"]
-        known = {"frame": "frames", "rank": "ranks"}.get(name)
-        allowed = self.held[known] if known else list(self._series)
-        if value not in allowed:
-            raise InvalidArgument(f"{name} must be one of {allowed}, got {value!r}")
-        return value
+    @traitlets.validate("metric")
+    def _check_metric(self, proposal: Any) -> str:
+        return str(one_of("metric", proposal["value"], list(self._series)))
+
+    @traitlets.validate("rank")
+    def _check_rank(self, proposal: Any) -> str:
+        return str(one_of("rank", proposal["value"], self.held["ranks"]))
 
 
 def _store_of(stores: xr.DataArray, labels: dict[str, Any]) -> str:

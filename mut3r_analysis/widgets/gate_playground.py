@@ -11,9 +11,16 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.seen import true_motion
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.motion import DIRECTIONS, READINGS, REALISATIONS, Cue, Gate
-from mut3r_analysis.widgets.explorer import Answer, Explorer, frontend_module, packed, palette
+from mut3r_analysis.widgets.explorer import (
+    Answer,
+    Explorer,
+    frontend_module,
+    packed,
+    palette,
+)
 from mut3r_analysis.widgets.playground_figure import playground_figure
 from mut3r_analysis.widgets.regions import motion_score
 
@@ -60,13 +67,10 @@ class GatePlayground(Explorer):
     """
 
     _esm = frontend_module("shared", "playground")
-    _module = _esm
     _title = "Gate playground"
 
-    held = traitlets.Dict().tag(sync=True)
     palette = traitlets.Bytes().tag(sync=True)
     cue_palette = traitlets.Bytes().tag(sync=True)
-    frame = traitlets.Int().tag(sync=True)
     reading = traitlets.Unicode("logit_key_mean").tag(sync=True)
     beta = traitlets.Float(1.0, min=0).tag(sync=True)
     first_layer = traitlets.Int(0).tag(sync=True)
@@ -180,9 +184,7 @@ class GatePlayground(Explorer):
     def _check_name(self, proposal: Any) -> str:
         name, value = proposal["trait"].name, proposal["value"]
         known = self.held["readings"] if name == "reading" else self.held["realisations"][name]
-        if value not in known:
-            raise InvalidArgument(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        return str(value)
+        return str(one_of(name, value, known))
 
     @traitlets.validate("first_layer", "last_layer")
     def _check_layer(self, proposal: Any) -> int:
@@ -192,14 +194,6 @@ class GatePlayground(Explorer):
                 f"{proposal['trait'].name} must be from 0 to {self._depth}, got {value}"
             )
         return value
-
-    @traitlets.validate("frame")
-    def _check_frame(self, proposal: Any) -> int:
-        if proposal["value"] not in self.held["frames"]:
-            raise InvalidArgument(
-                f"frame must be one of {self.held['frames']}, got {proposal['value']!r}"
-            )
-        return int(proposal["value"])
 
 
 def _plain(number: float) -> float | int:

@@ -91,11 +91,8 @@ class SceneView(RunExplorer):
     """
 
     _esm = frontend_module("shared", "scene")
-    _module = _esm
     _title = "Scene view"
 
-    held = traitlets.Dict().tag(sync=True)
-    frame = traitlets.Int().tag(sync=True)
     coloring = traitlets.Enum(list(COLORINGS), "image").tag(sync=True)
     alone = traitlets.Bool(False).tag(sync=True)
     visible = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -322,12 +319,6 @@ class SceneView(RunExplorer):
                 *dict.fromkeys(source_line(run) for run in self._runs.values()),
             ],
         }
-
-    @traitlets.validate("frame")
-    def _check_frame(self, proposal: Any) -> int:
-        if proposal["value"] not in self._frames:
-            raise InvalidArgument(f"frame must be one of {self._frames}, got {proposal['value']!r}")
-        return int(proposal["value"])
 
     @traitlets.validate("visible")
     def _check_visible(self, proposal: Any) -> list[str]:

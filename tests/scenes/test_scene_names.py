@@ -87,9 +87,9 @@ def test_a_scene_by_seed_takes_options():
         ("scenes:frames=3", InvalidArgument, "needs a seed"),
         ("scenes:seed=7,frames", InvalidArgument, "'frames' is no option"),
         ("scenes:seed=7,seed=8", InvalidArgument, "twice"),
-        ("scenes:seed=x", InvalidArgument, "give a number"),
+        ("scenes:seed=x", InvalidArgument, "seed must be a whole number"),
         ("scenes:seed=7,size=32", InvalidArgument, "64x48"),
-        ("scenes:seed=7,colour=1", InvalidArgument, "choose among objects"),
+        ("scenes:seed=7,colour=1", InvalidArgument, "known: objects"),
     ],
 )
 def test_names_that_mean_nothing_are_refused_in_words(spec, error, message):

@@ -37,11 +37,11 @@ def test_the_bundled_recipe_round_trips_and_keeps_its_identity(values):
         ({"objective": {"flow": -1}}, "objective.flow must be a number"),
         ({"objective": {"flow_scale": [1, 0]}}, "2 positive numbers"),
         ({"optimiser": {"matrices": "lion"}}, "choose 'adamw' or 'muon'"),
-        ({"optimiser": {"average": 1.0}}, "average must be in"),
+        ({"optimiser": {"average": 1.0}}, "average must be a number in"),
         ({"initialisation": {"depth": float("nan")}}, "initialisation.depth"),
         ({"reports": {"frames": [1]}}, "reports.frames"),
         ({"stages": [{"name": "a", "steps": 1, "clips": 1}]}, "frames"),
-        ({"stages": [{"name": "a", "steps": 1, "clips": 1, "frames": 1}]}, "at least 2"),
+        ({"stages": [{"name": "a", "steps": 1, "clips": 1, "frames": 1}]}, "from 2 on"),
         (
             {"stages": [{"name": "a", "steps": 1, "clips": 1, "frames": 2, "lattice": 3}]},
             "lattice must be even",
@@ -144,7 +144,7 @@ def test_a_stage_may_have_an_average_of_its_own(values):
     found = [recipe.average_at(step) for step in (0, last - 1, last)]
     assert found == [0.1, recipe.optimiser.average, 0.9]
     values["stages"][-1]["average"] = 1
-    with pytest.raises(InvalidArgument, match="average must be in"):
+    with pytest.raises(InvalidArgument, match="average must be a number in"):
         Recipe.from_dict(values)
 
 

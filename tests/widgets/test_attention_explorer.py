@@ -169,8 +169,8 @@ def test_changing_the_site_keeps_the_view_valid(archived):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("frame", 9, r"frame must be one of \[0, 1, 2\]"),
-        ("layer", 4, r"layer must be one of \[0, 1, 2, 3\]"),
+        ("frame", 9, "frame must be one of 0, 1, 2"),
+        ("layer", 4, "layer must be one of 0, 1, 2, 3"),
         ("head", "median", "head must be one of"),
         ("site", "memory_read", "site must be one of"),
         ("show", "beauty", "show must be one of"),
