@@ -23,8 +23,9 @@ from torch import Tensor
 from mut3r_analysis.backbones import Backbone, load_backbone
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running import Configuration
-from mut3r_analysis.running.batch import Batch, encode_frame
+from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.grouping import grouped
+from mut3r_analysis.running.loop import encode_frame
 from mut3r_analysis.running.passes import BatchState, FrameInput
 
 SIZES = {"full": "random:512-dpt", "bundled": "tiny", "small": "random:small"}

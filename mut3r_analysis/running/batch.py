@@ -13,7 +13,7 @@ from torch import Tensor
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.recorder import Recorder, Records
 from mut3r_analysis.attention.seam import Observer, Probe, SiteGate, observed, together
-from mut3r_analysis.attention.sites import SITE_KINDS, Site
+from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.backbones.batching import concatenated, mixed, rows
 from mut3r_analysis.backbones.heads import Prediction
@@ -493,36 +493,3 @@ def _between(passes: Passes, shares: Sequence[float]) -> Any:
     """Take a share of the gated pass per sample, and the rest of the probe pass."""
     probed = passes.probed
     return mixed(passes.gated.decoded, probed and probed.decoded, shares)
-
-
-def encode_frame(batches: Sequence[Batch], given: FrameInput) -> EncodedFrame:
-    """Encode a frame once for several batches of one backbone."""
-    backbone = batches[0].backbone
-    grid = backbone.patch_grid(*given.image.shape[-2:])
-    axes = backbone.axes(grid, given.position + 1)
-    measured = [batch.encoder_probe(grid, axes) for batch in batches]
-    if given.encoded is not None:
-        return EncodedFrame(given, given.encoded, axes, measured, {})
-    first = batches[0]
-    recorder = first.recorder(given, axes, "encoder")
-    probes = [
-        _widened(probe, batch.size)
-        for batch, probe in zip(batches, measured, strict=True)
-        if probe is not None
-    ]
-    with first.computing():
-        encoded = backbone.encode(
-            Frame(given.image),
-            gate=first.seen(None, recorder),
-            probe=together(recorder, *probes),
-        )
-    return EncodedFrame(given, encoded, axes, measured, recorder.take() if recorder else {})
-
-
-def _widened(probe: CueBatchProbe, size: int) -> Probe:
-    """Show the encoder's samples to cues of a whole batch."""
-
-    def widened(site: Site, q: Tensor, k: Tensor) -> None:
-        probe(site, q.expand(size, -1, -1, -1), k.expand(size, -1, -1, -1))
-
-    return widened

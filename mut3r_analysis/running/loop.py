@@ -4,8 +4,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from mut3r_analysis.running.batch import Batch, encode_frame
-from mut3r_analysis.running.passes import BatchState, FrameInput, FrameResult
+from torch import Tensor
+
+from mut3r_analysis.attention.seam import Probe, together
+from mut3r_analysis.attention.sites import Site
+from mut3r_analysis.backbones.protocol import Frame
+from mut3r_analysis.motion.batch import CueBatchProbe
+from mut3r_analysis.running.batch import Batch
+from mut3r_analysis.running.passes import BatchState, EncodedFrame, FrameInput, FrameResult
 
 
 def stream(
@@ -50,3 +56,36 @@ def stream(
         yield results
         began = time.perf_counter()
         given = next(coming, None) if write_last else following
+
+
+def encode_frame(batches: Sequence[Batch], given: FrameInput) -> EncodedFrame:
+    """Encode a frame once for several batches of one backbone."""
+    backbone = batches[0].backbone
+    grid = backbone.patch_grid(*given.image.shape[-2:])
+    axes = backbone.axes(grid, given.position + 1)
+    measured = [batch.encoder_probe(grid, axes) for batch in batches]
+    if given.encoded is not None:
+        return EncodedFrame(given, given.encoded, axes, measured, {})
+    first = batches[0]
+    recorder = first.recorder(given, axes, "encoder")
+    probes = [
+        _widened(probe, batch.size)
+        for batch, probe in zip(batches, measured, strict=True)
+        if probe is not None
+    ]
+    with first.computing():
+        encoded = backbone.encode(
+            Frame(given.image),
+            gate=first.seen(None, recorder),
+            probe=together(recorder, *probes),
+        )
+    return EncodedFrame(given, encoded, axes, measured, recorder.take() if recorder else {})
+
+
+def _widened(probe: CueBatchProbe, size: int) -> Probe:
+    """Show the encoder's samples to cues of a whole batch."""
+
+    def widened(site: Site, q: Tensor, k: Tensor) -> None:
+        probe(site, q.expand(size, -1, -1, -1), k.expand(size, -1, -1, -1))
+
+    return widened

@@ -8,7 +8,7 @@ architecture is that of the released models.
 """
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,6 @@ from mut3r_analysis.backbones.blocks import CrossAttention, Mlp, SelfAttention
 from mut3r_analysis.backbones.dense import LinearHead
 from mut3r_analysis.backbones.heads import ModulatedNorm
 from mut3r_analysis.backbones.rotation import state_positions
-
-if TYPE_CHECKING:
-    from mut3r_analysis.backbones.cut3r.model import CUT3R
 
 _UNROTATED = ("memory_read_self", "memory_read", "memory_write_self", "memory_write")
 
@@ -44,8 +41,8 @@ class Choices(Protocol):
 
 
 @torch.no_grad()
-def start_weights(model: "CUT3R", start: Choices) -> None:
-    """Set the weights of a model in place, drawing from torch's generator."""
+def start_weights(model: Any, start: Choices) -> None:
+    """Set the weights of a CUT3R in place, drawing from torch's generator."""
     for module in model.modules():
         if isinstance(module, SelfAttention | CrossAttention):
             _start_attention(module, start)
@@ -98,7 +95,7 @@ def _start_mlp(module: Mlp, gain: float) -> None:
     module.fc2.bias.zero_()
 
 
-def _start_tokens(model: "CUT3R", start: Choices) -> None:
+def _start_tokens(model: Any, start: Choices) -> None:
     for token in (model.pose_token, model.pose_retriever.masked_token, model.pose_retriever.mem):
         nn.init.normal_(token, std=start.memory)
     for layer in (model.decoder_embed, model.decoder_embed_state, model.pose_retriever.proj_q):
@@ -113,7 +110,7 @@ def _start_tokens(model: "CUT3R", start: Choices) -> None:
     model.register_tokens.weight.copy_(start.registers * registers)
 
 
-def _start_heads(model: "CUT3R", depth: float) -> None:
+def _start_heads(model: Any, depth: float) -> None:
     heads = model.downstream_head
     pose = heads.pose_head.mlp
     pose.fc1.bias.zero_()

@@ -9,10 +9,11 @@ import xarray as xr
 
 from mut3r_analysis.backbones.geometry import pose_matrix
 from mut3r_analysis.backbones.protocol import Backbone
-from mut3r_analysis.running.batch import Batch, encode_frame
+from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.grouping import grouped
 from mut3r_analysis.running.inputs import frame_inputs
+from mut3r_analysis.running.loop import encode_frame
 from mut3r_analysis.running.passes import BatchState, EncodedFrame, FrameResult
 from mut3r_analysis.studies.trajectories.path_parts import apart
 
