@@ -116,7 +116,7 @@ def test_nothing_outside_backbones_names_a_model():
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
-                found = {part for part in (node.module or "").split(".")}
+                found = set((node.module or "").split("."))
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.Name):
                 found = {node.id}
