@@ -30,8 +30,8 @@ def frozen(scene: Scene, at: int) -> Scene:
 
 
 def without(
-    score: NDArray[np.float64], regressors: NDArray[np.float64], fit_on: Mask
-) -> NDArray[np.float64]:
+    score: NDArray[np.floating[Any]], regressors: NDArray[np.floating[Any]], fit_on: Mask
+) -> NDArray[np.floating[Any]]:
     """Residual of a score after linear regression on `regressors` ``(item, column)``.
 
     The coefficients come from the items `fit_on`; a constant is added.
