@@ -15,7 +15,6 @@ from mut3r_analysis.training.cue_trial import TARGET, cue_test
 from mut3r_analysis.training.curves import read_table
 from mut3r_analysis.training.gating_trial import gating_test
 from mut3r_analysis.training.initialisation import initial_model
-from mut3r_analysis.training.intervals import scores_with_intervals
 from mut3r_analysis.training.recipe import Recipe
 from mut3r_analysis.training.validation import AXES, held_out_clips, score_clips
 
@@ -124,8 +123,8 @@ def _scores(model: Backbone, untrained: Backbone, recipe: Recipe, clips: int) ->
         for length in LENGTHS:
             scenes = held_out_clips(distribution, recipe.size, clips, length, seed=SEED + length)
             scores[kind][str(length)] = {
-                "model": scores_with_intervals(score_clips(model, scenes)),
-                "untrained": scores_with_intervals(score_clips(untrained, scenes)),
+                name: score_clips(each, scenes).intervals()
+                for name, each in (("model", model), ("untrained", untrained))
             }
     return scores
 
@@ -155,30 +154,19 @@ def _stages(recipe: Recipe, steps: int) -> list[dict[str, Any]]:
         seen = recipe.frames_until(begun + taken) - recipe.frames_until(begun)
         begun += taken
         if taken:
-            width, height = stage.size or recipe.size
-            rows.append(
-                {
-                    "name": stage.name,
-                    "steps": taken,
-                    "size": [width, height],
-                    "frames_per_clip": [frames for _, frames in stage.batches],
-                    "frames": seen,
-                    "scenes": [each.to_dict() for each in stage.scenes],
-                }
-            )
+            row = {"name": stage.name, "steps": taken, "size": list(stage.size or recipe.size)}
+            row["frames_per_clip"] = [frames for _, frames in stage.batches]
+            rows.append(row | {"frames": seen, "scenes": [e.to_dict() for e in stage.scenes]})
     return rows
 
 
 def _curve(path: str | Path) -> list[dict[str, float]]:
-    columns = read_table(path)
     names = [
         *("step", "frames", "length", "rpe_rotation_ratio", "rpe_translation_ratio"),
         *("depth_ratio", "ate_ratio"),
         *(f"correlation_{axis}" for axis in AXES),
     ]
-    return [
-        {name: float(columns[name][row]) for name in names} for row in range(len(columns["step"]))
-    ]
+    return read_table(path)[names].astype(float).to_dict("records")
 
 
 def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
@@ -189,28 +177,16 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
 
-    def add(target: str, value: list[float], bound: float, above: bool = False) -> None:
-        reached = value[0] > bound if above else value[0] <= bound
-        rows.append(
-            {
-                "target": target,
-                "value": value,
-                "bound": bound,
-                "above": above,
-                "reached": reached,
-                "set": TARGETS_SET[0],
-            }
-        )
+    def add(target: str, value: list[float], bound: float, **found: Any) -> None:
+        row = {"target": target, "value": value, "bound": bound, "above": False}
+        rows.append({**row, "reached": value[0] <= bound, "set": TARGETS_SET[0], **found})
 
     pair, eight = (card["scores"]["moving"][length]["model"] for length in ("2", "8"))
     add("depth error at most half of a constant depth's, T = 2", pair["depth_ratio"], 0.5)
     for axis in AXES:
-        add(
-            f"correlation of predicted and true {axis} above 0.8, T = 2",
-            pair[f"correlation_{axis}"],
-            0.8,
-            above=True,
-        )
+        value = pair[f"correlation_{axis}"]
+        target = f"correlation of predicted and true {axis} above 0.8, T = 2"
+        add(target, value, 0.8, above=True, reached=value[0] > 0.8)
     for part in ("rotation", "translation"):
         name = f"rpe_{part}_ratio"
         add(f"relative {part} error at most 0.45 of constant pose's, T = 2", pair[name], 0.45)
@@ -218,30 +194,19 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
     add("trajectory error below the straight line's, T = 8", eight["ate_ratio"], 1.0)
     if "cue_test" in card:
         test = card["cue_test"]
-        for origin, row, when in zip(
-            ("declared cell", "cell declared later", "cell chosen on the other half"),
-            (strongest(test["declared"]), strongest(test["declared_later"]), test["best"]),
-            TARGETS_SET,
-            strict=True,
-        ):
-            name = f"{row['kind']} {row['statistic']} {row['layer']}/{row['head']}"
+        origins = ("declared cell", "cell declared later", "cell chosen on the other half")
+        cells = strongest(test["declared"]), strongest(test["declared_later"]), test["best"]
+        for origin, cell, when in zip(origins, cells, TARGETS_SET, strict=True):
+            name = f"{cell['kind']} {cell['statistic']} {cell['layer']}/{cell['head']}"
             for which, words, bound in (
                 ("objects", "moving against resting objects", TARGET),
                 ("twin", "against the frozen twin", TARGET),
                 ("objects_without_nuisances", "against resting, nuisances regressed out", 0.5),
             ):
-                value = row[which]
-                rows.append(
-                    {
-                        "target": f"AUC of a {origin} ({name}) {words} above {bound}, interval "
-                        "above 0.5",
-                        "value": value,
-                        "bound": bound,
-                        "above": True,
-                        "reached": value[0] > bound and value[1] > 0.5,
-                        "set": when,
-                    }
-                )
+                value = cell[which]
+                target = f"AUC of a {origin} ({name}) {words} above {bound}, interval above 0.5"
+                reached = value[0] > bound and value[1] > 0.5
+                add(target, value, bound, above=True, reached=reached, set=when)
     return rows
 
 

@@ -1,10 +1,9 @@
 """A picture of a training while it runs: terms of the loss and scores on held-out clips."""
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+import pandas as pd
 
 from mut3r_analysis.errors import MissingFile
 from mut3r_analysis.training.validation import AXES
@@ -15,21 +14,17 @@ if TYPE_CHECKING:
 _NOT_TERMS = ("step", "stage", "frames", "seconds", "rate", "norm", "loss")
 
 
-def read_table(path: str | Path) -> dict[str, np.ndarray]:
-    """Read a CSV table as columns; numbers where all values are."""
-    path = Path(path)
-    if not path.is_file():
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a table that a training writes.
+
+    Raises
+    ------
+    MissingFile
+        When there is none.
+    """
+    if not Path(path).is_file():
         raise MissingFile(f"no table at {path}; a training writes it as it goes")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    columns: dict[str, np.ndarray] = {}
-    for name in rows[0] if rows else ():
-        values = [row[name] for row in rows]
-        try:
-            columns[name] = np.array(values, dtype=float)
-        except ValueError:
-            columns[name] = np.array(values)
-    return columns
+    return pd.read_csv(path, float_precision="round_trip")
 
 
 def plot_training(log: str | Path, curve: str | Path) -> "Figure":
@@ -55,26 +50,17 @@ def plot_training(log: str | Path, curve: str | Path) -> "Figure":
         if name not in _NOT_TERMS:
             losses.plot(terms["frames"] / 1e3, values, label=name.replace("_", " "), lw=1)
     losses.set(title="terms of the loss", yscale="log")
-    for length, style in zip(np.unique(scores["length"]), ("-", "--", ":", "-."), strict=False):
-        chosen = scores["length"] == length
-        seen = scores["frames"][chosen] / 1e3
-        for index, (name, label) in enumerate(
-            (
-                ("rpe_rotation_ratio", "relative rotation"),
-                ("rpe_translation_ratio", "relative translation"),
-                ("depth_ratio", "depth"),
-            )
-        ):
-            ratios.plot(
-                seen, scores[name][chosen], style, color=f"C{index}", label=f"{label}, {length:.0f}"
-            )
+    lengths = dict(tuple(scores.groupby("length")))
+    for (length, rows), style in zip(lengths.items(), ("-", "--", ":", "-."), strict=False):
+        for index, name in enumerate(("rpe_rotation", "rpe_translation", "depth")):
+            label = f"{name.replace('rpe_', 'relative ')}, {length:.0f}"
+            values = rows[f"{name}_ratio"]
+            ratios.plot(rows["frames"] / 1e3, values, style, color=f"C{index}", label=label)
     ratios.axhline(1, color="0.7", lw=0.8)
     ratios.set(title="error / baseline, by frames per clip", ylim=(0, 1.2))
-    shortest = scores["length"] == scores["length"].min()
+    shortest = lengths[min(lengths)]
     for name in AXES:
-        correlations.plot(
-            scores["frames"][shortest] / 1e3, scores[f"correlation_{name}"][shortest], label=name
-        )
+        correlations.plot(shortest["frames"] / 1e3, shortest[f"correlation_{name}"], label=name)
     correlations.set(title="correlation with true motion", ylim=(-0.2, 1))
     for axis in (losses, ratios, correlations):
         axis.set_xlabel("thousand frames seen")

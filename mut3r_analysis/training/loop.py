@@ -36,6 +36,8 @@ from mut3r_analysis.training.recipe import Recipe, read_recipe
 from mut3r_analysis.training.rollout import roll_out
 from mut3r_analysis.training.validation import held_out_clips, score_clips
 
+_PARTS = ("model", "average", "helpers", "optimisers")
+
 
 @dataclass(eq=False)
 class Training:
@@ -94,22 +96,14 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what :meth:`load_state_dict` needs to go on bit for bit."""
-        return {
-            "recipe": self.recipe.sha256,
-            "step": self.step,
-            "seconds": self.seconds,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "helpers": self.helpers.state_dict(),
-            "optimisers": self.optimisers.state_dict(),
-        }
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        return {"recipe": self.recipe.sha256, "step": self.step, "seconds": self.seconds, **parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.step, self.seconds = state["step"], state["seconds"]
-        for name in ("model", "average", "helpers"):
+        for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
-        self.optimisers.load_state_dict(state["optimisers"])
 
 
 def train(
@@ -228,14 +222,10 @@ class Reporter:
 
     def _log(self) -> None:
         training = self.training
-        row = {
-            "step": training.step,
-            "stage": training.recipe.stage_at(training.step - 1).name,
-            "frames": training.recipe.frames_until(training.step),
-            "seconds": round(training.seconds, 1),
-            "rate": training.recipe.rate_at(training.step - 1),
-            **{name: total / self.count for name, total in self.sums.items()},
-        }
+        means = {name: total / self.count for name, total in self.sums.items()}
+        stage = training.recipe.stage_at(training.step - 1).name
+        rate = training.recipe.rate_at(training.step - 1)
+        row = {"step": training.step, "stage": stage, **self._progress(), "rate": rate, **means}
         append_rows(self.folder / LOG, [row])
         self.sums, self.count = {}, 0
 
@@ -247,18 +237,13 @@ class Reporter:
         rows = []
         for length in reports.frames:
             clips = held_out_clips(scenes, size, reports.clips, length, seed=length)
-            scores = score_clips(
-                training.average, clips.to(training.model.device), lattice=stage.lattice
-            )
-            rows.append(
-                {
-                    "step": training.step,
-                    "frames": training.recipe.frames_until(training.step),
-                    "seconds": round(training.seconds, 1),
-                    "width": size[0],
-                    "length": length,
-                    **scores.summary(),
-                }
-            )
+            clips = clips.to(training.model.device)
+            scores = score_clips(training.average, clips, lattice=stage.lattice).summary()
+            about = {**self._progress(), "width": size[0], "length": length}
+            rows.append({"step": training.step, **about, **scores})
         append_rows(self.folder / CURVE, rows)
         plot_training(self.folder / LOG, self.folder / CURVE).savefig(self.folder / PLOT, dpi=110)
+
+    def _progress(self) -> dict[str, float]:
+        frames = self.training.recipe.frames_until(self.training.step)
+        return {"frames": frames, "seconds": round(self.training.seconds, 1)}

@@ -1,7 +1,8 @@
 """What attention and tokens of the last frame of many clips say about each patch."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +30,9 @@ class Cell:
     layer: int
     head: int = -1
 
-    def __str__(self) -> str:
-        head = "mean" if self.head < 0 else str(self.head)
-        return f"{self.kind} {self.statistic} layer {self.layer} head {head}"
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a card holds them."""
+        return {**asdict(self), "head": "mean" if self.head < 0 else self.head}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,10 @@
 """From a training's folder to what ships: checkpoint, model card, cue table and curve."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from mut3r_analysis.backbones.checkpoint import read_checkpoint, write_checkpoint
 from mut3r_analysis.errors import MissingFile
@@ -64,8 +65,11 @@ def ship(
         f"{steps} of the recipe with sha256 {recipe.sha256}; see {recipe.name}.md",
         overwrite=True,
     )
-    curve = _recounted(run / CURVE, recipe.frames_until, steps)
-    _write_rows(curves / f"{recipe.name}_curve.csv", curve)
+    curve = pd.read_csv(run / CURVE, dtype=str, keep_default_na=False)
+    curve = curve[curve["step"].astype(int) <= steps]
+    # The frames seen by the recipe as it is now.
+    curve["frames"] = curve["step"].astype(int).map(recipe.frames_until)
+    _write(curves / f"{recipe.name}_curve.csv", curve)
     log = read_table(run / LOG)
     card = make_card(
         target,
@@ -79,16 +83,9 @@ def ship(
     )
     cells = card.get("cue_test", {}).pop("cells", None)
     if cells:
-        _write_rows(checkpoints / f"{recipe.name}_cues.csv", [_flat(cell) for cell in cells])
+        _write(checkpoints / f"{recipe.name}_cues.csv", pd.DataFrame(map(_flat, cells)))
     write_card(card, checkpoints)
     return target
-
-
-def _recounted(path: Path, frames_until: Any, steps: int) -> list[dict[str, Any]]:
-    """Rows of a curve up to a step, with the frames seen by the recipe as it is now."""
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["step"]) <= steps]
-    return [{**row, "frames": frames_until(int(row["step"]))} for row in rows]
 
 
 def _flat(cell: dict[str, Any]) -> dict[str, Any]:
@@ -99,8 +96,5 @@ def _flat(cell: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def _write(path: Path, table: pd.DataFrame) -> None:
+    table.to_csv(path, index=False, lineterminator="\n")

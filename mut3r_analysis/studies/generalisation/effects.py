@@ -9,6 +9,7 @@ from mut3r_analysis.studies.ablation import PLAIN, against_control
 from mut3r_analysis.studies.estimates import change, difference
 from mut3r_analysis.studies.finding import Finding, Row, row, rows
 from mut3r_analysis.studies.generalisation.memories import OWN
+from mut3r_analysis.studies.labelling import beside
 
 DEPTH, POSE = "abs_rel", "ate"
 """The metric of each task that a finding speaks of."""
@@ -49,9 +50,7 @@ def gating_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) ->
     InvalidArgument
         When the table has none of the metrics.
     """
-    present = _present(table, metrics)
-    found = [_by_treatment(table, name, change) for name in present]
-    return _over_metrics(found, table, present)
+    return _by_metric(table, metrics, lambda errors: change(*_gated_and_plain(errors)))
 
 
 def rule_contrasts(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> xr.Dataset:
@@ -67,17 +66,15 @@ def rule_contrasts(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) ->
         (metric, memory, treatment), without the first memory: percentage points, as
         `difference`.
     """
-    present = _present(table, metrics)
-    found = [_by_treatment(table, name, _contrast) for name in present]
-    return _over_metrics(found, table, present)
+    return _by_metric(table, metrics, _contrast)
 
 
-def _contrast(gated: xr.DataArray, plain: xr.DataArray) -> xr.Dataset:
+def _contrast(errors: xr.DataArray) -> xr.Dataset:
+    gated, plain = _gated_and_plain(errors)
     paired = gated - plain
     effect = 100 * paired / plain.where(paired.notnull()).mean("sequence")
     effect.attrs = {"long_name": "change by gating", "units": "percentage points"}
-    first = effect.isel(memory=0, drop=True)
-    return difference(effect.isel(memory=slice(1, None)), first)
+    return difference(effect.isel(memory=slice(1, None)), effect.isel(memory=0, drop=True))
 
 
 def place_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> xr.Dataset:
@@ -90,14 +87,12 @@ def place_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> 
     Dataset
         (metric, memory, treatment), treatments and memories that were run with both: as `change`.
     """
-    present = _present(table, metrics)
-    found = []
-    for name in present:
-        errors = table[name].transpose("memory", ...)
+
+    def compared(errors: xr.DataArray) -> xr.Dataset:
         both = against_control(errors, "treatment")
-        kept = both["memory"].values[(both["n"] > 0).any("treatment").values]
-        found.append(both.sel(memory=kept))
-    return _over_metrics(found, table, present)
+        return both.sel(memory=(both["n"] > 0).any("treatment"))
+
+    return _by_metric(table, metrics, compared)
 
 
 def finding(
@@ -154,44 +149,24 @@ def finding(
     return Finding(QUESTION, table, f"{about} the error is", lead=lead)
 
 
-def _present(table: xr.Dataset, metrics: Iterable[str]) -> list[str]:
+def _gated_and_plain(errors: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    return errors.drop_sel(treatment=PLAIN), errors.sel(treatment=PLAIN, drop=True)
+
+
+def _by_metric(
+    table: xr.Dataset, metrics: Iterable[str], compare: Callable[[xr.DataArray], xr.Dataset]
+) -> xr.Dataset:
+    """Compare the errors of every metric that was scored, (metric, memory, treatment)."""
     present = [name for name in metrics if name in table and bool(table[name].notnull().any())]
     if not present:
         raise InvalidArgument(
             f"the table scores none of {', '.join(metrics)}; it holds {', '.join(map(str, table))}"
         )
-    return present
-
-
-def _by_treatment(
-    table: xr.Dataset, metric: str, compare: Callable[[xr.DataArray, xr.DataArray], xr.Dataset]
-) -> xr.Dataset:
-    """Compare every treatment with the plain run, over the memories it was run with."""
-    found = []
-    for name in gated_treatments(table):
-        gated = table[metric].sel(treatment=name, drop=True)
-        gated = gated[gated.notnull().any("sequence")]
-        plain = table[metric].sel(treatment=PLAIN, memory=gated["memory"], drop=True)
-        found.append(compare(gated, plain).expand_dims(treatment=[name]))
-    return _joined(found, table)
-
-
-def _joined(found: list[xr.Dataset], table: xr.Dataset) -> xr.Dataset:
-    """Lay treatments side by side, over every memory that any of them was run with."""
-    joined = xr.concat(found, dim="treatment", join="outer", combine_attrs="override")
-    memories = [name for name in table["memory"].values if name in joined["memory"].values]
-    joined["n"] = joined["n"].fillna(0).astype(int)
-    return joined.sel(memory=memories)
-
-
-def _over_metrics(found: list[xr.Dataset], table: xr.Dataset, metrics: list[str]) -> xr.Dataset:
-    words = [NAMES.get(name, str(table[name].attrs.get("long_name", name))) for name in metrics]
-    found = [each.transpose("memory", ...) for each in found]
-    joined = xr.concat(found, dim=xr.Variable("metric", metrics), combine_attrs="override")
+    parts = {name: compare(table[name]).transpose("memory", ...) for name in present}
+    found = beside(parts, "metric")
     for part in ("value", "lower", "upper"):
-        joined[part].attrs["long_name"] = "change by gating"
-    joined = joined.assign_coords(name=("metric", words))
+        found[part].attrs["long_name"] = "change by gating"
     for dim in ("memory", "treatment"):
-        if dim in joined.dims:
-            joined[dim].attrs = table[dim].attrs
-    return joined
+        found[dim].attrs = table[dim].attrs
+    words = [NAMES.get(name, str(table[name].attrs.get("long_name", name))) for name in present]
+    return found.assign_coords(name=("metric", words))

@@ -13,9 +13,11 @@ from mut3r_analysis.studies.model_card.tables import (
     RATIOS,
     curve,
     gating,
+    read_cells,
+    set_before,
 )
 from mut3r_analysis.training.card import strongest
-from mut3r_analysis.training.card_words import TARGETS_SET, cell_name
+from mut3r_analysis.training.card_words import cell_name
 
 QUESTION = "What has this model learned, and what has it not?"
 CUE_QUESTION = "Does its attention show motion?"
@@ -35,7 +37,7 @@ def learned(card: Mapping[str, Any]) -> Finding:
         if (name, length) != ("ate_ratio", "2")
     ]
     lead = len(table)
-    held = [each for each in card["targets"] if each["set"] == TARGETS_SET[0]]
+    held = set_before(card)
     reached = sum(each["reached"] for each in held)
     table.append(Row("targets reached", reached, n=len(held), reference=None))
     for each in held:
@@ -65,32 +67,22 @@ def motion_in_attention(card: Mapping[str, Any]) -> Finding:
     test = card["cue_test"]
     # Half of the clips choose, the others report.
     clips = test["setting"]["clips"] // 2
-    cells = {
+    told = dict(read_cells(card)) | {
         "declared": strongest(test["declared"]),
         "declared later": strongest(test["declared_later"]),
-        "chosen": test["best"],
-        "chosen, other scenes": test["again"],
-        "chosen, untrained": test["untrained"]["best"],
     }
-    found = {
-        (f"{which}: {cell_name(each)}", name): each
-        for name in AGAINST
-        for which, each in cells.items()
-    }
+    cells = {f"{which}: {cell_name(each)}": each for which, each in told.items()}
     probe = max(test["probe"], key=lambda each: each["objects"][0])
-    found |= {
-        (f"linear probe of layer {probe['layer']}", name): probe
-        for name in AGAINST
-        if name in probe
-    }
+    read = [(name, *each) for name in AGAINST for each in cells.items()]
+    read += [(n, f"linear probe of layer {probe['layer']}", probe) for n in AGAINST if n in probe]
     table = [
         _interval(f"{which}, {AGAINST[name]}", each[name], clips, CHANCE)
-        for (which, name), each in found.items()
+        for name, which, each in read
     ]
     for which in ("declared", "declared_later"):
-        told = sum(_tells(each, clips) for each in test[which])
+        number = sum(_tells(each, clips) for each in test[which])
         effect = f"cells {which.replace('_', ' ')} with both AUCs above chance"
-        table.append(Row(effect, told, n=len(test[which]), reference=None))
+        table.append(Row(effect, number, n=len(test[which]), reference=None))
     about = f"Against chance ({CHANCE}), the AUC of moving patches is"
     return Finding(CUE_QUESTION, table, about, lead=len(cells))
 

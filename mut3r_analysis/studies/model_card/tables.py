@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.errors import UnreadableFile
@@ -37,6 +38,8 @@ GATING_ERRORS = {
     "points_self": "points (own camera)",
     "points_world": "points (world)",
 }
+_AREA = "area under the ROC curve"
+
 MASKS = {"oracle": "own masks", "shuffled": "another clip's masks"}
 
 Card = Mapping[str, Any]
@@ -84,17 +87,15 @@ def targets(card: Card) -> xr.Dataset:
         which may ask for an interval besides; and ``area``, whether it is an area under the curve,
         which :func:`areas` has on its own scale.
     """
-    rows = [row for row in card["targets"] if row["set"] == TARGETS_SET[0]]
+    rows = set_before(card)
     shares = [
         [part / row["bound"] for part in row["value"]]
         if row["above"]
         else [row["bound"] / row["value"][index] for index in (0, 2, 1)]
         for row in rows
     ]
-    found = _intervals(shares, "target")
-    found["value"].attrs |= {"long_name": "share of the target that is reached"}
-    return found.assign_coords(
-        target=[row["target"] for row in rows],
+    names = {"target": [row["target"] for row in rows]}
+    return _intervals(shares, "share of the target that is reached", **names).assign_coords(
         reached=("target", [row["reached"] for row in rows]),
         area=("target", [_is_area(row) for row in rows]),
     )
@@ -117,25 +118,17 @@ def areas(card: Card) -> xr.Dataset:
         key: row["value"] for key, row in zip(zip(asked, cells, strict=True), rows, strict=True)
     }
     asked, cells = list(dict.fromkeys(asked)), list(dict.fromkeys(cells))
-    found = _intervals([[values[what, cell] for cell in cells] for what in asked], "asked", "cell")
-    found["value"].attrs |= {"long_name": "area under the ROC curve"}
-    return found.assign_coords(asked=asked, cell=cells)
+    held = [[values[what, cell] for cell in cells] for what in asked]
+    return _intervals(held, _AREA, asked=asked, cell=cells)
 
 
 def curve(card: Card, names: Mapping[str, str] = RATIOS) -> xr.DataArray:
     """Return scores over training ``(length, score, frames)``; those of a path from 4 frames on."""
-    lengths = sorted({int(row["length"]) for row in card["curve"]})
-    seen = sorted({row["frames"] / 1e3 for row in card["curve"]})
-    values = np.full((len(lengths), len(names), len(seen)), np.nan)
-    for row in card["curve"]:
-        place = lengths.index(int(row["length"])), slice(None), seen.index(row["frames"] / 1e3)
-        values[place] = [row[name] for name in names]
-    found = xr.DataArray(
-        values,
-        dims=("length", "score", "frames"),
-        coords={"length": lengths, "score": list(names.values()), "frames": seen},
-        attrs={"long_name": "share of the baseline's error", "units": "1"},
-    )
+    rows = pd.DataFrame(card["curve"]).astype({"length": int})
+    rows = rows.assign(frames=rows["frames"] / 1e3).set_index(["length", "frames"])
+    found = rows[list(names)].to_xarray().to_dataarray("score").transpose("length", "score", ...)
+    found = found.assign_coords(score=list(names.values()))
+    found = found.assign_attrs(long_name="share of the baseline's error", units="1").rename(None)
     found["length"].attrs = {"long_name": "clips of", "units": "frames"}
     found["frames"].attrs = {"long_name": "frames seen", "units": "thousand"}
     return _without_short_paths(found)
@@ -149,23 +142,28 @@ def correlations(card: Card) -> xr.DataArray:
 
 def scores(card: Card) -> xr.Dataset:
     """Return held-out scores with intervals over clips, (score, scenes, length)."""
-    kinds = list(card["scores"])
-    lengths = [int(length) for length in card["scores"][kinds[0]]]
-    found = _intervals(
-        [
-            [
-                [card["scores"][kind][str(length)]["model"][name] for length in lengths]
-                for kind in kinds
-            ]
-            for name in RATIOS
-        ],
-        "score", "scenes", "length",
-    ).assign_coords(score=list(RATIOS.values()), scenes=kinds, length=lengths)  # fmt: skip
-    found["value"].attrs |= {"long_name": "share of the baseline's error"}
+    kinds, by_kind = zip(*card["scores"].items(), strict=True)
+    values = [
+        [[cell["model"][name] for cell in lengths.values()] for lengths in by_kind]
+        for name in RATIOS
+    ]
+    labels = {"score": list(RATIOS.values()), "scenes": list(kinds)}
+    labels["length"] = [int(length) for length in by_kind[0]]
+    found = _intervals(values, "share of the baseline's error", **labels)
     found["length"].attrs = {"long_name": "frames per clip"}
-    for name in found.data_vars:
-        found[name] = _without_short_paths(found[name])
-    return found
+    return found.map(_without_short_paths, keep_attrs=True)
+
+
+def read_cells(card: Card) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return every cell of the cue test that is told of: how it came about, and its row."""
+    test = card["cue_test"]
+    return [
+        *(("declared", row) for row in test["declared"]),
+        *(("declared later", row) for row in test["declared_later"]),
+        ("chosen", test["best"]),
+        ("chosen, other scenes", test["again"]),
+        ("chosen, untrained", test["untrained"]["best"]),
+    ]
 
 
 def cues(card: Card) -> xr.Dataset:
@@ -175,16 +173,10 @@ def cues(card: Card) -> xr.Dataset:
     that half of the clips chose, the same one on other scenes, and the choice in the untrained
     model.
     """
-    test = card["cue_test"]
-    rows = [(f"declared: {cell_name(row)}", row) for row in test["declared"]]
-    rows += [(f"declared later: {cell_name(row)}", row) for row in test["declared_later"]]
-    rows += [(f"chosen: {cell_name(test['best'])}", test["best"])]
-    rows += [(f"the same, other scenes: {cell_name(test['again'])}", test["again"])]
-    untrained = test["untrained"]["best"]
-    rows += [(f"chosen, untrained: {cell_name(untrained)}", untrained)]
-    found = _intervals([[row[name] for name in AGAINST] for _, row in rows], "cell", "against")
-    found["value"].attrs |= {"long_name": "area under the ROC curve"}
-    return found.assign_coords(cell=[name for name, _ in rows], against=list(AGAINST.values()))
+    names, rows = zip(*read_cells(card), strict=True)
+    cells = [f"{name}: {cell_name(row)}" for name, row in zip(names, rows, strict=True)]
+    values = [[row[name] for name in AGAINST] for row in rows]
+    return _intervals(values, _AREA, cell=cells, against=list(AGAINST.values()))
 
 
 def probe(card: Card) -> xr.Dataset:
@@ -194,38 +186,38 @@ def probe(card: Card) -> xr.Dataset:
     """
     rows = card["cue_test"]["probe"]
     names = {name: text for name, text in AGAINST.items() if name in rows[0]}
-    found = _intervals([[row[name] for name in names] for row in rows], "layer", "against")
-    found["value"].attrs |= {"long_name": "area under the ROC curve"}
-    layers = [row["layer"] for row in rows]
-    return found.assign_coords(layer=layers, against=list(names.values()))
+    values, layers = [[row[name] for name in names] for row in rows], [row["layer"] for row in rows]
+    return _intervals(values, _AREA, layer=layers, against=list(names.values()))
 
 
 def gating(card: Card) -> xr.Dataset:
     """Return the change of errors by gating with true masks, percent, (gate, error, mask)."""
     gates = card["gating_test"]["trained"]["gates"]
-    found = _intervals(
-        [[[errors[name][mask] for mask in MASKS] for name in GATING_ERRORS]
-         for errors in gates.values()],
-        "gate", "error", "mask",
-    )  # fmt: skip
-    found["value"].attrs = {"long_name": "change against the plain run", "units": "%"}
-    return found.assign_coords(
-        gate=list(gates), error=list(GATING_ERRORS.values()), mask=list(MASKS.values())
-    )
+    values = [
+        [[errors[name][mask] for mask in MASKS] for name in GATING_ERRORS]
+        for errors in gates.values()
+    ]
+    labels = {"error": list(GATING_ERRORS.values()), "mask": list(MASKS.values())}
+    return _intervals(values, "change against the plain run", "%", gate=list(gates), **labels)
+
+
+def set_before(card: Card) -> list[Mapping[str, Any]]:
+    """Return the targets that were set before training; the others are held to their bounds."""
+    return [row for row in card["targets"] if row["set"] == TARGETS_SET[0]]
 
 
 def _is_area(row: Mapping[str, Any]) -> bool:
     return str(row["target"]).startswith("AUC")
 
 
-def _intervals(values: Sequence[Any], *dims: str) -> xr.Dataset:
-    """Estimates from nested lists whose innermost are value, lower and upper."""
-    numbers = np.asarray(values, dtype=float)
-    parts = {
-        name: (dims, numbers[..., index]) for index, name in enumerate(("value", "lower", "upper"))
-    }
-    found = xr.Dataset(parts)
-    found["value"].attrs["units"] = "1"
+def _intervals(
+    values: Sequence[Any], long_name: str, units: str = "1", **labels: Sequence[Any]
+) -> xr.Dataset:
+    """Estimates from nested lists, one level per label, the innermost value, lower and upper."""
+    parts = dict(zip(("value", "lower", "upper"), np.moveaxis(np.array(values, float), -1, 0),
+                     strict=True))  # fmt: skip
+    found = xr.Dataset({name: (list(labels), part) for name, part in parts.items()}, labels)
+    found["value"].attrs = {"units": units, "long_name": long_name}
     return found
 
 
