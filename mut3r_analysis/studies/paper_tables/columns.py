@@ -1,7 +1,7 @@
 """The paper's tables as text: published values, their changes, and own values beside them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -28,18 +28,18 @@ def paper_columns(table: xr.Dataset) -> pd.DataFrame:
         Indexed by ``cell``: one column per system, then ``unit``, ``protocol``, ``sequences`` and
         ``conflicts``.
     """
-    rows: dict[str, dict[str, str]] = {}
-    for cell in table["cell"].values.tolist():
-        one = table.sel(cell=cell)
-        row = {
-            system: _published(one.sel(system=system)) for system in one["system"].values.tolist()
+
+    def written(one: xr.Dataset) -> dict[str, str]:
+        count, known = int(one["sequences"]), joined_conflicts(one["conflict"].values.tolist())
+        return {
+            **{name: _published(one.sel(system=name)) for name in one["system"].values.tolist()},
+            "unit": str(one["unit"].item()),
+            "protocol": str(one["protocol"].item()),
+            "sequences": str(count or "not stated"),
+            "conflicts": known or "none known",
         }
-        row["unit"] = str(one["unit"].item())
-        row["protocol"] = str(one["protocol"].item())
-        row["sequences"] = str(int(one["sequences"])) if int(one["sequences"]) else "not stated"
-        row["conflicts"] = joined_conflicts(one["conflict"].values.tolist()) or "none known"
-        rows[cell] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("number")
+
+    return _by_cell(table, written)
 
 
 def delta_columns(table: xr.Dataset) -> pd.DataFrame:
@@ -51,27 +51,23 @@ def delta_columns(table: xr.Dataset) -> pd.DataFrame:
         Indexed by ``cell``: ``change``, in percent with the bounds that rounding leaves,
         ``direction``, ``rounding alone`` and ``scatter of the baseline``.
     """
-    deltas = gating_deltas(table)
-    rows: dict[str, dict[str, str]] = {}
     words = {1.0: "better", -1.0: "worse", 0.0: "the same"}
-    for cell in deltas["cell"].values.tolist():
-        one = deltas.sel(cell=cell)
+
+    def written(one: xr.Dataset) -> dict[str, str]:
         value, lower, upper = (float(one[part]) for part in ("value", "lower", "upper"))
-        if not bool(one["comparable"]):
-            scatter = "no protocol"
-        elif one["scatter"].isnull().item():
-            scatter = "one source"
-        else:
+        scatter = "one source" if bool(one["comparable"]) else "no protocol"
+        if bool(one["comparable"]) and one["scatter"].notnull():
             inside = "as large" if bool(one["in_scatter"]) else "smaller"
             scatter = f"{float(one['scatter']):.2g}, {inside}"
-        rows[cell] = {
+        return {
             "change": f"{value:+.1f} [{lower:+.1f}, {upper:+.1f}] %",
             "direction": words[float(one["better"])],
             "rounding alone": "possible" if bool(one["rounding"]) else "no",
             "scatter of the baseline": scatter,
             "conflicts": str(one["conflict"].item()) or "none known",
         }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("number")
+
+    return _by_cell(gating_deltas(table), written)
 
 
 def in_unit(values: xr.Dataset, metric: str, unit: str) -> xr.Dataset:
@@ -102,9 +98,8 @@ def own_column(table: xr.Dataset, own: Mapping[str, xr.Dataset]) -> pd.DataFrame
     DataFrame
         Indexed by ``cell``, one column per system; ``"–"`` where there is none.
     """
-    rows: dict[str, dict[str, str]] = {}
-    for cell in table["cell"].values.tolist():
-        place = table.sel(cell=cell)
+
+    def written(place: xr.Dataset) -> dict[str, str]:
         values = own.get(str(place["protocol"].item()))
         metric, unit = str(place["metric"].item()), str(place["unit"].item())
         row = dict.fromkeys(table["system"].values.tolist(), "–")
@@ -112,27 +107,27 @@ def own_column(table: xr.Dataset, own: Mapping[str, xr.Dataset]) -> pd.DataFrame
             scaled = in_unit(values, metric, unit)
             for system in set(row) & set(values["system"].values.tolist()):
                 row[system] = _formatted(scaled.sel(system=system), int(values.attrs["expected"]))
-        rows[cell] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("cell")
+        return row
+
+    return _by_cell(table, written).rename_axis("cell")
 
 
 def stand_in_column(table: str, own: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Write the values of a table's `STAND_INS`, one column per system of that table."""
     rows: dict[str, dict[str, str]] = {}
-    metrics = PAPER_TABLES[table].metrics
-    for name in STAND_INS[table]:
-        if name not in own:
-            continue
-        for metric in metrics:
+    rows: dict[str, dict[str, str]] = {}
+    for name in (name for name in STAND_INS[table] if name in own):
+        for metric in PAPER_TABLES[table].metrics:
             cell = own[name].sel(metric=metric)
             unit = str(cell["unit"].item())
             label = f"{METRIC_NAMES[metric]}{'' if unit == '1' else f' ({unit})'}, {name}"
-            present = cell["system"].values.tolist()
-            rows[label] = {
-                system: _formatted(cell.sel(system=system), 0)
-                for system in PAPER_TABLES[table].systems
-                if system in present
-            }
+            present = [each for each in PAPER_TABLES[table].systems if each in cell["system"]]
+            rows[label] = {each: _formatted(cell.sel(system=each), 0) for each in present}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("number")
+
+
+def _by_cell(table: xr.Dataset, written: Callable[[xr.Dataset], dict[str, str]]) -> pd.DataFrame:
+    rows = {cell: written(table.sel(cell=cell)) for cell in table["cell"].values.tolist()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("number")
 
 
