@@ -12,7 +12,7 @@ from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.backbones.protocol import Backbone, Frame
 from mut3r_analysis.training.card_words import TARGETS_SET, card_text
 from mut3r_analysis.training.cue_trial import TARGET, cue_test
-from mut3r_analysis.training.curves import read_table
+from mut3r_analysis.training.folder import read_table
 from mut3r_analysis.training.gating_trial import gating_test
 from mut3r_analysis.training.initialisation import initial_model
 from mut3r_analysis.training.recipe import Recipe

@@ -42,8 +42,7 @@ from mut3r_analysis.metrics.ranking import auc_interval, weighted_auc
 from mut3r_analysis.scenes import HELD_OUT_SEEDS, Scene, SceneDistribution, render_arrays
 from mut3r_analysis.training.clips import Clips, clips_of
 from mut3r_analysis.training.evidence import frozen, without
-from mut3r_analysis.training.observation import KINDS, Cell, observe
-from mut3r_analysis.training.patches import PatchTruth, patch_truth
+from mut3r_analysis.training.patches import KINDS, Cell, PatchTruth, observe, patch_truth
 
 DECLARED: tuple[tuple[Cell, int], ...] = (
     (Cell("image_to_state", "max_weight", 2), +1),

@@ -13,13 +13,13 @@ from mut3r_analysis.backbones.checkpoint import write_checkpoint
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.training.clips import Clips, clips_from
-from mut3r_analysis.training.curves import plot_training
 from mut3r_analysis.training.folder import (
     CURVE,
     LOG,
     PLOT,
     append_rows,
     load_state,
+    plot_training,
     save_state,
     trim_table,
 )

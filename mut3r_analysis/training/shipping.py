@@ -9,8 +9,7 @@ import pandas as pd
 from mut3r_analysis.backbones.checkpoint import read_checkpoint, write_checkpoint
 from mut3r_analysis.errors import MissingFile
 from mut3r_analysis.training.card import make_card, write_card
-from mut3r_analysis.training.curves import read_table
-from mut3r_analysis.training.folder import CURVE, LOG
+from mut3r_analysis.training.folder import CURVE, LOG, read_table
 from mut3r_analysis.training.recipe import read_recipe
 
 

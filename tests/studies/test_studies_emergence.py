@@ -14,10 +14,15 @@ from mut3r_analysis.motion import Cue
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.emergence import cells as cue_cells
 from mut3r_analysis.studies.emergence import finding as emergence
-from mut3r_analysis.studies.emergence import views as emergence_views
 from mut3r_analysis.studies.emergence.observation import SITES, capture, observe, observed_in
-from mut3r_analysis.studies.emergence.readings import OVER_TIME, SIGNS, on_grid, patch_readings
-from mut3r_analysis.studies.emergence.sinks import corner_rank, sink_shares
+from mut3r_analysis.studies.emergence.readings import (
+    OVER_TIME,
+    SIGNS,
+    corner_rank,
+    on_grid,
+    patch_readings,
+    sink_shares,
+)
 from mut3r_analysis.studies.emergence.survey import (
     CONTROLS_OUT,
     LOCAL,
@@ -442,7 +447,7 @@ def test_the_control_without_a_past_reads_one_frame_only():
 
 
 def test_every_reading_is_defined():
-    defined = emergence_views.definitions().set_index("reading")
+    defined = cue_cells.definitions().set_index("reading")
     assert defined.index.tolist() == list(SIGNS)
     assert defined.loc["R2 received"].tolist() == ["M mean_i p_ij", "low"]
     assert set(defined.loc[list(OVER_TIME), "read as motion"]) == {"high"}
@@ -494,10 +499,10 @@ def test_figures_show_the_half_that_did_not_choose():
     found = table(planted=0.3)
     _, half = cue_cells.halves(found)
     assert half["sequence"].values.tolist() == [f"s{i}" for i in range(1, 24, 2)]
-    grid = emergence_views.layers_and_heads(found, OBJECTS).sel(panel="image_self, +R3")
+    grid = cue_cells.layers_and_heads(found, OBJECTS).sel(panel="image_self, +R3")
     wanted = half["auc"].sel(PLANTED, drop=True).sel(test=OBJECTS).mean()
     assert float(grid.sel(layer=2, head="1")) == pytest.approx(float(wanted))
-    lines = emergence_views.over_layers(found, [OBJECTS, PERMUTED])
+    lines = cue_cells.over_layers(found, [OBJECTS, PERMUTED])
     assert set(lines["value"].dims) == {"site", "test", "layer"}
 
 

@@ -22,21 +22,19 @@ from mut3r_analysis.studies.finding import (
     findings_of,
 )
 from mut3r_analysis.studies.generalisation import traces
-from mut3r_analysis.studies.generalisation.effects import (
-    DEPTH,
-    POSE,
-    finding,
-    gating_effects,
-    has_truth,
-    place_effects,
-    rule_contrasts,
-)
 from mut3r_analysis.studies.generalisation.memories import (
+    DEPTH,
     OWN,
+    POSE,
     TRUE,
     Memory,
     arranged,
+    finding,
+    gating_effects,
+    has_truth,
     known_memories,
+    place_effects,
+    rule_contrasts,
     sweep_memories,
     treatments,
 )

@@ -15,7 +15,6 @@ from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.studies.finding import HIGHER, LOWER, TOO_FEW, findings_of
-from mut3r_analysis.studies.supervision import price as supervision_price
 from mut3r_analysis.studies.supervision import scores as supervision_scores
 from mut3r_analysis.studies.supervision import sequences as supervision_sequences
 from mut3r_analysis.studies.supervision.clip_cues import KINDS, CueReader, areas, replayed, walk
@@ -255,13 +254,13 @@ def test_the_finding_answers_only_for_the_gate_where_nothing_was_trained():
 
 
 def test_the_price_counts_passes_and_copies(backbone):
-    priced = supervision_price.price(backbone, TINY)
+    priced = supervision_scores.price(backbone, TINY)
     frame = m3.open_sequence(np.zeros((1, 48, 64, 3), np.uint8), name="frame")
     forward = sum(m3.plan(backbone, frame).flops.values())
     assert float(priced.operations) == 3 * forward * 1 * 2 * 2 * 4
     count = sum(weight.numel() for weight in backbone.parameters())
     assert float(priced.memory) == 20 * count
-    said = supervision_price.not_run(priced, largest=10)
+    said = supervision_scores.not_run(priced, largest=10)
     assert "Not answered here" in said.answer
     assert f"{count / 1e6:,.1f} million" in said.answer
 

@@ -20,8 +20,7 @@ from mut3r_analysis.training.cue_trial import (
 from mut3r_analysis.training.evidence import without
 from mut3r_analysis.training.gating_trial import METRICS, gating_test
 from mut3r_analysis.training.initialisation import initial_model
-from mut3r_analysis.training.observation import observe
-from mut3r_analysis.training.patches import patch_truth
+from mut3r_analysis.training.patches import observe, patch_truth
 from mut3r_analysis.training.recipe import Recipe
 
 RECIPE = Recipe.from_dict({**SMALL, "model": {**SMALL["model"], "dec_depth": 5}})

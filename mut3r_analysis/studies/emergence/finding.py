@@ -1,6 +1,5 @@
 """Where the motion cue lives: the evidence as tables and as a finding."""
 
-import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.studies.emergence.cells import (
@@ -17,6 +16,7 @@ from mut3r_analysis.studies.emergence.cells import (
 from mut3r_analysis.studies.emergence.survey import CONTROLS_OUT, LOCAL, PERMUTED, TWIN, WHOLE
 from mut3r_analysis.studies.estimates import change, estimate
 from mut3r_analysis.studies.finding import NO_TRUTH, NOT_MEASURED, Finding, row, rows
+from mut3r_analysis.studies.labelling import beside
 
 QUESTION = "Where does the motion cue live?"
 CHANCE = 0.5
@@ -69,15 +69,6 @@ def finding(found: xr.Dataset) -> Finding:
 def estimates(areas: dict[str, xr.DataArray]) -> xr.Dataset:
     """Estimate each ``(sequence, ...)`` over the sequences it has; they stand along ``cell``."""
     return beside({name: estimate(values) for name, values in areas.items()}, "cell")
-
-
-def beside(parts: dict[str, xr.Dataset], dim: str) -> xr.Dataset:
-    """Put estimates side by side along a new dimension; their labels stay."""
-    together = xr.concat(list(parts.values()), pd.Index(list(parts), name=dim), join="outer")
-    first = next(iter(parts.values()))
-    for name in together:
-        together[name].attrs = first[name].attrs
-    return together
 
 
 def explained(areas: xr.DataArray, test: str = WHOLE) -> xr.Dataset:

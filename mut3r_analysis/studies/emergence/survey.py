@@ -20,8 +20,14 @@ from mut3r_analysis.metrics.ranking import area, frame_wins
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.emergence.observation import SITES, Observed, observe
-from mut3r_analysis.studies.emergence.readings import MEAN_HEAD, OVER_TIME, SIGNS, patch_readings
-from mut3r_analysis.studies.emergence.sinks import corner_rank, sink_shares
+from mut3r_analysis.studies.emergence.readings import (
+    MEAN_HEAD,
+    OVER_TIME,
+    SIGNS,
+    corner_rank,
+    patch_readings,
+    sink_shares,
+)
 from mut3r_analysis.studies.emergence.truth import CONTROLS, control_columns, patch_truth
 from mut3r_analysis.studies.emergence.twins import frozen_twin, has_twin, twin_evidence, twin_frames
 from mut3r_analysis.training.evidence import without_controls
