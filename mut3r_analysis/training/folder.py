@@ -122,7 +122,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """
     if not Path(path).is_file():
         raise MissingFile(f"no table at {path}; a training writes it as it goes")
-    return pd.read_csv(path, float_precision="round_trip")
+    return pd.read_csv(path)
 
 
 def plot_training(log: str | Path, curve: str | Path) -> "Figure":

@@ -1,4 +1,4 @@
-"""One checkpoint with several memories, ungated and gated: its scores, and what gating does to them."""
+"""One checkpoint with several memories, ungated and gated: scores, and what gating changes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
