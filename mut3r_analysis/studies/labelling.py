@@ -27,7 +27,6 @@ def beside(parts: Mapping[Any, Any], dim: str, long_name: str = "", **options: A
     **options
         As for `xarray.concat`, where not of parts that describe themselves alike.
     """
-    attrs = {"long_name": long_name} if long_name else {}
-    options = {"join": "outer", "coords": "minimal", "compat": "override"} | options
-    label = xr.Variable(dim, list(parts), attrs)
-    return xr.concat(list(parts.values()), label, **{"combine_attrs": "override"} | options)
+    label = xr.Variable(dim, list(parts), {"long_name": long_name} if long_name else {})
+    how = {"join": "outer", "data_vars": "all", "coords": "minimal", "compat": "override"}
+    return xr.concat(list(parts.values()), label, **how | {"combine_attrs": "override"} | options)

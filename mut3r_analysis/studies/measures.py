@@ -9,9 +9,8 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.scores import named_protocols
-from mut3r_analysis.metrics.catalogue import PROTOCOLS, protocol
+from mut3r_analysis.metrics import PROTOCOLS, Protocol, find_metric, protocol
 from mut3r_analysis.metrics.depth import DEPTH_METRICS
-from mut3r_analysis.metrics.protocols import Protocol, find_metric
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.studies.estimates import formatted
 
@@ -112,28 +111,22 @@ def departures(table: xr.Dataset, reference: str = "plain") -> xr.DataArray:
         between the camera centres in percent of the reference's mean depth. NaN where a run is
         missing.
     """
-    labels = [str(label) for label in table["configuration"].values]
+    runs = table["run"].transpose("configuration", "sequence")
+    labels = runs["configuration"].values.tolist()
     kinds = ("depth changed", "camera moved")
-    found = np.full((2, len(labels), table.sizes["sequence"]), np.nan)
-    for column, name in enumerate(table["sequence"].values):
-        paths = {
-            label: table["run"].sel(sequence=name, configuration=label).item() for label in labels
-        }
-        if not paths[reference]:
+    found = np.full((2, *runs.shape), np.nan)
+    for column, paths in enumerate(runs.values.T.tolist()):
+        if not paths[labels.index(reference)]:
             continue
-        base = _prediction(paths[reference])
+        base = _prediction(paths[labels.index(reference)])
         size = float(np.mean(base["depth"]))
-        for row, label in enumerate(labels):
-            if not paths[label]:
-                continue
-            other = _prediction(paths[label])
+        for row, other in ((row, _prediction(path)) for row, path in enumerate(paths) if path):
             away = other["centre"] - base["centre"]
             found[0, row, column] = 100 * np.mean(np.abs(other["depth"] - base["depth"])) / size
             found[1, row, column] = 100 * np.mean(np.linalg.norm(away, axis=-1)) / size
-    dims = ("configuration", "sequence")
-    coords = {dim: table[dim].values for dim in dims}
+    coords = {dim: table[dim].values for dim in runs.dims}
     parts = {
-        kind: xr.DataArray(values, dims=dims, coords=coords)
+        kind: xr.DataArray(values, coords, runs.dims)
         for kind, values in zip(kinds, found, strict=True)
     }
     rows = dict.fromkeys(kinds, ("", "", "none", "%"))
@@ -144,7 +137,7 @@ def departures(table: xr.Dataset, reference: str = "plain") -> xr.DataArray:
 def protocols_of(values: xr.DataArray) -> list[tuple[str, str]]:
     """Return every measure with the id of its protocol."""
     return list(
-        zip(values["measure"].values.tolist(), values["protocol"].values.tolist(), strict=True)
+        zip(*(values[name].values.tolist() for name in ("measure", "protocol")), strict=True)
     )
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from mut3r_analysis.backbones.loading import load_backbone
-from mut3r_analysis.backbones.protocol import Backbone, Frame
+from mut3r_analysis.backbones import Backbone, Frame, load_backbone
 from mut3r_analysis.training.card_words import TARGETS_SET, card_text
 from mut3r_analysis.training.cue_trial import TARGET, cue_test
 from mut3r_analysis.training.folder import read_table

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from mut3r_analysis.backbones.checkpoint import write_checkpoint
-from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.backbones import Backbone, write_checkpoint
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.training.clips import Clips, clips_from
 from mut3r_analysis.training.folder import (

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.attention.sites import SITE_KINDS
-from mut3r_analysis.attention.statistics import STATISTICS
+from mut3r_analysis.attention import SITE_KINDS, STATISTICS, Capture
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.configuration import Configuration

@@ -14,6 +14,7 @@ from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.grouping import grouped
 from mut3r_analysis.running.inputs import frame_inputs
 from mut3r_analysis.running.passes import BatchState, EncodedFrame, FrameResult
+from mut3r_analysis.studies.labelling import described
 from mut3r_analysis.studies.trajectories.path_parts import apart
 
 INJECTIONS = ("none", "image", "state", "both")
@@ -26,6 +27,7 @@ in a video.
 """
 
 _VARIABLES = {
+    "after": ("frames after the injection ended", "1"),
     "state": ("distance of states", "% of the norm"),
     "memory": ("distance of pose memories", "% of the norm"),
     "translation": ("distance between camera positions", "m"),
@@ -102,10 +104,7 @@ def inject(
     )  # fmt: skip
     positions = np.arange(pair.sizes["frame"])
     table["in_view"] = ("after", (positions >= start) & (positions < stop))
-    table["after"].attrs = {"long_name": "frames after the injection ended", "units": "1"}
-    for name, (text, units) in _VARIABLES.items():
-        table[name].attrs = {"long_name": text, "units": units}
-    return table
+    return described(table, _VARIABLES)
 
 
 def _four(

@@ -8,15 +8,14 @@ from tqdm.auto import tqdm
 
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.motion import DIRECTIONS
-from mut3r_analysis.motion.cue import Cue
-from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, against_control
 from mut3r_analysis.studies.corruption.content_pairs import content_pair
 from mut3r_analysis.studies.corruption.injection import inject
 from mut3r_analysis.studies.estimates import change, estimate
 from mut3r_analysis.studies.finding import Finding, row, rows
+from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.trajectories.read_write import CUES
 
 QUESTION = "Does state-to-image gating protect the memory from moving content?"
@@ -79,7 +78,7 @@ def measure_injections(
     for name, gate in gates.items():
         if gate is not None:
             configurations |= {_key(name, cue): {"cue": cues[cue], "gate": gate} for cue in cues}
-    parts, names, skipped, contents = [], [], [], []
+    parts, skipped, contents = {}, [], []
     bar = tqdm(sequences, desc="sequences", disable=not progress)
     for given in bar:
         sequence = open_sequence(given, stop=frames)
@@ -89,23 +88,21 @@ def measure_injections(
         except InvalidArgument as error:
             skipped.append(f"{sequence.attrs['name']}: {error}")
             continue
-        found = inject(backbone, pair, configurations)
-        parts.append(_by_gate_and_cue(found, list(gates), list(cues)))
+        part = _by_gate_and_cue(inject(backbone, pair, configurations), list(gates), list(cues))
         inside = slice(pair.attrs["start"], pair.attrs["stop"])
-        share = 100 * float(pair["changed"][inside].mean())
-        attrs = {"long_name": "pixels that differ within the window", "units": "%"}
-        parts[-1]["moving_share"] = ((), share, attrs)
-        names.append(pair.attrs["name"])
+        part["moving_share"] = 100 * float(pair["changed"][inside].mean())
+        parts[pair.attrs["name"]] = part
         contents.append(pair.attrs["how"])
     if not parts:
         raise InvalidArgument("nothing could be injected:\n  " + "\n  ".join(skipped))
-    table = xr.concat(parts, dim=xr.Variable("sequence", names), join="outer")
+    table = beside(parts, "sequence")
+    described(table, {"moving_share": ("pixels that differ within the window", "%")})
     # Frames that a shorter sequence does not have.
     table["in_view"] = table["in_view"].fillna(False).astype(bool)
     return table.assign_attrs(
         skipped="; ".join(skipped),
         contents=" or ".join(dict.fromkeys(contents)),
-        source=f"{backbone.origin.name}, {len(names)} sequences",
+        source=f"{backbone.origin.name}, {len(parts)} sequences",
     )
 
 
@@ -135,14 +132,12 @@ def remaining(table: xr.Dataset, injection: str = "state") -> xr.Dataset:
         distance without gates (negative: gates protect), and ``n``.
     """
     later = afterwards(table).sel(injection=injection, drop=True)
-    names = ["state", "memory", "translation", "rotation", "depth"]
-    parts = []
-    for name in names:
-        gated = later[name].drop_sel(gate=PLAIN)
-        parts.append(change(gated, later[name].sel(gate=PLAIN, drop=True)))
-    found = xr.concat(parts, dim=xr.Variable("measure", names), combine_attrs="drop_conflicts")
-    found["value"].attrs = {"long_name": "change of what is left behind", "units": "%"}
-    return found
+    parts = {
+        name: change(later[name].drop_sel(gate=PLAIN), later[name].sel(gate=PLAIN, drop=True))
+        for name in ("state", "memory", "translation", "rotation", "depth")
+    }
+    found = beside(parts, "measure")
+    return described(found, {"value": ("change of what is left behind", "%")})
 
 
 def finding(table: xr.Dataset) -> Finding:

@@ -30,6 +30,7 @@ from mut3r_analysis.studies.emergence.readings import (
 )
 from mut3r_analysis.studies.emergence.truth import CONTROLS, control_columns, patch_truth
 from mut3r_analysis.studies.emergence.twins import frozen_twin, has_twin, twin_evidence, twin_frames
+from mut3r_analysis.studies.labelling import described
 from mut3r_analysis.training.evidence import without_controls
 
 Array = NDArray[np.floating[Any]]
@@ -142,10 +143,7 @@ def survey(
         found = found.drop_vars(["control", "control_auc"]).assign(
             control_auc=xr.concat([found["control_auc"], place], "control", join="outer")
         )
-    for variable, (text, units) in _LABELS.items():
-        if variable in found:
-            found[variable].attrs = {"long_name": text, "units": units}
-    return found.assign_attrs(backbone=backbone.origin.name, cue=str(cue))
+    return described(found, _LABELS).assign_attrs(backbone=backbone.origin.name, cue=str(cue))
 
 
 def clip_evidence(

@@ -8,13 +8,16 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.backbones.write_rules import WRITE_RULES
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, against_control
 from mut3r_analysis.studies.estimates import change, difference
 from mut3r_analysis.studies.finding import Finding, Row, row, rows
 from mut3r_analysis.studies.labelling import beside
+from mut3r_analysis.sweeps import sweep
 
 OWN, TRUE = "own cue", "true mask"
 TREATMENTS = (PLAIN, OWN, OWN + SHUFFLED, TRUE, TRUE + SHUFFLED)
@@ -130,10 +133,6 @@ def sweep_memories(
         As of :func:`~mut3r_analysis.sweep`, over (memory, treatment, sequence[, frame]); NaN where
         there is no truth.
     """
-    from mut3r_analysis.backbones import load_backbone
-    from mut3r_analysis.sequences import open_sequence
-    from mut3r_analysis.sweeps import sweep
-
     taken = "::" if frames is None else f":{frames}:"
     masked = [name for name in sequences if "motion_mask" in open_sequence(name, stop=1)]
     parts = []

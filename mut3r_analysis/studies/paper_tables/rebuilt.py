@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.backbones import Preparation, load_backbone
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError
+from mut3r_analysis.evaluation import check_dataset, evaluate
 from mut3r_analysis.evaluation.eligibility import OFFICIAL
 from mut3r_analysis.metrics import FrameSelection, Protocol, UndefinedMetric
 from mut3r_analysis.metrics import protocol as find_protocol
 from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
-from mut3r_analysis.running import Commit, Configuration
+from mut3r_analysis.running import Commit, Configuration, open_run
+from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.paper_tables.published import (
     ABLATION,
     AFTER,
@@ -24,6 +26,7 @@ from mut3r_analysis.studies.paper_tables.published import (
     PAPER_TABLES,
     SYSTEMS,
 )
+from mut3r_analysis.sweeps import sweep
 
 _DEPTH = 12
 """Layers of the decoder that the paper's ranges count."""
@@ -117,10 +120,6 @@ def run_protocol(
         When the location is of another data set or holds no sequence of the protocol, and when
         the backbone takes frames of another size than the protocol.
     """
-    from mut3r_analysis.backbones import load_backbone
-    from mut3r_analysis.evaluation import check_dataset
-    from mut3r_analysis.sweeps import sweep
-
     chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
     layout, _, root = location.partition(":")
     if layout != chosen.dataset:
@@ -177,8 +176,6 @@ def run_datasets(
     list of str
         Which protocols could not be scored, and why.
     """
-    from mut3r_analysis.backbones import load_backbone
-
     if not locations:
         return {}, []
     model = load_backbone(backbone) if isinstance(backbone, str) else backbone
@@ -226,8 +223,6 @@ def own_values(table: xr.Dataset, protocol: Protocol, truth: Any = None) -> xr.D
     UndefinedMetric
         When no system could be scored.
     """
-    from mut3r_analysis.evaluation import evaluate
-
     parts: dict[str, xr.Dataset] = {}
     reasons: list[str] = []
     for system in table["configuration"].values.tolist():
@@ -261,10 +256,6 @@ def bundled_values(
         Per protocol, as of :func:`own_values`; without any that no sequence could be scored under.
         Empty, and nothing is run, without any ground truth.
     """
-    from mut3r_analysis.backbones import load_backbone
-    from mut3r_analysis.sequences import open_sequence
-    from mut3r_analysis.sweeps import sweep
-
     opened = [open_sequence(each, stop=frames) for each in sequences]
     if not any({"depth", "pose"} & set(each) for each in opened):
         return {}
@@ -370,9 +361,6 @@ def read_results(
     list of str
         What was left out, and why.
     """
-    from mut3r_analysis.evaluation import evaluate
-    from mut3r_analysis.running import open_run
-
     listed = [folders] if isinstance(folders, str | Path) else list(folders)
     runs: dict[tuple[str, str, str], list[xr.DataTree]] = {}
     left_out: list[str] = []

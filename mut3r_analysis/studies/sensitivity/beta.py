@@ -8,8 +8,7 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.motion.cue import Cue
-from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.site_gates import LARGEST_SCORE
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.studies.ablation import SHUFFLED, Ablation, against, chosen_elsewhere

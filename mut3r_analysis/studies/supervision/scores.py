@@ -16,6 +16,7 @@ from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.ablation import PLAIN, against
 from mut3r_analysis.studies.estimates import difference
 from mut3r_analysis.studies.finding import Finding, Row, row, rows
+from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.supervision.clip_cues import areas, scored, standardised
 from mut3r_analysis.studies.supervision.fine_tuning import (
     ARMS,
@@ -118,12 +119,8 @@ def _errors(
     masks: Mapping[str, Tensor] | None = None,
 ) -> xr.Dataset:
     found = score_clips(model, clips, configuration=configuration, masks=masks).errors
-    return xr.Dataset(
-        {
-            name: ("clip", found[name].astype(np.float64), {"long_name": text, "units": units})
-            for name, (text, units) in ERRORS.items()
-        }
-    )
+    held = {name: ("clip", found[name].astype(np.float64)) for name in ERRORS}
+    return described(xr.Dataset(held), ERRORS)
 
 
 def _gated(model: Backbone, clips: Clips, cue: Cue, gate: Gate) -> tuple[xr.Dataset, Tensor]:
@@ -206,9 +203,11 @@ def gate_controls(scores: xr.Dataset, controls: xr.Dataset) -> xr.Dataset:
 
 def _changes(scores: xr.Dataset, reference: xr.Dataset) -> xr.Dataset:
     text = "change of the error against the plain run of the reference arm"
-    parts = [against(scores[error], reference[error], "clip", text) for error in ERRORS]
-    names = xr.Variable("error", [text for text, _ in ERRORS.values()])
-    return xr.concat(parts, dim=names, coords="minimal", combine_attrs="override")
+    parts = {
+        named: against(scores[error], reference[error], "clip", text)
+        for error, (named, _) in ERRORS.items()
+    }
+    return beside(parts, "error")
 
 
 def baseline(scores: xr.Dataset) -> str:
@@ -288,18 +287,16 @@ def price(backbone: Backbone, tuning: FineTuning) -> xr.Dataset:
     count = sum(weight.numel() for weight in backbone.parameters())
     frames = tuning.steps * tuning.clips * tuning.frames
     arms = len([arm for arm in ARMS if arm != ORIGINAL])
-    values = {
-        "parameters": (count, "weights of the backbone", "1"),
-        "operations": ((1 + _BACKWARD) * forward * frames * arms, "operations of all arms", "FLOP"),
-        "memory": (_COPIES * 4 * count, "weights and what belongs to them, one arm", "byte"),
+    operations = (1 + _BACKWARD) * forward * frames * arms
+    values = {"parameters": count, "operations": operations, "memory": _COPIES * 4 * count}
+    found = xr.Dataset({name: ((), float(value)) for name, value in values.items()})
+    words = {
+        "parameters": ("weights of the backbone", "1"),
+        "operations": ("operations of all arms", "FLOP"),
+        "memory": ("weights and what belongs to them, one arm", "byte"),
     }
-    return xr.Dataset(
-        {
-            name: ((), float(value), {"long_name": text, "units": units})
-            for name, (value, text, units) in values.items()
-        },
-        attrs={"backbone": backbone.origin.name, "clip": f"{width} x {height} px"},
-    )
+    about = {"backbone": backbone.origin.name, "clip": f"{width} x {height} px"}
+    return described(found, words).assign_attrs(about)
 
 
 def formatted_price(priced: xr.Dataset) -> str:

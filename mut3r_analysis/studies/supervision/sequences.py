@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.backbones.protocol import Backbone
@@ -12,6 +13,7 @@ from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running.streaming import run_batch
 from mut3r_analysis.studies.ablation import PLAIN
+from mut3r_analysis.studies.labelling import described
 from mut3r_analysis.studies.supervision.fine_tuning import ORIGINAL
 from mut3r_analysis.studies.supervision.scores import GATED
 
@@ -61,44 +63,26 @@ def transfer(runs: Mapping[str, Runs]) -> xr.Dataset:
         (arm, inference, sequence): :data:`METRICS` under the default protocols, NaN without
         truth, and :data:`DEPARTURES`; ``skipped`` (sequence) says why there is no metric.
     """
-    first = next(iter(runs.values()))
-    arms = list(dict.fromkeys(arm for arm, _ in first))
-    inferences = list(dict.fromkeys(name for _, name in first))
-    shape = (len(arms), len(inferences), len(runs))
-    values = {name: np.full(shape, np.nan) for name in (*METRICS, *DEPARTURES)}
-    skipped = []
-    for column, its in enumerate(runs.values()):
+    rows, skipped = [], []
+    for sequence, its in runs.items():
         reason = ""
-        base = its[ORIGINAL, PLAIN]
         for (arm, inference), run in its.items():
-            place = arms.index(arm), inferences.index(inference), column
-            for name, value in _departures(run, base).items():
-                values[name][place] = value
+            row = {"arm": arm, "inference": inference, "sequence": sequence}
+            rows.append(row | _departures(run, its[ORIGINAL, PLAIN]))
             try:
                 scores = evaluate(run)
             except Mut3rError as error:
                 reason = str(error)
                 continue
-            for name in METRICS:
-                if name in scores:
-                    values[name][place] = float(scores[name].squeeze())
+            rows[-1] |= {name: float(scores[name].squeeze()) for name in METRICS if name in scores}
         skipped.append(reason)
-    dims = ("arm", "inference", "sequence")
-    described = METRICS | DEPARTURES
-    return xr.Dataset(
-        {
-            **{
-                name: (dims, found, dict(zip(("long_name", "units"), described[name], strict=True)))
-                for name, found in values.items()
-            },
-            "skipped": ("sequence", skipped, {"long_name": "why there is no metric"}),
-        },
-        {
-            "arm": ("arm", arms, {"long_name": "fine-tuning"}),
-            "inference": inferences,
-            "sequence": list(runs),
-        },
-    )
+    words = METRICS | DEPARTURES
+    table = pd.DataFrame(rows)
+    order = {dim: table[dim].unique() for dim in ("arm", "inference", "sequence")}
+    table = table.set_index(list(order)).reindex(columns=list(words))
+    found = described(table.to_xarray().sel(order), words)
+    found["arm"].attrs = {"long_name": "fine-tuning"}
+    return found.assign(skipped=("sequence", skipped, {"long_name": "why there is no metric"}))
 
 
 def _departures(run: xr.DataTree, base: xr.DataTree) -> dict[str, float]:

@@ -13,6 +13,7 @@ from mut3r_analysis.metrics.bootstrap import drawn_places, percentile_bounds
 from mut3r_analysis.studies.ablation import SHUFFLED
 from mut3r_analysis.studies.estimates import change, difference, estimate
 from mut3r_analysis.studies.finding import Finding, Row, row, rows, without_truth
+from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.trajectories.path_parts import apart
 from mut3r_analysis.studies.trajectories.read_write import DEPTH, LEVELS, POSE, SHORT, commit_of
 
@@ -98,37 +99,25 @@ def metric_contributions(cells: xr.Dataset) -> xr.Dataset:
     ]
     if not names:
         raise InvalidArgument("no sequence has an error: none has ground truth")
-    found = xr.concat(
-        [relative_contributions(cells[name], paths) for name in names],
-        dim=xr.Variable("metric", [SHORT[name] for name in names]),
-        combine_attrs="drop_conflicts",
-    )
-    found["value"].attrs = {
-        "long_name": "contribution to the change of the mean error",
-        "units": "%",
-    }
-    return found
+    parts = {SHORT[name]: relative_contributions(cells[name], paths) for name in names}
+    words = {"value": ("contribution to the change of the mean error", "%")}
+    return described(beside(parts, "metric"), words)
 
 
 def by_commit(values: xr.DataArray, paths: Sequence[str]) -> xr.DataArray:
     """Put the cells that gate something along one dimension ``commit``, by their names."""
     cells = [dict(zip(paths, each, strict=True)) for each in product(LEVELS, repeat=len(paths))][1:]
-    return xr.concat(
-        [values.sel(cell, drop=True) for cell in cells],
-        dim=xr.Variable("commit", [str(commit_of(cell)) for cell in cells]),
-    )
+    return beside({str(commit_of(cell)): values.sel(cell, drop=True) for cell in cells}, "commit")
 
 
 def sequence_changes(cells: xr.Dataset) -> xr.DataArray:
     """Return the change of every error per sequence, all paths gated, in percent."""
-    names = [name for name in (*POSE, DEPTH[0]) if name in cells]
-    rows = []
-    for name in names:
+    rows = {}
+    for name in (name for name in (*POSE, DEPTH[0]) if name in cells):
         gated, plain = gated_and_plain(cells[name], cells.attrs["paths"])
-        rows.append(100 * (gated / plain - 1))
-    found = xr.concat(rows, dim=xr.Variable("metric", [SHORT[name] for name in names]))
-    found.attrs = {"long_name": "change under gating", "units": "%"}
-    return found.rename(None)
+        rows[SHORT[name]] = 100 * (gated / plain - 1)
+    found = beside(rows, "metric")
+    return found.assign_attrs(long_name="change under gating", units="%").rename(None)
 
 
 def influence(values: xr.DataArray) -> xr.Dataset:
@@ -307,7 +296,8 @@ def last_distances(cells: xr.Dataset) -> xr.Dataset:
     distance = far["translation"].isel(cue=0, drop=True)
     last = distance.isel(frame=distance.notnull().sum("frame") - 1)
     shares = (100 * last / far["extent"]).assign_attrs(units="%")
-    alone = [{other: LEVELS[other == path] for other in paths} for path in paths]
-    parts = [gated_and_plain(shares, paths)[0], *(shares.sel(each, drop=True) for each in alone)]
-    names = ["all paths gated", *(f"{path} gated" for path in paths)]
-    return xr.concat([estimate(each) for each in parts], dim=xr.Variable("gated", names))
+    parts = {"all paths gated": gated_and_plain(shares, paths)[0]}
+    for path in paths:
+        alone = {other: LEVELS[other == path] for other in paths}
+        parts[f"{path} gated"] = shares.sel(alone, drop=True)
+    return beside({name: estimate(part) for name, part in parts.items()}, "gated")
