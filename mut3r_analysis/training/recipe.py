@@ -64,37 +64,33 @@ class Stage:
     objective: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("clips", 1), ("frames", 2), ("lattice", 2)):
-            value = getattr(self, name)
-            if isinstance(value, list | tuple):
-                object.__setattr__(self, name, tuple(value))
-            for each in value if isinstance(value, list | tuple) else [value]:
-                if each is not None:
-                    _require(f"stage {self.name!r}: {name}", each, int, least)
-        if len(_several(self.clips)) != len(_several(self.frames)) or not self.batches:
-            raise InvalidArgument(
-                f"stage {self.name!r}: give as many clips as frames, or one of each; "
-                f"got {self.clips!r} and {self.frames!r}"
-            )
-        if isinstance(self.rate, list | tuple):
-            object.__setattr__(self, "rate", tuple(self.rate))
-        for each in self.rates:
-            _require(f"stage {self.name!r}: rate", each, float, 0)
-        _require(f"stage {self.name!r}: cooldown", self.cooldown, int, 0)
-        if self.average is not None:
-            _require_share(f"stage {self.name!r}: average", self.average)
-        if self.size is not None:
-            object.__setattr__(self, "size", tuple(self.size))
-        given = self.scenes if isinstance(self.scenes, list | tuple) else (self.scenes,)
+        stage = f"stage {self.name!r}"
+        scenes = self.scenes if isinstance(self.scenes, list | tuple) else (self.scenes,)
         scenes = tuple(
-            SceneDistribution.from_dict(each) if isinstance(each, dict) else each for each in given
+            SceneDistribution.from_dict(each) if isinstance(each, dict) else each for each in scenes
         )
         if not scenes or not all(isinstance(each, SceneDistribution) for each in scenes):
             raise InvalidArgument(
-                f"stage {self.name!r}: scenes must be one or more scene distributions, "
-                f"got {self.scenes!r}"
+                f"{stage}: scenes must be one or more scene distributions, got {self.scenes!r}"
             )
         object.__setattr__(self, "scenes", scenes)
+        for name in ("steps", "clips", "frames", "lattice", "rate", "size"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, least in (("steps", 1), ("clips", 1), ("frames", 2), ("lattice", 2)):
+            for each in _several(getattr(self, name)):
+                if each is not None:
+                    _require(f"{stage}: {name}", each, int, least)
+        if len(_several(self.clips)) != len(_several(self.frames)) or not self.batches:
+            raise InvalidArgument(
+                f"{stage}: give as many clips as frames, or one of each; "
+                f"got {self.clips!r} and {self.frames!r}"
+            )
+        for each in self.rates:
+            _require(f"{stage}: rate", each, float, 0)
+        _require(f"{stage}: cooldown", self.cooldown, int, 0)
+        if self.average is not None:
+            _require_share(f"{stage}: average", self.average)
 
     @property
     def turns(self) -> int:
@@ -159,15 +155,9 @@ class Initialisation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "positional_bias", tuple(map(float, self.positional_bias)))
-        for name in (
-            "registers",
-            "attention_gain",
-            "self_similarity",
-            "mlp_gain",
-            "memory",
-            "depth",
-        ):
-            _require(f"initialisation.{name}", getattr(self, name), float, 0)
+        for each in fields(self):
+            if each.name != "positional_bias":
+                _require(f"initialisation.{each.name}", getattr(self, each.name), float, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,12 +338,8 @@ class Recipe:
     reports: Reports = field(default_factory=Reports)
 
     def __post_init__(self) -> None:
-        for name, kind in (
-            ("initialisation", Initialisation),
-            ("objective", Objective),
-            ("optimiser", Optimiser),
-            ("reports", Reports),
-        ):
+        for kind in (Initialisation, Objective, Optimiser, Reports):
+            name = kind.__name__.lower()
             object.__setattr__(self, name, _made(name, kind, getattr(self, name)))
         if isinstance(self.model, dict):
             sizes = {"family": _FAMILY} | self.model
@@ -484,7 +470,7 @@ def _made(what: str, kind: type[Any], value: Any) -> Any:
         raise InvalidArgument(f"{what}: {str(error).split('() ')[-1]}") from error
 
 
-def _several(value: int | tuple[int, ...]) -> tuple[int, ...]:
+def _several(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 

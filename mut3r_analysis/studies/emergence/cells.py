@@ -5,7 +5,7 @@ chooses, with the sign as well, and the others report.
 """
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,11 @@ class SignedCell(NamedTuple):
     def __str__(self) -> str:
         head = "mean over heads" if self.head == MEAN_HEAD else f"head {self.head}"
         return f"{self.reading} at {self.site}, layer {self.layer}, {head}"
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The labels that select it."""
+        return {dim: getattr(self, dim) for dim in ("site", "reading", "layer", "head")}
 
     @property
     def signed_code(self) -> str:
@@ -132,9 +137,7 @@ def chosen_cells(found: xr.Dataset) -> dict[str, SignedCell]:
 
 def oriented(areas: xr.DataArray, cell: SignedCell) -> xr.DataArray:
     """Take the AUC of one cell, with its sign."""
-    names = {dim: getattr(cell, dim) for dim in ("site", "reading", "layer", "head")}
-    taken = areas.sel(names).drop_vars([*names])
-    return signed(taken, cell.sign)
+    return signed(areas.sel(cell.place, drop=True), cell.sign)
 
 
 def signed(areas: xr.DataArray, sign: int) -> xr.DataArray:
@@ -163,8 +166,7 @@ def cell_changes(found: xr.Dataset, cells: dict[str, SignedCell]) -> dict[str, x
     _, half = halves(found)
     changes = {}
     for name, cell in cells.items():
-        names = {dim: getattr(cell, dim) for dim in ("site", "reading", "layer", "head")}
-        taken = half["change"].sel(names).drop_vars([*names])
+        taken = half["change"].sel(cell.place, drop=True)
         if taken.notnull().any():
             changes[name] = (cell.sign * taken).assign_attrs(found["change"].attrs)
     return changes | {CUE: found["cue_change"]}

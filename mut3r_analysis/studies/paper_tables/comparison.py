@@ -11,6 +11,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.studies.estimates import change
 from mut3r_analysis.studies.finding import Finding, Row, row
+from mut3r_analysis.studies.labelling import described
 from mut3r_analysis.studies.paper_tables.published import (
     AFTER,
     BEFORE,
@@ -79,28 +80,30 @@ def error_changes(
         deltas = gating_deltas(table)
         for cell in deltas["cell"].values.tolist():
             one = deltas.sel(cell=cell)
-            if bool(one["comparable"]) and not _higher_is_better(str(one["metric"].item())):
+            if (
+                bool(one["comparable"])
+                and not find_metric(str(one["metric"].item())).higher_is_better
+            ):
                 rows.setdefault(f"paper: {cell}", one)
     known = {
         (str(table["protocol"].sel(cell=cell).item()), str(table["metric"].sel(cell=cell).item())):
         str(cell) for table in tables for cell in table["cell"].values
     }  # fmt: skip
     for (protocol, metric), cell in own_changes(own).items():
-        if _higher_is_better(metric) or metric.startswith(_NEAREST):
+        if find_metric(metric).higher_is_better or metric.startswith(_NEAREST):
             continue
         if (protocol, metric) in known:
             rows[f"own runs: {known[protocol, metric]}"] = cell
         else:
-            rows[f"{here}: {_stand_in_name(protocol, metric)}"] = cell
+            align = protocol.rpartition(":")[2].replace("_", " ")
+            rows[f"{here}: {METRIC_NAMES[metric]} ({align})"] = cell
     parts = ("value", "lower", "upper")
+    values = {part: [float(row[part]) for row in rows.values()] for part in parts}
+    values["n"] = [int(row.get("n", 0)) for row in rows.values()]
     found = xr.Dataset(
-        {part: ("number", [float(row[part]) for row in rows.values()]) for part in parts},
-        coords={"number": list(rows)},
+        {name: ("number", each) for name, each in values.items()}, {"number": list(rows)}
     )
-    for part in parts:
-        found[part].attrs = {"long_name": "change of the error by gating", "units": "%"}
-    found["n"] = ("number", [int(row.get("n", 0)) for row in rows.values()])
-    return found
+    return described(found, dict.fromkeys(parts, ("change of the error by gating", "%")))
 
 
 def finding(
@@ -173,15 +176,6 @@ def _is_computed(values: xr.Dataset | None, metric: str, system: str) -> bool:
     if values is None or metric not in values["metric"] or system not in values["system"]:
         return False
     return int(values["n"].sel(metric=metric, system=system)) > 0
-
-
-def _stand_in_name(protocol: str, metric: str) -> str:
-    align = protocol.rpartition(":")[2].replace("_", " ")
-    return f"{METRIC_NAMES[metric]} ({align})"
-
-
-def _higher_is_better(metric: str) -> bool:
-    return find_metric(metric).higher_is_better
 
 
 _FACTORS = {("1", "%"): 100.0, ("%", "1"): 0.01}

@@ -19,6 +19,7 @@ from mut3r_analysis.metrics import protocol as find_protocol
 from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
 from mut3r_analysis.running import Commit, Configuration, open_run
 from mut3r_analysis.sequences import open_sequence
+from mut3r_analysis.studies.labelling import beside
 from mut3r_analysis.studies.paper_tables.published import (
     ABLATION,
     AFTER,
@@ -299,34 +300,25 @@ def summarised(scores: xr.Dataset, protocol: Protocol) -> xr.Dataset:
     """Return what :func:`own_values` holds of one system, from what ``evaluate`` gave."""
     metrics = list(protocol.metrics)
     means = [scores[f"mean_{name}"] for name in metrics]
-    found = xr.Dataset(
-        {
-            "value": ("metric", [float(mean) for mean in means]),
-            "n": ("metric", [int(mean.attrs["n_valid"]) for mean in means]),
-            "scores": (("metric", "sequence"), np.stack([scores[n].values for n in metrics])),
-        },
-        coords={
-            "metric": metrics,
-            "unit": ("metric", [str(mean.attrs.get("units", "1")) for mean in means]),
-            "sequence": scores["sequence"].values,
-        },
-        attrs={"reasons": [str(text) for text in scores["skipped"].values if str(text)]},
-    )
-    for end in ("lower", "upper"):
-        ends = [float(scores[f"interval_{name}"].sel(bound=end)) for name in metrics]
-        found[end] = ("metric", ends)
-    return found
+    bounds = [scores[f"interval_{name}"] for name in metrics]
+    columns = {
+        "value": [float(mean) for mean in means],
+        "n": [int(mean.attrs["n_valid"]) for mean in means],
+        **{end: [float(each.sel(bound=end)) for each in bounds] for end in ("lower", "upper")},
+    }
+    units = [str(mean.attrs.get("units", "1")) for mean in means]
+    found = xr.Dataset({name: ("metric", values) for name, values in columns.items()})
+    found["scores"] = (("metric", "sequence"), np.stack([scores[n].values for n in metrics]))
+    labels = {"metric": metrics, "unit": ("metric", units), "sequence": scores["sequence"].values}
+    reasons = [str(text) for text in scores["skipped"].values if str(text)]
+    return found.assign_coords(labels).assign_attrs(reasons=reasons)
 
 
 def joined_systems(
     parts: Mapping[str, xr.Dataset], protocol: Protocol, reasons: Iterable[str]
 ) -> xr.Dataset:
     """Join what :func:`summarised` gave, by system; sequences that one lacks are NaN."""
-    systems = xr.Variable("system", list(parts))
-    joined = xr.concat(
-        list(parts.values()), dim=systems, join="outer", combine_attrs="drop", coords="minimal",
-        compat="override",
-    )  # fmt: skip
+    joined = beside(parts, "system", combine_attrs="drop")
     joined["n"] = joined["n"].fillna(0).astype(int)
     return joined.assign_attrs(
         protocol=protocol.id,

@@ -13,6 +13,7 @@ from mut3r_analysis.motion.site_gates import LARGEST_SCORE
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.studies.ablation import SHUFFLED, Ablation, against, chosen_elsewhere
 from mut3r_analysis.studies.finding import FEWEST, Finding, Row, row
+from mut3r_analysis.studies.labelling import beside
 from mut3r_analysis.studies.measures import leading
 from mut3r_analysis.studies.sensitivity.motion_speed import FAST, SLOW, STATIC, UNMEASURED
 
@@ -93,17 +94,18 @@ def by_speed(
     if groups is None:
         groups = [group for group in GROUPS if group in speeds["group"].values]
     names = list(dict.fromkeys(speeds["family"].values.tolist()))
-    rows = []
-    for group in groups:
-        cells = []
-        for family in names:
-            member = ((speeds["group"] == group) & (speeds["family"] == family)).values
-            cells.append(values.isel(sequence=np.flatnonzero(member)).mean("sequence"))
-        rows.append(xr.concat(cells, dim="family", coords="minimal", compat="override"))
-    found = xr.concat(rows, dim="speed", coords="minimal", compat="override")
-    found = found.assign_coords(
-        speed=np.array(groups, dtype=object), family=np.array(names, dtype=object)
-    )
+
+    def mean_of(group: str, family: str) -> xr.DataArray:
+        member = (speeds["group"] == group) & (speeds["family"] == family)
+        return values.isel(sequence=np.flatnonzero(member.values)).mean("sequence")
+
+    found = beside(
+        {
+            group: beside({name: mean_of(group, name) for name in names}, "family")
+            for group in groups
+        },
+        "speed",
+    ).assign_coords(speed=np.array(groups, dtype=object), family=np.array(names, dtype=object))
     boundary = speeds.attrs.get("boundary", float("nan"))
     found["speed"].attrs = {"long_name": "motion", "units": "1", "boundary": boundary}
     return found.transpose(..., "speed", "family").assign_attrs(values.attrs)
@@ -217,20 +219,16 @@ def transfer(errors: xr.DataArray, groups: Sequence[str] = (SLOW, FAST)) -> xr.D
     InvalidArgument
         With fewer than two families.
     """
-    rows = []
-    for learned in groups:
-        cells = []
-        for tested in groups:
-            found = chosen_elsewhere(
-                errors.sel(speed=tested, drop=True),
-                "beta",
-                over="family",
-                learned=errors.sel(speed=learned, drop=True),
-            )
-            cells.append(found.rename(chosen="beta"))
-        rows.append(xr.concat(cells, dim="tested", coords="minimal", compat="override"))
-    found = xr.concat(rows, dim="learned", coords="minimal", compat="override")
-    found = found.assign_coords({name: list(groups) for name in ("learned", "tested")})
+
+    def paid(learned: str, tested: str) -> xr.Dataset:
+        at, by = (errors.sel(speed=speed, drop=True) for speed in (tested, learned))
+        return chosen_elsewhere(at, "beta", "family", learned=by).rename(chosen="beta")
+
+    rows = {
+        learned: beside({tested: paid(learned, tested) for tested in groups}, "tested")
+        for learned in groups
+    }
+    found = beside(rows, "learned")
     found["learned"].attrs = {"long_name": "β chosen on", "units": "1"}
     found["tested"].attrs = {"long_name": "tested on", "units": "1"}
     found["error"].attrs = errors.attrs
