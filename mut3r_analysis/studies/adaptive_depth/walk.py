@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from mut3r_analysis.running.inputs import frame_inputs
 from mut3r_analysis.running.loop import stream
 from mut3r_analysis.running.passes import EncodedFrame
 from mut3r_analysis.running.recording import known_truth
+from mut3r_analysis.studies.labelling import described
 
 Array = NDArray[np.float64]
 
@@ -315,12 +315,14 @@ def _labelled(
         "pose": ("camera-to-world transform", "m"),
     }
     missing = np.full(len(policies), np.nan)
-    variables: dict[str, Any] = {}
-    for name, (text, units) in texts.items():
-        values = np.stack([row.get(name, missing) for row in rows], axis=1)
-        attrs = {"long_name": text, "units": units}
-        variables[name] = (("policy", "frame", *dims.get(name, ())), values, attrs)
+    variables = {
+        name: (
+            ("policy", "frame", *dims.get(name, ())),
+            np.stack([row.get(name, missing) for row in rows], axis=1),
+        )
+        for name in texts
+    }
     layers = ("layer", np.arange(rows[0]["spread"].shape[-1]), {"long_name": "decoder layer"})
     coords = {"policy": policies, "frame": sequence["frame"].values, "layer": layers}
     attrs = {"sequence": sequence.attrs.get("name", ""), "cue": str(cue), "gate": str(gate)}
-    return xr.Dataset(variables, coords, attrs)
+    return described(xr.Dataset(variables, coords, attrs), texts)

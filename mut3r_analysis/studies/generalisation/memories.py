@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.backbones import load_backbone
-from mut3r_analysis.backbones.write_rules import WRITE_RULES
+from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.sequences import open_sequence
@@ -56,8 +56,8 @@ def known_memories(
     Parameters
     ----------
     rules : sequence of str, optional
-        Names of write rules; all that are registered by default. The first is what others are
-        compared with.
+        Names of write rules; by default all registered ones that need no cue, which only a commit
+        can give. The first is what others are compared with.
     commits : mapping of str to str, optional
         Label -> commit in its text form, on top of the first write rule.
 
@@ -66,7 +66,8 @@ def known_memories(
     InvalidArgument
         For a rule that is not registered, or a commit labelled as a rule.
     """
-    names = list(WRITE_RULES) if rules is None else list(rules)
+    own = [name for name in WRITE_RULES if not needs_cue(name)]
+    names = own if rules is None else list(rules)
     unknown = [name for name in names if name not in WRITE_RULES]
     if unknown or not names:
         raise InvalidArgument(

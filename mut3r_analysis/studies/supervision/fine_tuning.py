@@ -153,12 +153,8 @@ def fine_tune(
     for _, clips in tqdm(source, total=tuning.steps, disable=not progress, unit="step"):
         clips = clips.to(backbone.device)
         usual = _spread(backbone, clips, cue) if usual is None else usual
-        rows.append(
-            {
-                arm: _advance(training, clips, cue, arm, tuning, usual)
-                for arm, training in trained.items()
-            }
-        )
+        told = (cue, tuning, usual)
+        rows.append({arm: _advance(each, clips, arm, *told) for arm, each in trained.items()})
     models = {ORIGINAL: backbone} if ORIGINAL in arms else {}
     for arm, training in trained.items():
         identity = f"{recipe.sha256} {cue} {tuning.weight} {tuning.contrast} {arm}"
@@ -188,7 +184,7 @@ def _finished(
 
 
 def _advance(
-    training: Training, clips: Clips, cue: Cue, arm: str, tuning: FineTuning, usual: float
+    training: Training, clips: Clips, arm: str, cue: Cue, tuning: FineTuning, usual: float
 ) -> dict[str, float]:
     """Take one step of an arm: that of the training loop, with the cue term added."""
     recipe, model = training.recipe, training.model
