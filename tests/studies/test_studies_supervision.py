@@ -17,7 +17,6 @@ from mut3r_analysis.running import Configuration
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.studies.finding import HIGHER, LOWER, TOO_FEW, findings_of
 from mut3r_analysis.studies.supervision import scores as supervision_scores
-from mut3r_analysis.studies.supervision import sequences as supervision_sequences
 from mut3r_analysis.studies.supervision.clip_cues import KINDS, areas, scored
 from mut3r_analysis.studies.supervision.fine_tuning import (
     ARMS,
@@ -273,10 +272,10 @@ def test_the_price_counts_passes_and_copies(backbone):
 def test_without_truth_only_departures_are_known(tuned):
     models = {arm: tuned[0][arm] for arm in (ORIGINAL, CONTROL)}
     bare = m3.open_sequence("scenes/orbit-03", stop=2)[["image"]]
-    runs = {"bare": supervision_sequences.run_arms(models, bare, cue(), Gate.mut3r())}
-    found = supervision_sequences.transfer(runs)
+    runs = {"bare": supervision_scores.run_arms(models, bare, cue(), Gate.mut3r())}
+    found = supervision_scores.transfer(runs)
     assert found.skipped.item()
-    assert all(found[name].isnull().all() for name in supervision_sequences.METRICS)
+    assert all(found[name].isnull().all() for name in supervision_scores.METRICS)
     same = found.sel(arm=ORIGINAL, inference="plain")
     assert same.depth_apart.item() == same.camera_apart.item() == 0
     assert same.cue_agreement.item() == pytest.approx(1)

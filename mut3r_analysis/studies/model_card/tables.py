@@ -1,4 +1,4 @@
-"""The numbers of a model card as labelled data, and what they come to, as findings."""
+"""A model card as labelled data and findings, and what of a scene its training has not seen."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,9 @@ import xarray as xr
 
 from mut3r_analysis.errors import UnreadableFile
 from mut3r_analysis.foundation.bundled import data_path
+from mut3r_analysis.scenes import Scene, SceneDistribution, load_scene, scene_names
+from mut3r_analysis.scenes.arrays import ROOM_SURFACES
+from mut3r_analysis.scenes.paths import RATE, SWING
 from mut3r_analysis.studies.finding import HIGHER, Finding, Row, rows
 from mut3r_analysis.training.card import FORMAT, strongest
 from mut3r_analysis.training.card_words import SHORTEST_PATH, TARGETS_SET, cell_name
@@ -313,3 +316,68 @@ def _interval(effect: str, found: Sequence[float], clips: int, reference: float)
     """Make a row of a value with its interval, as cards hold it."""
     value, lower, upper = found
     return Row(effect, value, lower, upper, n=clips, reference=reference)
+
+
+def outside_training(backbone: str, sequence: xr.Dataset) -> list[str]:
+    """Compare a sequence with the scenes of the last stage of training.
+
+    Parameters
+    ----------
+    backbone : str
+        As for :func:`~mut3r_analysis.load_backbone`.
+    sequence : Dataset
+
+    Returns
+    -------
+    list of str
+        As :func:`differences`; empty also where the backbone has no model card, or the sequence is
+        no bundled scene.
+    """
+    card, name = find_card(backbone), str(sequence.attrs["name"])
+    if card is None or sequence.attrs.get("kind") != "scenes" or name not in scene_names():
+        return []
+    scenes = card["training"]["recipe"]["stages"][-1]["scenes"]
+    return differences(load_scene(name), [SceneDistribution.from_dict(each) for each in scenes])
+
+
+def differences(scene: Scene, seen: Sequence[SceneDistribution]) -> list[str]:
+    """Say in what a scene differs from everything that distributions can draw.
+
+    Fog, the number of objects and of moving ones, and the contrast of textures are compared, each
+    by itself; the paths of camera and objects are not.
+
+    Returns
+    -------
+    list of str
+        One entry per difference, with what was seen in training.
+    """
+    moving = sum(
+        any(path.array()[[RATE, SWING]].any() for path in (each.position, each.angles))
+        for each in scene.objects
+    )
+    surfaces = [getattr(scene.room, name) for name in ROOM_SURFACES]
+    contrasts = [each.contrast for each in (*surfaces, *(o.texture for o in scene.objects))]
+    low, high = min(contrasts), max(contrasts)
+    found = []
+    if scene.light.fog not in {each.fog for each in seen}:
+        fogs = ", ".join(dict.fromkeys(_fog(each.fog) for each in seen))
+        found.append(f"{_fog(scene.light.fog)} (trained with {fogs})")
+    most = max(each.objects for each in seen)
+    if len(scene.objects) > most:
+        found.append(f"{len(scene.objects)} objects (trained with at most {most})")
+    if not any(each.movers[0] <= moving <= each.movers[1] for each in seen):
+        movers = ", ".join(dict.fromkeys(_span(*each.movers) for each in seen))
+        found.append(f"{moving} moving objects (trained with {movers})")
+    ranges = [each.texture_contrast for each in seen]
+    if not any(least <= low and high <= greatest for least, greatest in ranges):
+        told = ", ".join(dict.fromkeys(_span(*each) for each in ranges))
+        found.append(f"textures of contrast {_span(low, high)} (trained with {told})")
+    return found
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
+
+
+def _fog(length: float | None) -> str:
+    return "clear air" if length is None else f"fog of {length:g} m"
