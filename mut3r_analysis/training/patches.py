@@ -81,11 +81,10 @@ def patch_truth(clips: Clips, patch: int, frame: int = -1) -> PatchTruth:
         "row": torch.from_numpy(rows.ravel()).expand_as(depth),
         "column": torch.from_numpy(columns.ravel()).expand_as(depth),
     }
+    background = patch_mean((instance > 0).float(), patch) < RESTING_SHARE
+    flags = is_moving, of_object & (moving < RESTING_SHARE), of_object, background
     return PatchTruth(
-        moving=is_moving.cpu().numpy(),
-        resting=(of_object & (moving < RESTING_SHARE)).cpu().numpy(),
-        object=of_object.cpu().numpy(),
-        background=(patch_mean((instance > 0).float(), patch) < RESTING_SHARE).cpu().numpy(),
+        *(each.cpu().numpy() for each in flags),
         instance=torch.where(of_object, which + 1, 0).cpu().numpy(),
         nuisances={name: value.double().cpu().numpy() for name, value in nuisances.items()},
         frame_difference=patch_mean(change, patch).double().cpu().numpy(),

@@ -16,6 +16,7 @@ from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.readings import READINGS, STEADY
 from mut3r_analysis.studies.emergence.observation import SITES, Observed
+from mut3r_analysis.studies.labelling import beside
 
 Array = NDArray[np.floating[Any]]
 
@@ -161,7 +162,7 @@ def sink_shares(observed: Observed) -> xr.DataArray:
         what is strongest on average over the frames, not in each: a sink stays where it is. NaN
         where a site has no such key.
     """
-    found = []
+    found = {}
     for site in SITES:
         statistics = observed.statistics[site]
         received = statistics["received"].mean(axis=2)
@@ -178,16 +179,13 @@ def sink_shares(observed: Observed) -> xr.DataArray:
             shares["patch (0, 0)"] = values[..., first]
             shares["strongest other patch"] = values[..., first + 1 :].max(axis=-1)
         heads = [MEAN_HEAD, *map(str, range(values.shape[1] - 1))]
-        found.append(
-            xr.DataArray(
-                np.stack([shares[token] for token in TOKENS]),
-                {"token": list(TOKENS), "layer": np.arange(len(values)), "head": heads},
-                ("token", "layer", "head"),
-            ).expand_dims(site=[site])
+        found[site] = xr.DataArray(
+            np.stack([shares[token] for token in TOKENS]),
+            {"token": list(TOKENS), "layer": np.arange(len(values)), "head": heads},
+            ("token", "layer", "head"),
         )
-    together = xr.concat(found, "site", join="outer")
-    together.attrs = {"long_name": "attention received, times an even share", "units": "1"}
-    return together
+    words = {"long_name": "attention received, times an even share", "units": "1"}
+    return beside(found, "site").assign_attrs(words)
 
 
 def corner_rank(motion: np.ndarray) -> float:

@@ -30,7 +30,7 @@ from mut3r_analysis.studies.emergence.readings import (
 )
 from mut3r_analysis.studies.emergence.truth import CONTROLS, control_columns, patch_truth
 from mut3r_analysis.studies.emergence.twins import frozen_twin, has_twin, twin_evidence, twin_frames
-from mut3r_analysis.studies.labelling import described
+from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.training.evidence import without_controls
 
 Array = NDArray[np.floating[Any]]
@@ -135,9 +135,8 @@ def survey(
                 parts[index] = clip_evidence(mine[0][1], truths[index], mine[1:])
             bar.update(len(group))
     order = range(len(sequences))
-    found = xr.concat([parts[index] for index in order], "sequence", join="outer",
-                      coords="minimal", compat="override")  # fmt: skip
-    found = found.assign_coords(sequence=sequences).sel(site=list(SITES))
+    found = beside({sequences[index]: parts[index] for index in order}, "sequence")
+    found = found.sel(site=list(SITES))
     if "control_auc" in found:
         place = place_auc([truths[index] for index in order])
         found = found.drop_vars(["control", "control_auc"]).assign(
@@ -312,8 +311,7 @@ def _tested(
 
 def _joined(sites: dict[str, xr.DataArray]) -> xr.DataArray:
     """Put sites with different layers, heads and readings into one array."""
-    named = [values.expand_dims(site=[site]) for site, values in sites.items()]
-    joined = xr.concat(named, "site", join="outer", combine_attrs="drop")
+    joined = beside(sites, "site", combine_attrs="drop")
     heads = sorted(set(joined["head"].values.tolist()) - {MEAN_HEAD}, key=int)
     readings = [label for label in SIGNS if label in joined["reading"].values]
     return joined.sel(site=list(sites), head=[MEAN_HEAD, *heads], reading=readings)
