@@ -31,10 +31,10 @@ MEMORY_LIMIT, TIME_LIMIT = 1.05, 1.15
 def one_run(frames: int, width: int, layers: int) -> dict[str, float]:
     """Run in this process, and return seconds per frame and bytes."""
     import torch
-    from mut3r_analysis.backbones.initialisation import NAMED_CONFIGS
 
     import mut3r_analysis as m3
     from mut3r_analysis.backbones.preparation import Preparation
+    from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS
 
     torch.set_num_threads(1)
     config = replace(NAMED_CONFIGS["small"], img_size=(width, width), dec_depth=layers)

@@ -19,12 +19,12 @@ import torch
 import xarray as xr
 import zarr
 from measure import at_least, measure, publish
-from mut3r_analysis.backbones.initialisation import NAMED_CONFIGS
 
 import mut3r_analysis as m3
 from mut3r_analysis.attention import Capture
 from mut3r_analysis.backbones import CUT3R
 from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.provenance import FORMAT_VERSION
 from mut3r_analysis.running.schema import Schema, run_schema

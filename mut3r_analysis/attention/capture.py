@@ -136,6 +136,13 @@ class Capture(Specification):
         group = tuple(row.name for row in rows if self.sites in ("all", row.part))
         self._check_captured(self.sites if isinstance(self.sites, tuple) else group)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; head outputs only where asked for, as captures have been stored."""
+        values = super().to_dict()
+        if not values["head_outputs"]:
+            del values["head_outputs"]
+        return values
+
     @property
     def records_attention(self) -> bool:
         """Whether any attention site has to be probed."""

@@ -32,7 +32,7 @@ def check_contrast(values: Tensor) -> None:
     spread = (values.amax(dim=-1) - values.amin(dim=-1)) / size.clamp_min(
         torch.finfo(values.dtype).tiny
     )
-    worst = float(spread.nan_to_num(nan=-1.0).min())
+    worst = float(spread.detach().nan_to_num(nan=-1.0).min())
     if worst <= LEAST_CONTRAST:
         if worst < 0:
             raise InvalidArgument(

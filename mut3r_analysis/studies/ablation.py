@@ -11,6 +11,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.studies.estimates import change
+from mut3r_analysis.studies.labelling import beside
 
 PLAIN = "plain"
 """The run without gates, in every study."""
@@ -166,20 +167,19 @@ def chosen_elsewhere(
     if option in tested.coords:
         learned = learned.sel({option: tested[option].values})
     learned, tested = xr.align(learned, tested, join="exact")
-    count = learned.sizes[over]
-    found, chosen = [], []
-    for place in range(count):
-        others = learned.isel({over: [index for index in range(count) if index != place]})
-        place_of_best, known = _best(others.mean(over), option)
-        here = tested.isel({over: place})
-        found.append(here.isel({option: place_of_best}).where(known))
-        chosen.append(tested[option].isel({option: place_of_best}))
-    rows = [part.drop_vars([option, over], errors="ignore") for part in found]
-    names = [part.drop_vars([option], errors="ignore") for part in chosen]
-    error = xr.concat(rows, dim=over, coords="minimal", compat="override")
-    picks = xr.concat(names, dim=over, coords="minimal", compat="override")
-    held = {over: tested[over]} if over in tested.coords else {}
-    result = xr.Dataset({"error": error, "chosen": picks}).assign_coords(held)
+    parts = {}
+    for place in range(learned.sizes[over]):
+        others = learned.isel({over: np.arange(learned.sizes[over]) != place})
+        lowest, known = _best(others.mean(over), option)
+        here = tested.isel({over: place, option: lowest}).where(known)
+        found = {"error": here, "chosen": tested[option].isel({option: lowest})}
+        found = {
+            name: part.drop_vars([option, over], errors="ignore") for name, part in found.items()
+        }
+        parts[place] = xr.Dataset(found)
+    result = beside(parts, over).drop_vars(over)
+    if over in tested.coords:
+        result = result.assign_coords({over: tested[over]})
     result["error"].attrs = tested.attrs
     return result.transpose(..., over)
 

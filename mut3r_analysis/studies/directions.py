@@ -2,16 +2,14 @@
 
 from itertools import product
 
-import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.evaluation.scores import named_protocols
-from mut3r_analysis.motion.cue import Cue
-from mut3r_analysis.motion.gate import Gate
-from mut3r_analysis.motion.realisations import DIRECTIONS
+from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.studies.ablation import PLAIN, Ablation, against
 from mut3r_analysis.studies.finding import Finding, row
+from mut3r_analysis.studies.labelling import beside
 from mut3r_analysis.studies.measures import measure_label
 
 METRICS = {
@@ -69,10 +67,8 @@ def direction_changes(table: xr.Dataset, protocol: str = "default") -> xr.Datase
     gated = table.drop_sel(configuration=PLAIN)
     plain = table.sel(configuration=PLAIN, drop=True)
     named = "change against the plain backbone"
-    parts = [against(gated[name], plain[name], named=named) for name in scored]
-    found = xr.concat(
-        parts, dim=pd.Index(list(scored), name="metric"), combine_attrs="drop_conflicts"
-    )
+    parts = {name: against(gated[name], plain[name], named=named) for name in scored}
+    found = beside(parts, "metric", combine_attrs="drop_conflicts")
     labels, ids = zip(*scored.values(), strict=True)
     return found.assign_coords(label=("metric", list(labels)), protocol=("metric", list(ids)))
 

@@ -16,11 +16,10 @@ from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.error_maps import depth_error
 from mut3r_analysis.metrics.catalogue import PROTOCOLS
-from mut3r_analysis.running.configuration import Configuration
-from mut3r_analysis.running.opening import open_run
-from mut3r_analysis.running.streaming import run_batch
+from mut3r_analysis.running import Configuration, open_run, run_batch
 from mut3r_analysis.studies.estimates import change
 from mut3r_analysis.studies.finding import NO_TRUTH, Finding, Row, row
+from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.measures import measure_label
 
 ERRORS = ("abs_rel", "rpe_translation", "rpe_rotation", "ate")
@@ -65,21 +64,18 @@ def harms(table: xr.Dataset, reference: Labels, treatment: Labels, metric: str) 
         return _differences(first, second)
     if metric not in table:
         raise InvalidArgument(f"the sweep has no {metric!r}; use one of {ERRORS} or {DIFFERENCE!r}")
-    harm = second[metric] - first[metric]
-    frames = second[f"frame_{metric}"] - first[f"frame_{metric}"]
     name, units = _named(table[metric]), str(table[metric].attrs.get("units", "1"))
+    changed = f"change of {name} by gating"
+    words = {"reference": name, "treatment": name, "harm": changed, "frame_harm": changed}
     found = xr.Dataset(
         {
             "reference": first[metric].drop_vars(list(reference), errors="ignore"),
             "treatment": second[metric].drop_vars(list(treatment), errors="ignore"),
-            "harm": harm,
-            "frame_harm": frames,
+            "harm": second[metric] - first[metric],
+            "frame_harm": second[f"frame_{metric}"] - first[f"frame_{metric}"],
         }
     ).reset_coords(drop=True)
-    for part, variable in found.data_vars.items():
-        text = f"change of {name} by gating" if "harm" in str(part) else name
-        variable.attrs = {"long_name": text, "units": units}
-    return found.isel(sequence=np.argsort(-found["harm"].fillna(-np.inf).values, kind="stable"))
+    return _worst_first(described(found, {part: (text, units) for part, text in words.items()}))
 
 
 def worst_frames(found: xr.Dataset, count: int = 8, *, gain: bool = False) -> pd.DataFrame:
@@ -181,19 +177,18 @@ def attention_change(
     runs = run_batch(
         backbone, short, [reference, treatment], capture=capture, outputs=("pose",), progress=False
     )
-    sites = []
+    sites = {}
     for site in _SITES:
         one, other = (run[f"attention/{site}"].to_dataset().isel(frame=0) for run in runs)
-        parts = []
+        parts = {}
         for name in _STATISTICS:
             spread = one[name].sel(token="patch").std("query")
-            values = abs(other[name] - one[name]).sel(
-                token="patch", patch_row=row, patch_col=column
-            )
-            parts.append((values.squeeze(drop=True) / spread).reset_coords(drop=True))
-        sites.append(xr.concat(parts, dim=pd.Index(_STATISTICS, name="statistic")))
-    found = xr.concat(sites, dim=pd.Index(_SITES, name="site"))
-    return found.assign_attrs({"long_name": "change of attention", "units": "sd over patches"})
+            apart = abs(other[name] - one[name])
+            values = apart.sel(token="patch", patch_row=row, patch_col=column)
+            parts[name] = (values.squeeze(drop=True) / spread).reset_coords(drop=True)
+        sites[site] = beside(parts, "statistic")
+    words = {"long_name": "change of attention", "units": "sd over patches"}
+    return beside(sites, "site").assign_attrs(words)
 
 
 def finding(
@@ -259,9 +254,14 @@ def _differences(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
         rows.append((100 * apart).median(["y", "x"]).reset_coords(drop=True))
     frames = xr.concat(rows, dim=first["sequence"].reset_coords(drop=True), join="outer")
     found = xr.Dataset({"harm": frames.mean("frame"), "frame_harm": frames})
-    for variable in found.data_vars.values():
-        variable.attrs = {"long_name": "difference of depth", "units": "%"}
-    return found.isel(sequence=np.argsort(-found["harm"].fillna(-np.inf).values, kind="stable"))
+    return _worst_first(
+        described(found, dict.fromkeys(map(str, found), ("difference of depth", "%")))
+    )
+
+
+def _worst_first(found: xr.Dataset) -> xr.Dataset:
+    order = np.argsort(-found["harm"].fillna(-np.inf).values, kind="stable")
+    return found.isel(sequence=order)
 
 
 def _depth(run: xr.DataTree) -> xr.DataArray:

@@ -9,11 +9,11 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.scores import named_protocols
-from mut3r_analysis.metrics.catalogue import PROTOCOLS, protocol
+from mut3r_analysis.metrics import PROTOCOLS, Protocol, find_metric, protocol
 from mut3r_analysis.metrics.depth import DEPTH_METRICS
-from mut3r_analysis.metrics.protocols import Protocol, find_metric
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.studies.estimates import formatted
+from mut3r_analysis.studies.labelling import beside
 
 TAKEN = {"video-depth": ("abs_rel",), "pose": ("ate", "rpe_translation", "rpe_rotation")}
 """Metrics of a task that the studies look at. All are errors: lower is better."""
@@ -112,30 +112,21 @@ def departures(table: xr.Dataset, reference: str = "plain") -> xr.DataArray:
         between the camera centres in percent of the reference's mean depth. NaN where a run is
         missing.
     """
-    labels = [str(label) for label in table["configuration"].values]
+    runs = table["run"].transpose("configuration", "sequence")
+    labels = runs["configuration"].values.tolist()
     kinds = ("depth changed", "camera moved")
-    found = np.full((2, len(labels), table.sizes["sequence"]), np.nan)
-    for column, name in enumerate(table["sequence"].values):
-        paths = {
-            label: table["run"].sel(sequence=name, configuration=label).item() for label in labels
-        }
-        if not paths[reference]:
+    found = np.full((2, *runs.shape), np.nan)
+    for column, paths in enumerate(runs.values.T.tolist()):
+        if not paths[labels.index(reference)]:
             continue
-        base = _prediction(paths[reference])
+        base = _prediction(paths[labels.index(reference)])
         size = float(np.mean(base["depth"]))
-        for row, label in enumerate(labels):
-            if not paths[label]:
-                continue
-            other = _prediction(paths[label])
+        for row, other in ((row, _prediction(path)) for row, path in enumerate(paths) if path):
             away = other["centre"] - base["centre"]
             found[0, row, column] = 100 * np.mean(np.abs(other["depth"] - base["depth"])) / size
             found[1, row, column] = 100 * np.mean(np.linalg.norm(away, axis=-1)) / size
-    dims = ("configuration", "sequence")
-    coords = {dim: table[dim].values for dim in dims}
-    parts = {
-        kind: xr.DataArray(values, dims=dims, coords=coords)
-        for kind, values in zip(kinds, found, strict=True)
-    }
+    coords = {dim: table[dim].values for dim in runs.dims}
+    parts = {kind: xr.DataArray(found[i], coords, runs.dims) for i, kind in enumerate(kinds)}
     rows = dict.fromkeys(kinds, ("", "", "none", "%"))
     stacked = _stacked(parts, table, rows, "departure from the plain run")
     return stacked.assign_attrs(units="% of the mean depth")
@@ -144,7 +135,7 @@ def departures(table: xr.Dataset, reference: str = "plain") -> xr.DataArray:
 def protocols_of(values: xr.DataArray) -> list[tuple[str, str]]:
     """Return every measure with the id of its protocol."""
     return list(
-        zip(values["measure"].values.tolist(), values["protocol"].values.tolist(), strict=True)
+        zip(*(values[name].values.tolist() for name in ("measure", "protocol")), strict=True)
     )
 
 
@@ -201,8 +192,8 @@ def _stacked(
 ) -> xr.DataArray:
     """Stack measures; without any, keep the sweep's dimensions around an empty one."""
     if found:
-        parts = [part.astype(np.float64).assign_attrs({}) for part in found.values()]
-        stacked = xr.concat(parts, dim="measure", join="exact", coords="minimal", compat="override")
+        parts = {label: part.astype(float).assign_attrs({}) for label, part in found.items()}
+        stacked = beside(parts, "measure", join="exact")
     else:
         dims = [dim for dim in like.dims if dim != "frame"]
         stacked = xr.DataArray(
@@ -210,11 +201,9 @@ def _stacked(
             dims=("measure", *dims),
             coords={dim: like[dim].values for dim in dims if dim in like.coords},
         )
-    columns = list(zip(*rows.values(), strict=True)) if rows else [(), (), (), ()]
-    named = dict(zip(("metric", "task", "protocol", "units"), columns, strict=True))
-    return stacked.assign_coords(
-        {
-            "measure": np.array(list(rows), dtype=object),
-            **{name: ("measure", np.array(each, dtype=object)) for name, each in named.items()},
-        }
-    ).assign_attrs(long_name=long_name)
+    columns = {
+        name: ("measure", np.array([row[place] for row in rows.values()], dtype=object))
+        for place, name in enumerate(("metric", "task", "protocol", "units"))
+    }
+    labels = {"measure": np.array(list(rows), dtype=object)}
+    return stacked.assign_coords(labels | columns).assign_attrs(long_name=long_name)

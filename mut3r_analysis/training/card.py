@@ -1,22 +1,23 @@
-"""The model card: measured, written as JSON, and put into words from that JSON alone."""
+"""The model card: measured, written as JSON, put into words from that alone, and shipped."""
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
-from mut3r_analysis.backbones.loading import load_backbone
-from mut3r_analysis.backbones.protocol import Backbone, Frame
+from mut3r_analysis.backbones import Backbone, Frame, load_backbone
+from mut3r_analysis.backbones.checkpoint import read_checkpoint, write_checkpoint
+from mut3r_analysis.errors import MissingFile
 from mut3r_analysis.training.card_words import TARGETS_SET, card_text
 from mut3r_analysis.training.cue_trial import TARGET, cue_test
-from mut3r_analysis.training.curves import read_table
 from mut3r_analysis.training.gating_trial import gating_test
-from mut3r_analysis.training.initialisation import initial_model
-from mut3r_analysis.training.intervals import scores_with_intervals
-from mut3r_analysis.training.recipe import Recipe
+from mut3r_analysis.training.loop import CURVE, LOG, initial_model, read_table
+from mut3r_analysis.training.recipe import Recipe, read_recipe
 from mut3r_analysis.training.validation import AXES, held_out_clips, score_clips
 
 LENGTHS = (2, 4, 8, 16)
@@ -124,8 +125,7 @@ def _scores(models: dict[str, Backbone], recipe: Recipe, clips: int) -> dict[str
         for length in LENGTHS:
             scenes = held_out_clips(distribution, recipe.size, clips, length, seed=SEED + length)
             scores[kind][str(length)] = {
-                name: scores_with_intervals(score_clips(model, scenes))
-                for name, model in models.items()
+                name: score_clips(model, scenes).intervals() for name, model in models.items()
             }
     return scores
 
@@ -155,30 +155,20 @@ def _stages(recipe: Recipe, steps: int) -> list[dict[str, Any]]:
         seen = recipe.frames_until(begun + taken) - recipe.frames_until(begun)
         begun += taken
         if taken:
-            width, height = stage.size or recipe.size
-            rows.append(
-                {
-                    "name": stage.name,
-                    "steps": taken,
-                    "size": [width, height],
-                    "frames_per_clip": [frames for _, frames in stage.batches],
-                    "frames": seen,
-                    "scenes": [each.to_dict() for each in stage.scenes],
-                }
-            )
+            row = {"name": stage.name, "steps": taken, "size": list(stage.size or recipe.size)}
+            row["frames_per_clip"] = [frames for _, frames in stage.batches]
+            rows.append(row | {"frames": seen, "scenes": [e.to_dict() for e in stage.scenes]})
     return rows
 
 
 def _curve(path: str | Path) -> list[dict[str, float]]:
-    columns = read_table(path)
     names = [
         *("step", "frames", "length", "rpe_rotation_ratio", "rpe_translation_ratio"),
         *("depth_ratio", "ate_ratio"),
         *(f"correlation_{axis}" for axis in AXES),
     ]
-    return [
-        {name: float(columns[name][row]) for name in names} for row in range(len(columns["step"]))
-    ]
+    rows = read_table(path)[names].astype(float).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
@@ -189,28 +179,16 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
 
-    def add(target: str, value: list[float], bound: float, above: bool = False) -> None:
-        reached = value[0] > bound if above else value[0] <= bound
-        rows.append(
-            {
-                "target": target,
-                "value": value,
-                "bound": bound,
-                "above": above,
-                "reached": reached,
-                "set": TARGETS_SET[0],
-            }
-        )
+    def add(target: str, value: list[float], bound: float, **found: Any) -> None:
+        row = {"target": target, "value": value, "bound": bound, "above": False}
+        rows.append({**row, "reached": value[0] <= bound, "set": TARGETS_SET[0], **found})
 
     pair, eight = (card["scores"]["moving"][length]["model"] for length in ("2", "8"))
     add("depth error at most half of a constant depth's, T = 2", pair["depth_ratio"], 0.5)
     for axis in AXES:
-        add(
-            f"correlation of predicted and true {axis} above 0.8, T = 2",
-            pair[f"correlation_{axis}"],
-            0.8,
-            above=True,
-        )
+        value = pair[f"correlation_{axis}"]
+        target = f"correlation of predicted and true {axis} above 0.8, T = 2"
+        add(target, value, 0.8, above=True, reached=value[0] > 0.8)
     for part in ("rotation", "translation"):
         name = f"rpe_{part}_ratio"
         add(f"relative {part} error at most 0.45 of constant pose's, T = 2", pair[name], 0.45)
@@ -218,30 +196,19 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
     add("trajectory error below the straight line's, T = 8", eight["ate_ratio"], 1.0)
     if "cue_test" in card:
         test = card["cue_test"]
-        for origin, row, when in zip(
-            ("declared cell", "cell declared later", "cell chosen on the other half"),
-            (strongest(test["declared"]), strongest(test["declared_later"]), test["best"]),
-            TARGETS_SET,
-            strict=True,
-        ):
-            name = f"{row['kind']} {row['statistic']} {row['layer']}/{row['head']}"
+        origins = ("declared cell", "cell declared later", "cell chosen on the other half")
+        cells = strongest(test["declared"]), strongest(test["declared_later"]), test["best"]
+        for origin, cell, when in zip(origins, cells, TARGETS_SET, strict=True):
+            name = f"{cell['kind']} {cell['statistic']} {cell['layer']}/{cell['head']}"
             for which, words, bound in (
                 ("objects", "moving against resting objects", TARGET),
                 ("twin", "against the frozen twin", TARGET),
                 ("objects_without_nuisances", "against resting, nuisances regressed out", 0.5),
             ):
-                value = row[which]
-                rows.append(
-                    {
-                        "target": f"AUC of a {origin} ({name}) {words} above {bound}, interval "
-                        "above 0.5",
-                        "value": value,
-                        "bound": bound,
-                        "above": True,
-                        "reached": value[0] > bound and value[1] > 0.5,
-                        "set": when,
-                    }
-                )
+                value = cell[which]
+                target = f"AUC of a {origin} ({name}) {words} above {bound}, interval above 0.5"
+                reached = value[0] > bound and value[1] > 0.5
+                add(target, value, bound, above=True, reached=reached, set=when)
     return rows
 
 
@@ -258,3 +225,89 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_rounded(each) for each in value]
     return value
+
+
+def ship(
+    run: str | Path,
+    checkpoints: str | Path,
+    curves: str | Path,
+    *,
+    notes: Sequence[str] = (),
+    clips: int = 256,
+    cues: bool = True,
+) -> Path:
+    """Measure the averaged weights of a training and put everything in its place.
+
+    Parameters
+    ----------
+    run : str or Path
+        A folder that :func:`~mut3r_analysis.training.train` wrote.
+    checkpoints : str or Path
+        Receives ``<name>.safetensors``, ``<name>.json``, ``<name>.md`` and ``<name>_cues.csv``.
+    curves : str or Path
+        Receives ``<name>_curve.csv``.
+    notes : sequence of str
+        For the last section of the card.
+    clips : int
+        Held-out clips per number.
+    cues : bool
+        Whether to run the cue test and the gating test, which take minutes.
+
+    Returns
+    -------
+    Path
+        The checkpoint.
+
+    Raises
+    ------
+    MissingFile
+        When the folder holds no training.
+    """
+    run, checkpoints, curves = Path(run), Path(checkpoints), Path(curves)
+    recipe = read_recipe(run / "recipe.yaml")
+    trained = run / f"{recipe.name}.safetensors"
+    if not trained.is_file():
+        raise MissingFile(f"{run} holds no averaged weights {trained.name} yet; train on")
+    source = read_checkpoint(trained)
+    steps = int((source.card or "").split()[-1])
+    target = write_checkpoint(
+        checkpoints / trained.name,
+        source.weights,
+        source.config,
+        card=f"{recipe.name}: trained from scratch on procedural scenes, averaged weights at step "
+        f"{steps} of the recipe with sha256 {recipe.sha256}; see {recipe.name}.md",
+        overwrite=True,
+    )
+    curve = pd.read_csv(run / CURVE, dtype=str, keep_default_na=False)
+    curve = curve[curve["step"].astype(int) <= steps]
+    # The frames seen by the recipe as it is now.
+    curve["frames"] = curve["step"].astype(int).map(recipe.frames_until)
+    _write(curves / f"{recipe.name}_curve.csv", curve)
+    log = read_table(run / LOG)
+    card = make_card(
+        target,
+        recipe,
+        steps=steps,
+        seconds=float(log["seconds"][log["step"] <= steps].max()),
+        curve=curves / f"{recipe.name}_curve.csv",
+        clips=clips,
+        notes=tuple(notes),
+        cues=cues,
+    )
+    cells = card.get("cue_test", {}).pop("cells", None)
+    if cells:
+        _write(checkpoints / f"{recipe.name}_cues.csv", pd.DataFrame(map(_flat, cells)))
+    write_card(card, checkpoints)
+    return target
+
+
+def _flat(cell: dict[str, Any]) -> dict[str, Any]:
+    flat = {name: cell[name] for name in ("kind", "statistic", "layer", "head")}
+    for name in ("objects", "twin"):
+        for suffix, value in zip(("", "_low", "_high"), cell[name], strict=True):
+            flat[f"{name}{suffix}"] = f"{value:.4f}"
+    return flat
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    table.to_csv(path, index=False, lineterminator="\n")

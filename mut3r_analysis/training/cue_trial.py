@@ -27,7 +27,9 @@ Added after the first readings, because choices differed from one state of train
    been read, are measured on as many scenes again, which had no part in declaring them.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -37,12 +39,10 @@ from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.bootstrap import drawn_counts, percentile_bounds
 from mut3r_analysis.metrics.ranking import auc_interval, weighted_auc
-from mut3r_analysis.scenes import SceneDistribution
-from mut3r_analysis.training.clips import Clips
-from mut3r_analysis.training.cue_scenes import scenes_with_twins
-from mut3r_analysis.training.evidence import without
-from mut3r_analysis.training.observation import Cell, Observation, observe
-from mut3r_analysis.training.patches import PatchTruth, patch_truth
+from mut3r_analysis.scenes import HELD_OUT_SEEDS, Scene, SceneDistribution, render_arrays
+from mut3r_analysis.training.clips import Clips, clips_of
+from mut3r_analysis.training.evidence import frozen, without
+from mut3r_analysis.training.patches import KINDS, Cell, PatchTruth, observe, patch_truth
 
 DECLARED: tuple[tuple[Cell, int], ...] = (
     (Cell("image_to_state", "max_weight", 2), +1),
@@ -63,6 +63,11 @@ DECLARED_LATER: tuple[tuple[Cell, int], ...] = (
 """The same of cells that the bundled model showed at step 20,880, written down before any weights
 trained since had been read: patches that others meet with low logits, past the middle of the
 decoder, are moving."""
+
+Scores = NDArray[np.floating[Any]]
+
+FIRST_SEED = 500_000
+"""Scenes of the cue test start here, apart from those of the validations."""
 
 RESAMPLES = 300
 TARGET = 0.62
@@ -88,14 +93,36 @@ class Halves:
         self.draws = drawn_counts(clips, RESAMPLES)
 
     def auc(
-        self,
-        score: NDArray[np.floating[Any]],
-        among: NDArray[np.bool_],
-        half: NDArray[np.bool_] | None = None,
+        self, score: Scores, among: NDArray[np.bool_], half: NDArray[np.bool_] | None = None
     ) -> list[float]:
         """AUC of moving patches among some, on the reporting half, with its interval."""
         kept = among & (self.report if half is None else half)
         return list(auc_interval(score[kept], self.moving[kept], self.sequence[kept], self.draws))
+
+
+def scenes_with_twins(
+    distributions: tuple[SceneDistribution, ...],
+    size: tuple[int, int],
+    clips: int,
+    frames: int,
+    first: int = 0,
+) -> tuple[Clips, Clips]:
+    """Render scenes, and the same scenes with everything at rest where the last frame shows it.
+
+    The last frames are identical pixel by pixel; only their histories differ. `first` is the
+    number of the first scene; other numbers are other scenes.
+    """
+    scenes = [
+        Scene.random(HELD_OUT_SEEDS[FIRST_SEED + first + index], frames, size,
+                     **distributions[index % len(distributions)].to_dict())
+        for index in range(clips)
+    ]  # fmt: skip
+
+    def rendered(scenes: list[Scene]) -> Clips:
+        parts = [render_arrays(scene.arrays(), frames, size) for scene in scenes]
+        return clips_of({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+    return rendered(scenes), rendered([frozen(scene, frames - 1) for scene in scenes])
 
 
 def cue_test(
@@ -140,10 +167,23 @@ def cue_test(
             f"{model.decoder_layers} layers"
         )
     moving = tuple(replace(each, movers=(1, max(1, each.movers[1]))) for each in distributions)
-    scenes, frozen = scenes_with_twins(moving, size, clips, frames)
-    truth = patch_truth(scenes, model.patch_size)
-    halves = Halves(truth, truth.moving.shape[1])
-    found: dict[str, Any] = {
+    pair = scenes_with_twins(moving, size, clips, frames)
+    watched, untrained = Watched(model, pair), Watched(control, pair)
+    halves, truth = watched.halves, watched.halves.truth
+
+    def elsewhere(cells: tuple[tuple[Cell, int], ...], first: int) -> list[dict[str, Any]]:
+        """Measure cells with their signs on clips and twins that had no part in their choice."""
+        others = scenes_with_twins(moving, size, clips, frames, first=first)
+        other = Watched(model, others, sorted({cell.kind for cell, _ in cells}))
+        return [other.row(*each) for each in cells]
+
+    best = watched.best(watched.with_history)
+    controls = {
+        "frame difference": truth.frame_difference,
+        **{name: truth.nuisances[name] for name in ("contrast", "nearness")},
+        "true flow": truth.nuisances["flow"],
+    }
+    return {
         "setting": {
             "clips": clips,
             "frames": frames,
@@ -151,149 +191,112 @@ def cue_test(
             "moving_patches": int(halves.moving.sum()),
             "resting_patches": int(halves.resting.sum()),
             "distributions": [each.to_dict() for each in moving],
+        },
+        "declared": [watched.row(*each) for each in DECLARED],
+        "by_statistic": [
+            watched.row(*watched.best(list(cells)))
+            for _, cells in groupby(watched.seen.cells, lambda cell: (cell.kind, cell.statistic))
+        ],
+        "best": watched.row(*best),
+        "cells": [watched.unchosen(cell) for cell in watched.seen.cells],
+        "again": elsewhere((best,), clips)[0],
+        "declared_later": elsewhere(DECLARED_LATER, 2 * clips),
+        "untrained": {
+            "best": untrained.row(*untrained.best(untrained.with_history)),
+            "declared": [untrained.row(*each) for each in DECLARED],
+        },
+        "controls": {
+            name: {
+                "all": halves.auc(score.ravel(), halves.any),
+                "objects": halves.auc(score.ravel(), halves.labelled),
+            }
+            for name, score in controls.items()
+        },
+        "probe": [
+            {"layer": layer, **_probe(tokens, rested, halves)}
+            for layer, (tokens, rested) in enumerate(
+                zip(watched.seen.tokens, watched.twin.tokens, strict=True)
+            )
+        ],
+    }
+
+
+class Watched:
+    """Clips and their twins as one model sees them, with their truth."""
+
+    def __init__(
+        self, model: Backbone, pair: tuple[Clips, Clips], kinds: Collection[str] = KINDS
+    ) -> None:
+        self.seen, self.twin = (observe(model, each.image, kinds) for each in pair)
+        truth = patch_truth(pair[0], model.patch_size)
+        self.halves = Halves(truth, truth.moving.shape[1])
+
+    @property
+    def with_history(self) -> list[Cell]:
+        """Cells that can know more than one frame."""
+        return [cell for cell in self.seen.cells if cell.kind != "encoder_self"]
+
+    def scores(self, cell: Cell) -> tuple[Scores, Scores]:
+        """Return what a cell says of the clips and of their twins, ``(clip * patch,)``."""
+        place = self.seen.cells.index(cell)
+        return self.seen.scores[place].ravel(), self.twin.scores[place].ravel()
+
+    def best(self, among: list[Cell]) -> tuple[Cell, int]:
+        """Choose the cell farthest from chance among objects, and its sign, on the first half."""
+        halves = self.halves
+        kept = halves.labelled & halves.choose
+        areas = {
+            cell: weighted_auc(self.scores(cell)[0][kept], halves.moving[kept])[0] for cell in among
         }
-    }
-    seen, twin = observe(model, scenes.image), observe(model, frozen.image)
-    found |= _tables(seen, twin, halves)
-    found["cells"] = _every_cell(seen, twin, halves)
+        found = max(areas, key=lambda cell: abs(areas[cell] - 0.5))
+        return found, 1 if areas[found] >= 0.5 else -1
 
-    def elsewhere(cells: tuple[tuple[Cell, int], ...], first: int) -> list[dict[str, Any]]:
-        return _rows(model, scenes_with_twins(moving, size, clips, frames, first=first), cells)
-
-    best = found["best"]
-    head = -1 if best["head"] == "mean" else best["head"]
-    chosen = Cell(best["kind"], best["statistic"], best["layer"], head)
-    found["again"] = elsewhere(((chosen, best["sign"]),), clips)[0]
-    found["declared_later"] = elsewhere(DECLARED_LATER, 2 * clips)
-    untrained = _tables(observe(control, scenes.image), observe(control, frozen.image), halves)
-    found["untrained"] = {"best": untrained["best"], "declared": untrained["declared"]}
-    found["controls"] = {
-        name: {"all": halves.auc(score, halves.any), "objects": halves.auc(score, halves.labelled)}
-        for name, score in (
-            ("frame difference", truth.frame_difference.ravel()),
-            ("contrast", truth.nuisances["contrast"].ravel()),
-            ("nearness", truth.nuisances["nearness"].ravel()),
-            ("true flow", truth.nuisances["flow"].ravel()),
-        )
-    }
-    found["probe"] = [
-        {"layer": layer, **_probe(tokens, twin.tokens[layer], halves)}
-        for layer, tokens in enumerate(seen.tokens)
-    ]
-    return found
-
-
-def _tables(seen: Observation, twin: Observation, halves: Halves) -> dict[str, Any]:
-    scores = seen.scores.reshape(len(seen.cells), -1)
-    rested = twin.scores.reshape(len(twin.cells), -1)
-    chosen = halves.labelled & halves.choose
-    areas = np.array([weighted_auc(each[chosen], halves.moving[chosen])[0] for each in scores])
-    index = {cell: number for number, cell in enumerate(seen.cells)}
-
-    def row(number: int, sign: int) -> dict[str, Any]:
-        return _row(seen.cells[number], sign, scores[number], rested[number], halves)
-
-    def best(among: list[int]) -> dict[str, Any]:
-        number = max(among, key=lambda each: abs(areas[each] - 0.5))
-        return row(number, 1 if areas[number] >= 0.5 else -1)
-
-    groups: dict[tuple[str, str], list[int]] = {}
-    for number, cell in enumerate(seen.cells):
-        groups.setdefault((cell.kind, cell.statistic), []).append(number)
-    historic = [n for n, cell in enumerate(seen.cells) if cell.kind != "encoder_self"]
-    return {
-        "declared": [row(index[cell], sign) for cell, sign in DECLARED],
-        "by_statistic": [best(group) for group in groups.values()],
-        "best": best(historic),
-    }
-
-
-def _rows(
-    model: Backbone, clips_and_twins: tuple[Clips, Clips], cells: tuple[tuple[Cell, int], ...]
-) -> list[dict[str, Any]]:
-    """Measure cells with their signs on clips and twins that had no part in their choice."""
-    scenes, frozen = clips_and_twins
-    kinds = sorted({cell.kind for cell, _ in cells})
-    seen, twin = (observe(model, each.image, kinds) for each in (scenes, frozen))
-    truth = patch_truth(scenes, model.patch_size)
-    halves = Halves(truth, truth.moving.shape[1])
-    rows = []
-    for cell, sign in cells:
-        number = seen.cells.index(cell)
-        rows.append(
-            _row(cell, sign, seen.scores[number].ravel(), twin.scores[number].ravel(), halves)
-        )
-    return rows
-
-
-def _every_cell(seen: Observation, twin: Observation, halves: Halves) -> list[dict[str, Any]]:
-    """Score every cell on all clips; without a choice there is nothing to hold out."""
-    everywhere = np.ones_like(halves.report)
-    return [
-        {
-            **_identity(cell),
-            "objects": halves.auc(score.ravel(), halves.labelled, everywhere),
-            "twin": _twin(score.ravel(), rest.ravel(), halves, everywhere)["twin"],
+    def row(self, cell: Cell, sign: int) -> dict[str, Any]:
+        """Measure a cell with its sign on the half that reports."""
+        halves = self.halves
+        score, rested = (sign * each for each in self.scores(cell))
+        fit = halves.choose
+        among = {
+            "all": (score, halves.any),
+            "objects": (score, halves.labelled),
+            "objects_without_place": (without(score, halves.place, fit), halves.labelled),
+            "objects_without_nuisances": (
+                without(score, halves.nuisances, fit & halves.labelled),
+                halves.labelled,
+            ),
+            "at_rest": (rested, halves.labelled),
         }
-        for cell, score, rest in zip(seen.cells, seen.scores, twin.scores, strict=True)
-    ]
+        areas = {name: halves.auc(*each) for name, each in among.items()}
+        twins = _twin(score, rested, halves, halves.report)
+        return {**cell.to_dict(), "sign": sign, **areas, **twins}
 
-
-def _identity(cell: Cell) -> dict[str, Any]:
-    return {
-        "kind": cell.kind,
-        "statistic": cell.statistic,
-        "layer": cell.layer,
-        "head": "mean" if cell.head < 0 else cell.head,
-    }
-
-
-def _row(
-    cell: Cell,
-    sign: int,
-    score: NDArray[np.floating[Any]],
-    rested: NDArray[np.floating[Any]],
-    halves: Halves,
-) -> dict[str, Any]:
-    score, rested = sign * score, sign * rested
-    fit = halves.choose
-    unplaced = without(score, halves.place, fit)
-    explained = without(score, halves.nuisances, fit & halves.labelled)
-    return {
-        **_identity(cell),
-        "sign": sign,
-        "all": halves.auc(score, halves.any),
-        "objects": halves.auc(score, halves.labelled),
-        "objects_without_place": halves.auc(unplaced, halves.labelled),
-        "objects_without_nuisances": halves.auc(explained, halves.labelled),
-        "at_rest": halves.auc(rested, halves.labelled),
-        **_twin(score, rested, halves, halves.report),
-    }
+    def unchosen(self, cell: Cell) -> dict[str, Any]:
+        """Score a cell on all clips; without a choice there is nothing to hold out."""
+        halves, (score, rested) = self.halves, self.scores(cell)
+        everywhere = np.ones_like(halves.report)
+        return {
+            **cell.to_dict(),
+            "objects": halves.auc(score, halves.labelled, everywhere),
+            "twin": _twin(score, rested, halves, everywhere)["twin"],
+        }
 
 
 def _twin(
-    score: NDArray[np.floating[Any]],
-    rested: NDArray[np.floating[Any]],
-    halves: Halves,
-    among: NDArray[np.bool_],
+    score: Scores, rested: Scores, halves: Halves, among: NDArray[np.bool_]
 ) -> dict[str, Any]:
     """Compare moving patches with the same patches of the frozen twin."""
     kept = halves.moving & among
-    own, other = score[kept], rested[kept]
-    sequence = halves.sequence[kept]
-    both = np.concatenate([own, other])
-    labels = np.arange(len(both)) < len(own)
-    twice = np.concatenate([sequence, sequence])
+    own, other, sequence = score[kept], rested[kept], halves.sequence[kept]
+    labels, twice = np.repeat([True, False], len(own)), np.tile(sequence, 2)
     change = own - other
     spread = change.std()
     clips = halves.draws.shape[1]
-    total = np.bincount(sequence, change, clips)
-    count = np.bincount(sequence, minlength=clips)
-    per_draw = (halves.draws @ total) / np.maximum(halves.draws @ count, 1)
-    low, high = percentile_bounds(per_draw)
-    paired = [change.mean(), low, high] if spread > 0 else [0.0, 0.0, 0.0]
+    total, count = np.bincount(sequence, change, clips), np.bincount(sequence, minlength=clips)
+    drawn = (halves.draws @ total) / np.maximum(halves.draws @ count, 1)
+    paired = [change.mean(), *percentile_bounds(drawn)]
+    areas = auc_interval(np.concatenate([own, other]), labels, twice, halves.draws)
     return {
-        "twin": list(auc_interval(both, labels, twice, halves.draws)),
+        "twin": list(areas),
         "twin_change": [float(each / spread) if spread > 0 else 0.0 for each in paired],
     }
 

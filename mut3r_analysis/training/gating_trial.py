@@ -81,14 +81,15 @@ def gating_test(
     }
     for label, gate in GATES.items():
         oracle, shuffled = gated(gate, 0), gated(gate, 1)
+        pairs = {
+            "oracle": (oracle, plain),
+            "shuffled": (shuffled, plain),
+            "difference": (oracle, shuffled),
+        }
         found["gates"][f"{label}, {gate.describe_layers(model.decoder_layers)}"] = {
             name: {
-                which: _percent(first[name] - second[name], plain[name], draws)
-                for which, first, second in (
-                    ("oracle", oracle, plain),
-                    ("shuffled", shuffled, plain),
-                    ("difference", oracle, shuffled),
-                )
+                which: _percent(one[name] - other[name], plain[name], draws)
+                for which, (one, other) in pairs.items()
             }
             for name in METRICS
         }

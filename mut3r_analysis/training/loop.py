@@ -1,40 +1,30 @@
-"""The training loop: resumable to the step, the same numbers whether interrupted or not."""
+"""The training loop, resumable to the step, and what a training leaves behind."""
 
 import copy
+import csv
+import os
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 import yaml
 
-from mut3r_analysis.backbones.checkpoint import write_checkpoint
-from mut3r_analysis.backbones.protocol import Backbone
-from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.backbones import Backbone, write_checkpoint
+from mut3r_analysis.backbones.families import family_of
+from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
 from mut3r_analysis.training.clips import Clips, clips_from
-from mut3r_analysis.training.curves import plot_training
-from mut3r_analysis.training.folder import (
-    CURVE,
-    LOG,
-    PLOT,
-    append_rows,
-    load_state,
-    save_state,
-    trim_table,
-)
-from mut3r_analysis.training.initialisation import initial_model
-from mut3r_analysis.training.objective import (
-    Helpers,
-    helper_heads,
-    objective_terms,
-    weighted_sum,
-)
+from mut3r_analysis.training.objective import Helpers, helper_heads, objective_terms, weighted_sum
 from mut3r_analysis.training.optimisation import Optimisers, update_average
 from mut3r_analysis.training.parallel import Peers, own_device, peers
-from mut3r_analysis.training.recipe import Recipe, read_recipe
+from mut3r_analysis.training.recipe import Initialisation, Recipe, read_recipe
 from mut3r_analysis.training.rollout import roll_out
-from mut3r_analysis.training.validation import held_out_clips, score_clips
+from mut3r_analysis.training.validation import AXES, held_out_clips, score_clips
+
+_PARTS = ("model", "average", "helpers", "optimisers")
 
 
 @dataclass(eq=False)
@@ -94,22 +84,14 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what :meth:`load_state_dict` needs to go on bit for bit."""
-        return {
-            "recipe": self.recipe.sha256,
-            "step": self.step,
-            "seconds": self.seconds,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "helpers": self.helpers.state_dict(),
-            "optimisers": self.optimisers.state_dict(),
-        }
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        return {"recipe": self.recipe.sha256, "step": self.step, "seconds": self.seconds, **parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.step, self.seconds = state["step"], state["seconds"]
-        for name in ("model", "average", "helpers"):
+        for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
-        self.optimisers.load_state_dict(state["optimisers"])
 
 
 def train(
@@ -228,14 +210,10 @@ class Reporter:
 
     def _log(self) -> None:
         training = self.training
-        row = {
-            "step": training.step,
-            "stage": training.recipe.stage_at(training.step - 1).name,
-            "frames": training.recipe.frames_until(training.step),
-            "seconds": round(training.seconds, 1),
-            "rate": training.recipe.rate_at(training.step - 1),
-            **{name: total / self.count for name, total in self.sums.items()},
-        }
+        means = {name: total / self.count for name, total in self.sums.items()}
+        stage = training.recipe.stage_at(training.step - 1).name
+        rate = training.recipe.rate_at(training.step - 1)
+        row = {"step": training.step, "stage": stage, **self._progress(), "rate": rate, **means}
         append_rows(self.folder / LOG, [row])
         self.sums, self.count = {}, 0
 
@@ -247,18 +225,186 @@ class Reporter:
         rows = []
         for length in reports.frames:
             clips = held_out_clips(scenes, size, reports.clips, length, seed=length)
-            scores = score_clips(
-                training.average, clips.to(training.model.device), lattice=stage.lattice
-            )
-            rows.append(
-                {
-                    "step": training.step,
-                    "frames": training.recipe.frames_until(training.step),
-                    "seconds": round(training.seconds, 1),
-                    "width": size[0],
-                    "length": length,
-                    **scores.summary(),
-                }
-            )
+            clips = clips.to(training.model.device)
+            scores = score_clips(training.average, clips, lattice=stage.lattice).summary()
+            about = {**self._progress(), "width": size[0], "length": length}
+            rows.append({"step": training.step, **about, **scores})
         append_rows(self.folder / CURVE, rows)
         plot_training(self.folder / LOG, self.folder / CURVE).savefig(self.folder / PLOT, dpi=110)
+
+    def _progress(self) -> dict[str, float]:
+        frames = self.training.recipe.frames_until(self.training.step)
+        return {"frames": frames, "seconds": round(self.training.seconds, 1)}
+
+
+STATE = "state.pt"
+LOG = "log.csv"
+CURVE = "curve.csv"
+PLOT = "curve.png"
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write the state so that at every moment, also of a crash, one whole file is there."""
+    partial = folder / f".{STATE}.partial"
+    with partial.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / STATE)
+
+
+def load_state(folder: Path, identity: str) -> dict[str, Any] | None:
+    """Return the state to resume from, or None where there is none.
+
+    Raises
+    ------
+    InvalidArgument
+        When the folder holds the training of another recipe.
+    UnreadableFile
+        When the file is damaged.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        # Optimisers and models move what they load to where they are.
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        recipe = state["recipe"]
+    except Exception as error:
+        raise UnreadableFile(
+            f"{path} is not the state of a training: {error}. Restore it, or delete it to begin "
+            "again"
+        ) from error
+    if recipe != identity:
+        raise InvalidArgument(
+            f"{folder} holds the training of another recipe (or of this one before it was "
+            f"changed); give another folder, or delete this one to begin again"
+        )
+    return state
+
+
+def trim_table(path: Path, step: int) -> None:
+    """Drop the rows of a table that were written after `step`, as a killed run may leave them."""
+    if not path.is_file():
+        return
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+        names = list(rows[0]) if rows else []
+    # a row that a crash cut short lacks its last values
+    kept = [row for row in rows if None not in row.values() and int(row["step"]) <= step]
+    if kept:
+        _write(path, names, kept)
+    else:
+        path.unlink()
+
+
+def append_rows(path: Path, new: Iterable[Mapping[str, Any]]) -> None:
+    """Append rows to a table, beginning it where there is none; new columns go to the end."""
+    rows = [_rounded(row) for row in new]
+    old: list[dict[str, Any]] = []
+    names: list[str] = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            names = list(reader.fieldnames or ())
+            old = list(reader)
+    wider = [name for name in rows[0] if name not in names]
+    if wider:
+        _write(path, [*names, *wider], [*old, *rows])
+        return
+    with path.open("a", newline="") as file:
+        csv.DictWriter(file, names, restval="", lineterminator="\n").writerows(rows)
+
+
+def _write(path: Path, names: list[str], rows: list[dict[str, Any]]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()
+    }
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_NOT_TERMS = ("step", "stage", "frames", "seconds", "rate", "norm", "loss")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a table that a training writes.
+
+    Raises
+    ------
+    MissingFile
+        When there is none.
+    """
+    if not Path(path).is_file():
+        raise MissingFile(f"no table at {path}; a training writes it as it goes")
+    return pd.read_csv(path)
+
+
+def plot_training(log: str | Path, curve: str | Path) -> "Figure":
+    """Plot a training's tables against the frames seen.
+
+    Parameters
+    ----------
+    log, curve : str or Path
+        ``log.csv`` and ``curve.csv`` of a training folder.
+
+    Returns
+    -------
+    Figure
+        Terms of the loss; errors as shares of the baseline's, by clip length (1 is the baseline);
+        correlation of predicted and true motion between two frames.
+    """
+    from matplotlib.figure import Figure
+
+    terms, scores = read_table(log), read_table(curve)
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    losses, ratios, correlations = figure.subplots(1, 3)
+    for name in map(str, terms):
+        if name not in _NOT_TERMS:
+            losses.plot(terms["frames"] / 1e3, terms[name], label=name.replace("_", " "), lw=1)
+    losses.set(title="terms of the loss", yscale="log")
+    lengths = {int(length): rows for length, rows in scores.groupby("length")}  # type: ignore[call-overload]
+    for (length, rows), style in zip(lengths.items(), ("-", "--", ":", "-."), strict=False):
+        for index, name in enumerate(("rpe_rotation", "rpe_translation", "depth")):
+            label = f"{name.replace('rpe_', 'relative ')}, {length}"
+            values = rows[f"{name}_ratio"]
+            ratios.plot(rows["frames"] / 1e3, values, style, color=f"C{index}", label=label)
+    ratios.axhline(1, color="0.7", lw=0.8)
+    ratios.set(title="error / baseline, by frames per clip", ylim=(0, 1.2))
+    shortest = lengths[min(lengths)]
+    for name in AXES:
+        correlations.plot(shortest["frames"] / 1e3, shortest[f"correlation_{name}"], label=name)
+    correlations.set(title="correlation with true motion", ylim=(-0.2, 1))
+    for axis in (losses, ratios, correlations):
+        axis.set_xlabel("thousand frames seen")
+        axis.legend(fontsize="x-small", ncols=2)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def initial_model(config: Any, start: Initialisation, seed: int) -> Backbone:
+    """Build a model with the starting weights of a recipe; float32, on the CPU.
+
+    Parameters
+    ----------
+    config
+        Of a backbone.
+    start : Initialisation
+    seed : int
+        The same seed gives the same weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = family_of(config).model(config)
+        model.start_weights(start)
+    return model

@@ -124,18 +124,16 @@ def log_depth_distance(depth: Tensor, truth: Tensor) -> Tensor:
 def pose_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return translation and quaternion vector part (w >= 0) of poses ``(..., 4, 4)``."""
     turn = matrix[..., :3, :3]
-    axis = torch.stack(
-        [
-            turn[..., 2, 1] - turn[..., 1, 2],
-            turn[..., 0, 2] - turn[..., 2, 0],
-            turn[..., 1, 0] - turn[..., 0, 1],
-        ],
-        dim=-1,
-    )
+    axis = (turn - turn.mT)[..., [2, 0, 1], [1, 2, 0]]
     # |axis| = 2 sin(angle), the quaternion's vector part is axis / (4 w), w = cos(angle / 2)
     trace = turn.diagonal(dim1=-2, dim2=-1).sum(-1)
     w = ((trace + 1).clamp_min(1e-6)).sqrt() / 2
     return matrix[..., :3, 3], axis / (4 * w[..., None])
+
+
+def true_motion(clips: Clips) -> tuple[Tensor, Tensor]:
+    """Return :func:`pose_vectors` of the true motion between consecutive frames."""
+    return pose_vectors(torch.linalg.inv(clips.pose[:, :-1]) @ clips.pose[:, 1:])
 
 
 def relative_motion(pose: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,15 +233,13 @@ def _pose_terms(rollout: Rollout, clips: Clips, weights: Objective) -> dict[str,
     assert rollout.prediction.pose is not None
     pose = rollout.prediction.pose.unflatten(0, clips.depth.shape[:2])
     units = pose.new_tensor([*weights.translation_scale, *weights.rotation_scale])
-    shift, turn = pose_vectors(clips.pose)
-    truth = torch.cat([shift, turn], dim=-1)
+    truth = torch.cat(pose_vectors(clips.pose), dim=-1)
     found = torch.cat([pose[..., :3], pose[..., 4:]], dim=-1)
     terms = {}
     if weights.pose:
         terms["pose"] = F.smooth_l1_loss(found / units, truth / units, beta=weights.pose_turn)
     if weights.relative_pose:
-        shift, turn = pose_vectors(torch.linalg.inv(clips.pose[:, :-1]) @ clips.pose[:, 1:])
-        truth = torch.cat([shift, turn], dim=-1)
+        truth = torch.cat(true_motion(clips), dim=-1)
         shift, turn = relative_motion(pose)
         found = torch.cat([shift, turn[..., 1:]], dim=-1)
         terms["relative_pose"] = F.smooth_l1_loss(
@@ -255,8 +251,7 @@ def _pose_terms(rollout: Rollout, clips: Clips, weights: Objective) -> dict[str,
 def _pooled_pose_term(
     rollout: Rollout, helpers: Helpers, clips: Clips, weights: Objective
 ) -> Tensor:
-    shift, turn = pose_vectors(torch.linalg.inv(clips.pose[:, :-1]) @ clips.pose[:, 1:])
-    truth = torch.cat([shift, turn], dim=-1)
+    truth = torch.cat(true_motion(clips), dim=-1)
     truth = truth / truth.new_tensor([*weights.translation_scale, *weights.rotation_scale])
     losses = []
     for level, tokens in enumerate((rollout.middle, rollout.final)):

@@ -66,37 +66,33 @@ class Stage:
     objective: dict[str, float | tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("clips", 1), ("frames", 2), ("lattice", 2)):
-            value = getattr(self, name)
-            if isinstance(value, list | tuple):
-                object.__setattr__(self, name, tuple(value))
-            for each in value if isinstance(value, list | tuple) else [value]:
-                if each is not None:
-                    whole(f"stage {self.name!r}: {name}", each, least)
-        if len(_several(self.clips)) != len(_several(self.frames)) or not self.batches:
-            raise InvalidArgument(
-                f"stage {self.name!r}: give as many clips as frames, or one of each; "
-                f"got {self.clips!r} and {self.frames!r}"
-            )
-        if isinstance(self.rate, list | tuple):
-            object.__setattr__(self, "rate", tuple(self.rate))
-        for each in self.rates:
-            number(f"stage {self.name!r}: rate", each, 0, open_high=True)
-        whole(f"stage {self.name!r}: cooldown", self.cooldown, 0)
-        if self.average is not None:
-            number(f"stage {self.name!r}: average", self.average, 0, 1, open_high=True)
-        if self.size is not None:
-            object.__setattr__(self, "size", tuple(self.size))
-        given = self.scenes if isinstance(self.scenes, list | tuple) else (self.scenes,)
+        stage = f"stage {self.name!r}"
+        scenes = self.scenes if isinstance(self.scenes, list | tuple) else (self.scenes,)
         scenes = tuple(
-            SceneDistribution.from_dict(each) if isinstance(each, dict) else each for each in given
+            SceneDistribution.from_dict(each) if isinstance(each, dict) else each for each in scenes
         )
         if not scenes or not all(isinstance(each, SceneDistribution) for each in scenes):
             raise InvalidArgument(
-                f"stage {self.name!r}: scenes must be one or more scene distributions, "
-                f"got {self.scenes!r}"
+                f"{stage}: scenes must be one or more scene distributions, got {self.scenes!r}"
             )
         object.__setattr__(self, "scenes", scenes)
+        for name in ("steps", "clips", "frames", "lattice", "rate", "size"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, least in (("steps", 1), ("clips", 1), ("frames", 2), ("lattice", 2)):
+            for each in _several(getattr(self, name)):
+                if each is not None:
+                    whole(f"{stage}: {name}", each, least)
+        if len(_several(self.clips)) != len(_several(self.frames)) or not self.batches:
+            raise InvalidArgument(
+                f"{stage}: give as many clips as frames, or one of each; "
+                f"got {self.clips!r} and {self.frames!r}"
+            )
+        for each in self.rates:
+            number(f"{stage}: rate", each, 0, open_high=True)
+        whole(f"{stage}: cooldown", self.cooldown, 0)
+        if self.average is not None:
+            number(f"{stage}: average", self.average, 0, 1, open_high=True)
 
     @property
     def turns(self) -> int:
@@ -161,15 +157,9 @@ class Initialisation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "positional_bias", tuple(map(float, self.positional_bias)))
-        for name in (
-            "registers",
-            "attention_gain",
-            "self_similarity",
-            "mlp_gain",
-            "memory",
-            "depth",
-        ):
-            number(f"initialisation.{name}", getattr(self, name), 0, open_high=True)
+        for each in fields(self):
+            if each.name != "positional_bias":
+                number(f"initialisation.{each.name}", getattr(self, each.name), 0, open_high=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,12 +340,8 @@ class Recipe:
     reports: Reports = field(default_factory=Reports)
 
     def __post_init__(self) -> None:
-        for name, kind in (
-            ("initialisation", Initialisation),
-            ("objective", Objective),
-            ("optimiser", Optimiser),
-            ("reports", Reports),
-        ):
+        for kind in (Initialisation, Objective, Optimiser, Reports):
+            name = kind.__name__.lower()
             object.__setattr__(self, name, _made(name, kind, getattr(self, name)))
         if isinstance(self.model, dict):
             sizes = {"family": _FAMILY} | self.model
@@ -487,5 +473,5 @@ def _made(what: str, kind: type[Made], value: Any) -> Made:
         raise InvalidArgument(f"{what}: {str(error).split('() ')[-1]}") from error
 
 
-def _several(value: int | tuple[int, ...]) -> tuple[int, ...]:
+def _several(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)

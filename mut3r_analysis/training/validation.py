@@ -10,16 +10,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.metrics.bootstrap import drawn_counts, percentile_bounds
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.scenes import HELD_OUT_SEEDS, SceneDistribution, random_batch
 from mut3r_analysis.training.clips import Clips, clips_of
-from mut3r_analysis.training.objective import pose_vectors, relative_motion, world_points
+from mut3r_analysis.training.objective import relative_motion, true_motion, world_points
 from mut3r_analysis.training.rollout import PLAIN, roll_out
 
 AXES = ("pitch", "yaw", "roll", "x", "y", "z")
 """Relative rotation about the camera's x, y and z, and its translation along them."""
+
+BASELINES = {
+    "rpe_rotation": "rpe_rotation_constant",
+    "rpe_translation": "rpe_translation_constant",
+    "ate": "ate_straight",
+    "depth": "depth_constant",
+}
+"""Errors and what they are divided by."""
+
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,27 +54,37 @@ class ClipScores:
     motion: np.ndarray
     predicted_motion: np.ndarray
 
+    def drawn(self, draws: NDArray[np.int_]) -> dict[str, NDArray[np.float64]]:
+        """Reduce over clips, each as often as a draw ``(draw, clip)`` says.
+
+        Root mean square for relative pose errors, mean otherwise; ratios to the baselines and
+        correlations of true and predicted motion are computed within each draw.
+        """
+        total = draws.sum(axis=1)
+        found: dict[str, NDArray[np.float64]] = {}
+        for name, errors in self.errors.items():
+            values = errors.astype(np.float64)
+            rooted = name.startswith("rpe")
+            mean = draws @ (values**2 if rooted else values) / total
+            found[name] = np.sqrt(mean) if rooted else mean
+        for name, baseline in BASELINES.items():
+            found[f"{name}_ratio"] = found[name] / np.maximum(found[baseline], 1e-12)
+        true, predicted = (each.astype(float) for each in (self.motion, self.predicted_motion))
+        correlations = _correlations(true, predicted, draws)
+        return found | {f"correlation_{name}": correlations[:, i] for i, name in enumerate(AXES)}
+
     def summary(self) -> dict[str, float]:
-        """Reduce over clips: root mean square for relative pose errors, mean otherwise."""
-        found = {
-            name: float(np.sqrt((each**2).mean()) if name.startswith("rpe") else each.mean())
-            for name, each in self.errors.items()
+        """Return every number of :meth:`drawn`, each clip counted once."""
+        once = self.drawn(np.ones((1, len(self.motion)), int))
+        return {name: float(values[0]) for name, values in once.items()}
+
+    def intervals(self) -> dict[str, list[float]]:
+        """Return every number as [value, low, high], clips drawn with replacement."""
+        drawn = self.drawn(drawn_counts(len(self.motion), RESAMPLES, seed=2))
+        return {
+            name: [value, *percentile_bounds(drawn[name]).tolist()]
+            for name, value in self.summary().items()
         }
-        found["rpe_rotation_ratio"] = found["rpe_rotation"] / found["rpe_rotation_constant"]
-        found["rpe_translation_ratio"] = (
-            found["rpe_translation"] / found["rpe_translation_constant"]
-        )
-        found["ate_ratio"] = found["ate"] / found["ate_straight"]
-        found["depth_ratio"] = found["depth"] / found["depth_constant"]
-        for axis, name in enumerate(AXES):
-            true, predicted = (
-                each[..., axis].ravel() for each in (self.motion, self.predicted_motion)
-            )
-            moves = true.std() > 0 and predicted.std() > 0
-            found[f"correlation_{name}"] = (
-                float(np.corrcoef(true, predicted)[0, 1]) if moves else 0.0
-            )
-        return found
 
 
 def held_out_clips(
@@ -140,8 +162,21 @@ def aligned_path_error(truth: np.ndarray, estimate: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(wanted - explained, 0) / truth.shape[1])
 
 
+def _correlations(
+    true: NDArray[np.float64], predicted: NDArray[np.float64], draws: NDArray[np.int_]
+) -> NDArray[np.float64]:
+    """Pearson correlations ``(draw, axis)``, from sums per clip of ``(clip, pair, axis)``."""
+    pairs = true.shape[1] * draws.sum(axis=1, keepdims=True)
+    x, y, xx, yy, xy = (
+        draws @ each.sum(axis=1) / pairs
+        for each in (true, predicted, true**2, predicted**2, true * predicted)
+    )
+    spread = np.sqrt(np.maximum((xx - x**2) * (yy - y**2), 0))
+    return np.divide(xy - x * y, spread, out=np.zeros_like(xy), where=spread > 1e-15)
+
+
 def _motion(clips: Clips, pose: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    shift, turn = pose_vectors(torch.linalg.inv(clips.pose[:, :-1]) @ clips.pose[:, 1:])
+    shift, turn = true_motion(clips)
     true = torch.cat([turn, shift], dim=-1)
     shift, turn = relative_motion(pose)
     return true, torch.cat([turn[..., 1:], shift], dim=-1)

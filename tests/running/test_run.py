@@ -410,6 +410,7 @@ def test_memory_does_not_grow_with_frames(backbone):
             None,
             ("pose",),
             False,
+            streaming.Observers(),
         ):
             pass
         _, peak = tracemalloc.get_traced_memory()

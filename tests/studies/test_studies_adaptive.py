@@ -10,7 +10,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.ablation import PLAIN
-from mut3r_analysis.studies.adaptive_depth import finding as depth_findings
+from mut3r_analysis.studies.adaptive_depth import choice as depth_findings
 from mut3r_analysis.studies.adaptive_depth.choice import (
     BEST,
     BOUND,
@@ -25,7 +25,7 @@ from mut3r_analysis.studies.adaptive_depth.choice import (
     survey,
     trial,
 )
-from mut3r_analysis.studies.adaptive_depth.policies import (
+from mut3r_analysis.studies.adaptive_depth.walk import (
     CRITERIA,
     Policy,
     candidate_depths,
@@ -35,8 +35,8 @@ from mut3r_analysis.studies.adaptive_depth.policies import (
     oracle,
     paper_depth,
     thresholds,
+    walk,
 )
-from mut3r_analysis.studies.adaptive_depth.walk import walk
 from mut3r_analysis.studies.finding import HIGHER, LOWER, NOT_SIGNIFICANT, TOO_FEW, findings_of
 
 NOTEBOOK = "07_adaptive_depth"

@@ -13,7 +13,6 @@ from mut3r_analysis.metrics.trajectory import score_trajectory
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.finding import HIGHER, LOWER, NO_TRUTH, TOO_FEW, findings_of
 from mut3r_analysis.studies.trajectories import attribution, read_write
-from mut3r_analysis.studies.trajectories import finding as regression
 from mut3r_analysis.studies.trajectories.figure import show_paths
 from mut3r_analysis.studies.trajectories.path_parts import apart, path_parts
 from mut3r_analysis.studies.trajectories.read_write import SHORT
@@ -234,8 +233,8 @@ def test_paths_of_another_design_are_refused():
     ],
 )
 def test_the_finding_says_what_the_errors_do(ate, rpe, verdicts, count):
-    found = regression.finding(cells_of(ate=ate, rpe=rpe))
-    told = [found.row(f"{SHORT[name]}, own").verdict for name in regression.ASKED]
+    found = attribution.finding(cells_of(ate=ate, rpe=rpe))
+    told = [found.row(f"{SHORT[name]}, own").verdict for name in attribution.ASKED]
     if verdicts is None:
         assert not {HIGHER, LOWER} & set(told)
         return
@@ -245,18 +244,20 @@ def test_the_finding_says_what_the_errors_do(ate, rpe, verdicts, count):
 
 def test_the_finding_says_which_path_and_which_sequence():
     cells = cells_of(ate=(0, 30, 0), rpe=(0, -10, 0))
-    found = regression.finding(cells)
+    found = attribution.finding(cells)
     assert found.row("ATE through write, own").value == pytest.approx(30, rel=0.01)
     assert found.row("ATE through read, own").value == pytest.approx(0, abs=1e-9)
     assert not any("flipped" in each.effect for each in found.rows)
     cells["ate"][{"sequence": slice(0, 7), "read": 1, "write": 1}] = 0.99
     cells["ate"][{"sequence": 7, "read": 1, "write": 1}] = 9.0
-    flipped = regression.finding(cells).row("mean change of ATE, sign flipped without scene-7, own")
+    flipped = attribution.finding(cells).row(
+        "mean change of ATE, sign flipped without scene-7, own"
+    )
     assert flipped.value < 0
 
 
 def test_few_sequences_are_too_few():
-    found = regression.finding(cells_of(count=3, ate=(20, 10, 0), rpe=(-10, -5, 0)))
+    found = attribution.finding(cells_of(count=3, ate=(20, 10, 0), rpe=(-10, -5, 0)))
     assert {each.verdict for each in found.rows[: found.lead]} == {TOO_FEW}
 
 

@@ -13,7 +13,7 @@ from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.corruption import traces as corruption
 from mut3r_analysis.studies.corruption.content_pairs import content_pair
 from mut3r_analysis.studies.corruption.figure import show_pair
-from mut3r_analysis.studies.corruption.injection import INJECTIONS, inject
+from mut3r_analysis.studies.corruption.traces import INJECTIONS, inject
 from mut3r_analysis.studies.finding import (
     HIGHER,
     IDENTICAL,

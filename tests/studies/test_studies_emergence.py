@@ -13,11 +13,15 @@ from mut3r_analysis.metrics.ranking import LEAST_PAIRS, area, frame_wins
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.emergence import cells as cue_cells
-from mut3r_analysis.studies.emergence import finding as emergence
-from mut3r_analysis.studies.emergence import views as emergence_views
 from mut3r_analysis.studies.emergence.observation import SITES, capture, observe, observed_in
-from mut3r_analysis.studies.emergence.readings import OVER_TIME, SIGNS, on_grid, patch_readings
-from mut3r_analysis.studies.emergence.sinks import corner_rank, sink_shares
+from mut3r_analysis.studies.emergence.readings import (
+    OVER_TIME,
+    SIGNS,
+    corner_rank,
+    on_grid,
+    patch_readings,
+    sink_shares,
+)
 from mut3r_analysis.studies.emergence.survey import (
     CONTROLS_OUT,
     LOCAL,
@@ -319,7 +323,7 @@ def test_sequences_with_and_without_truth_stand_side_by_side(tiny, tmp_path):
     known = found["cue_auc"].sel(test=WHOLE).notnull()
     assert known.values.tolist() == [False, True]
     assert found["sink"].sel(site="image_self", token="pose token").notnull().all()
-    assert emergence.finding(found).answer.startswith(NO_TRUTH)
+    assert cue_cells.finding(found).answer.startswith(NO_TRUTH)
 
 
 def test_the_same_sequence_twice_is_refused(tiny):
@@ -364,7 +368,7 @@ def table(sequences=24, planted=0.0, twin=None, noise=0.05, seed=0, at=PLANTED):
 
 
 def verdicts(found):
-    return {each.effect: each.verdict for each in emergence.finding(found).rows}
+    return {each.effect: each.verdict for each in cue_cells.finding(found).rows}
 
 
 def test_the_planted_cell_is_chosen_and_holds_up():
@@ -372,7 +376,7 @@ def test_the_planted_cell_is_chosen_and_holds_up():
     cell = cue_cells.chosen_cells(found)[cue_cells.BEST]
     assert cell._asdict() == PLANTED | {"sign": 1}
     assert cell.as_declared
-    said = emergence.finding(found)
+    said = cue_cells.finding(found)
     assert "R3 entropy at image_self, layer 2, head 1; high values mean motion" in said.answer
     best = said.row(f"{cue_cells.BEST}, {OBJECTS}")
     assert best.value == pytest.approx(0.8, abs=0.03)
@@ -384,23 +388,23 @@ def test_a_reading_that_points_the_other_way_is_turned():
     cell = cue_cells.chosen_cells(table(planted=-0.3))[cue_cells.BEST]
     assert cell.sign == -1
     assert cell.signed_code == "−R3"
-    said = emergence.finding(table(planted=-0.3)).answer
+    said = cue_cells.finding(table(planted=-0.3)).answer
     assert "low values mean motion, opposite to the declared sign" in said
 
 
 def test_the_finding_follows_the_data():
     elsewhere = PLANTED | {"site": "state_to_image", "layer": 3}
-    assert "state_to_image, layer 3" in emergence.finding(table(planted=0.3, at=elsewhere)).answer
+    assert "state_to_image, layer 3" in cue_cells.finding(table(planted=0.3, at=elsewhere)).answer
     looks_only = verdicts(table(planted=0.3, twin=0.0))
     assert looks_only[f"{cue_cells.BEST}, {LOCAL}"] == NOT_SIGNIFICANT
     few = verdicts(table(sequences=6, planted=0.3))
     assert few[f"{cue_cells.BEST}, {OBJECTS}"] == TOO_FEW
     found = table(planted=0.3)
-    assert emergence.finding(found).row(f"place, without a model, {WHOLE}").value == (
+    assert cue_cells.finding(found).row(f"place, without a model, {WHOLE}").value == (
         pytest.approx(0.8)
     )
     found["auc"].loc[PLANTED | {"test": CONTROLS_OUT[WHOLE]}] -= 0.05
-    share = emergence.finding(found).row("share of the whole image that controls explain")
+    share = cue_cells.finding(found).row("share of the whole image that controls explain")
     assert share.value == pytest.approx(100 * 0.35 / 0.3, abs=5)
 
 
@@ -437,12 +441,12 @@ def test_the_control_without_a_past_reads_one_frame_only():
     found["auc"].loc[looks | {"test": OBJECTS}] += 0.2
     cells = cue_cells.chosen_cells(found)
     assert cells[cue_cells.ENCODER].reading == "R1 logit_key_mean"
-    looks = emergence.finding(found).row(f"{cue_cells.ENCODER}, {OBJECTS}")
+    looks = cue_cells.finding(found).row(f"{cue_cells.ENCODER}, {OBJECTS}")
     assert looks.value == pytest.approx(0.7, abs=0.05)
 
 
 def test_every_reading_is_defined():
-    defined = emergence_views.definitions().set_index("reading")
+    defined = cue_cells.definitions().set_index("reading")
     assert defined.index.tolist() == list(SIGNS)
     assert defined.loc["R2 received"].tolist() == ["M mean_i p_ij", "low"]
     assert set(defined.loc[list(OVER_TIME), "read as motion"]) == {"high"}
@@ -460,7 +464,7 @@ def test_a_choice_that_does_not_hold_up_is_below_chance():
 
 
 def test_choosing_flatters_and_permuted_labels_show_it():
-    measured = emergence.selection(table(sequences=16, noise=0.2, seed=5))["value"]
+    measured = cue_cells.selection(table(sequences=16, noise=0.2, seed=5))["value"]
     assert (measured.sel(half="chose") > 0.55).all()
     assert (abs(measured.sel(half="unseen") - 0.5) < measured.sel(half="chose") - 0.5).all()
 
@@ -477,7 +481,7 @@ def test_without_resting_objects_the_whole_image_is_tested():
 
 def test_without_ground_truth_nothing_is_claimed():
     found = table()[["control_auc"]].drop_vars("control_auc")
-    said = emergence.finding(found)
+    said = cue_cells.finding(found)
     assert said.answer.startswith(NO_TRUTH)
     assert cue_cells.chosen_cells(found) == {}
 
@@ -485,19 +489,19 @@ def test_without_ground_truth_nothing_is_claimed():
 def test_controls_explain_what_vanishes_with_them():
     areas = xr.DataArray(np.full((8, len(TESTS)), 0.5), {"test": list(TESTS)}, ("sequence", "test"))
     areas.loc[{"test": WHOLE}] = np.linspace(0.7, 0.9, 8)
-    assert float(emergence.explained(areas)["value"]) == pytest.approx(100)
+    assert float(cue_cells.explained(areas)["value"]) == pytest.approx(100)
     areas.loc[{"test": CONTROLS_OUT[WHOLE]}] = areas.sel(test=WHOLE) * 0.5 + 0.25
-    assert float(emergence.explained(areas)["value"]) == pytest.approx(50)
+    assert float(cue_cells.explained(areas)["value"]) == pytest.approx(50)
 
 
 def test_figures_show_the_half_that_did_not_choose():
     found = table(planted=0.3)
     _, half = cue_cells.halves(found)
     assert half["sequence"].values.tolist() == [f"s{i}" for i in range(1, 24, 2)]
-    grid = emergence_views.layers_and_heads(found, OBJECTS).sel(panel="image_self, +R3")
+    grid = cue_cells.layers_and_heads(found, OBJECTS).sel(panel="image_self, +R3")
     wanted = half["auc"].sel(PLANTED, drop=True).sel(test=OBJECTS).mean()
     assert float(grid.sel(layer=2, head="1")) == pytest.approx(float(wanted))
-    lines = emergence_views.over_layers(found, [OBJECTS, PERMUTED])
+    lines = cue_cells.over_layers(found, [OBJECTS, PERMUTED])
     assert set(lines["value"].dims) == {"site", "test", "layer"}
 
 

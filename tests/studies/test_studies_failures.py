@@ -17,7 +17,7 @@ from mut3r_analysis.studies.failures import (
     worst_frames,
 )
 from mut3r_analysis.studies.finding import HIGHER, LOWER, NOT_SIGNIFICANT, findings_of
-from mut3r_analysis.studies.trained_scenes import outside_training
+from mut3r_analysis.studies.model_card.tables import outside_training
 
 CELLS = {"reference": {"configuration": "plain"}, "treatment": {"configuration": "gated"}}
 STORY = {

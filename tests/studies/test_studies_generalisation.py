@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from mut3r_analysis import open_run
-from mut3r_analysis.backbones.write_rules import WRITE_RULES, WriteRule
+from mut3r_analysis.backbones.write_rules import WRITE_RULES, WriteRule, full_rate, needs_cue
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED
@@ -22,21 +22,19 @@ from mut3r_analysis.studies.finding import (
     findings_of,
 )
 from mut3r_analysis.studies.generalisation import traces
-from mut3r_analysis.studies.generalisation.effects import (
-    DEPTH,
-    POSE,
-    finding,
-    gating_effects,
-    has_truth,
-    place_effects,
-    rule_contrasts,
-)
 from mut3r_analysis.studies.generalisation.memories import (
+    DEPTH,
     OWN,
+    POSE,
     TRUE,
     Memory,
     arranged,
+    finding,
+    gating_effects,
+    has_truth,
     known_memories,
+    place_effects,
+    rule_contrasts,
     sweep_memories,
     treatments,
 )
@@ -91,8 +89,8 @@ def said(swept, contrasts=None, rates=(100.0, 50.0)):
 
 
 def test_every_registered_write_rule_takes_part_also_later_ones(monkeypatch):
-    assert list(known_memories()) == list(WRITE_RULES)
-    monkeypatch.setitem(WRITE_RULES, "later", WriteRule("later", None, restart=False))
+    assert list(known_memories()) == [rule for rule in WRITE_RULES if not needs_cue(rule)]
+    monkeypatch.setitem(WRITE_RULES, "later", WriteRule("later", full_rate))
     assert known_memories()["later"] == Memory("later")
     assert list(known_memories(["ttt3r"], {"held": "mem.hold"})) == ["ttt3r", "held"]
     assert known_memories(["ttt3r"], {"held": "mem.hold"})["held"] == Memory("ttt3r", "mem.hold")
@@ -231,7 +229,7 @@ def test_the_finding_names_what_could_make_rules_alike():
 def ran(tmp_path_factory):
     """Three rules on one scene, one of them a copy of the first under another name."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(WRITE_RULES, "copy", WriteRule("copy", None, restart=False))
+        patch.setitem(WRITE_RULES, "copy", WriteRule("copy", full_rate))
         memories = known_memories(["cut3r", "copy", "ttsa3r"])
         return sweep_memories(
             "tiny",

@@ -12,7 +12,7 @@ from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.finding import HIGHER, LOWER, NOT_SIGNIFICANT, findings_of
 from mut3r_analysis.studies.model_card import tables
-from mut3r_analysis.studies.model_card.finding import (
+from mut3r_analysis.studies.model_card.tables import (
     gating_by_truth,
     late_change,
     learned,

@@ -21,8 +21,7 @@ from mut3r_analysis.studies.finding import (
 )
 from mut3r_analysis.studies.sensitivity import beta as sensitivity
 from mut3r_analysis.studies.sensitivity import motion_speed
-from mut3r_analysis.studies.sensitivity import transfer as beta_transfer
-from mut3r_analysis.studies.sensitivity.contrast import contrast
+from mut3r_analysis.studies.sensitivity.beta import contrast
 
 NOTEBOOK = "08_beta_sensitivity"
 BETAS = (0.0, 0.5, 1.0, 2.0)
@@ -187,18 +186,18 @@ def test_harm_starts_where_it_was_put_and_lasts():
 
 def test_a_beta_that_suits_one_speed_only_costs_at_the_other():
     given = errors({("slow", 2.0): -0.3, ("fast", 2.0): 0.5, ("fast", 0.5): -0.1})
-    moved = beta_transfer.transfer(given)
+    moved = sensitivity.transfer(given)
     used = moved["beta"].isel(measure=0, cue=0)
     assert set(used.sel(learned="slow").values.ravel()) == {2.0}
     assert set(used.sel(learned="fast").values.ravel()) == {0.5}
-    result = beta_transfer.transferred(moved, given)["value"].isel(measure=0, cue=0)
+    result = sensitivity.transferred(moved, given)["value"].isel(measure=0, cue=0)
     assert float(result.sel(learned="slow", tested="slow")) == pytest.approx(-30, abs=0.5)
     assert float(result.sel(learned="slow", tested="fast")) == pytest.approx(50, abs=0.5)
-    cost = beta_transfer.cost_of_transfer(moved)["value"].isel(measure=0, cue=0)
+    cost = sensitivity.cost_of_transfer(moved)["value"].isel(measure=0, cue=0)
     assert float(cost.sel(tested="fast")) == pytest.approx(100 * (1.5 / 0.9 - 1), abs=1)
     assert float(cost.sel(tested="slow")) == pytest.approx(100 * (1 / 0.7 - 1), abs=1)
-    assert beta_transfer.enough(given)
-    assert not beta_transfer.enough(given.isel(family=[0]))
+    assert sensitivity.enough(given)
+    assert not sensitivity.enough(given.isel(family=[0]))
     picks = counted(moved["beta"].isel(cue=0, tested=0), "measure", "learned", BETAS)
     assert picks.iloc[0].tolist() == [f"2: {FAMILIES}", f"0.5: {FAMILIES}"]
 

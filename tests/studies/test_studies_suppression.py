@@ -28,7 +28,7 @@ from mut3r_analysis.studies.finding import (
     row,
 )
 from mut3r_analysis.studies.suppression import depths as suppression
-from mut3r_analysis.studies.suppression.paper_ranges import beside_paper, paper_table
+from mut3r_analysis.studies.suppression.depths import beside_paper, paper_table
 
 NOTEBOOK = "02_suppression_depth"
 RANGES = suppression.layer_ranges(6, [(0, 6), (0, 12)])

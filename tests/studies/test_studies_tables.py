@@ -16,13 +16,12 @@ from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.running import Commit
 from mut3r_analysis.studies.finding import HIGHER, LOWER, findings_of
 from mut3r_analysis.studies.paper_tables import comparison
-from mut3r_analysis.studies.paper_tables.columns import (
+from mut3r_analysis.studies.paper_tables.comparison import (
     delta_columns,
     own_column,
     paper_columns,
     stand_in_column,
 )
-from mut3r_analysis.studies.paper_tables.earlier_runs import read_results
 from mut3r_analysis.studies.paper_tables.published import (
     ABLATION,
     PAPER_TABLES,
@@ -35,6 +34,7 @@ from mut3r_analysis.studies.paper_tables.rebuilt import (
     bundled_values,
     named_stand_in,
     own_values,
+    read_results,
     run_datasets,
     run_protocol,
     system_configurations,

@@ -9,11 +9,10 @@ from test_training_loop import SMALL
 from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.errors import MissingFile
 from mut3r_analysis.foundation.bundled import data_path
+from mut3r_analysis.training.card import ship
 from mut3r_analysis.training.card_words import card_text
-from mut3r_analysis.training.curves import read_table
-from mut3r_analysis.training.loop import train
+from mut3r_analysis.training.loop import read_table, train
 from mut3r_analysis.training.recipe import Recipe, read_recipe
-from mut3r_analysis.training.shipping import ship
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,17 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.bootstrap import drawn_counts, percentile_bounds, resampled_means
 from mut3r_analysis.metrics.ranking import auc_interval, weighted_auc
 from mut3r_analysis.scenes import SceneDistribution
-from mut3r_analysis.training.cue_scenes import scenes_with_twins
-from mut3r_analysis.training.cue_trial import DECLARED, DECLARED_LATER, Halves, cue_test
+from mut3r_analysis.training.cue_trial import (
+    DECLARED,
+    DECLARED_LATER,
+    Halves,
+    cue_test,
+    scenes_with_twins,
+)
 from mut3r_analysis.training.evidence import without
 from mut3r_analysis.training.gating_trial import METRICS, gating_test
-from mut3r_analysis.training.initialisation import initial_model
-from mut3r_analysis.training.observation import observe
-from mut3r_analysis.training.patches import patch_truth
+from mut3r_analysis.training.loop import initial_model
+from mut3r_analysis.training.patches import observe, patch_truth
 from mut3r_analysis.training.recipe import Recipe
 
 RECIPE = Recipe.from_dict({**SMALL, "model": {**SMALL["model"], "dec_depth": 5}})

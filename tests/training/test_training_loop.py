@@ -15,8 +15,7 @@ from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.errors import InvalidArgument, UnreadableFile
 from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.training.command import add_parser
-from mut3r_analysis.training.folder import append_rows, trim_table
-from mut3r_analysis.training.loop import Training, train
+from mut3r_analysis.training.loop import Training, append_rows, train, trim_table
 from mut3r_analysis.training.optimisation import Diverged
 from mut3r_analysis.training.recipe import Recipe, read_recipe
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 import xarray as xr
 import zarr
-from mut3r_analysis.backbones.initialisation import NAMED_CONFIGS
 
 from mut3r_analysis.attention import Capture
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.provenance import provenance
 from mut3r_analysis.running.schema import run_schema

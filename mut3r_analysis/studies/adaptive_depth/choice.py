@@ -1,16 +1,18 @@
 """Depth of gating chosen per frame from the variance of attention, against depths that stay."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.stats import spearmanr
 
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.studies import ablation
 from mut3r_analysis.studies.ablation import PLAIN
-from mut3r_analysis.studies.adaptive_depth.policies import (
+from mut3r_analysis.studies.adaptive_depth.walk import (
     CRITERIA,
     Policy,
     drawn,
@@ -19,8 +21,11 @@ from mut3r_analysis.studies.adaptive_depth.policies import (
     oracle,
     paper_depth,
     thresholds,
+    walk,
 )
-from mut3r_analysis.studies.adaptive_depth.walk import walk
+from mut3r_analysis.studies.estimates import estimate
+from mut3r_analysis.studies.finding import NO_TRUTH, Finding, Row, row
+from mut3r_analysis.studies.labelling import beside, described
 
 QUANTILES = (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9)
 """What the rule's threshold is chosen among: quantiles, over frames, of each layer's spread."""
@@ -68,7 +73,7 @@ def stream(
     """
     from tqdm.auto import tqdm
 
-    parts = []
+    parts = {}
     for name, sequence in tqdm(sequences.items(), disable=not experiment.progress, unit="sequence"):
         policies = policies_of(name)
         found = walk(
@@ -76,13 +81,8 @@ def stream(
         )
         if PLAIN in policies:
             found = found.merge(_apart(found))
-        parts.append(found.drop_vars(["depth_map", "pose"]))
-    order = xr.Variable("sequence", list(sequences), {"long_name": "sequence"})
-    together = xr.concat(
-        parts, dim=order, join="outer", coords="minimal", compat="override",
-        combine_attrs="override",
-    )  # fmt: skip
-    return together.transpose("sequence", "policy", "frame", ...)
+        parts[name] = found.drop_vars(["depth_map", "pose"])
+    return beside(parts, "sequence", "sequence").transpose("sequence", "policy", "frame", ...)
 
 
 def survey(experiment: Experiment, sequences: Sequences) -> xr.Dataset:
@@ -147,13 +147,11 @@ def fit(
     chosen = {str(name): sequences[str(name)] for name in half["sequence"].values}
     found = stream(experiment, chosen, policies_of)
     attrs = {"long_name": "quantile of the spread that is the threshold"}
-    parts = []
+    parts = {}
     for direction in (RULE, OPPOSITE):
         part = found.sel(policy=[f"{direction} {q}" for q in quantiles]).rename(policy="quantile")
-        parts.append(part.assign_coords(quantile=("quantile", list(quantiles), attrs)))
-    return xr.concat(
-        parts, dim=xr.Variable("direction", [RULE, OPPOSITE]), combine_attrs="override"
-    )
+        parts[direction] = part.assign_coords(quantile=("quantile", list(quantiles), attrs))
+    return beside(parts, "direction")
 
 
 def choices(
@@ -166,17 +164,21 @@ def choices(
     Dataset
         (half, criterion) ``depth``; (half, criterion, direction) ``quantile``.
     """
-    rows = []
-    for which in (0, 1):
+
+    def best(which: int, name: str) -> xr.Dataset:
         own = half["sequence"].values[half.values == which]
-        cells = []
-        for name in criteria:
-            steady = _mean_error(surveyed, name).sel(sequence=own).mean("sequence")
-            ruled = _mean_error(fitted, name).sel(sequence=own).mean("sequence")
-            best = {"depth": steady.idxmin("depth"), "quantile": ruled.idxmin("quantile")}
-            cells.append(xr.Dataset(best))
-        rows.append(xr.concat(cells, dim=xr.Variable("criterion", list(criteria))))
-    return xr.concat(rows, dim=xr.Variable("half", [0, 1]))
+        steady, ruled = (
+            _mean_error(found, name).sel(sequence=own).mean("sequence")
+            for found in (surveyed, fitted)
+        )
+        found = {"depth": steady.idxmin("depth"), "quantile": ruled.idxmin("quantile")}
+        return xr.Dataset(found)
+
+    rows = {
+        which: beside({name: best(which, name) for name in criteria}, "criterion")
+        for which in (0, 1)
+    }
+    return beside(rows, "half")
 
 
 def trial(
@@ -221,28 +223,22 @@ def trial(
         return policies
 
     walked = stream(experiment, {name: sequences[name] for name in order}, policies_of)
-    cells = []
+    cells = {}
     for criterion in criteria:
         still = surveyed.sel(sequence=half["sequence"])
         own = chosen["depth"].sel(criterion=criterion, drop=True)
         best = own.sel(half=1 - half).drop_vars("half", errors="ignore")
         depth = paper_depth(experiment.backbone.decoder_layers)
-        parts = [still.sel(depth=0), still.sel(depth=depth), still.sel(depth=best)]
-        parts = [part.drop_vars("depth") for part in parts]
+        parts = [still.sel(depth=each).drop_vars("depth") for each in (0, depth, best)]
         parts += [
             walked.sel(policy=f"{option}|{criterion}").drop_vars("policy") for option in moving
         ]
-        together = xr.concat(
-            [part[["chosen", f"{criterion}_error"]] for part in parts],
-            dim=xr.Variable("option", list(OPTIONS)),
-            combine_attrs="override",
-        )
-        cells.append(
-            xr.Dataset({"error": _mean_error(together, criterion), "chosen": together["chosen"]})
-        )
-    found = xr.concat(cells, dim=xr.Variable("criterion", criteria), combine_attrs="override")
+        kept = [part[["chosen", f"{criterion}_error"]] for part in parts]
+        together = beside(dict(zip(OPTIONS, kept, strict=True)), "option", "depth")
+        error = _mean_error(together, criterion)
+        cells[criterion] = xr.Dataset({"error": error, "chosen": together["chosen"]})
+    found = beside(cells, "criterion")
     found["error"].attrs = {"long_name": "error of the criterion, mean over frames"}
-    found["option"].attrs["long_name"] = "depth"
     return found.transpose("option", "criterion", "sequence", ...)
 
 
@@ -266,13 +262,123 @@ def _apart(walked: xr.Dataset) -> xr.Dataset:
     size = plain["depth_map"].mean()
     depth = abs(walked["depth_map"] - plain["depth_map"]).mean(("y", "x"))
     shift = (walked["pose"] - plain["pose"]).isel(col=3, row=slice(0, 3))
-    found: dict[str, Any] = {
-        "depth_apart": (100 * depth / size, "depth apart from plain"),
-        "camera_apart": (100 * np.sqrt((shift**2).sum("row")) / size, "camera apart from plain"),
-    }
-    return xr.Dataset(
+    camera = np.sqrt((shift**2).sum("row"))
+    found = xr.Dataset({"depth_apart": 100 * depth / size, "camera_apart": 100 * camera / size})
+    units = "% of the mean depth"
+    return described(
+        found,
         {
-            name: values.assign_attrs(long_name=text, units="% of the mean depth")
-            for name, (values, text) in found.items()
-        }
+            "depth_apart": ("depth apart from plain", units),
+            "camera_apart": ("camera apart from plain", units),
+        },
     )
+
+
+QUESTION = "Does the variance of attention choose the depth of gating better than one fixed depth?"
+
+
+def against(tested: xr.Dataset, reference: str = BEST) -> xr.Dataset:
+    """Change of each option's error against another option, percent, paired over sequences.
+
+    Parameters
+    ----------
+    tested : Dataset
+        From `trial`.
+    reference : str
+
+    Returns
+    -------
+    Dataset
+        ``value``, ``lower``, ``upper``, ``n`` over (option, criterion).
+    """
+    error = tested["error"]
+    named = f"change of the error against “{reference}”"
+    return ablation.against(error, error.sel(option=reference, drop=True), named=named)
+
+
+def fixed_curve(surveyed: xr.Dataset, criteria: Sequence[str]) -> xr.Dataset:
+    """Change of the error at every fixed depth against plain, percent, (criterion, depth)."""
+    parts = {}
+    for name in criteria:
+        error = surveyed[f"{name}_error"].mean("frame")
+        parts[CRITERIA[name][0]] = ablation.against(error, error.sel(depth=0, drop=True))
+    return beside(parts, "criterion")
+
+
+def agreement(tested: xr.Dataset) -> xr.Dataset:
+    """Rank correlation over frames of the rule's depth with the oracle's, (criterion).
+
+    Taken within each sequence in which both vary, and averaged over these.
+    """
+    rule, bound = (tested["chosen"].sel(option=option, drop=True) for option in (RULE, BOUND))
+
+    def correlation(one: np.ndarray, other: np.ndarray) -> float:
+        known = np.isfinite(one) & np.isfinite(other)
+        if len({*one[known]}) < 2 or len({*other[known]}) < 2:
+            return np.nan
+        return float(spearmanr(one[known], other[known]).statistic)
+
+    found = xr.apply_ufunc(
+        correlation, rule, bound, input_core_dims=[["frame"], ["frame"]], vectorize=True
+    )
+    return estimate(found.assign_attrs(long_name="rank correlation of depths", units="1"))
+
+
+def finding(tested: xr.Dataset, chosen: xr.Dataset, quantiles: Sequence[float]) -> Finding:
+    """Tell per criterion what the rule changes against the best fixed depth, and what could be had.
+
+    Parameters
+    ----------
+    tested : Dataset
+        From `trial`.
+    chosen : Dataset
+        From `choices`.
+    quantiles : sequence of float
+        What the rule's threshold was chosen among.
+    """
+    from_best, from_random = against(tested), against(tested, RANDOM)
+    criteria = tested["criterion"].values.tolist()
+    table = [
+        row(CRITERIA[name][0], from_best.sel(option=RULE, criterion=name)) for name in criteria
+    ]
+    picked = chosen["quantile"].sel(direction=RULE)
+    for name in criteria:
+        text = CRITERIA[name][0]
+        timed = from_random.sel(option=RULE, criterion=name)
+        table.append(row(f"{text}, against the rule's depths at random", timed))
+        for option in (PLAIN, BOUND):
+            table.append(row(f"{text}, {option}", from_best.sel(option=option, criterion=name)))
+        for half in chosen["half"].values.tolist():
+            own = {"half": half, "criterion": name}
+            for what, value in (("best fixed depth", chosen["depth"]), ("quantile", picked)):
+                effect = f"{text}, {what} chosen on half {half}"
+                table.append(Row(effect, float(value.sel(own)), reference=None))
+    # Beyond 0 and 1 there is no quantile.
+    ends = {min(quantiles), max(quantiles)} - {0.0, 1.0}
+    note = ""
+    if ends & set(picked.values.ravel().tolist()):
+        note = (
+            "A threshold was chosen at an end of the quantiles tried: a better one may lie beyond."
+        )
+    about = "Against the best fixed depth, with the depth chosen by the variance of attention, the"
+    return Finding(QUESTION, table, f"{about} error is", note, lead=len(criteria))
+
+
+def without_truth(walked: xr.Dataset) -> Finding:
+    """Tell which depths the rule chooses and how far the outputs move, where nothing is scored.
+
+    Parameters
+    ----------
+    walked : Dataset
+        (sequence, policy, frame) of `by_median`.
+    """
+    depths = walked["chosen"].sel(policy=RULE)
+    shown = depths.values[np.isfinite(depths.values)]
+    apart = estimate(walked["depth_apart"].sel(policy=RULE).mean("frame"))
+    table = [
+        Row(f"{word} layers gated", float(value), n=len(shown), reference=None)
+        for word, value in (("mean", shown.mean()), ("least", shown.min()), ("most", shown.max()))
+    ]
+    table.append(row("change of depth", apart, reference=None))
+    about = "With thresholds at the median of all frames, the rule gives"
+    return Finding(QUESTION, table, about, NO_TRUTH)

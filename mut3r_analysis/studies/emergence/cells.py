@@ -1,19 +1,31 @@
-"""Cells: one reading at one place in the network, chosen on one half of the sequences.
+"""Cells: a reading at one place, chosen on half of the sequences; what it shows, as a finding.
 
 The best of hundreds of cells looks good on the sequences that chose it. Here every second sequence
 chooses, with the sign as well, and the others report.
 """
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.attention.sites import DECODER_KINDS
+from mut3r_analysis.motion.readings import READINGS
 from mut3r_analysis.studies.emergence.observation import CONTROL_SITE
 from mut3r_analysis.studies.emergence.readings import MEAN_HEAD, OVER_TIME, SIGNS
-from mut3r_analysis.studies.emergence.survey import LOCAL, OBJECTS, WHOLE
+from mut3r_analysis.studies.emergence.survey import (
+    CONTROLS_OUT,
+    LOCAL,
+    OBJECTS,
+    PERMUTED,
+    TWIN,
+    WHOLE,
+)
+from mut3r_analysis.studies.estimates import change, estimate, formatted
+from mut3r_analysis.studies.finding import NO_TRUTH, NOT_MEASURED, Finding, row, rows
+from mut3r_analysis.studies.labelling import beside
 
 BEST, TIME, ENCODER, CUE = "best of all", "best over time (R5)", "encoder (control)", "the cue"
 
@@ -36,6 +48,11 @@ class SignedCell(NamedTuple):
     def __str__(self) -> str:
         head = "mean over heads" if self.head == MEAN_HEAD else f"head {self.head}"
         return f"{self.reading} at {self.site}, layer {self.layer}, {head}"
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The labels that select it."""
+        return {dim: getattr(self, dim) for dim in ("site", "reading", "layer", "head")}
 
     @property
     def signed_code(self) -> str:
@@ -128,9 +145,7 @@ def chosen_cells(found: xr.Dataset) -> dict[str, SignedCell]:
 
 def oriented(areas: xr.DataArray, cell: SignedCell) -> xr.DataArray:
     """Take the AUC of one cell, with its sign."""
-    names = {dim: getattr(cell, dim) for dim in ("site", "reading", "layer", "head")}
-    taken = areas.sel(names).drop_vars([*names])
-    return signed(taken, cell.sign)
+    return signed(areas.sel(cell.place, drop=True), cell.sign)
 
 
 def signed(areas: xr.DataArray, sign: int) -> xr.DataArray:
@@ -159,8 +174,7 @@ def cell_changes(found: xr.Dataset, cells: dict[str, SignedCell]) -> dict[str, x
     _, half = halves(found)
     changes = {}
     for name, cell in cells.items():
-        names = {dim: getattr(cell, dim) for dim in ("site", "reading", "layer", "head")}
-        taken = half["change"].sel(names).drop_vars([*names])
+        taken = half["change"].sel(cell.place, drop=True)
         if taken.notnull().any():
             changes[name] = (cell.sign * taken).assign_attrs(found["change"].attrs)
     return changes | {CUE: found["cue_change"]}
@@ -170,3 +184,196 @@ def _scored(found: xr.Dataset, test: str) -> np.ndarray:
     """Which sequences allow a test, ``(sequence,)``."""
     known = found["auc"].sel(test=test).notnull()
     return known.any([dim for dim in known.dims if dim != "sequence"]).values
+
+
+def definitions() -> pd.DataFrame:
+    """List the readings by label: formula, and whether high or low values are read as motion.
+
+    z are logits, p weights, i queries, j keys, M the number of keys.
+    """
+    formulas = {f"{item.code} {item.name}": item.formula for item in READINGS.values()}
+    formulas |= dict.fromkeys(OVER_TIME, "standard deviation over the frames so far")
+    return pd.DataFrame(
+        [(label, formulas[label], "high" if sign > 0 else "low") for label, sign in SIGNS.items()],
+        columns=["reading", "formula", "read as motion"],
+    )
+
+
+def layers_and_heads(found: xr.Dataset, test: str) -> xr.DataArray:
+    """AUC on the unseen half, ``(panel, layer, head)``: each site with its chosen reading."""
+    _, half = halves(found)
+    cells = chosen_cells(found)
+    panels = {}
+    for site in (*DECODER_KINDS, CONTROL_SITE):
+        cell = cells.get(ENCODER if site == CONTROL_SITE else site)
+        if cell is not None:
+            areas = half["auc"].sel(test=test, site=site, reading=cell.reading, drop=True)
+            panels[f"{site}, {cell.signed_code}"] = signed(areas, cell.sign).mean("sequence")
+    return beside(panels, "panel").assign_attrs(found["auc"].attrs)
+
+
+def over_layers(found: xr.Dataset, tests: Sequence[str]) -> xr.Dataset:
+    """Estimate the AUC of the mean over heads, ``(site, test, layer)``, on the unseen half.
+
+    Each site is read with the reading that the other half chose for its mean over heads.
+    """
+    chosen_by = choosing_tests(found)
+    chose, half = halves(found)
+    parts = {}
+    for site in (*DECODER_KINDS, CONTROL_SITE):
+        by = chosen_by[:1] if site == CONTROL_SITE else chosen_by
+        cell = choose(chose, by, sites=[site], heads=[MEAN_HEAD])
+        if cell is not None:
+            areas = half["auc"].sel(site=site, reading=cell.reading, head=MEAN_HEAD, drop=True)
+            parts[f"{site}, {cell.signed_code}"] = estimate(
+                signed(areas.sel(test=list(tests)), cell.sign)
+            )
+    return beside(parts, "site")
+
+
+def over_frames(found: xr.Dataset, cells: dict[str, SignedCell]) -> xr.Dataset:
+    """Estimate the AUC against resting objects, ``(cell, past)``, on the unseen half."""
+    _, half = halves(found)
+    parts = {name: estimate(oriented(half["frame_auc"], cell)) for name, cell in cells.items()}
+    together = beside(parts, "cell")
+    together["past"].attrs = {"long_name": "frames seen before", "units": "1"}
+    return together
+
+
+def readings_by_layer(found: xr.Dataset, test: str) -> xr.DataArray:
+    """AUC ``(site, reading, layer)`` of the mean over heads, all sequences, declared signs."""
+    areas = found["auc"].sel(test=test, head=MEAN_HEAD, drop=True).mean("sequence")
+    signs = xr.DataArray(
+        [SIGNS[label] for label in areas["reading"].values], {"reading": areas["reading"]}
+    )
+    return xr.where(signs > 0, areas, 1 - areas).assign_attrs(found["auc"].attrs)
+
+
+def strongest(found: xr.Dataset, test: str) -> pd.DataFrame:
+    """Write the best layer and head of every reading and site, chosen on one half, on the other.
+
+    Returns
+    -------
+    DataFrame
+        Readings by sites: ``layer/head, AUC [lower, upper] (n)``, with the sign chosen: + where
+        high values mean motion.
+    """
+    chose, half = halves(found)
+    labels, areas = {}, {}
+    for site in found["site"].values:
+        for reading in found["reading"].values:
+            cell = choose(chose, [test], sites=[site], readings=[reading])
+            if cell is not None:
+                sign = "+" if cell.sign > 0 else "−"
+                labels[site, reading] = f"{sign}{cell.layer}/{cell.head}"
+                areas[site, reading] = oriented(half["auc"], cell).sel(test=test, drop=True)
+    tested = estimate(xr.concat(list(areas.values()), "cell"))
+    table = pd.DataFrame("", index=found["reading"].values, columns=found["site"].values)
+    for place, (site, reading) in enumerate(areas):
+        table.loc[reading, site] = (
+            f"{labels[site, reading]}, {formatted(tested.isel(cell=place), 2)}"
+        )
+    return table
+
+
+QUESTION = "Where does the motion cue live?"
+CHANCE = 0.5
+
+
+def finding(found: xr.Dataset) -> Finding:
+    """Tell how well the best cell, the cue and what needs no model tell moving patches.
+
+    Parameters
+    ----------
+    found : Dataset
+        From `survey`.
+    """
+    tests = choosing_tests(found)
+    if not tests:
+        note = f"{NO_TRUTH} Fewer than two sequences know which patches move."
+        return Finding(QUESTION, note=note)
+    test = tests[0]
+    cells = chosen_cells(found)
+    areas = cell_areas(found, cells)
+    asked = list(dict.fromkeys([test, CONTROLS_OUT[test], LOCAL, TWIN, WHOLE, CONTROLS_OUT[WHOLE]]))
+    table = []
+    for name in (BEST, CUE):
+        of_cell = estimate(areas[name].sel(test=asked))
+        table += rows(of_cell, f"{name}, {{}}", CHANCE)
+    lead = [table[place] for place in (0, 1, 2, len(asked), len(asked) + 2)]
+    if ENCODER in areas:
+        looks = estimate(areas[ENCODER].sel(test=test, drop=True))
+        lead.append(row(f"{ENCODER}, {test}", looks, CHANCE))
+    table = [*lead, *(each for each in table if each not in lead)]
+    for each in dict.fromkeys([test, WHOLE]):
+        controls = estimate(found["control_auc"].sel(test=each, drop=True))
+        top = controls.isel(abs(controls["value"] - CHANCE).fillna(-1).argmax(...))
+        name = str(top["control"].item()).replace("_", " ")
+        table.append(row(f"{name}, without a model, {each}", top, CHANCE))
+    share = explained(areas[BEST])
+    table.append(row("share of the whole image that controls explain", share, reference=None))
+    cell = cells[BEST]
+    side = "high" if cell.sign > 0 else "low"
+    sign = "as declared" if cell.as_declared else "opposite to the declared sign"
+    return Finding(
+        QUESTION,
+        [each for each in table if each.verdict != NOT_MEASURED],
+        f"Against chance ({CHANCE}), on sequences that did not choose the cell, the AUC is",
+        f"Best of all: {cell}; {side} values mean motion, {sign}.",
+        lead=sum(each.verdict != NOT_MEASURED for each in lead),
+    )
+
+
+def estimates(areas: dict[str, xr.DataArray]) -> xr.Dataset:
+    """Estimate each ``(sequence, ...)`` over the sequences it has; they stand along ``cell``."""
+    return beside({name: estimate(values) for name, values in areas.items()}, "cell")
+
+
+def explained(areas: xr.DataArray, test: str = WHOLE) -> xr.Dataset:
+    """How much of an AUC's distance from chance the controls explain, in percent.
+
+    Parameters
+    ----------
+    areas : DataArray
+        (sequence, test) of one cell.
+    test : str
+        One that is also given with the controls taken out.
+
+    Returns
+    -------
+    Dataset
+        As of `estimates.estimate`. 100: nothing is left; 0: all of it.
+    """
+    lost = change(areas.sel(test=CONTROLS_OUT[test], drop=True) - 0.5,
+                  areas.sel(test=test, drop=True) - 0.5)  # fmt: skip
+    share = xr.Dataset(
+        {"value": -lost["value"], "lower": -lost["upper"], "upper": -lost["lower"], "n": lost["n"]}
+    )
+    for name in ("value", "lower", "upper"):
+        share[name].attrs = {"long_name": "explained by the controls", "units": "%"}
+    return share
+
+
+def selection(found: xr.Dataset) -> xr.Dataset:
+    """Show what choosing does: the AUC of the best cell where it was chosen, and where it was not.
+
+    Chosen by the test on the picture alone, which can be done with permuted labels as well.
+
+    Returns
+    -------
+    Dataset
+        As of `estimates.estimate`, (labels, half): for the true and for permuted labels, on the
+        half that chose and on the unseen one.
+    """
+    test, *_ = choosing_tests(found)
+    chose, unseen = halves(found)
+    rows = {}
+    for labels, each in ((f"true ({test})", test), ("permuted", PERMUTED)):
+        cell = choose(chose, [each])
+        assert cell is not None
+        parts = {
+            name: estimate(oriented(half["auc"], cell).sel(test=each, drop=True))
+            for name, half in (("chose", chose), ("unseen", unseen))
+        }
+        rows[labels] = beside(parts, "half")
+    return beside(rows, "labels")

@@ -8,8 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.attention.sites import DECODER_KINDS
+from mut3r_analysis.attention import DECODER_KINDS, Capture
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue

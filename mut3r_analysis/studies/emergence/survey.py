@@ -20,10 +20,17 @@ from mut3r_analysis.metrics.ranking import area, frame_wins
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.emergence.observation import SITES, Observed, observe
-from mut3r_analysis.studies.emergence.readings import MEAN_HEAD, OVER_TIME, SIGNS, patch_readings
-from mut3r_analysis.studies.emergence.sinks import corner_rank, sink_shares
+from mut3r_analysis.studies.emergence.readings import (
+    MEAN_HEAD,
+    OVER_TIME,
+    SIGNS,
+    corner_rank,
+    patch_readings,
+    sink_shares,
+)
 from mut3r_analysis.studies.emergence.truth import CONTROLS, control_columns, patch_truth
 from mut3r_analysis.studies.emergence.twins import frozen_twin, has_twin, twin_evidence, twin_frames
+from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.training.evidence import without_controls
 
 Array = NDArray[np.floating[Any]]
@@ -128,18 +135,14 @@ def survey(
                 parts[index] = clip_evidence(mine[0][1], truths[index], mine[1:])
             bar.update(len(group))
     order = range(len(sequences))
-    found = xr.concat([parts[index] for index in order], "sequence", join="outer",
-                      coords="minimal", compat="override")  # fmt: skip
-    found = found.assign_coords(sequence=sequences).sel(site=list(SITES))
+    found = beside({sequences[index]: parts[index] for index in order}, "sequence")
+    found = found.sel(site=list(SITES))
     if "control_auc" in found:
         place = place_auc([truths[index] for index in order])
         found = found.drop_vars(["control", "control_auc"]).assign(
             control_auc=xr.concat([found["control_auc"], place], "control", join="outer")
         )
-    for variable, (text, units) in _LABELS.items():
-        if variable in found:
-            found[variable].attrs = {"long_name": text, "units": units}
-    return found.assign_attrs(backbone=backbone.origin.name, cue=str(cue))
+    return described(found, _LABELS).assign_attrs(backbone=backbone.origin.name, cue=str(cue))
 
 
 def clip_evidence(
@@ -308,8 +311,7 @@ def _tested(
 
 def _joined(sites: dict[str, xr.DataArray]) -> xr.DataArray:
     """Put sites with different layers, heads and readings into one array."""
-    named = [values.expand_dims(site=[site]) for site, values in sites.items()]
-    joined = xr.concat(named, "site", join="outer", combine_attrs="drop")
+    joined = beside(sites, "site", combine_attrs="drop")
     heads = sorted(set(joined["head"].values.tolist()) - {MEAN_HEAD}, key=int)
     readings = [label for label in SIGNS if label in joined["reading"].values]
     return joined.sel(site=list(sites), head=[MEAN_HEAD, *heads], reading=readings)

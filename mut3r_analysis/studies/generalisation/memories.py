@@ -1,6 +1,6 @@
-"""One checkpoint with several memories, ungated and gated, as one table of scores."""
+"""One checkpoint with several memories, ungated and gated: scores, and what gating changes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,16 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from mut3r_analysis.backbones.write_rules import WRITE_RULES
+from mut3r_analysis.backbones import load_backbone
+from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
-from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED
+from mut3r_analysis.sequences import open_sequence
+from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, against_control
+from mut3r_analysis.studies.estimates import change, difference
+from mut3r_analysis.studies.finding import Finding, Row, row, rows
+from mut3r_analysis.studies.labelling import beside
+from mut3r_analysis.sweeps import sweep
 
 OWN, TRUE = "own cue", "true mask"
 TREATMENTS = (PLAIN, OWN, OWN + SHUFFLED, TRUE, TRUE + SHUFFLED)
@@ -50,8 +56,8 @@ def known_memories(
     Parameters
     ----------
     rules : sequence of str, optional
-        Names of write rules; all that are registered by default. The first is what others are
-        compared with.
+        Names of write rules; by default all registered ones that need no cue, which only a commit
+        can give. The first is what others are compared with.
     commits : mapping of str to str, optional
         Label -> commit in its text form, on top of the first write rule.
 
@@ -60,7 +66,8 @@ def known_memories(
     InvalidArgument
         For a rule that is not registered, or a commit labelled as a rule.
     """
-    names = list(WRITE_RULES) if rules is None else list(rules)
+    own = [name for name in WRITE_RULES if not needs_cue(name)]
+    names = own if rules is None else list(rules)
     unknown = [name for name in names if name not in WRITE_RULES]
     if unknown or not names:
         raise InvalidArgument(
@@ -127,10 +134,6 @@ def sweep_memories(
         As of :func:`~mut3r_analysis.sweep`, over (memory, treatment, sequence[, frame]); NaN where
         there is no truth.
     """
-    from mut3r_analysis.backbones import load_backbone
-    from mut3r_analysis.sequences import open_sequence
-    from mut3r_analysis.sweeps import sweep
-
     taken = "::" if frames is None else f":{frames}:"
     masked = [name for name in sequences if "motion_mask" in open_sequence(name, stop=1)]
     parts = []
@@ -184,3 +187,164 @@ def arranged(parts: Iterable[xr.Dataset], memories: Iterable[str]) -> xr.Dataset
     for name, variable in table.data_vars.items():
         table[name] = variable.transpose("memory", "treatment", "sequence", ...)
     return table
+
+
+DEPTH, POSE = "abs_rel", "ate"
+"""The metric of each task that a finding speaks of."""
+
+NAMES = {DEPTH: "depth error (AbsRel)", POSE: "trajectory error (ATE)"}
+
+QUESTION = "Does gating by the same cue do the same when another rule writes the memory?"
+
+
+def has_truth(table: xr.Dataset) -> bool:
+    """Say whether anything could be scored."""
+    return any(name in table and bool(table[name].notnull().any()) for name in (DEPTH, POSE))
+
+
+def gated_treatments(table: xr.Dataset) -> list[str]:
+    """Return the treatments that gate."""
+    return [str(name) for name in table["treatment"].values if name != PLAIN]
+
+
+def gating_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> xr.Dataset:
+    """Return the paired change of the error by every treatment, in percent of the same memory.
+
+    Parameters
+    ----------
+    table : Dataset
+        From `sweep_memories`.
+    metrics : iterable of str
+        Those the table lacks are left out.
+
+    Returns
+    -------
+    Dataset
+        (metric, memory, treatment): ``value``, ``lower``, ``upper``, ``n`` as of
+        `change`.
+
+    Raises
+    ------
+    InvalidArgument
+        When the table has none of the metrics.
+    """
+    return _by_metric(table, metrics, lambda errors: change(*_gated_and_plain(errors)))
+
+
+def rule_contrasts(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> xr.Dataset:
+    """Return how far the effect of gating differs from that under the first memory.
+
+    Each sequence's change is put in percent of its memory's mean error without a gate, so that the
+    mean over sequences is that of :func:`gating_effects`; the resampling takes that divisor as
+    given.
+
+    Returns
+    -------
+    Dataset
+        (metric, memory, treatment), without the first memory: percentage points, as
+        `difference`.
+    """
+    return _by_metric(table, metrics, _contrast)
+
+
+def _contrast(errors: xr.DataArray) -> xr.Dataset:
+    gated, plain = _gated_and_plain(errors)
+    paired = gated - plain
+    effect = 100 * paired / plain.where(paired.notnull()).mean("sequence")
+    effect.attrs = {"long_name": "change by gating", "units": "percentage points"}
+    return difference(effect.isel(memory=slice(1, None)), effect.isel(memory=0, drop=True))
+
+
+def place_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> xr.Dataset:
+    """Return the change of the error by a score, against the same score at shuffled patches.
+
+    Both gate as strongly; only the place differs.
+
+    Returns
+    -------
+    Dataset
+        (metric, memory, treatment), treatments and memories that were run with both: as `change`.
+    """
+
+    def compared(errors: xr.DataArray) -> xr.Dataset:
+        both = against_control(errors, "treatment")
+        return both.sel(memory=(both["n"] > 0).any("treatment"))
+
+    return _by_metric(table, metrics, compared)
+
+
+def finding(
+    effects: xr.Dataset,
+    rules: Sequence[str],
+    *,
+    contrasts: xr.Dataset | None,
+    place: xr.Dataset,
+    written: xr.Dataset,
+    alike: xr.Dataset | None,
+) -> Finding:
+    """Tell what the own cue's gates change under every write rule, and whether rules differ.
+
+    Parameters
+    ----------
+    effects : Dataset
+        From :func:`gating_effects`.
+    rules : sequence of str
+        Memories that are write rules, at least one.
+    contrasts : Dataset or None
+        From :func:`rule_contrasts`; None where there is nothing to compare.
+    place : Dataset
+        From :func:`place_effects`.
+    written : Dataset
+        (memory, treatment) ``value`` in percent: how much of the state a frame replaces. Rules
+        that write alike are no test of each other.
+    alike : Dataset or None
+        (memory) as `estimate`, without the first rule: correlation of the cue's maps with those
+        under it.
+    """
+
+    def of_rules(found: xr.Dataset, effect: str) -> list[Row]:
+        known = [rule for rule in rules if rule in found["memory"].values]
+        return [
+            row(effect.format(cells["name"].item(), rule), cells.sel(memory=rule))
+            for cells in (found.sel(metric=name) for name in found["metric"].values)
+            for rule in known
+        ]
+
+    table = of_rules(effects.sel(treatment=OWN), "{} under {}")
+    lead = len(table)
+    if contrasts is not None:
+        first = f"{{}} under {{}}, effect less that under {rules[0]}"
+        table += of_rules(contrasts.sel(treatment=OWN), first)
+    if OWN in place["treatment"].values:
+        table += of_rules(place.sel(treatment=OWN), "{} under {}, against shuffled scores")
+    shares = written.sel(treatment=PLAIN, memory=list(rules), drop=True)
+    table += rows(shares, "state replaced per frame, {}", reference=None)
+    if alike is not None:
+        others = alike.sel(memory=list(rules[1:]))
+        told = f"correlation of cue maps with those under {rules[0]}, {{}}"
+        table += rows(others, told, reference=None)
+    about = "Against the same rule without gates, with gates by the own cue,"
+    return Finding(QUESTION, table, f"{about} the error is", lead=lead)
+
+
+def _gated_and_plain(errors: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    return errors.drop_sel(treatment=PLAIN), errors.sel(treatment=PLAIN, drop=True)
+
+
+def _by_metric(
+    table: xr.Dataset, metrics: Iterable[str], compare: Callable[[xr.DataArray], xr.Dataset]
+) -> xr.Dataset:
+    """Compare the errors of every metric that was scored, (metric, memory, treatment)."""
+    present = [name for name in metrics if name in table and bool(table[name].notnull().any())]
+    if not present:
+        raise InvalidArgument(
+            f"the table scores none of {', '.join(metrics)}; it holds {', '.join(map(str, table))}"
+        )
+    parts = {name: compare(table[name]).transpose("memory", ...) for name in present}
+    found = beside(parts, "metric")
+    for part in ("value", "lower", "upper"):
+        found[part].attrs["long_name"] = "change by gating"
+    for dim in ("memory", "treatment"):
+        found[dim].attrs = table[dim].attrs
+    words = [NAMES.get(name, str(table[name].attrs.get("long_name", name))) for name in present]
+    return found.assign_coords(name=("metric", words))

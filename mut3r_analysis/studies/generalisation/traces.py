@@ -10,9 +10,18 @@ from mut3r_analysis.metrics import UndefinedMetric, roc_auc
 from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.estimates import difference, estimate, formatted
 from mut3r_analysis.studies.generalisation.memories import OWN
+from mut3r_analysis.studies.labelling import beside, described
 
 ROUNDING = 1e-4
 """Scores this close may differ by the order of sums alone, as between batches."""
+
+_WORDS = {
+    "correlation": ("correlation of cue maps", "1"),
+    "auc": ("AUC of the own cue against the true mask", "1"),
+    "update_size": ("change of a state token per frame", "% of its norm"),
+    "write_rate": ("share of a state token replaced", "%"),
+    "moved": ("moved by gating", "% of the mean depth"),
+}
 
 
 def read_traces(table: xr.Dataset) -> xr.Dataset:
@@ -41,21 +50,12 @@ def read_traces(table: xr.Dataset) -> xr.Dataset:
         sequence), how far gating moves ``"depth"`` (mean absolute change) and ``"camera"`` (mean
         distance between centres), in percent of the mean depth without a gate.
     """
-    names = table["sequence"].values.tolist()
-    rows = [_of_sequence(table["run"].sel(sequence=name)) for name in names]
-    found = xr.concat(
-        rows, dim=xr.Variable("sequence", names), join="outer", coords="minimal", compat="override"
-    )
+    runs = table["run"]
+    names = runs["sequence"].values.tolist()
+    found = beside({name: _of_sequence(runs.sel(sequence=name)) for name in names}, "sequence")
     # Frames that a shorter sequence lacks have become NaN.
     found["same"] = found["same"] == 1
-    for name, text, units in (
-        ("correlation", "correlation of cue maps", "1"),
-        ("auc", "AUC of the own cue against the true mask", "1"),
-        ("update_size", "change of a state token per frame", "% of its norm"),
-        ("write_rate", "share of a state token replaced", "%"),
-        ("moved", "moved by gating", "% of the mean depth"),
-    ):
-        found[name].attrs = {"long_name": text, "units": units}
+    found = described(found, _WORDS)
     for dim in ("memory", "treatment"):
         found[dim].attrs = table[dim].attrs
     return found
@@ -122,19 +122,12 @@ def auc_table(traces: xr.Dataset) -> pd.DataFrame:
     """Write the AUC of the own cue per memory, and its paired difference to the first memory."""
     first, *rest = traces["memory"].values.tolist()
     auc = traces["auc"]
-    columns = {"AUC": estimate(auc)}
+    rows = {name: {"AUC": formatted(estimate(auc).sel(memory=name), 3)} for name in (first, *rest)}
     if rest:
         apart = difference(auc.sel(memory=rest), auc.sel(memory=first, drop=True))
-        columns[f"minus {first}"] = apart
-    rows = {
-        memory: {
-            name: formatted(cells.sel(memory=memory), 3)
-            if memory in cells["memory"].values
-            else "–"
-            for name, cells in columns.items()
-        }
-        for memory in (first, *rest)
-    }
+        for name in rows:
+            cell = "–" if name == first else formatted(apart.sel(memory=name), 3)
+            rows[name][f"minus {first}"] = cell
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("memory")
 
 
@@ -143,55 +136,40 @@ def _of_sequence(paths: xr.DataArray) -> xr.Dataset:
     from mut3r_analysis.running import open_run
 
     memories = paths["memory"].values.tolist()
-    maps, auc, moved, states = [], [], [], []
+    maps, rows = [], {}
     for memory in memories:
         plain, gated = (
             open_run(paths.sel(memory=memory, treatment=t).item()) for t in (PLAIN, OWN)
         )
         maps.append(plain["cue"].to_dataset()["motion"].values.astype(np.float64))
         truth = plain["truth"].to_dataset() if "truth" in plain.children else xr.Dataset()
-        auc.append(_auc(truth, maps[-1]))
-        moved.append(_moved(*(run["prediction"].to_dataset() for run in (plain, gated))))
-        state = [_state(run["state"].to_dataset()) for run in (plain, gated)]
-        states.append(xr.concat(state, dim="treatment"))
-    correlation, same = _likeness(np.stack(maps))
+        states = {PLAIN: plain, OWN: gated}
+        row = beside(
+            {t: _state(run["state"].to_dataset()) for t, run in states.items()}, "treatment"
+        )
+        row["auc"] = _auc(truth, maps[-1])
+        row["moved"] = (
+            "what",
+            list(_moved(*(run["prediction"].to_dataset() for run in (plain, gated)))),
+        )
+        rows[memory] = row
+    found = beside(rows, "memory").assign_coords(other=memories, what=["depth", "camera"])
     pairs = ("memory", "other", "frame")
-    joined = xr.concat(states, dim="memory")
-    return xr.Dataset(
-        {
-            "correlation": (pairs, correlation),
-            "same": (pairs, same),
-            "auc": ("memory", auc),
-            "moved": (("memory", "what"), moved),
-            "update_size": joined["update_size"],
-            "write_rate": joined["write_rate"],
-        },
-        coords={
-            "memory": memories,
-            "other": memories,
-            "what": ["depth", "camera"],
-            "treatment": [PLAIN, OWN],
-        },
-    )
+    correlation, same = _likeness(np.stack(maps))
+    return found.assign(correlation=(pairs, correlation), same=(pairs, same))
 
 
 def _likeness(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Correlation and equality of maps (memory, frame, row, column), (memory, memory, frame)."""
     flat = maps.reshape(*maps.shape[:2], -1)
-    count, frames = flat.shape[:2]
     centred = flat - flat.mean(-1, keepdims=True)
     norms = np.linalg.norm(centred, axis=-1)
-    correlation, same = np.empty((count, count, frames)), np.ones((count, count, frames))
-    for index in range(count):
-        correlation[index, index] = np.where(norms[index] > 0, 1.0, np.nan)
-    for first, second in combinations(range(count), 2):
-        both = norms[first] * norms[second]
-        product = (centred[first] * centred[second]).sum(-1)
-        pair = np.divide(product, both, out=np.full(frames, np.nan), where=both > 0)
-        correlation[first, second] = correlation[second, first] = pair
-        equal = (np.abs(flat[first] - flat[second]) <= ROUNDING).all(-1)
-        same[first, second] = same[second, first] = equal
-    return correlation, same
+    product, both = (centred[:, None] * centred).sum(-1), norms[:, None] * norms
+    correlation = np.divide(product, both, out=np.full(both.shape, np.nan), where=both > 0)
+    itself = np.arange(len(flat))
+    correlation[itself, itself] = np.where(norms > 0, 1.0, np.nan)
+    same = (np.abs(flat[:, None] - flat) <= ROUNDING).all(-1)
+    return correlation, same.astype(float)
 
 
 def _state(state: xr.Dataset) -> xr.Dataset:

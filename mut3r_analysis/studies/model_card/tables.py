@@ -1,4 +1,4 @@
-"""The numbers of a model card as labelled data."""
+"""A model card as labelled data and findings, and what of a scene its training has not seen."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.errors import UnreadableFile
 from mut3r_analysis.foundation.bundled import data_path
-from mut3r_analysis.training.card import FORMAT
+from mut3r_analysis.scenes import Scene, SceneDistribution, load_scene, scene_names
+from mut3r_analysis.scenes.arrays import ROOM_SURFACES
+from mut3r_analysis.scenes.paths import RATE, SWING
+from mut3r_analysis.studies.finding import HIGHER, Finding, Row, rows
+from mut3r_analysis.training.card import FORMAT, strongest
 from mut3r_analysis.training.card_words import SHORTEST_PATH, TARGETS_SET, cell_name
 from mut3r_analysis.training.validation import AXES
 
@@ -37,6 +42,8 @@ GATING_ERRORS = {
     "points_self": "points (own camera)",
     "points_world": "points (world)",
 }
+_AREA = "area under the ROC curve"
+
 MASKS = {"oracle": "own masks", "shuffled": "another clip's masks"}
 
 Card = Mapping[str, Any]
@@ -84,17 +91,15 @@ def targets(card: Card) -> xr.Dataset:
         which may ask for an interval besides; and ``area``, whether it is an area under the curve,
         which :func:`areas` has on its own scale.
     """
-    rows = [row for row in card["targets"] if row["set"] == TARGETS_SET[0]]
+    rows = set_before(card)
     shares = [
         [part / row["bound"] for part in row["value"]]
         if row["above"]
         else [row["bound"] / row["value"][index] for index in (0, 2, 1)]
         for row in rows
     ]
-    found = _intervals(shares, "target")
-    found["value"].attrs |= {"long_name": "share of the target that is reached"}
-    return found.assign_coords(
-        target=[row["target"] for row in rows],
+    names = [row["target"] for row in rows]
+    return _intervals(shares, "share of the target that is reached", target=names).assign_coords(
         reached=("target", [row["reached"] for row in rows]),
         area=("target", [_is_area(row) for row in rows]),
     )
@@ -117,25 +122,17 @@ def areas(card: Card) -> xr.Dataset:
         key: row["value"] for key, row in zip(zip(asked, cells, strict=True), rows, strict=True)
     }
     asked, cells = list(dict.fromkeys(asked)), list(dict.fromkeys(cells))
-    found = _intervals([[values[what, cell] for cell in cells] for what in asked], "asked", "cell")
-    found["value"].attrs |= {"long_name": "area under the ROC curve"}
-    return found.assign_coords(asked=asked, cell=cells)
+    held = [[values[what, cell] for cell in cells] for what in asked]
+    return _intervals(held, _AREA, asked=asked, cell=cells)
 
 
 def curve(card: Card, names: Mapping[str, str] = RATIOS) -> xr.DataArray:
     """Return scores over training ``(length, score, frames)``; those of a path from 4 frames on."""
-    lengths = sorted({int(row["length"]) for row in card["curve"]})
-    seen = sorted({row["frames"] / 1e3 for row in card["curve"]})
-    values = np.full((len(lengths), len(names), len(seen)), np.nan)
-    for row in card["curve"]:
-        place = lengths.index(int(row["length"])), slice(None), seen.index(row["frames"] / 1e3)
-        values[place] = [row[name] for name in names]
-    found = xr.DataArray(
-        values,
-        dims=("length", "score", "frames"),
-        coords={"length": lengths, "score": list(names.values()), "frames": seen},
-        attrs={"long_name": "share of the baseline's error", "units": "1"},
-    )
+    rows = pd.DataFrame(card["curve"]).astype({"length": int})
+    rows = rows.assign(frames=rows["frames"] / 1e3).set_index(["length", "frames"])
+    found = rows[list(names)].to_xarray().to_dataarray("score").transpose("length", "score", ...)
+    found = found.assign_coords(score=list(names.values()))
+    found = found.assign_attrs(long_name="share of the baseline's error", units="1").rename(None)
     found["length"].attrs = {"long_name": "clips of", "units": "frames"}
     found["frames"].attrs = {"long_name": "frames seen", "units": "thousand"}
     return _without_short_paths(found)
@@ -149,23 +146,32 @@ def correlations(card: Card) -> xr.DataArray:
 
 def scores(card: Card) -> xr.Dataset:
     """Return held-out scores with intervals over clips, (score, scenes, length)."""
-    kinds = list(card["scores"])
-    lengths = [int(length) for length in card["scores"][kinds[0]]]
+    kinds, by_kind = zip(*card["scores"].items(), strict=True)
+    values = [
+        [[cell["model"][name] for cell in lengths.values()] for lengths in by_kind]
+        for name in RATIOS
+    ]
     found = _intervals(
-        [
-            [
-                [card["scores"][kind][str(length)]["model"][name] for length in lengths]
-                for kind in kinds
-            ]
-            for name in RATIOS
-        ],
-        "score", "scenes", "length",
-    ).assign_coords(score=list(RATIOS.values()), scenes=kinds, length=lengths)  # fmt: skip
-    found["value"].attrs |= {"long_name": "share of the baseline's error"}
+        values,
+        "share of the baseline's error",
+        score=list(RATIOS.values()),
+        scenes=list(kinds),
+        length=[int(length) for length in by_kind[0]],
+    )
     found["length"].attrs = {"long_name": "frames per clip"}
-    for name in found.data_vars:
-        found[name] = _without_short_paths(found[name])
-    return found
+    return found.map(_without_short_paths, keep_attrs=True)
+
+
+def read_cells(card: Card) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return every cell of the cue test that is told of: how it came about, and its row."""
+    test = card["cue_test"]
+    return [
+        *(("declared", row) for row in test["declared"]),
+        *(("declared later", row) for row in test["declared_later"]),
+        ("chosen", test["best"]),
+        ("chosen, other scenes", test["again"]),
+        ("chosen, untrained", test["untrained"]["best"]),
+    ]
 
 
 def cues(card: Card) -> xr.Dataset:
@@ -175,16 +181,10 @@ def cues(card: Card) -> xr.Dataset:
     that half of the clips chose, the same one on other scenes, and the choice in the untrained
     model.
     """
-    test = card["cue_test"]
-    rows = [(f"declared: {cell_name(row)}", row) for row in test["declared"]]
-    rows += [(f"declared later: {cell_name(row)}", row) for row in test["declared_later"]]
-    rows += [(f"chosen: {cell_name(test['best'])}", test["best"])]
-    rows += [(f"the same, other scenes: {cell_name(test['again'])}", test["again"])]
-    untrained = test["untrained"]["best"]
-    rows += [(f"chosen, untrained: {cell_name(untrained)}", untrained)]
-    found = _intervals([[row[name] for name in AGAINST] for _, row in rows], "cell", "against")
-    found["value"].attrs |= {"long_name": "area under the ROC curve"}
-    return found.assign_coords(cell=[name for name, _ in rows], against=list(AGAINST.values()))
+    names, rows = zip(*read_cells(card), strict=True)
+    cells = [f"{name}: {cell_name(row)}" for name, row in zip(names, rows, strict=True)]
+    values = [[row[name] for name in AGAINST] for row in rows]
+    return _intervals(values, _AREA, cell=cells, against=list(AGAINST.values()))
 
 
 def probe(card: Card) -> xr.Dataset:
@@ -194,41 +194,194 @@ def probe(card: Card) -> xr.Dataset:
     """
     rows = card["cue_test"]["probe"]
     names = {name: text for name, text in AGAINST.items() if name in rows[0]}
-    found = _intervals([[row[name] for name in names] for row in rows], "layer", "against")
-    found["value"].attrs |= {"long_name": "area under the ROC curve"}
-    layers = [row["layer"] for row in rows]
-    return found.assign_coords(layer=layers, against=list(names.values()))
+    values, layers = [[row[name] for name in names] for row in rows], [row["layer"] for row in rows]
+    return _intervals(values, _AREA, layer=layers, against=list(names.values()))
 
 
 def gating(card: Card) -> xr.Dataset:
     """Return the change of errors by gating with true masks, percent, (gate, error, mask)."""
     gates = card["gating_test"]["trained"]["gates"]
-    found = _intervals(
-        [[[errors[name][mask] for mask in MASKS] for name in GATING_ERRORS]
-         for errors in gates.values()],
-        "gate", "error", "mask",
-    )  # fmt: skip
-    found["value"].attrs = {"long_name": "change against the plain run", "units": "%"}
-    return found.assign_coords(
-        gate=list(gates), error=list(GATING_ERRORS.values()), mask=list(MASKS.values())
-    )
+    values = [
+        [[errors[name][mask] for mask in MASKS] for name in GATING_ERRORS]
+        for errors in gates.values()
+    ]
+    labels = {"error": list(GATING_ERRORS.values()), "mask": list(MASKS.values())}
+    return _intervals(values, "change against the plain run", "%", gate=list(gates), **labels)
+
+
+def set_before(card: Card) -> list[Mapping[str, Any]]:
+    """Return the targets that were set before training; the others are held to their bounds."""
+    return [row for row in card["targets"] if row["set"] == TARGETS_SET[0]]
 
 
 def _is_area(row: Mapping[str, Any]) -> bool:
     return str(row["target"]).startswith("AUC")
 
 
-def _intervals(values: Sequence[Any], *dims: str) -> xr.Dataset:
-    """Estimates from nested lists whose innermost are value, lower and upper."""
-    numbers = np.asarray(values, dtype=float)
-    parts = {
-        name: (dims, numbers[..., index]) for index, name in enumerate(("value", "lower", "upper"))
-    }
-    found = xr.Dataset(parts)
-    found["value"].attrs["units"] = "1"
+def _intervals(
+    values: Sequence[Any], long_name: str, units: str = "1", **labels: Sequence[Any]
+) -> xr.Dataset:
+    """Estimates from nested lists, one level per label, the innermost value, lower and upper."""
+    parts = dict(zip(("value", "lower", "upper"), np.moveaxis(np.array(values, float), -1, 0),
+                     strict=True))  # fmt: skip
+    found = xr.Dataset({name: (list(labels), part) for name, part in parts.items()}, labels)
+    found["value"].attrs = {"units": units, "long_name": long_name}
     return found
 
 
 def _without_short_paths(values: xr.DataArray) -> xr.DataArray:
     path = values["score"] == RATIOS["ate_ratio"]
     return values.where(~path | (values["length"] >= SHORTEST_PATH))
+
+
+QUESTION = "What has this model learned, and what has it not?"
+CUE_QUESTION = "Does its attention show motion?"
+GATING_QUESTION = "Do gates help it when they are given the truth?"
+
+CHANCE = 0.5
+
+
+def learned(card: Mapping[str, Any]) -> Finding:
+    """Tell which targets are reached, and where the model stands beside what knows nothing."""
+    clips = card["evaluation"]["clips"]
+    scores = card["scores"]["moving"]
+    table = [
+        _interval(f"{text}, {length} frames", scores[length]["model"][name], clips, 1.0)
+        for length in ("2", "8")
+        for name, text in RATIOS.items()
+        if (name, length) != ("ate_ratio", "2")
+    ]
+    lead = len(table)
+    held = set_before(card)
+    reached = sum(each["reached"] for each in held)
+    table.append(Row("targets reached", reached, n=len(held), reference=None))
+    for each in held:
+        effect = f"{each['target']} ({'reached' if each['reached'] else 'missed'})"
+        table.append(_interval(effect, each["value"], clips, each["bound"]))
+    if card.get("curve"):
+        trend = late_change(card)
+        for name in trend["score"].values.tolist():
+            effect = f"change over the last tenth of training, {name}"
+            table.append(Row(effect, float(trend.sel(score=name)), reference=None))
+    note = f"{reached} of {len(held)} targets set before training are reached."
+    about = "Beside a baseline that knows nothing (1), on unseen scenes with movers, the error is"
+    return Finding(QUESTION, table, about, note, lead)
+
+
+def late_change(card: Mapping[str, Any]) -> xr.DataArray:
+    """Return how scores of the longest clips changed over the last tenth of training, (score)."""
+    found = curve(card)
+    found = found.isel(length=-1).dropna("frames", how="all")
+    last = found["frames"].values[-1]
+    before = found.sel(frames=0.9 * last, method="nearest")
+    return (found.isel(frames=-1, drop=True) - before.drop_vars("frames")).dropna("score")
+
+
+def motion_in_attention(card: Mapping[str, Any]) -> Finding:
+    """Tell what the cue test found, for the cells declared before and for the one chosen."""
+    test = card["cue_test"]
+    # Half of the clips choose, the others report.
+    clips = test["setting"]["clips"] // 2
+    told = dict(read_cells(card)) | {
+        "declared": strongest(test["declared"]),
+        "declared later": strongest(test["declared_later"]),
+    }
+    cells = {f"{which}: {cell_name(each)}": each for which, each in told.items()}
+    probe = max(test["probe"], key=lambda each: each["objects"][0])
+    read = [(name, *each) for name in AGAINST for each in cells.items()]
+    read += [(n, f"linear probe of layer {probe['layer']}", probe) for n in AGAINST if n in probe]
+    table = [
+        _interval(f"{which}, {AGAINST[name]}", each[name], clips, CHANCE)
+        for name, which, each in read
+    ]
+    for which in ("declared", "declared_later"):
+        number = sum(_tells(each, clips) for each in test[which])
+        effect = f"cells {which.replace('_', ' ')} with both AUCs above chance"
+        table.append(Row(effect, number, n=len(test[which]), reference=None))
+    about = f"Against chance ({CHANCE}), the AUC of moving patches is"
+    return Finding(CUE_QUESTION, table, about, lead=len(cells))
+
+
+def gating_by_truth(card: Mapping[str, Any]) -> Finding:
+    """Tell which errors gates change when they are given the true masks, and another clip's."""
+    clips = card["gating_test"]["trained"]["setting"]["clips"]
+    table = rows(gating(card), n=clips)
+    about = "Against the plain run, with the masks of the truth, the error is"
+    return Finding(GATING_QUESTION, table, about, lead=len(GATING_ERRORS) * len(MASKS))
+
+
+def _tells(cell: Mapping[str, Any], clips: int) -> bool:
+    """Whether moving is told from resting objects and from the twin, with the whole interval."""
+    areas = [_interval(name, cell[name], clips, CHANCE) for name in ("objects", "twin")]
+    return all(each.verdict == HIGHER for each in areas)
+
+
+def _interval(effect: str, found: Sequence[float], clips: int, reference: float) -> Row:
+    """Make a row of a value with its interval, as cards hold it."""
+    value, lower, upper = found
+    return Row(effect, value, lower, upper, n=clips, reference=reference)
+
+
+def outside_training(backbone: str, sequence: xr.Dataset) -> list[str]:
+    """Compare a sequence with the scenes of the last stage of training.
+
+    Parameters
+    ----------
+    backbone : str
+        As for :func:`~mut3r_analysis.load_backbone`.
+    sequence : Dataset
+
+    Returns
+    -------
+    list of str
+        As :func:`differences`; empty also where the backbone has no model card, or the sequence is
+        no bundled scene.
+    """
+    card, name = find_card(backbone), str(sequence.attrs["name"])
+    if card is None or sequence.attrs.get("kind") != "scenes" or name not in scene_names():
+        return []
+    scenes = card["training"]["recipe"]["stages"][-1]["scenes"]
+    return differences(load_scene(name), [SceneDistribution.from_dict(each) for each in scenes])
+
+
+def differences(scene: Scene, seen: Sequence[SceneDistribution]) -> list[str]:
+    """Say in what a scene differs from everything that distributions can draw.
+
+    Fog, the number of objects and of moving ones, and the contrast of textures are compared, each
+    by itself; the paths of camera and objects are not.
+
+    Returns
+    -------
+    list of str
+        One entry per difference, with what was seen in training.
+    """
+    moving = sum(
+        any(path.array()[[RATE, SWING]].any() for path in (each.position, each.angles))
+        for each in scene.objects
+    )
+    surfaces = [getattr(scene.room, name) for name in ROOM_SURFACES]
+    contrasts = [each.contrast for each in (*surfaces, *(o.texture for o in scene.objects))]
+    low, high = min(contrasts), max(contrasts)
+    found = []
+    if scene.light.fog not in {each.fog for each in seen}:
+        fogs = ", ".join(dict.fromkeys(_fog(each.fog) for each in seen))
+        found.append(f"{_fog(scene.light.fog)} (trained with {fogs})")
+    most = max(each.objects for each in seen)
+    if len(scene.objects) > most:
+        found.append(f"{len(scene.objects)} objects (trained with at most {most})")
+    if not any(each.movers[0] <= moving <= each.movers[1] for each in seen):
+        movers = ", ".join(dict.fromkeys(_span(*each.movers) for each in seen))
+        found.append(f"{moving} moving objects (trained with {movers})")
+    ranges = [each.texture_contrast for each in seen]
+    if not any(least <= low and high <= greatest for least, greatest in ranges):
+        told = ", ".join(dict.fromkeys(_span(*each) for each in ranges))
+        found.append(f"textures of contrast {_span(low, high)} (trained with {told})")
+    return found
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
+
+
+def _fog(length: float | None) -> str:
+    return "clear air" if length is None else f"fog of {length:g} m"

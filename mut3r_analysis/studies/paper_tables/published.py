@@ -25,6 +25,7 @@ ABLATION = (
     "MUT3R (without state-to-image gate)",
     AFTER,
 )
+_KEY = ["protocol", "dataset", "metric"]
 _PAPER = "arXiv:2512.03939"
 _KINDS = ("paper", "quotation", "readme", "rerun", "summary")
 """How far a source is from the measurement, nearest first."""
@@ -137,45 +138,29 @@ def published_table(name: str) -> xr.Dataset:
         raise InvalidArgument(f"no table {name!r}; there are {', '.join(PAPER_TABLES)}")
     chosen = PAPER_TABLES[name]
     rows = _rows(chosen)
-    order = {each: place for place, each in enumerate((*chosen.protocols, UNSPECIFIED))}
-    keys = rows.drop_duplicates(["protocol", "dataset", "metric"])
-    keys = keys.assign(
-        place=keys["protocol"].map(order), rank=keys["metric"].map(chosen.metrics.index)
-    ).sort_values(["place", "dataset", "rank"], kind="stable")
-    cells = list(keys[["protocol", "dataset", "metric"]].itertuples(index=False, name=None))
-    shape = (len(cells), len(chosen.systems))
-    numbers = {part: np.full(shape, np.nan)
-               for part in ("value", "half_unit", "minimum", "maximum")}  # fmt: skip
-    counts = np.zeros(shape, int)
-    texts = {part: np.full(shape, "", object) for part in ("conflict", "source")}
-    for (protocol, dataset, metric, system), group in rows.groupby(
-        ["protocol", "dataset", "metric", "system"], sort=False
-    ):
-        at = cells.index((protocol, dataset, metric)), chosen.systems.index(system)
-        nearest = group.sort_values("distance", kind="stable").iloc[0]
-        numbers["value"][at] = nearest["value"]
-        numbers["half_unit"][at] = nearest["half_unit"]
-        numbers["minimum"][at], numbers["maximum"][at] = group["value"].min(), group["value"].max()
-        counts[at] = group["source"].nunique()
-        texts["conflict"][at] = joined_conflicts(group["conflict"].tolist())
-        texts["source"][at] = nearest["source"]
-    dims = ("cell", "system")
-    units = keys["unit"].to_numpy(object)
-    return xr.Dataset(
-        {part: (dims, values) for part, values in (numbers | texts).items()}
-        | {"n_sources": (dims, counts)},
-        coords={
-            "cell": [cell_name(*cell) for cell in cells],
-            "system": list(chosen.systems),
-            "dataset": ("cell", [dataset for _, dataset, _ in cells]),
-            "protocol": ("cell", [protocol for protocol, _, _ in cells]),
-            "metric": ("cell", [metric for _, _, metric in cells]),
-            "unit": ("cell", units),
-            "sequences": ("cell", [_expected(protocol) for protocol, _, _ in cells]),
-            "comparable": ("cell", [protocol != UNSPECIFIED for protocol, _, _ in cells]),
-        },
-        attrs={"title": chosen.title, "name": name},
+    keys = rows.drop_duplicates(_KEY).sort_values(["place", "dataset", "rank"], kind="stable")
+    groups = rows.sort_values("distance", kind="stable").groupby(["cell", "system"], sort=False)
+    table = groups.agg(
+        value=("value", "first"),
+        half_unit=("half_unit", "first"),
+        minimum=("value", "min"),
+        maximum=("value", "max"),
+        conflict=("conflict", joined_conflicts),
+        source=("source", "first"),
+        n_sources=("source", "nunique"),
     )
+    found = table.to_xarray().reindex(cell=keys["cell"].tolist(), system=list(chosen.systems))
+    found = found.fillna({"conflict": "", "source": "", "n_sources": 0})
+    found["n_sources"] = found["n_sources"].astype(int)
+    protocols = keys["protocol"].tolist()
+    return found.assign_coords(
+        {name: ("cell", keys[name].tolist()) for name in ("dataset", "protocol", "metric")}
+        | {
+            "unit": ("cell", keys["unit"].to_numpy(object)),
+            "sequences": ("cell", [_expected(each) for each in protocols]),
+            "comparable": ("cell", [each != UNSPECIFIED for each in protocols]),
+        }
+    ).assign_attrs(title=chosen.title, name=name)
 
 
 def gating_deltas(table: xr.Dataset) -> xr.Dataset:
@@ -232,18 +217,18 @@ def conflict_table(tables: Sequence[xr.Dataset]) -> pd.DataFrame:
         Indexed by ``conflict``: ``title``, ``flag``, ``advice``, ``numbers``, how many values of
         the tables take part, and ``where``, their data sets.
     """
-    touched: dict[str, list[str]] = {}
-    for table in tables:
-        for cell in table["cell"].values:
-            for text in table["conflict"].sel(cell=cell).values:
-                for each in filter(None, str(text).split(";")):
-                    dataset = str(table["dataset"].sel(cell=cell).item())
-                    touched.setdefault(each, []).append(dataset)
+    rows = pd.concat([table[["conflict"]].to_dataframe().reset_index() for table in tables])
+    rows = rows.assign(conflict=rows["conflict"].str.split(";")).explode("conflict")
+    touched = rows[rows["conflict"] != ""].groupby("conflict")["dataset"]
     known = conflicts().drop_duplicates("conflict").set_index("conflict")
-    ids = sorted(touched, key=lambda name: int(name[1:]))
+    ids = (
+        joined_conflicts([str(each) for each in touched.groups]).split(";")
+        if touched.ngroups
+        else []
+    )
     found = known.loc[ids, ["title", "flag", "advice"]]
-    found["numbers"] = [len(touched[name]) for name in ids]
-    found["where"] = [", ".join(dict.fromkeys(touched[name])) for name in ids]
+    found["numbers"] = [len(touched.get_group(each)) for each in ids]
+    found["where"] = [", ".join(touched.get_group(each).unique()) for each in ids]
     return found
 
 
@@ -272,7 +257,10 @@ def _rows(chosen: PaperTable) -> pd.DataFrame:
     rows = rows[rows["protocol"].isin(chosen.protocols) | loose]
     # Baselines of the paper's own table come first: its changes are against those.
     distance = rows["kind"].map(_KINDS.index).where(~own.loc[rows.index], -1)
-    return rows.assign(distance=distance)
+    order = (*chosen.protocols, UNSPECIFIED)
+    cells = [cell_name(*key) for key in rows[_KEY].itertuples(index=False, name=None)]
+    place, rank = rows["protocol"].map(order.index), rows["metric"].map(chosen.metrics.index)
+    return rows.assign(distance=distance, cell=cells, place=place, rank=rank)
 
 
 def _half_units() -> pd.Series:

@@ -1,4 +1,4 @@
-"""The same tables from one's own runs: under the paper's protocols, or on other data."""
+"""The same tables from one's own runs, new or made before, or on other data."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mut3r_analysis.backbones.preparation import Preparation
-from mut3r_analysis.errors import InvalidArgument, Mut3rError
+from mut3r_analysis.backbones import Preparation, load_backbone
+from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError
+from mut3r_analysis.evaluation import check_dataset, evaluate
 from mut3r_analysis.evaluation.eligibility import OFFICIAL
 from mut3r_analysis.metrics import FrameSelection, Protocol, UndefinedMetric
 from mut3r_analysis.metrics import protocol as find_protocol
 from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
-from mut3r_analysis.running import Commit, Configuration
+from mut3r_analysis.running import Commit, Configuration, open_run
+from mut3r_analysis.sequences import open_sequence
+from mut3r_analysis.studies.labelling import beside
 from mut3r_analysis.studies.paper_tables.published import (
     ABLATION,
     AFTER,
@@ -24,6 +27,7 @@ from mut3r_analysis.studies.paper_tables.published import (
     PAPER_TABLES,
     SYSTEMS,
 )
+from mut3r_analysis.sweeps import sweep
 
 _DEPTH = 12
 """Layers of the decoder that the paper's ranges count."""
@@ -117,10 +121,6 @@ def run_protocol(
         When the location is of another data set or holds no sequence of the protocol, and when
         the backbone takes frames of another size than the protocol.
     """
-    from mut3r_analysis.backbones import load_backbone
-    from mut3r_analysis.evaluation import check_dataset
-    from mut3r_analysis.sweeps import sweep
-
     chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
     layout, _, root = location.partition(":")
     if layout != chosen.dataset:
@@ -177,8 +177,6 @@ def run_datasets(
     list of str
         Which protocols could not be scored, and why.
     """
-    from mut3r_analysis.backbones import load_backbone
-
     if not locations:
         return {}, []
     model = load_backbone(backbone) if isinstance(backbone, str) else backbone
@@ -226,8 +224,6 @@ def own_values(table: xr.Dataset, protocol: Protocol, truth: Any = None) -> xr.D
     UndefinedMetric
         When no system could be scored.
     """
-    from mut3r_analysis.evaluation import evaluate
-
     parts: dict[str, xr.Dataset] = {}
     reasons: list[str] = []
     for system in table["configuration"].values.tolist():
@@ -261,10 +257,6 @@ def bundled_values(
         Per protocol, as of :func:`own_values`; without any that no sequence could be scored under.
         Empty, and nothing is run, without any ground truth.
     """
-    from mut3r_analysis.backbones import load_backbone
-    from mut3r_analysis.sequences import open_sequence
-    from mut3r_analysis.sweeps import sweep
-
     opened = [open_sequence(each, stop=frames) for each in sequences]
     if not any({"depth", "pose"} & set(each) for each in opened):
         return {}
@@ -308,37 +300,106 @@ def summarised(scores: xr.Dataset, protocol: Protocol) -> xr.Dataset:
     """Return what :func:`own_values` holds of one system, from what ``evaluate`` gave."""
     metrics = list(protocol.metrics)
     means = [scores[f"mean_{name}"] for name in metrics]
-    found = xr.Dataset(
-        {
-            "value": ("metric", [float(mean) for mean in means]),
-            "n": ("metric", [int(mean.attrs["n_valid"]) for mean in means]),
-            "scores": (("metric", "sequence"), np.stack([scores[n].values for n in metrics])),
-        },
-        coords={
-            "metric": metrics,
-            "unit": ("metric", [str(mean.attrs.get("units", "1")) for mean in means]),
-            "sequence": scores["sequence"].values,
-        },
-        attrs={"reasons": [str(text) for text in scores["skipped"].values if str(text)]},
-    )
-    for end in ("lower", "upper"):
-        ends = [float(scores[f"interval_{name}"].sel(bound=end)) for name in metrics]
-        found[end] = ("metric", ends)
-    return found
+    bounds = [scores[f"interval_{name}"] for name in metrics]
+    columns = {
+        "value": [float(mean) for mean in means],
+        "n": [int(mean.attrs["n_valid"]) for mean in means],
+        **{end: [float(each.sel(bound=end)) for each in bounds] for end in ("lower", "upper")},
+    }
+    units = [str(mean.attrs.get("units", "1")) for mean in means]
+    found = xr.Dataset({name: ("metric", values) for name, values in columns.items()})
+    found["scores"] = (("metric", "sequence"), np.stack([scores[n].values for n in metrics]))
+    labels = {"metric": metrics, "unit": ("metric", units), "sequence": scores["sequence"].values}
+    reasons = [str(text) for text in scores["skipped"].values if str(text)]
+    return found.assign_coords(labels).assign_attrs(reasons=reasons)
 
 
 def joined_systems(
     parts: Mapping[str, xr.Dataset], protocol: Protocol, reasons: Iterable[str]
 ) -> xr.Dataset:
     """Join what :func:`summarised` gave, by system; sequences that one lacks are NaN."""
-    systems = xr.Variable("system", list(parts))
-    joined = xr.concat(
-        list(parts.values()), dim=systems, join="outer", combine_attrs="drop", coords="minimal",
-        compat="override",
-    )  # fmt: skip
+    joined = beside(parts, "system", combine_attrs="drop")
     joined["n"] = joined["n"].fillna(0).astype(int)
     return joined.assign_attrs(
         protocol=protocol.id,
         expected=protocol.expected_sequences or 0,
         reasons=list(dict.fromkeys(reasons)),
     )
+
+
+def read_results(
+    folders: str | Path | Sequence[str | Path],
+    protocols: Iterable[str],
+    configurations: Mapping[str, Configuration],
+    locations: Mapping[str, str] | None = None,
+) -> tuple[dict[str, xr.Dataset], list[str]]:
+    """Score runs that were made before, under every protocol that they fit.
+
+    Parameters
+    ----------
+    folders : path or sequence of path
+        Stores of runs are looked for at any depth, so the folder of a sweep will do.
+    protocols : iterable of str
+    configurations : mapping of str to Configuration
+        A run belongs to the system whose configuration it records.
+    locations : mapping of str to str, optional
+        Data set -> where it lies: protocols for depth and reconstruction compare at the size of
+        its ground truth.
+
+    Returns
+    -------
+    dict of str to Dataset
+        Per protocol that anything fits, as of :func:`own_values`.
+    list of str
+        What was left out, and why.
+    """
+    listed = [folders] if isinstance(folders, str | Path) else list(folders)
+    runs: dict[tuple[str, str, str], list[xr.DataTree]] = {}
+    left_out: list[str] = []
+    for path in (path for folder in listed for path in _stores(Path(folder))):
+        run = open_run(path)
+        system = _system_of(run, configurations)
+        if system is None:
+            left_out.append(f"{path.name}: its cue, gate or commit is of no system of the tables")
+            continue
+        sequence, made = run.attrs["sequence"], run.attrs["backbone"]
+        rule = (made.get("preparation") or {}).get("rule", "")
+        runs.setdefault((system, str(sequence["kind"]), rule), []).append(run)
+    found: dict[str, xr.Dataset] = {}
+    for name in protocols:
+        protocol = find_protocol(name)
+        parts: dict[str, xr.Dataset] = {}
+        for (system, kind, rule), group in runs.items():
+            if kind != protocol.dataset:
+                continue
+            try:
+                truth = (locations or {}).get(kind)
+                parts[system] = summarised(evaluate(group, protocol, truth=truth), protocol)
+            except Mut3rError as error:
+                left_out.append(f"{name}, {system}, {rule}: {' '.join(str(error).split())}")
+        if parts:
+            ordered = {system: parts[system] for system in configurations if system in parts}
+            found[name] = joined_systems(ordered, protocol, [])
+    return found, left_out
+
+
+def _stores(folder: Path) -> list[Path]:
+    """Find the stores below a folder: the outermost groups."""
+    if not folder.is_dir():
+        raise MissingFile(f"{folder} is no folder; give one that holds runs")
+    groups = {path.parent for path in folder.rglob("zarr.json")}
+    return sorted(group for group in groups if group.parent not in groups)
+
+
+def _system_of(run: xr.DataTree, configurations: Mapping[str, Configuration]) -> str | None:
+    """Name the system that a run is of: by its configuration, and its backbone's write rule."""
+    configuration = Configuration.of_run(run.attrs)
+    update = str((run.attrs.get("backbone") or {}).get("update", "cut3r"))
+    if update == "ttt3r":
+        configuration = replace(configuration, commit=Commit.ttt3r())
+    elif update != "cut3r":
+        return None
+    if configuration.gate is None and not configuration.commit.needs_motion:
+        # A cue without a gate is measured and changes nothing.
+        configuration = replace(configuration, cue=None)
+    return next((name for name, each in configurations.items() if each == configuration), None)

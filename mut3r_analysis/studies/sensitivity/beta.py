@@ -8,18 +8,14 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.motion.cue import Cue
-from mut3r_analysis.motion.gate import Gate
-from mut3r_analysis.studies.ablation import SHUFFLED, Ablation, against
+from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.motion.site_gates import LARGEST_SCORE
+from mut3r_analysis.running.opening import open_run
+from mut3r_analysis.studies.ablation import SHUFFLED, Ablation, against, chosen_elsewhere
 from mut3r_analysis.studies.finding import FEWEST, Finding, Row, row
+from mut3r_analysis.studies.labelling import beside
 from mut3r_analysis.studies.measures import leading
 from mut3r_analysis.studies.sensitivity.motion_speed import FAST, SLOW, STATIC, UNMEASURED
-from mut3r_analysis.studies.sensitivity.transfer import (
-    cost_of_transfer,
-    enough,
-    transfer,
-    transferred,
-)
 
 ORACLE = "oracle"
 GROUPS = (STATIC, SLOW, FAST, UNMEASURED)
@@ -98,17 +94,18 @@ def by_speed(
     if groups is None:
         groups = [group for group in GROUPS if group in speeds["group"].values]
     names = list(dict.fromkeys(speeds["family"].values.tolist()))
-    rows = []
-    for group in groups:
-        cells = []
-        for family in names:
-            member = ((speeds["group"] == group) & (speeds["family"] == family)).values
-            cells.append(values.isel(sequence=np.flatnonzero(member)).mean("sequence"))
-        rows.append(xr.concat(cells, dim="family", coords="minimal", compat="override"))
-    found = xr.concat(rows, dim="speed", coords="minimal", compat="override")
-    found = found.assign_coords(
-        speed=np.array(groups, dtype=object), family=np.array(names, dtype=object)
-    )
+
+    def mean_of(group: str, family: str) -> xr.DataArray:
+        member = (speeds["group"] == group) & (speeds["family"] == family)
+        return values.isel(sequence=np.flatnonzero(member.values)).mean("sequence")
+
+    found = beside(
+        {
+            group: beside({name: mean_of(group, name) for name in names}, "family")
+            for group in groups
+        },
+        "speed",
+    ).assign_coords(speed=np.array(groups, dtype=object), family=np.array(names, dtype=object))
     boundary = speeds.attrs.get("boundary", float("nan"))
     found["speed"].attrs = {"long_name": "motion", "units": "1", "boundary": boundary}
     return found.transpose(..., "speed", "family").assign_attrs(values.attrs)
@@ -189,3 +186,123 @@ def _transferred(errors: xr.DataArray) -> list[Row]:
             effect = f"{measure}, {tested}, β chosen at the other speed instead of this one"
             found.append(row(effect, costs.sel(measure=measure, tested=tested)))
     return found
+
+
+def enough(errors: xr.DataArray, groups: Sequence[str] = (SLOW, FAST)) -> bool:
+    """Whether at least two families have errors at each of the speeds."""
+    if not errors.sizes["measure"] or not set(groups) <= set(errors["speed"].values.tolist()):
+        return False
+    present = errors.notnull().any([dim for dim in errors.dims if dim not in ("speed", "family")])
+    return all(int(present.sel(speed=group).sum()) > 1 for group in groups)
+
+
+def transfer(errors: xr.DataArray, groups: Sequence[str] = (SLOW, FAST)) -> xr.Dataset:
+    """Choose beta on one speed, and pay for it on another.
+
+    For every family beta is chosen, 0 among the choices, on the other families only, so no scene
+    is tested with a beta that any rendering of it had a say in.
+
+    Parameters
+    ----------
+    errors : DataArray
+        (measure, cue, beta, speed, family), with beta 0.
+    groups : sequence of str
+        Speeds to choose on and to test on.
+
+    Returns
+    -------
+    Dataset
+        ``error`` and ``beta`` (measure, cue, learned, tested, family).
+
+    Raises
+    ------
+    InvalidArgument
+        With fewer than two families.
+    """
+
+    def paid(learned: str, tested: str) -> xr.Dataset:
+        at, by = (errors.sel(speed=speed, drop=True) for speed in (tested, learned))
+        return chosen_elsewhere(at, "beta", "family", learned=by).rename(chosen="beta")
+
+    rows = {
+        learned: beside({tested: paid(learned, tested) for tested in groups}, "tested")
+        for learned in groups
+    }
+    found = beside(rows, "learned")
+    found["learned"].attrs = {"long_name": "β chosen on", "units": "1"}
+    found["tested"].attrs = {"long_name": "tested on", "units": "1"}
+    found["error"].attrs = errors.attrs
+    return found.transpose("measure", "cue", "learned", "tested", "family")
+
+
+def transferred(moved: xr.Dataset, errors: xr.DataArray) -> xr.Dataset:
+    """Change of the error with a chosen beta against the plain run on the tested speed, percent."""
+    plain = errors.sel(beta=0.0, drop=True).rename(speed="tested")
+    plain = plain.sel(tested=moved["tested"].values)
+    return against(moved["error"], plain, over="family")
+
+
+def cost_of_transfer(moved: xr.Dataset) -> xr.Dataset:
+    """Change of the error when beta was chosen on the other speed instead of the tested one, %.
+
+    Returns
+    -------
+    Dataset
+        (measure, cue, tested); positive is worse.
+    """
+    groups = moved["tested"].values.tolist()
+    same = [moved["error"].sel(learned=name, tested=name, drop=True) for name in groups]
+    others = [
+        moved["error"].sel(tested=name, drop=True).drop_sel(learned=name).mean("learned")
+        for name in groups
+    ]
+    there, here = (xr.concat(each, dim=moved["tested"]) for each in (others, same))
+    return against(there, here, "family", "change of the error by choosing on the other speed")
+
+
+_TAILS = (0.05, 0.95)
+"""Patches whose weights are compared: nearly the least and nearly the most dynamic of a frame."""
+
+
+def contrast(table: xr.Dataset, layout: Mapping[str, Mapping[str, Any]]) -> xr.DataArray:
+    """Measure how strongly weights are set apart, which makes betas of normalisers comparable.
+
+    A softmax gate ignores a factor common to all keys, so only the contrast acts: the ratio of
+    the weights ``(1 - g)^beta`` of a patch scored low and of one scored high, here at the 5th and
+    the 95th percentile of a frame. Scores are those of the runs whose beta is nearest to 1.
+
+    Parameters
+    ----------
+    table : Dataset
+        Result of a sweep, with the stores in ``run``.
+    layout : mapping
+        Configuration to its ``cue`` and ``beta``, from `sensitivity.design`.
+
+    Returns
+    -------
+    DataArray
+        (cue, beta), the logarithm of the ratio to base 10, averaged over frames and sequences;
+        NaN where no run is there.
+    """
+    betas = sorted({float(row["beta"]) for row in layout.values()})
+    near = min(betas, key=lambda beta: abs(np.log(beta)))
+    labels = {str(row["cue"]): label for label, row in layout.items() if row["beta"] == near}
+    spreads = {}
+    for cue, label in labels.items():
+        paths = [path for path in table["run"].sel(configuration=label).values.ravel() if path]
+        spreads[cue] = np.mean([_spread(path) for path in paths]) if paths else np.nan
+    return xr.DataArray(
+        np.outer(np.array(list(spreads.values())), np.array(betas)),
+        dims=("cue", "beta"),
+        coords={"cue": list(spreads), "beta": betas},
+        attrs={"long_name": "contrast of weights, 95th to 5th percentile", "units": "decades"},
+    )
+
+
+def _spread(path: str) -> float:
+    """Mean over frames of log10 of how much more a patch scored low weighs than one scored high."""
+    with open_run(path) as run:
+        motion = run["cue"].to_dataset()["motion"].values.astype(np.float64)
+    kept = np.log10(1 - np.clip(motion.reshape(len(motion), -1), 0, LARGEST_SCORE))
+    low, high = np.quantile(kept, _TAILS, axis=1)
+    return float(np.mean(high - low))

@@ -7,14 +7,19 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
-from mut3r_analysis.scenes.bundled import load_scene
-from mut3r_analysis.scenes.parts import Path
+from mut3r_analysis.scenes import Path, Scene, load_scene
 from mut3r_analysis.scenes.paths import RATE, SWING
-from mut3r_analysis.scenes.specification import Scene
 from mut3r_analysis.sequences import open_sequence
+from mut3r_analysis.studies.labelling import described
 
 NEEDED = ("flow", "depth", "pose", "intrinsics", "motion_mask")
 """What a sequence must know for its residual motion to be measured."""
+
+_WORDS = {
+    "speed": ("residual motion", "px/frame"),
+    "share": ("share of moving pixels", "1"),
+    "missing": ("what the sequence lacks", "1"),
+}
 
 STATIC, SLOW, FAST, UNMEASURED = "static", "slow", "fast", "unmeasured"
 
@@ -138,13 +143,8 @@ def residual_motion(sequence: xr.Dataset) -> xr.Dataset:
     speed = share = np.nan
     if not missing:
         speed, share = _measured(sequence)
-    return xr.Dataset(
-        {
-            "speed": ((), speed, {"long_name": "residual motion", "units": "px/frame"}),
-            "share": ((), share, {"long_name": "share of moving pixels", "units": "1"}),
-            "missing": ((), missing, {"long_name": "what the sequence lacks", "units": "1"}),
-        }
-    )
+    found = xr.Dataset({"speed": speed, "share": share, "missing": missing})
+    return described(found, _WORDS)
 
 
 def speeds_of(sequences: Iterable[xr.Dataset]) -> xr.Dataset:

@@ -4,7 +4,6 @@ import copy
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.scenes import SceneDistribution
+from mut3r_analysis.studies.labelling import described
 from mut3r_analysis.studies.supervision.clip_cues import check_trainable, standardised
 from mut3r_analysis.training.clips import Clips, clips_from
 from mut3r_analysis.training.loop import Training
@@ -153,12 +153,8 @@ def fine_tune(
     for _, clips in tqdm(source, total=tuning.steps, disable=not progress, unit="step"):
         clips = clips.to(backbone.device)
         usual = _spread(backbone, clips, cue) if usual is None else usual
-        rows.append(
-            {
-                arm: _advance(training, clips, cue, arm, tuning, usual)
-                for arm, training in trained.items()
-            }
-        )
+        told = (cue, tuning, usual)
+        rows.append({arm: _advance(each, clips, arm, *told) for arm, each in trained.items()})
     models = {ORIGINAL: backbone} if ORIGINAL in arms else {}
     for arm, training in trained.items():
         identity = f"{recipe.sha256} {cue} {tuning.weight} {tuning.contrast} {arm}"
@@ -188,7 +184,7 @@ def _finished(
 
 
 def _advance(
-    training: Training, clips: Clips, cue: Cue, arm: str, tuning: FineTuning, usual: float
+    training: Training, clips: Clips, arm: str, cue: Cue, tuning: FineTuning, usual: float
 ) -> dict[str, float]:
     """Take one step of an arm: that of the training loop, with the cue term added."""
     recipe, model = training.recipe, training.model
@@ -279,10 +275,10 @@ _LOG: dict[str, tuple[str, str]] = {
 
 
 def _log(rows: list[dict[str, dict[str, float]]], arms: list[str]) -> xr.Dataset:
-    variables: dict[str, Any] = {}
-    for name, (text, units) in _LOG.items():
-        values = np.array([[row[arm][name] for row in rows] for arm in arms])
-        values = values.reshape(len(arms), len(rows))
-        variables[name] = (("arm", "step"), values, {"long_name": text, "units": units})
+    values = {
+        name: np.array([[row[arm][name] for row in rows] for arm in arms]).reshape(len(arms), -1)
+        for name in _LOG
+    }
     steps = ("step", np.arange(1, len(rows) + 1), {"long_name": "step"})
-    return xr.Dataset(variables, {"arm": arms, "step": steps})
+    found = xr.Dataset({name: (("arm", "step"), each) for name, each in values.items()})
+    return described(found.assign_coords(arm=arms, step=steps), _LOG)

@@ -1,21 +1,30 @@
-"""What fine-tuned arms are worth: on held-out clips, gated and not, and on whole sequences."""
+"""What fine-tuned arms are worth, on held-out clips and whole sequences, and what they cost."""
 
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from torch import Tensor
 
 from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.errors import Mut3rError
+from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.planning import human_bytes, plan
+from mut3r_analysis.running.streaming import run_batch
+from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.ablation import PLAIN, against
 from mut3r_analysis.studies.estimates import difference
-from mut3r_analysis.studies.finding import Finding, row, rows
+from mut3r_analysis.studies.finding import Finding, Row, row, rows
+from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.supervision.clip_cues import areas, scored, standardised
 from mut3r_analysis.studies.supervision.fine_tuning import (
+    ARMS,
     CONTROL,
     ORIGINAL,
     SUPERVISED,
@@ -115,12 +124,8 @@ def _errors(
     masks: Mapping[str, Tensor] | None = None,
 ) -> xr.Dataset:
     found = score_clips(model, clips, configuration=configuration, masks=masks).errors
-    return xr.Dataset(
-        {
-            name: ("clip", found[name].astype(np.float64), {"long_name": text, "units": units})
-            for name, (text, units) in ERRORS.items()
-        }
-    )
+    held = {name: ("clip", found[name].astype(np.float64)) for name in ERRORS}
+    return described(xr.Dataset(held), ERRORS)
 
 
 def _gated(model: Backbone, clips: Clips, cue: Cue, gate: Gate) -> tuple[xr.Dataset, Tensor]:
@@ -203,9 +208,11 @@ def gate_controls(scores: xr.Dataset, controls: xr.Dataset) -> xr.Dataset:
 
 def _changes(scores: xr.Dataset, reference: xr.Dataset) -> xr.Dataset:
     text = "change of the error against the plain run of the reference arm"
-    parts = [against(scores[error], reference[error], "clip", text) for error in ERRORS]
-    names = xr.Variable("error", [text for text, _ in ERRORS.values()])
-    return xr.concat(parts, dim=names, coords="minimal", combine_attrs="override")
+    parts = {
+        named: against(scores[error], reference[error], "clip", text)
+        for error, (named, _) in ERRORS.items()
+    }
+    return beside(parts, "error")
 
 
 def baseline(scores: xr.Dataset) -> str:
@@ -256,3 +263,152 @@ def finding(scores: xr.Dataset) -> Finding:
     others = [arm for arm in arms if arm != baseline(scores)]
     table += rows(gain.sel(arm=others).transpose("kind", "arm"), "AUC of the cue, {}")
     return Finding(QUESTION, table, about, lead=3)
+
+
+_BACKWARD = 2
+"""A backward pass in forward passes."""
+
+_COPIES = 5
+"""Weights, gradients, the two moments of AdamW, and the average; float32 each."""
+
+
+def price(backbone: Backbone, tuning: FineTuning) -> xr.Dataset:
+    """Price fine-tuning all trained arms at the backbone's size.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    tuning : FineTuning
+
+    Returns
+    -------
+    Dataset
+        ``parameters``; ``operations`` of all trained arms together, FLOP; ``memory`` of one arm's
+        weights, gradients, moments and average, byte, to which the activations of a clip add.
+    """
+    width, height = clip_size(backbone)
+    frame = open_sequence(np.zeros((1, height, width, 3), np.uint8), name="one frame")
+    forward = sum(plan(backbone, frame).flops.values())
+    count = sum(weight.numel() for weight in backbone.parameters())
+    frames = tuning.steps * tuning.clips * tuning.frames
+    arms = len([arm for arm in ARMS if arm != ORIGINAL])
+    operations = (1 + _BACKWARD) * forward * frames * arms
+    values = {"parameters": count, "operations": operations, "memory": _COPIES * 4 * count}
+    found = xr.Dataset({name: ((), float(value)) for name, value in values.items()})
+    words = {
+        "parameters": ("weights of the backbone", "1"),
+        "operations": ("operations of all arms", "FLOP"),
+        "memory": ("weights and what belongs to them, one arm", "byte"),
+    }
+    about = {"backbone": backbone.origin.name, "clip": f"{width} x {height} px"}
+    return described(found, words).assign_attrs(about)
+
+
+def formatted_price(priced: xr.Dataset) -> str:
+    """Say a price in a sentence."""
+    return (
+        f"{priced.attrs['backbone']} has {float(priced['parameters']) / 1e6:,.1f} million weights; "
+        f"on clips of {priced.attrs['clip']} all arms together take "
+        f"{_flop(float(priced['operations']))}, and one arm holds "
+        f"{human_bytes(int(priced['memory']))} before activations"
+    )
+
+
+def _flop(operations: float) -> str:
+    for unit, size in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12)):
+        if operations >= size:
+            return f"{operations / size:.3g} {unit}"
+    return f"{operations / 1e9:.3g} GFLOP"
+
+
+def not_run(priced: xr.Dataset, largest: int) -> Finding:
+    """Say that nothing was trained, and what it would take."""
+    table = []
+    for each in priced.data_vars.values():
+        unit = each.attrs["units"].strip("1")
+        table.append(Row(each.attrs["long_name"], float(each), unit=unit, reference=None))
+    note = (
+        f"Not answered here: {formatted_price(priced)}. Backbones of more than {largest / 1e6:g} "
+        "million weights are priced and not trained unless asked for."
+    )
+    return Finding(QUESTION, table, note=note, lead=0)
+
+
+METRICS = {
+    "abs_rel": ("depth AbsRel (one scale per sequence)", "1"),
+    "ate": ("ATE (sim3)", "m"),
+    "rpe_translation": ("RPE translation (sim3)", "m"),
+    "rpe_rotation": ("RPE rotation", "degree"),
+}
+DEPARTURES = {
+    "depth_apart": ("depth apart from the original's plain run", "%"),
+    "camera_apart": ("camera apart from it, of the mean depth", "%"),
+    "cue_agreement": ("correlation of its cue with the original's", "1"),
+}
+
+_COMPARED = ("prediction/depth", "prediction/pose", "cue/motion")
+
+Runs = Mapping[tuple[str, str], xr.DataTree]
+"""By (arm, inference)."""
+
+
+def run_arms(
+    models: Mapping[str, Backbone], sequence: xr.Dataset, cue: Cue, gate: Gate
+) -> dict[tuple[str, str], xr.DataTree]:
+    """Run every arm over a sequence, plain with its cue measured, and gated by it."""
+    configurations: list[dict[str, Any]] = [{"cue": cue}, {"cue": cue, "gate": gate}]
+    runs: dict[tuple[str, str], xr.DataTree] = {}
+    for arm, model in models.items():
+        found = run_batch(
+            model, sequence, configurations, outputs=("pose", "depth"), progress=False
+        )
+        runs |= {(arm, name): run for name, run in zip((PLAIN, GATED), found, strict=True)}
+    return runs
+
+
+def transfer(runs: Mapping[str, Runs]) -> xr.Dataset:
+    """Score runs of whole sequences, and compare them with the original's plain run.
+
+    Parameters
+    ----------
+    runs : mapping of str to runs
+        Sequence -> what :func:`run_arms` returned, with the arm :data:`ORIGINAL`.
+
+    Returns
+    -------
+    Dataset
+        (arm, inference, sequence): :data:`METRICS` under the default protocols, NaN without
+        truth, and :data:`DEPARTURES`; ``skipped`` (sequence) says why there is no metric.
+    """
+    rows, skipped = [], []
+    for sequence, its in runs.items():
+        reason = ""
+        for (arm, inference), run in its.items():
+            row = {"arm": arm, "inference": inference, "sequence": sequence}
+            rows.append(row | _departures(run, its[ORIGINAL, PLAIN]))
+            try:
+                scores = evaluate(run)
+            except Mut3rError as error:
+                reason = str(error)
+                continue
+            rows[-1] |= {name: float(scores[name].squeeze()) for name in METRICS if name in scores}
+        skipped.append(reason)
+    words = METRICS | DEPARTURES
+    table = pd.DataFrame(rows)
+    order = {dim: table[dim].unique() for dim in ("arm", "inference", "sequence")}
+    table = table.set_index(list(order)).reindex(columns=list(words))
+    found = described(table.to_xarray().sel(order), words)
+    found["arm"].attrs = {"long_name": "fine-tuning"}
+    return found.assign(skipped=("sequence", skipped, {"long_name": "why there is no metric"}))
+
+
+def _departures(run: xr.DataTree, base: xr.DataTree) -> dict[str, float]:
+    (depth, centre, cue), (before, start, usual) = (
+        [np.asarray(each[name], dtype=np.float64) for name in _COMPARED] for each in (run, base)
+    )
+    size = before.mean()
+    return {
+        "depth_apart": 100 * np.abs(depth - before).mean() / size,
+        "camera_apart": 100 * np.linalg.norm((centre - start)[:, :3, 3], axis=-1).mean() / size,
+        "cue_agreement": float(np.corrcoef(cue.ravel(), usual.ravel())[0, 1]),
+    }

@@ -1,4 +1,4 @@
-"""Where a change under gating comes from: paths, parts, sequences, and what goes with it."""
+"""Where a change under gating comes from (paths, parts, sequences, facts), and the answer."""
 
 from collections.abc import Sequence
 from itertools import combinations, product
@@ -10,7 +10,10 @@ from scipy.stats import rankdata
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.bootstrap import drawn_places, percentile_bounds
-from mut3r_analysis.studies.estimates import change
+from mut3r_analysis.studies.ablation import SHUFFLED
+from mut3r_analysis.studies.estimates import change, difference, estimate
+from mut3r_analysis.studies.finding import Finding, Row, row, rows, without_truth
+from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.trajectories.path_parts import apart
 from mut3r_analysis.studies.trajectories.read_write import DEPTH, LEVELS, POSE, SHORT, commit_of
 
@@ -96,37 +99,25 @@ def metric_contributions(cells: xr.Dataset) -> xr.Dataset:
     ]
     if not names:
         raise InvalidArgument("no sequence has an error: none has ground truth")
-    found = xr.concat(
-        [relative_contributions(cells[name], paths) for name in names],
-        dim=xr.Variable("metric", [SHORT[name] for name in names]),
-        combine_attrs="drop_conflicts",
-    )
-    found["value"].attrs = {
-        "long_name": "contribution to the change of the mean error",
-        "units": "%",
-    }
-    return found
+    parts = {SHORT[name]: relative_contributions(cells[name], paths) for name in names}
+    words = {"value": ("contribution to the change of the mean error", "%")}
+    return described(beside(parts, "metric"), words)
 
 
 def by_commit(values: xr.DataArray, paths: Sequence[str]) -> xr.DataArray:
     """Put the cells that gate something along one dimension ``commit``, by their names."""
     cells = [dict(zip(paths, each, strict=True)) for each in product(LEVELS, repeat=len(paths))][1:]
-    return xr.concat(
-        [values.sel(cell, drop=True) for cell in cells],
-        dim=xr.Variable("commit", [str(commit_of(cell)) for cell in cells]),
-    )
+    return beside({str(commit_of(cell)): values.sel(cell, drop=True) for cell in cells}, "commit")
 
 
 def sequence_changes(cells: xr.Dataset) -> xr.DataArray:
     """Return the change of every error per sequence, all paths gated, in percent."""
-    names = [name for name in (*POSE, DEPTH[0]) if name in cells]
-    rows = []
-    for name in names:
+    rows = {}
+    for name in (name for name in (*POSE, DEPTH[0]) if name in cells):
         gated, plain = gated_and_plain(cells[name], cells.attrs["paths"])
-        rows.append(100 * (gated / plain - 1))
-    found = xr.concat(rows, dim=xr.Variable("metric", [SHORT[name] for name in names]))
-    found.attrs = {"long_name": "change under gating", "units": "%"}
-    return found.rename(None)
+        rows[SHORT[name]] = 100 * (gated / plain - 1)
+    found = beside(rows, "metric")
+    return found.assign_attrs(long_name="change under gating", units="%").rename(None)
 
 
 def influence(values: xr.DataArray) -> xr.Dataset:
@@ -236,3 +227,77 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _units(values: xr.DataArray) -> str:
     return str(values.attrs.get("units", "1"))
+
+
+QUESTION = "Why can the absolute trajectory error rise while relative errors fall?"
+ASKED = ("ate", "rpe_translation")
+
+
+def finding(cells: xr.Dataset, parts: xr.Dataset | None = None) -> Finding:
+    """Tell how errors change under gating, through which path, and whether one sequence carries it.
+
+    Parameters
+    ----------
+    cells : Dataset
+        From `measure_cells`.
+    parts : Dataset, optional
+        From `path_parts` of the same cells.
+    """
+    if "ate" not in cells or not bool(cells["ate"].notnull().any()):
+        about = "Against the plain camera, in percent of its path, the last camera is away by"
+        return without_truth(QUESTION, last_distances(cells), about)
+    paths = list(cells.attrs["paths"])
+    cues = [
+        cue
+        for cue in cells["cue"].values.tolist()
+        if not cue.endswith(SHUFFLED) and bool(cells["ate"].sel(cue=cue).notnull().any())
+    ]
+    lead = [
+        row(f"{SHORT[name]}, {cue}", change(*gated_and_plain(cells[name].sel(cue=cue), paths)))
+        for cue in cues
+        for name in ASKED
+    ]
+    table: list[Row] = []
+    for cue in cues:
+        table += _causes(cells.sel(cue=cue, drop=True), paths, cue)
+        if parts is not None:
+            square = parts["mean_square"].sel(cue=cue, drop=True)
+            moved = difference(*gated_and_plain(square, paths))
+            table += rows(moved, f"squared error of the path, {{}}, {cue}")
+    about = "Against the plain run, with gates by each cue, the error is"
+    return Finding(QUESTION, [*lead, *table], about, lead=len(lead))
+
+
+def _causes(chosen: xr.Dataset, paths: list[str], cue: str) -> list[Row]:
+    """Through which path ATE changes, in how many sequences, and without which it would not."""
+    shares = relative_contributions(chosen["ate"], paths)
+    table = rows(shares, f"ATE through {{}}, {cue}")
+    ate, rpe = (
+        gated - plain for gated, plain in (gated_and_plain(chosen[name], paths) for name in ASKED)
+    )
+    known = ate.notnull() & rpe.notnull()
+    both = ((ate > 0) & (rpe < 0) & known).sum()
+    effect = f"sequences in which ATE rises and RPE falls, {cue}"
+    table.append(Row(effect, int(both), n=int(known.sum()), reference=None))
+    without = influence(ate)
+    for name in without["sequence"].values[without["flips"].values]:
+        mean = float(without["without"].sel(sequence=name))
+        effect = f"mean change of ATE, sign flipped without {name}, {cue}"
+        table.append(Row(effect, mean, n=int(ate.notnull().sum()) - 1, unit="m", reference=None))
+    return table
+
+
+def last_distances(cells: xr.Dataset) -> xr.Dataset:
+    """Estimate how far the last camera is from the plain one, percent of the plain path, (gated).
+
+    ``gated`` is all paths, and each of them alone; of the first cue.
+    """
+    far, paths = separation(cells), list(cells.attrs["paths"])
+    distance = far["translation"].isel(cue=0, drop=True)
+    last = distance.isel(frame=distance.notnull().sum("frame") - 1)
+    shares = (100 * last / far["extent"]).assign_attrs(units="%")
+    parts = {"all paths gated": gated_and_plain(shares, paths)[0]}
+    for path in paths:
+        alone = {other: LEVELS[other == path] for other in paths}
+        parts[f"{path} gated"] = shares.sel(alone, drop=True)
+    return beside({name: estimate(part) for name, part in parts.items()}, "gated")

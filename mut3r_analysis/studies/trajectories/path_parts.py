@@ -6,9 +6,8 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 from scipy.spatial.transform import Rotation
 
-from mut3r_analysis.metrics.errors import UndefinedMetric
-from mut3r_analysis.metrics.similarity import fit_similarity
-from mut3r_analysis.metrics.trajectory import relative_errors
+from mut3r_analysis.metrics import UndefinedMetric, fit_similarity, relative_errors
+from mut3r_analysis.studies.labelling import described
 
 PARTS = ("placement", "scale", "bend", "jitter")
 """Parts of the mean squared distance to the true path, the first poses laid on each other."""
@@ -18,6 +17,16 @@ _MEANINGS = {
     "scale": "one scale for the whole path takes it away",
     "bend": "stays after alignment, over more than 6 frames",
     "jitter": "stays after alignment, within 6 frames",
+}
+_WORDS = {
+    "mean_square": ("mean squared error of the path", "m²"),
+    "drift": ("distance to the true camera", "m"),
+    "aligned": ("distance to the true camera after Sim(3) alignment", "m"),
+    "ate": ("absolute trajectory error", "m"),
+    "path_scale": ("scale in the alignment", "1"),
+    "accumulation": ("ATE over RPE", "1"),
+    "early": ("error in the first third, anchored at the first pose", "m"),
+    "late": ("error in the last third, anchored at the first pose", "m"),
 }
 _FEWEST = 3
 
@@ -62,28 +71,12 @@ def path_parts(pose: xr.DataArray, true_pose: xr.DataArray) -> xr.Dataset:
         vectorize=True,
     )
     parts, numbers, drift, aligned = found
-    squares = {"long_name": "mean squared error of the path", "units": "m²"}
-    metres = {"units": "m"}
-    named = {
-        "ate": {"long_name": "absolute trajectory error", **metres},
-        "path_scale": {"long_name": "scale in the alignment", "units": "1"},
-        "accumulation": {"long_name": "ATE over RPE", "units": "1"},
-        "early": {"long_name": "error in the first third, anchored at the first pose", **metres},
-        "late": {"long_name": "error in the last third, anchored at the first pose", **metres},
-    }
-    result = xr.Dataset(
-        {
-            "mean_square": parts.assign_coords(part=list(PARTS)).assign_attrs(squares),
-            "drift": drift.assign_attrs(long_name="distance to the true camera", **metres),
-            "aligned": aligned.assign_attrs(
-                long_name="distance to the true camera after Sim(3) alignment", **metres
-            ),
-        }
-    )
+    result = xr.Dataset({"mean_square": parts.assign_coords(part=list(PARTS)), "drift": drift})
+    result["aligned"] = aligned
     result["meaning"] = ("part", [_MEANINGS[name] for name in PARTS])
-    for position, (name, attrs) in enumerate(named.items()):
-        result[name] = numbers.isel(number=position).assign_attrs(attrs)
-    return result
+    for position, name in enumerate(("ate", "path_scale", "accumulation", "early", "late")):
+        result[name] = numbers.isel(number=position)
+    return described(result, _WORDS)
 
 
 def apart(pose: xr.DataArray, other: xr.DataArray) -> xr.Dataset:
@@ -103,9 +96,11 @@ def apart(pose: xr.DataArray, other: xr.DataArray) -> xr.Dataset:
     translation, rotation = xr.apply_ufunc(
         _apart, pose, other, input_core_dims=matrix * 2, output_core_dims=[[], []]
     )
-    translation.attrs = {"long_name": "distance between camera positions", "units": "m"}
-    rotation.attrs = {"long_name": "angle between camera orientations", "units": "degree"}
-    return xr.Dataset({"translation": translation, "rotation": rotation})
+    words = {
+        "translation": ("distance between camera positions", "m"),
+        "rotation": ("angle between camera orientations", "degree"),
+    }
+    return described(xr.Dataset({"translation": translation, "rotation": rotation}), words)
 
 
 def anchored(poses: NDArray[np.float64], first: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,13 +13,12 @@ from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument, Mut3rError
 from mut3r_analysis.evaluation.scores import named_protocols
 from mut3r_analysis.evaluation.tasks import score_run
-from mut3r_analysis.motion.cue import Cue
-from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.readings import MASK
-from mut3r_analysis.running import run_batch
-from mut3r_analysis.running.commit import Commit
+from mut3r_analysis.running import Commit, run_batch
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.ablation import SHUFFLED
+from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.trajectories.path_parts import apart
 
 LEVELS = ("probe", "gated")
@@ -42,6 +41,13 @@ SHORT = {
     "delta_1": "depth, δ < 1.25",
 }
 """Metrics that are kept, and how tables and figures name them."""
+
+_FACTS = {
+    "motion_share": ("share of moving pixels", "%"),
+    "camera_speed": ("camera speed", "m per frame"),
+    "turn_speed": ("turning of the camera", "degree per frame"),
+    "texture": ("texture", "grey levels per px"),
+}
 
 CUES = {
     "own": Cue.mut3r(),
@@ -167,18 +173,8 @@ def sequence_facts(sequence: xr.Dataset) -> xr.Dataset:
         pose = sequence["pose"]
         steps_of = apart(pose[:-1].drop_vars("frame"), pose[1:].drop_vars("frame"))
         speed, turn = (float(steps_of[name].mean()) for name in ("translation", "rotation"))
-    found = {
-        "motion_share": (share, "share of moving pixels", "%"),
-        "camera_speed": (speed, "camera speed", "m per frame"),
-        "turn_speed": (turn, "turning of the camera", "degree per frame"),
-        "texture": (float(np.mean(steps)), "texture", "grey levels per px"),
-    }
-    return xr.Dataset(
-        {
-            name: ((), value, {"long_name": text, "units": units})
-            for name, (value, text, units) in found.items()
-        }
-    )
+    values = (share, speed, turn, float(np.mean(steps)))
+    return described(xr.Dataset(dict(zip(_FACTS, values, strict=True))), _FACTS)
 
 
 def split_reads(cells: xr.Dataset) -> xr.Dataset:
@@ -209,19 +205,15 @@ def split_reads(cells: xr.Dataset) -> xr.Dataset:
             ("split_rev", "probe", "gated"),
         )
     }
-    rows = []
-    for pose, depth, write in sources.values():
+    parts = {}
+    for commit, (pose, depth, write) in sources.items():
         chosen = dict.fromkeys(POSE, pose) | dict.fromkeys(DEPTH, depth)
-        rows.append(
-            xr.Dataset(
-                {
-                    name: cells[name].sel(read=read, write=write, drop=True)
-                    for name, read in chosen.items()
-                    if name in cells
-                }
-            )
-        )
-    return xr.concat(rows, dim=xr.Variable("commit", list(sources)))
+        levels = {name: {"read": read, "write": write} for name, read in chosen.items()}
+        kept = {
+            name: cells[name].sel(at, drop=True) for name, at in levels.items() if name in cells
+        }
+        parts[commit] = xr.Dataset(kept)
+    return beside(parts, "commit")
 
 
 def _design(paths: Sequence[str] | Mapping[str, Any]) -> dict[str, str]:
@@ -267,8 +259,7 @@ def _nested(
     if len(key) == len(dims):
         return cell(key)
     name = list(dims)[len(key)]
-    parts = [_nested(cell, dims, (*key, label)) for label in dims[name]]
-    return xr.concat(parts, dim=xr.Variable(name, dims[name]))
+    return beside({label: _nested(cell, dims, (*key, label)) for label in dims[name]}, name)
 
 
 def _measured(run: xr.DataTree, plain: xr.DataTree, protocol: str) -> tuple[xr.Dataset, str]:
@@ -281,10 +272,8 @@ def _measured(run: xr.DataTree, plain: xr.DataTree, protocol: str) -> tuple[xr.D
         moved = run["state/tokens"].load().drop_vars(base.coords) - base.drop_vars(base.coords)
         norm = np.sqrt((base.drop_vars(base.coords) ** 2).sum(token))
         found["state_distance"] = 100 * np.sqrt((moved**2).sum(token)) / norm
-        found["state_distance"].attrs = {
-            "long_name": "distance of the state to the plain run's",
-            "units": "% of its norm",
-        }
+        words = {"state_distance": ("distance of the state to the plain run's", "% of its norm")}
+        described(found, words)
     reasons = []
     chosen = named_protocols(protocol)
     name = run.attrs["sequence"]["name"]
