@@ -373,10 +373,10 @@ def plot_training(log: str | Path, curve: str | Path) -> "Figure":
         if name not in _NOT_TERMS:
             losses.plot(terms["frames"] / 1e3, terms[name], label=name.replace("_", " "), lw=1)
     losses.set(title="terms of the loss", yscale="log")
-    lengths = {int(length): rows for length, rows in scores.groupby("length")}  # type: ignore[call-overload]
+    lengths = {float(str(length)): rows for length, rows in scores.groupby("length")}
     for (length, rows), style in zip(lengths.items(), ("-", "--", ":", "-."), strict=False):
         for index, name in enumerate(("rpe_rotation", "rpe_translation", "depth")):
-            label = f"{name.replace('rpe_', 'relative ')}, {length}"
+            label = f"{name.replace('rpe_', 'relative ')}, {length:.0f}"
             values = rows[f"{name}_ratio"]
             ratios.plot(rows["frames"] / 1e3, values, style, color=f"C{index}", label=label)
     ratios.axhline(1, color="0.7", lw=0.8)

@@ -221,11 +221,8 @@ def conflict_table(tables: Sequence[xr.Dataset]) -> pd.DataFrame:
     rows = rows.assign(conflict=rows["conflict"].str.split(";")).explode("conflict")
     touched = rows[rows["conflict"] != ""].groupby("conflict")["dataset"]
     known = conflicts().drop_duplicates("conflict").set_index("conflict")
-    ids = (
-        joined_conflicts([str(each) for each in touched.groups]).split(";")
-        if touched.ngroups
-        else []
-    )
+    numbers = [str(each) for each in touched.groups]
+    ids = joined_conflicts(numbers).split(";") if numbers else []
     found = known.loc[ids, ["title", "flag", "advice"]]
     found["numbers"] = [len(touched.get_group(each)) for each in ids]
     found["where"] = [", ".join(touched.get_group(each).unique()) for each in ids]
