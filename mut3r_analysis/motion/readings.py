@@ -34,7 +34,7 @@ class Reading:
     statistic : Statistic
         What is measured; its side is the tokens that the reading describes.
     sign : {1, -1}
-        +1 where a high value speaks for motion, -1 where a low one does.
+        +1 where a high value indicates motion, -1 where a low one does.
     formula, units : str
         z are logits, p weights, i queries, j keys, M the number of keys.
     convert : callable
