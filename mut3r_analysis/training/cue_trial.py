@@ -125,6 +125,15 @@ def scenes_with_twins(
     return rendered(scenes), rendered([frozen(scene, frames - 1) for scene in scenes])
 
 
+def _check_depth(model: Backbone) -> None:
+    deepest = max(cell.layer for cell, _ in (*DECLARED, *DECLARED_LATER))
+    if model.decoder_layers <= deepest:
+        raise InvalidArgument(
+            f"the cue test reads decoder layers 0 to {deepest}; this model has only "
+            f"{model.decoder_layers} layers"
+        )
+
+
 def cue_test(
     model: Backbone,
     control: Backbone,
@@ -160,12 +169,7 @@ def cue_test(
     InvalidArgument
         When the model has too few decoder layers for the declared cells.
     """
-    deepest = max(cell.layer for cell, _ in (*DECLARED, *DECLARED_LATER))
-    if model.decoder_layers <= deepest:
-        raise InvalidArgument(
-            f"the cue test reads decoder layers 0 to {deepest}; this model has only "
-            f"{model.decoder_layers} layers"
-        )
+    _check_depth(model)
     moving = tuple(replace(each, movers=(1, max(1, each.movers[1]))) for each in distributions)
     pair = scenes_with_twins(moving, size, clips, frames)
     watched, untrained = Watched(model, pair), Watched(control, pair)
