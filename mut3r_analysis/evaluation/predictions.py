@@ -94,13 +94,13 @@ def import_predictions(
         xr.Dataset(variables, {"frame": _frames(folder, variables, sequence)}), source
     )
     fields = _preparation_fields(rule, prediction, sequence)
-    told = {} if sequence is None else sequence.attrs
+    recorded = {} if sequence is None else sequence.attrs
     frames = prediction.sizes["frame"]
     attrs: dict[str, Any] = {
         "backbone": {"name": source, "sha256": None, "update": None, "preparation": fields},
         "sequence": {
-            "name": name or str(told.get("name", folder.name)),
-            **{key: str(told.get(key, "")) for key in ("kind", "source", "sha256")},
+            "name": name or str(recorded.get("name", folder.name)),
+            **{key: str(recorded.get(key, "")) for key in ("kind", "source", "sha256")},
         },
         "frames": frames,
         "frames_complete": frames,

@@ -54,7 +54,7 @@ def camera_path(run: xr.DataTree, *, size: str = "page") -> "Figure":
     InvalidArgument
         When the run holds no pose.
     """
-    from mut3r_analysis.figures.page import new_page, settle
+    from mut3r_analysis.figures.page import fix_layout, new_page
 
     pose = find_variable(run, "prediction/pose", "Run again with outputs=('pose',) or more")
     frames = pose["frame"].values
@@ -99,7 +99,7 @@ def camera_path(run: xr.DataTree, *, size: str = "page") -> "Figure":
             bar.set_label("frame")
             bar.locator = _whole_ticks()
             bar.update_ticks()
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 

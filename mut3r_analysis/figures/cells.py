@@ -166,11 +166,11 @@ def _numbers(grids: np.ndarray) -> np.ndarray:
     largest = float(finite.max()) if finite.size else 0.0
     digits = 2 - int(np.floor(np.log10(largest))) if largest > 0 else 0
     if digits > 5 or digits < -4:
-        spelled = [f"{value:.1e}" for value in grids.flat]
+        written = [f"{value:.1e}" for value in grids.flat]
     else:
-        spelled = [f"{value:.{max(0, digits)}f}" for value in grids.flat]
+        written = [f"{value:.{max(0, digits)}f}" for value in grids.flat]
     # What rounds to nothing has no sign.
-    unsigned = [text.lstrip("-") if not text.strip("-0.") else text for text in spelled]
+    unsigned = [text.lstrip("-") if not text.strip("-0.") else text for text in written]
     cleaned = ["" if text == "nan" else text.replace("-", "−") for text in unsigned]
     return np.array(cleaned, dtype=object).reshape(grids.shape)
 

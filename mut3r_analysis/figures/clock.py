@@ -33,7 +33,7 @@ def timing(run: xr.DataTree, *, size: str = "page") -> "Figure":
     """
     from matplotlib.ticker import MaxNLocator
 
-    from mut3r_analysis.figures.page import new_page, settle
+    from mut3r_analysis.figures.page import fix_layout, new_page
 
     advice = "Run again: every run records it"
     seconds = find_variable(run, "timing/seconds", advice).transpose("pass", "frame").load()
@@ -68,5 +68,5 @@ def timing(run: xr.DataTree, *, size: str = "page") -> "Figure":
             axis.yaxis.set_major_locator(MaxNLocator(5))
         if len(passes) > 1:
             time.legend()
-        settle(figure)
+        fix_layout(figure)
     return figure

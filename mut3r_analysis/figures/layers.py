@@ -106,7 +106,7 @@ def _tokens(values: xr.DataArray, token: str | None) -> tuple[xr.DataArray, str]
 def _draw(grid: xr.DataArray, texts: tuple[str, str, str], label: str, size: str) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
-    from mut3r_analysis.figures.page import new_page, settle
+    from mut3r_analysis.figures.page import fix_layout, new_page
     from mut3r_analysis.figures.tiles import limits
 
     layers, heads = grid.shape
@@ -134,5 +134,5 @@ def _draw(grid: xr.DataArray, texts: tuple[str, str, str], label: str, size: str
         bar = figure.colorbar(drawn, ax=axis, aspect=26, pad=0.02, ticks=ticks)
         bar.outline.set_visible(False)
         bar.set_label(label)
-        settle(figure)
+        fix_layout(figure)
     return figure

@@ -81,7 +81,7 @@ def new_page(
     return figure, body
 
 
-def settle(figure: Page) -> None:
+def fix_layout(figure: Page) -> None:
     """Arrange the axes once and for all, so that every rendering of the figure is the same."""
     # The arrangement of the first draw feeds the second, which no longer moves anything.
     for _ in range(2):

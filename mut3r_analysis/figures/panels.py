@@ -249,7 +249,7 @@ def open_sheet(
 
 
 def close_sheet(sheet: Sheet, below: str, handles: list[Any], explained: Part | None) -> None:
-    """Write what all panels share - the label below and the legend above - and settle the page.
+    """Write what all panels share - the label below and the legend above - and fix the layout.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ def close_sheet(sheet: Sheet, below: str, handles: list[Any], explained: Part | 
     explained : Part or None
         As for :func:`open_sheet`.
     """
-    from mut3r_analysis.figures.page import settle
+    from mut3r_analysis.figures.page import fix_layout
 
     figure, bottom = sheet.figure, sheet.bottom
     for axis in bottom:
@@ -270,7 +270,7 @@ def close_sheet(sheet: Sheet, below: str, handles: list[Any], explained: Part | 
         axis.set_xlabel(below if len(bottom) == 1 else re.sub(r"[^\n]", " ", below))
     if explained is not None:
         _draw_legend(sheet, handles, explained)
-    settle(figure)
+    fix_layout(figure)
     if len(bottom) == 1:
         return
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]

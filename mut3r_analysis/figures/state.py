@@ -33,7 +33,7 @@ def state_updates(run: xr.DataTree, *, size: str = "page") -> "Figure":
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 
-    from mut3r_analysis.figures.page import new_page, settle
+    from mut3r_analysis.figures.page import fix_layout, new_page
     from mut3r_analysis.figures.tiles import limits
 
     updates = find_variable(run, "state/update_size", "Run again: every run records it")
@@ -80,7 +80,7 @@ def state_updates(run: xr.DataTree, *, size: str = "page") -> "Figure":
         bar.ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         bar.ax.yaxis.set_minor_locator(NullLocator())
         curve.spines["bottom"].set_color(QUIET)
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 

@@ -117,7 +117,7 @@ class Cue(Specification):
         one_of("pool", self.pool, ("mean", "max"))
         one_of("sign", self.sign, (None, 1, -1))
         source = Source.parse(str(self.source))
-        settle = {
+        checked = {
             "of": self._check_of(),
             "pose": flag("pose", self.pose),
             "diagonal": flag("diagonal", self.diagonal),
@@ -128,8 +128,8 @@ class Cue(Specification):
         }
         for name in ("decay", "running"):
             if (given := getattr(self, name)) is not None:
-                settle[name] = number(name, given, 0, 1, open_high=True)
-        for name, value in settle.items():
+                checked[name] = number(name, given, 0, 1, open_high=True)
+        for name, value in checked.items():
             object.__setattr__(self, name, value)
         if self.sharpness == 0:
             raise InvalidArgument("sharpness must be above 0: at 0 every score is 0.5")

@@ -89,15 +89,15 @@ class Gate(Specification):
 
     def __post_init__(self) -> None:
         one_of("kernel", self.kernel, KERNELS)
-        settle: dict[str, Any] = {
+        checked: dict[str, Any] = {
             site: realisation_name(site, getattr(self, site)) for site in DIRECTIONS
         }
-        settle |= {
+        checked |= {
             "beta": number("beta", self.beta, 0, open_high=True),
             "threshold": number("threshold", self.threshold, 0, 1, open_high=False),
             "of_depth": None if self.of_depth is None else whole("of_depth", self.of_depth, 1),
         }
-        for name, value in settle.items():
+        for name, value in checked.items():
             object.__setattr__(self, name, value)
         if self.threshold == 0:
             raise InvalidArgument("threshold must be above 0: at 0 special tokens would be dynamic")

@@ -96,13 +96,13 @@ class Commit(Specification):
         one_of("memory", self.memory, MEMORIES)
         one_of("reset_cue", self.reset_cue, ("clear", "keep"))
         one_of("reset_pose", self.reset_pose, (None, "learned", "memory"))
-        settle = {
+        checked = {
             "write": _write(self.write),
             "masked_mean": flag("masked_mean", self.masked_mean),
             "warm_up": _count("warm_up", self.warm_up, 0),
             "reset": None if self.reset is None else _count("reset", self.reset, 1),
         }
-        for name, value in settle.items():
+        for name, value in checked.items():
             object.__setattr__(self, name, value)
 
     @classmethod

@@ -194,7 +194,7 @@ def counted(chosen: xr.DataArray, rows: str, columns: str, order: Iterable[Any])
     """Count what was chosen how often: one row and column per label, ``"[0, 3): 4, [0, 6): 1"``."""
     options = list(order)
 
-    def told(row: Any, column: Any) -> str:
+    def entry(row: Any, column: Any) -> str:
         picks = chosen.sel({rows: row, columns: column}).values.ravel().tolist()
         counts = {each: picks.count(each) for each in options if each in picks}
         return ", ".join(
@@ -204,7 +204,7 @@ def counted(chosen: xr.DataArray, rows: str, columns: str, order: Iterable[Any])
 
     return pd.DataFrame(
         {
-            column: {row: told(row, column) for row in chosen[rows].values.tolist()}
+            column: {row: entry(row, column) for row in chosen[rows].values.tolist()}
             for column in chosen[columns].values.tolist()
         }
     )

@@ -181,8 +181,8 @@ class Finding:
     @property
     def answer(self) -> str:
         """The sentence, and the note."""
-        told = sentence(self.about, self.rows[: self.lead])
-        return " ".join(filter(None, [told, self.note]))
+        written = sentence(self.about, self.rows[: self.lead])
+        return " ".join(filter(None, [written, self.note]))
 
     def row(self, effect: str) -> Row:
         """Return the row of an effect."""
@@ -208,14 +208,14 @@ class Finding:
         }
 
 
-def sentence(about: str, told: Sequence[Row]) -> str:
+def sentence(about: str, table: Sequence[Row]) -> str:
     """Put rows into one sentence, verdict by verdict; numbers where something was found."""
-    counts = {each.n for each in told}
+    counts = {each.n for each in table}
     alike = len(counts) == 1
     parts = []
     for verdict, phrase in _PHRASES.items():
         effects = []
-        for each in (each for each in told if each.verdict == verdict):
+        for each in (each for each in table if each.verdict == verdict):
             numbers = each.interval if verdict in (LOWER, HIGHER, "") else ""
             count = "" if alike or not each.n else f"n = {each.n}"
             shown = ", ".join(filter(None, [numbers, count]))

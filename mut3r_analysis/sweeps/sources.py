@@ -193,7 +193,7 @@ def sequence_sources(given: Sequences, frames: str = "::") -> list[SequenceSourc
     Parameters
     ----------
     given : str, Path, Dataset, or several of them
-        Patterns with ``*`` are spelled out: names of bundled scenes, and paths.
+        Patterns with ``*`` stand for all that they match: names of bundled scenes, and paths.
     frames : str
         ``START:STOP:STRIDE``, for every sequence.
 

@@ -58,7 +58,7 @@ def attention_figure(view: Mapping[str, Any], panels: Sequence[Panel], size: str
         Run by run, at least one.
     size : str
     """
-    from mut3r_analysis.figures.page import new_page, settle
+    from mut3r_analysis.figures.page import fix_layout, new_page
 
     held, head = view["held"], view["head"]
     site = next(each for each in held["sites"] if each["name"] == view["site"])
@@ -83,7 +83,7 @@ def attention_figure(view: Mapping[str, Any], panels: Sequence[Panel], size: str
             _draw(view, axis, panel, alike)
             if len(held["runs"]) > 1 and axis in axes[::columns]:
                 axis.set_ylabel(panel.run)
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 

@@ -73,11 +73,11 @@ def named_runs(runs: xr.DataTree | Mapping[str, xr.DataTree], most: int) -> dict
             )
     sequences = {name: run.attrs.get("sequence", {}).get("sha256") for name, run in given.items()}
     if len(set(sequences.values())) > 1:
-        told = ", ".join(
+        names = ", ".join(
             f"{name}: {run.attrs.get('sequence', {}).get('name')}" for name, run in given.items()
         )
         raise InvalidArgument(
-            f"runs are compared frame by frame, but these are of different sequences ({told}); "
+            f"runs are compared frame by frame, but these are of different sequences ({names}); "
             "run the same frames of one sequence"
         )
     return {str(name): run for name, run in given.items()}

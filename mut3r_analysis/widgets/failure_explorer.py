@@ -328,19 +328,19 @@ class FailureExplorer(RunExplorer):
 
 def _store_of(stores: xr.DataArray, labels: dict[str, Any]) -> str:
     """Return where the run of one cell of a sweep is."""
-    told = ", ".join(f"{dim}={label!r}" for dim, label in labels.items())
+    asked = ", ".join(f"{dim}={label!r}" for dim, label in labels.items())
     try:
         cell = stores.sel(labels)
     except KeyError as error:
         known = "; ".join(f"{dim}: {stores[dim].values.tolist()}" for dim in stores.dims)
-        raise InvalidArgument(f"the sweep has no cell {told}; it has {known}") from error
+        raise InvalidArgument(f"the sweep has no cell {asked}; it has {known}") from error
     if cell.ndim:
         raise InvalidArgument(
-            f"{told} leaves {', '.join(map(str, cell.dims))} open; give a label for each"
+            f"{asked} leaves {', '.join(map(str, cell.dims))} open; give a label for each"
         )
     if not cell.item():
         raise InvalidArgument(
-            f"the run of {told} is not finished; the table's status and error say why, and the "
+            f"the run of {asked} is not finished; the table's status and error say why, and the "
             "same sweep started again goes on with it"
         )
     return str(cell.item())

@@ -37,7 +37,7 @@ def failure_figure(
         Where the numbers come from.
     size : str
     """
-    from mut3r_analysis.figures.page import new_page, settle
+    from mut3r_analysis.figures.page import fix_layout, new_page
     from mut3r_analysis.figures.tiles import limits, show
 
     subtitle = sentence(
@@ -77,5 +77,5 @@ def failure_figure(
             bar = below.colorbar(drawn, ax=list(pair), pad=0.015)
             bar.outline.set_visible(False)
             bar.set_label("|aligned − true| / true depth")
-        settle(figure)
+        fix_layout(figure)
     return figure

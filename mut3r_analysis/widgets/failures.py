@@ -56,8 +56,8 @@ def frame_series(
     if scores is not None:
         name = str(run.attrs["sequence"]["name"])
         if name not in scores["sequence"].values:
-            told = ", ".join(map(str, scores["sequence"].values))
-            raise InvalidArgument(f"the scores are of {told}, the run is of {name}")
+            names = ", ".join(map(str, scores["sequence"].values))
+            raise InvalidArgument(f"the scores are of {names}, the run is of {name}")
         mine = scores.sel(sequence=name)
         parts = [str(key) for key in mine if str(key).startswith("frame_")]
         scored = [part.removeprefix("frame_") for part in parts if part != "frame_pixels"]
@@ -152,6 +152,6 @@ def gate_words(run: xr.DataTree) -> str:
     gate = Gate.from_json(given) if isinstance(given, str) else Gate.from_dict(dict(given))
     depth = run.attrs["backbone"]["config"]["dec_depth"]
     parts = [f"{site} {name}" for site in DIRECTIONS if (name := getattr(gate, site))]
-    told = f"{', '.join(parts)}; beta {gate.beta:g}; {gate.describe_layers(depth)}"
+    text = f"{', '.join(parts)}; beta {gate.beta:g}; {gate.describe_layers(depth)}"
     reason = gate.inert(depth)
-    return f"{told} (inert: {reason})" if reason else told
+    return f"{text} (inert: {reason})" if reason else text

@@ -35,7 +35,7 @@ def scene_figure(
     subtitle, note : str
     size : str
     """
-    from mut3r_analysis.figures.page import new_page, settle
+    from mut3r_analysis.figures.page import fix_layout, new_page
 
     everything = np.concatenate([positions for positions, _ in clouds.values()])
     # A few stray points would leave the rest in a corner.
@@ -70,5 +70,5 @@ def scene_figure(
             axis.set_title(title)
         if len(clouds) > 1:
             axes[0].legend(loc="best")
-        settle(figure)
+        fix_layout(figure)
     return figure

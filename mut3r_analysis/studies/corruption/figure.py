@@ -22,7 +22,7 @@ def show_pair(pair: xr.Dataset, *, size: str = "page") -> "Page":
         From `content_pair`.
     size : {"column", "page", "slide"}
     """
-    from mut3r_analysis.figures.page import new_page, settle
+    from mut3r_analysis.figures.page import fix_layout, new_page
 
     start, stop = pair.attrs["start"], pair.attrs["stop"]
     shown = np.unique(np.linspace(start - 1, stop, _MOST).round().astype(int))
@@ -47,5 +47,5 @@ def show_pair(pair: xr.Dataset, *, size: str = "page") -> "Page":
             row[0].set_ylabel(content)
         for axis, position in zip(grid[0], shown, strict=True):
             axis.set_title(f"frame {labels[position]}")
-        settle(figure)
+        fix_layout(figure)
     return figure

@@ -321,8 +321,8 @@ def finding(
     table += rows(shares, "state replaced per frame, {}", reference=None)
     if alike is not None:
         others = alike.sel(memory=list(rules[1:]))
-        told = f"correlation of cue maps with those under {rules[0]}, {{}}"
-        table += rows(others, told, reference=None)
+        effect = f"correlation of cue maps with those under {rules[0]}, {{}}"
+        table += rows(others, effect, reference=None)
     about = "Against the same rule without gates, with gates by the own cue,"
     return Finding(QUESTION, table, f"{about} the error is", lead=lead)
 

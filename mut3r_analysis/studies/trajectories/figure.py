@@ -41,7 +41,7 @@ def show_paths(
     UndefinedMetric
         When a path cannot be aligned.
     """
-    from mut3r_analysis.figures.page import new_page, settle
+    from mut3r_analysis.figures.page import fix_layout, new_page
 
     chosen = cells.sel(sequence=sequence)
     gated, plain = gated_and_plain(chosen["pose"], paths)
@@ -82,7 +82,7 @@ def show_paths(
                 title=cue,
             )
         axes[0].set_ylabel("z, forward (m)")
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 
