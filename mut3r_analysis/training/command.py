@@ -19,7 +19,10 @@ def add_parser(
         "every batch (on a GPU of its own where there are enough).",
     )
     parser.add_argument(
-        "--recipe", default="tiny", metavar="FILE", help="YAML file, or a bundled name (tiny)"
+        "--recipe",
+        default="tiny",
+        metavar="FILE",
+        help="YAML file, or a bundled name (tiny, tiny-static)",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="stop at this step; default: all")
     parser.add_argument("--out", metavar="FOLDER", help="default: runs/train-<name of the recipe>")

@@ -1,4 +1,4 @@
-"""How the weights of a training start: correspondence by place works from the first step.
+"""How the weights of a training start: trained ones, or correspondence by place from step 0.
 
 A model that starts from plain random weights sits on a plateau for a long time before it finds that
 a patch should be compared with the same place of the past. Here attention begins with a bias toward
@@ -17,10 +17,44 @@ from mut3r_analysis.backbones.config import CUT3RConfig
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.dense import LinearHead
 from mut3r_analysis.backbones.heads import ModulatedNorm
+from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.backbones.rotation import state_positions
-from mut3r_analysis.training.recipe import Initialisation
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.training.recipe import Initialisation, Recipe
 
 _UNROTATED = ("memory_read_self", "memory_read", "memory_write_self", "memory_write")
+
+
+def starting_model(recipe: Recipe) -> CUT3R:
+    """Build the model that a recipe starts from; float32, on the CPU.
+
+    Raises
+    ------
+    InvalidArgument
+        When the weights that the recipe names are there, but are others or of another model.
+    MissingFile, CheckpointError
+        When they cannot be read.
+    """
+    if recipe.start is None:
+        return initial_model(recipe.model, recipe.initialisation, recipe.seed)
+    name = recipe.start.checkpoint
+    model = load_backbone(name, device="cpu")
+    found = model.origin.sha256
+    if found != recipe.start.sha256:
+        raise InvalidArgument(
+            f"the recipe {recipe.name!r} starts from {name!r} with sha256 {recipe.start.sha256}, "
+            f"but the weights found there have sha256 {found}; give the recipe the weights it "
+            "names, or make another recipe that names these"
+        )
+    if model.config != recipe.model:
+        raise InvalidArgument(
+            f"the recipe {recipe.name!r} describes another model than its start {name!r}; copy "
+            "the model section of the recipe that made these weights"
+        )
+    # weights mapped to a file become ordinary ones, which training may change
+    trainable = CUT3R(model.config)
+    trainable.load_state_dict(model.state_dict())
+    return trainable
 
 
 def initial_model(config: CUT3RConfig, start: Initialisation, seed: int) -> CUT3R:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -45,6 +46,9 @@ class Stage:
         Decay of the running average during this stage, where not the recipe's.
     objective : dict
         Weights of the loss that differ from the recipe's during this stage.
+    train : {"all", "helpers"}
+        What learns: everything, or the heads of the auxiliary tasks alone while the model stays as
+        it is. Weights that come without these heads start so.
     """
 
     name: str
@@ -58,8 +62,13 @@ class Stage:
     cooldown: int = 0
     average: float | None = None
     objective: dict[str, Any] = field(default_factory=dict)
+    train: str = "all"
 
     def __post_init__(self) -> None:
+        if self.train not in ("all", "helpers"):
+            raise InvalidArgument(
+                f"stage {self.name!r}: train = {self.train!r}; choose 'all' or 'helpers'"
+            )
         for name, least in (("steps", 1), ("clips", 1), ("frames", 2), ("lattice", 2)):
             value = getattr(self, name)
             if isinstance(value, list | tuple):
@@ -116,6 +125,29 @@ class Stage:
     def batch_at(self, step: int) -> tuple[int, int]:
         """Return clips and frames per clip of the training's 0-based `step`."""
         return self.batches[step % len(self.batches)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Weights that a training starts from, in the place of an :class:`Initialisation`.
+
+    Parameters
+    ----------
+    checkpoint : str
+        A bundled name or a file.
+    sha256 : str
+        Of the file's content, hexadecimal; other weights are refused.
+    """
+
+    checkpoint: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        for name, pattern in (("checkpoint", ".+"), ("sha256", "[0-9a-f]{64}")):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not re.fullmatch(pattern, value):
+                wanted = "a bundled name or a file" if name == "checkpoint" else "64 hex digits"
+                raise InvalidArgument(f"start.{name} must be {wanted}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,6 +360,9 @@ class Recipe:
     size : (int, int)
         Width and height of the frames, px.
     stages : tuple of Stage
+    start : Start, optional
+        Trained weights to start from. `initialisation` then only says what an untrained model of
+        this kind is, for comparison.
     initialisation, objective, optimiser, reports
         See :class:`Initialisation`, :class:`Objective`, :class:`Optimiser`, :class:`Reports`.
     """
@@ -337,6 +372,7 @@ class Recipe:
     model: CUT3RConfig
     size: tuple[int, int]
     stages: tuple[Stage, ...]
+    start: Start | None = None
     initialisation: Initialisation = field(default_factory=Initialisation)
     objective: Objective = field(default_factory=Objective)
     optimiser: Optimiser = field(default_factory=Optimiser)
@@ -352,6 +388,8 @@ class Recipe:
             object.__setattr__(self, name, _made(name, kind, getattr(self, name)))
         if isinstance(self.model, dict):
             object.__setattr__(self, "model", CUT3RConfig.from_dict(self.model))
+        if self.start is not None:
+            object.__setattr__(self, "start", _made("start", Start, self.start))
         stages = tuple(_made("stages", Stage, stage) for stage in self.stages)
         if not stages:
             raise InvalidArgument("a recipe needs at least one stage")
@@ -426,6 +464,12 @@ class Recipe:
             {**asdict(stage), "scenes": [each.to_dict() for each in stage.scenes]}
             for stage in self.stages
         ]
+        # left out where they say nothing, so that older recipes keep their identity
+        if self.start is None:
+            del values["start"]
+        for stage in values["stages"]:
+            if stage["train"] == "all":
+                del stage["train"]
         return json.loads(json.dumps(values))
 
     @classmethod
@@ -451,7 +495,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingFile(f"no recipe at {path}; the bundled one is data/training/tiny.yaml")
+        raise MissingFile(f"no recipe at {path}; bundled ones are in data/training")
     try:
         values = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
