@@ -10,6 +10,7 @@ import torch
 
 from mut3r_analysis.backbones.cut3r import CUT3R, Frame
 from mut3r_analysis.backbones.loading import load_backbone
+from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.card_words import TARGETS_SET, card_text
 from mut3r_analysis.training.cue_trial import TARGET, cue_test
 from mut3r_analysis.training.curves import read_table
@@ -34,8 +35,12 @@ def make_card(
     clips: int = 256,
     notes: tuple[str, ...] = (),
     cues: bool = True,
+    motion: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure a checkpoint.
+
+    It is scored on scenes like those that its training ended with. Where nothing moved in those,
+    objects of the default distribution move in the scenes that are said to be moving.
 
     Parameters
     ----------
@@ -55,6 +60,9 @@ def make_card(
         What the trainer has to say: machine, what was tried, limits.
     cues : bool
         Whether to run the cue test and the gating test.
+    motion : dict, optional
+        From :func:`~mut3r_analysis.training.motion_trial.motion_test`. Its conditions are the
+        targets then.
 
     Returns
     -------
@@ -65,11 +73,11 @@ def make_card(
     untrained = initial_model(recipe.model, recipe.initialisation, recipe.seed)
     untrained = untrained.eval().requires_grad_(False)
     path = Path(checkpoint)
-    last = recipe.stages[-1].scenes[0]
+    shown = tuple(_with_movers(each) for each in recipe.stages[-1].scenes)
     kinds = {
-        "resting": replace(last, movers=(0, 0)),
-        "moving": last,
-        "moving, no fog": replace(last, fog=None),
+        "resting": replace(shown[0], movers=(0, 0)),
+        "moving": shown[0],
+        "moving, no fog": replace(shown[0], fog=None),
     }
     scores: dict[str, Any] = {}
     for kind, distribution in kinds.items():
@@ -105,14 +113,21 @@ def make_card(
     if curve is not None:
         card["curve"] = _curve(curve)
     if cues:
-        scenes_of = recipe.stages[-1].scenes
-        card["cue_test"] = cue_test(model, untrained, distributions=scenes_of, size=recipe.size)
+        card["cue_test"] = cue_test(model, untrained, distributions=shown, size=recipe.size)
         card["gating_test"] = {
-            "trained": gating_test(model, distribution=last, size=recipe.size),
-            "untrained": gating_test(untrained, distribution=last, size=recipe.size),
+            "trained": gating_test(model, distribution=shown[0], size=recipe.size),
+            "untrained": gating_test(untrained, distribution=shown[0], size=recipe.size),
         }
     card["targets"] = _targets(card)
+    if motion is not None:
+        declared = [{**row, "set": TARGETS_SET[0]} for row in motion["conditions"]]
+        others = [{**row, "set": TARGETS_SET[-1]} for row in card["targets"]]
+        card |= {"motion_test": motion, "targets": [*declared, *others]}
     return card
+
+
+def _with_movers(scenes: SceneDistribution) -> SceneDistribution:
+    return scenes if scenes.movers[1] else replace(scenes, movers=SceneDistribution().movers)
 
 
 def write_card(card: dict[str, Any], folder: str | Path) -> tuple[Path, Path]:
@@ -215,7 +230,7 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
         for origin, row, when in zip(
             ("declared cell", "cell declared later", "cell chosen on the other half"),
             (strongest(test["declared"]), strongest(test["declared_later"]), test["best"]),
-            TARGETS_SET,
+            TARGETS_SET[:3],
             strict=True,
         ):
             name = f"{row['kind']} {row['statistic']} {row['layer']}/{row['head']}"

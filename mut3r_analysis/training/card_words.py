@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from mut3r_analysis.training.validation import AXES
-
-SHORTEST_PATH = 4
-"""Frames below which an aligned trajectory says nothing."""
+from mut3r_analysis.training.motion_words import motion_text, table
+from mut3r_analysis.training.validation import AXES, SHORTEST_PATH
 
 _RELATIVE = {"rpe_rotation": "RPE rotation", "rpe_translation": "RPE translation"}
 # what of the curve is shown for the shortest and for the longest clips, with its heading
@@ -29,9 +27,15 @@ _TARGETS = {
         "other half and put to the same bounds afterwards. {} pass.",
         _BOUND,
     ),
+    "for the start": (
+        "Not set for this model: the bounds that the model it started from was held against, on "
+        "scenes of the same kind, with attention cells that were named for that one; the last "
+        "cell is the one that half of these clips chose. {} pass.",
+        _BOUND,
+    ),
 }
 TARGETS_SET = tuple(_TARGETS)
-"""When what a target measures was named; only what was named first is a target."""
+"""When what a target measures was named, or for whom; only what was named first is a target."""
 
 
 def card_text(card: dict[str, Any]) -> str:
@@ -42,6 +46,7 @@ def card_text(card: dict[str, Any]) -> str:
         _training(card),
         _scores(card),
         _curve(card),
+        motion_text(card["motion_test"]) if "motion_test" in card else "",
         _cues(card),
         _gating(card),
         _limits(card),
@@ -57,7 +62,7 @@ def _head(card: dict[str, Any]) -> str:
 
 <!-- Generated from {card["name"]}.json. Do not edit: change the measurement instead. -->
 
-A small CUT3R trained from scratch on procedural scenes, to make attention, cues and gates
+A small CUT3R trained {_beginning(card)} on procedural scenes, to make attention, cues and gates
 observable in seconds on a laptop. It is a true CUT3R (pose memory, modulated world branch, learned
 pose token; the code of the full size), and nothing more than a specimen: it reconstructs nothing
 outside the kind of scene it was trained on.
@@ -72,6 +77,11 @@ slots
 on {cost["threads"]} CPU thread(s)"""
 
 
+def _beginning(card: dict[str, Any]) -> str:
+    start = card["training"]["recipe"].get("start")
+    return f"from `{start['checkpoint']}` on" if start else "from scratch"
+
+
 def _targets(card: dict[str, Any]) -> str:
     parts = ["## Targets"]
     for when, (said, (head, met, unmet)) in _TARGETS.items():
@@ -83,7 +93,7 @@ def _targets(card: dict[str, Any]) -> str:
             [each["target"], _interval(each["value"]), met if each["reached"] else unmet]
             for each in held
         ]
-        parts += [said.format(f"{reached} of {len(held)}"), _table([head, "value", ""], rows)]
+        parts += [said.format(f"{reached} of {len(held)}"), table([head, "value", ""], rows)]
     return "\n\n".join(parts)
 
 
@@ -104,7 +114,7 @@ def _training(card: dict[str, Any]) -> str:
         f"## Training\n\n{training['steps']:,} steps, {training['frames']:,} frames, "
         f"{training['seconds'] / 60:.0f} minutes; recipe sha256 `{training['recipe_sha256']}`. "
         f"Everything else is in the recipe file.\n\n"
-        + _table(["stage", "px", "frames/clip", "scenes", "steps", "frames"], rows)
+        + table(["stage", "px", "frames/clip", "scenes", "steps", "frames"], rows)
     )
 
 
@@ -123,8 +133,8 @@ def _scores(card: dict[str, Any]) -> str:
         "(RPE) are between consecutive frames, without alignment; the trajectory error (ATE) is "
         "after a Sim(3) alignment, which flatters, and stands beside a straight line's; depth is "
         "the absolute relative error after one median scale per frame, beside a constant's; "
-        "points are distances over the mean distance of the scene. *untrained* is the same model "
-        "at step 0."
+        "points are distances over the mean distance of the scene. *untrained* is the same kind of "
+        "model before any training."
     ]
     lines = (
         ("rpe_rotation", "RPE rotation (deg)"),
@@ -149,7 +159,7 @@ def _scores(card: dict[str, Any]) -> str:
             for name, label in lines
         ]
         heads = ["", *(f"T = {length}" for length in lengths)]
-        parts.append(f"### Scenes: {kind}\n\n{_table(heads, rows)}")
+        parts.append(f"### Scenes: {kind}\n\n{table(heads, rows)}")
     return "\n\n".join(parts)
 
 
@@ -194,7 +204,7 @@ def _curve(card: dict[str, Any]) -> str:
     return (
         f"## Curve\n\nScores of the averaged weights during training: errors as shares of the "
         f"baselines', and correlations; the whole curve is `{card['name']}_curve.csv` beside the "
-        f"recipe. Early rows are of the coarse stages.\n\n{_table(heads, rows)}"
+        f"recipe. Early rows are of the coarse stages.\n\n{table(heads, rows)}"
     )
 
 
@@ -213,18 +223,18 @@ of moving patches: against *all* others; against resting *objects*; the same wit
 the same labels in the twin in which nothing moves (*at rest*, 0.5 means no confound); against the \
 same patches of that *twin*; and the paired *change* against the twin in standard deviations. \
 Choices are made on half of the clips, numbers are of the other half.""",
-        "Declared beforehand, no choice involved:\n\n" + _cue_table(test["declared"]),
+        "Declared beforehand, no choice involved:\n\n" + _cuetable(test["declared"]),
         "Declared from readings of earlier weights, before any later weights or these scenes had "
-        "been read:\n\n" + _cue_table(test["declared_later"]),
+        "been read:\n\n" + _cuetable(test["declared_later"]),
         "Best of all cells that see history (chosen on the other half):\n\n"
-        + _cue_table([test["best"]]),
+        + _cuetable([test["best"]]),
         "The same cell on as many scenes that had no part in its choice:\n\n"
-        + _cue_table([test["again"]]),
-        "The same choice in the untrained model:\n\n" + _cue_table([test["untrained"]["best"]]),
+        + _cuetable([test["again"]]),
+        "The same choice in the untrained model:\n\n" + _cuetable([test["untrained"]["best"]]),
         "Best layer and head of each statistic. The encoder sees one frame only and is a "
-        "control:\n\n" + _cue_table(test["by_statistic"]),
+        "control:\n\n" + _cuetable(test["by_statistic"]),
         "Controls that need no model:\n\n"
-        + _table(
+        + table(
             ["", "all", "objects"],
             [
                 [name, _interval(each["all"]), _interval(each["objects"])]
@@ -232,7 +242,7 @@ Choices are made on half of the clips, numbers are of the other half.""",
             ],
         ),
         "For comparison, a linear probe on the tokens after each decoder layer:\n\n"
-        + _table(
+        + table(
             ["layer", "objects", "at rest", "twin", "change"],
             [
                 [
@@ -247,7 +257,7 @@ Choices are made on half of the clips, numbers are of the other half.""",
     return "\n\n".join(parts)
 
 
-def _cue_table(rows: list[dict[str, Any]]) -> str:
+def _cuetable(rows: list[dict[str, Any]]) -> str:
     keys = (
         "all",
         "objects",
@@ -258,7 +268,7 @@ def _cue_table(rows: list[dict[str, Any]]) -> str:
         "twin_change",
     )
     heads = ["cell", "all", "objects", "place", "nuisances", "at rest", "twin", "change"]
-    return _table(
+    return table(
         heads,
         [
             [
@@ -298,7 +308,7 @@ def _gating(card: dict[str, Any]) -> str:
         f"{setting['clips']} clips of {setting['frames']} frames: change of the error against no "
         f"gate in percent (negative is better), with the clips' own masks (*oracle*), with another "
         f"clip's (*shuffled*), and oracle minus shuffled.\n\n"
-        + _table(["model", "gate", "error", "oracle", "shuffled", "difference"], rows)
+        + table(["model", "gate", "error", "oracle", "shuffled", "difference"], rows)
     )
 
 
@@ -319,8 +329,3 @@ def _interval(value: list[float]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -69,3 +69,12 @@ def without(score: Array, regressors: Array, fit_on: NDArray[np.bool_]) -> Array
     design = np.column_stack([np.ones(len(score)), regressors])
     coefficients, *_ = np.linalg.lstsq(design[fit_on], score[fit_on], rcond=None)
     return score - design @ coefficients
+
+
+def ratio_interval(
+    values: Array, reference: Array, draws: NDArray[np.int_]
+) -> tuple[float, float, float]:
+    """Mean of values ``(sequence,)`` over that of a reference, both of the same draws."""
+    ratios = (draws @ values) / (draws @ reference)
+    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(values.mean() / reference.mean()), float(low), float(high)

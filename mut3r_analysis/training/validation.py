@@ -21,6 +21,8 @@ from mut3r_analysis.training.rollout import roll_out
 AXES = ("pitch", "yaw", "roll", "x", "y", "z")
 """Relative rotation about the camera's x, y and z, and its translation along them."""
 
+SHORTEST_PATH = 4
+"""Frames below which an aligned trajectory says nothing."""
 
 GatesOf = Callable[[slice], Sequence[Gate]]
 

@@ -18,7 +18,6 @@ from mut3r_analysis.studies.finding import findings_of
 from mut3r_analysis.studies.supervision import price as supervision_price
 from mut3r_analysis.studies.supervision import scores as supervision_scores
 from mut3r_analysis.studies.supervision import sequences as supervision_sequences
-from mut3r_analysis.studies.supervision.clip_cues import KINDS, CueReader, areas, replayed, walk
 from mut3r_analysis.studies.supervision.fine_tuning import (
     ARMS,
     CONTROL,
@@ -30,6 +29,7 @@ from mut3r_analysis.studies.supervision.fine_tuning import (
     spread,
     supervision,
 )
+from mut3r_analysis.training.clip_cues import KINDS, CueReader, areas, replayed, walk
 from mut3r_analysis.training.rollout import roll_out
 from mut3r_analysis.training.validation import held_out_clips, score_clips
 

@@ -69,7 +69,7 @@ def test_stopping_and_going_on_from_given_weights_changes_nothing(start, tmp_pat
 def test_other_weights_than_the_recipe_names_are_refused(start, tmp_path):
     recipe = recipe_from(start)
     other = replace(recipe, start=replace(recipe.start, sha256="0" * 64))
-    with pytest.raises(InvalidArgument, match="starts from .* with sha256 0000.* have sha256"):
+    with pytest.raises(InvalidArgument, match=r"starts from .* with sha256 0000.* have sha256"):
         train(other, steps=1, out=tmp_path, progress=False)
     deeper = {**SMALL["model"], "dec_depth": 3}
     with pytest.raises(InvalidArgument, match="describes another model than its start"):

@@ -16,7 +16,7 @@ from mut3r_analysis.backbones.cut3r import CUT3R, Origin
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.scenes import SceneDistribution
-from mut3r_analysis.studies.supervision.clip_cues import CueReader, check_trainable, standardised
+from mut3r_analysis.training.clip_cues import CueReader, check_trainable, standardised
 from mut3r_analysis.training.clips import Clips, clips_from
 from mut3r_analysis.training.loop import Training
 from mut3r_analysis.training.objective import objective_terms, weighted_sum

@@ -12,7 +12,6 @@ from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.studies.estimates import change, difference, spelled, verdict
 from mut3r_analysis.studies.finding import Finding
-from mut3r_analysis.studies.supervision.clip_cues import KINDS, areas, replayed, standardised, walk
 from mut3r_analysis.studies.supervision.fine_tuning import (
     CONTRAST,
     CONTROL,
@@ -21,6 +20,7 @@ from mut3r_analysis.studies.supervision.fine_tuning import (
     FineTuning,
     clip_size,
 )
+from mut3r_analysis.training.clip_cues import KINDS, areas, replayed, standardised, walk
 from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.validation import GatesOf, held_out_clips, score_clips
 
