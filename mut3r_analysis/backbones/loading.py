@@ -37,9 +37,10 @@ def load_backbone(
     Parameters
     ----------
     spec : str, Path or CUT3RConfig
-        The name of a bundled checkpoint (``"tiny"``), a path to an official CUT3R ``.pth`` or to a
-        ``.safetensors`` file of this package, ``"random:<name>"`` (``small``, ``512-dpt``,
-        ``224-linear``) or a configuration; the last two get random weights.
+        The name of a bundled checkpoint (``"tiny"``, ``"tiny-static"``), a path to an official
+        CUT3R ``.pth`` or to a ``.safetensors`` file of this package, ``"random:<name>"``
+        (``small``, ``512-dpt``, ``224-linear``) or a configuration; the last two get random
+        weights.
     update : {"cut3r", "ttt3r", "ttsa3r"}
         Write rule of the state; the weights are the same for all.
     device : str or torch.device, optional
