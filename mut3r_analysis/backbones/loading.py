@@ -38,10 +38,10 @@ def load_backbone(
     Parameters
     ----------
     spec : str, Path, CUT3RConfig or Point3RConfig
-        The name of a bundled checkpoint (``"tiny"``), a path to an official ``.pth`` of CUT3R or
-        Point3R or to a ``.safetensors`` file of this package, ``"random:<name>"`` (``small``,
-        ``512-dpt``, ``224-linear``, ``point3r-small``, ``point3r-512-dpt``) or a configuration;
-        the last two get random weights.
+        The name of a bundled checkpoint (``"tiny"``, ``"tiny-static"``), a path to an official
+        ``.pth`` of CUT3R or Point3R or to a ``.safetensors`` file of this package,
+        ``"random:<name>"`` (``small``, ``512-dpt``, ``224-linear``, ``point3r-small``,
+        ``point3r-512-dpt``) or a configuration; the last two get random weights.
     update : str
         Write rule of the state; the weights are the same for all. ``"cut3r"`` replaces every token,
         as released models do; ``"ttt3r"``, ``"ttsa3r"`` and others are for a state of fixed size.

@@ -10,6 +10,7 @@ import torch
 
 from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.backbones.protocol import Backbone, Frame
+from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.card_words import TARGETS_SET, card_text
 from mut3r_analysis.training.cue_trial import TARGET, cue_test
 from mut3r_analysis.training.curves import read_table
@@ -34,8 +35,12 @@ def make_card(
     clips: int = 256,
     notes: tuple[str, ...] = (),
     cues: bool = True,
+    motion: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure a checkpoint.
+
+    It is scored on scenes like those that its training ended with. Where nothing moved in those,
+    objects of the default distribution move in the scenes that are said to be moving.
 
     Parameters
     ----------
@@ -55,6 +60,9 @@ def make_card(
         What the trainer has to say: machine, what was tried, limits.
     cues : bool
         Whether to run the cue test and the gating test.
+    motion : dict, optional
+        From :func:`~mut3r_analysis.training.motion_trial.motion_test`. Its conditions are the
+        targets then.
 
     Returns
     -------
@@ -65,7 +73,8 @@ def make_card(
     untrained = initial_model(recipe.model, recipe.initialisation, recipe.seed)
     untrained = untrained.eval().requires_grad_(False)
     path = Path(checkpoint)
-    scores = _scores({"model": model, "untrained": untrained}, recipe, clips)
+    shown = tuple(_with_movers(each) for each in recipe.stages[-1].scenes)
+    scores = _scores({"model": model, "untrained": untrained}, shown[0], recipe.size, clips)
     card: dict[str, Any] = {
         "format": FORMAT,
         "name": path.stem,
@@ -91,14 +100,21 @@ def make_card(
     if curve is not None:
         card["curve"] = _curve(curve)
     if cues:
-        scenes = recipe.stages[-1].scenes
-        card["cue_test"] = cue_test(model, untrained, distributions=scenes, size=recipe.size)
+        card["cue_test"] = cue_test(model, untrained, distributions=shown, size=recipe.size)
         card["gating_test"] = {
-            "trained": gating_test(model, distribution=scenes[0], size=recipe.size),
-            "untrained": gating_test(untrained, distribution=scenes[0], size=recipe.size),
+            "trained": gating_test(model, distribution=shown[0], size=recipe.size),
+            "untrained": gating_test(untrained, distribution=shown[0], size=recipe.size),
         }
     card["targets"] = _targets(card)
+    if motion is not None:
+        declared = [{**row, "set": TARGETS_SET[0]} for row in motion["conditions"]]
+        others = [{**row, "set": TARGETS_SET[-1]} for row in card["targets"]]
+        card |= {"motion_test": motion, "targets": [*declared, *others]}
     return card
+
+
+def _with_movers(scenes: SceneDistribution) -> SceneDistribution:
+    return scenes if scenes.movers[1] else replace(scenes, movers=SceneDistribution().movers)
 
 
 def write_card(card: dict[str, Any], folder: str | Path) -> tuple[Path, Path]:
@@ -110,19 +126,20 @@ def write_card(card: dict[str, Any], folder: str | Path) -> tuple[Path, Path]:
     return data, text
 
 
-def _scores(models: dict[str, Backbone], recipe: Recipe, clips: int) -> dict[str, Any]:
+def _scores(
+    models: dict[str, Backbone], shown: SceneDistribution, size: tuple[int, int], clips: int
+) -> dict[str, Any]:
     """Kind of scene -> length of clip -> model -> scores on held-out clips, with intervals."""
-    last = recipe.stages[-1].scenes[0]
     kinds = {
-        "resting": replace(last, movers=(0, 0)),
-        "moving": last,
-        "moving, no fog": replace(last, fog=None),
+        "resting": replace(shown, movers=(0, 0)),
+        "moving": shown,
+        "moving, no fog": replace(shown, fog=None),
     }
     scores: dict[str, Any] = {}
     for kind, distribution in kinds.items():
         scores[kind] = {}
         for length in LENGTHS:
-            scenes = held_out_clips(distribution, recipe.size, clips, length, seed=SEED + length)
+            scenes = held_out_clips(distribution, size, clips, length, seed=SEED + length)
             scores[kind][str(length)] = {
                 name: scores_with_intervals(score_clips(model, scenes))
                 for name, model in models.items()
@@ -221,7 +238,7 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
         for origin, row, when in zip(
             ("declared cell", "cell declared later", "cell chosen on the other half"),
             (strongest(test["declared"]), strongest(test["declared_later"]), test["best"]),
-            TARGETS_SET,
+            TARGETS_SET[:3],
             strict=True,
         ):
             name = f"{row['kind']} {row['statistic']} {row['layer']}/{row['head']}"

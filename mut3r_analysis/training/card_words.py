@@ -2,12 +2,20 @@
 
 from typing import Any
 
-SHORTEST_PATH = 4
-"""Frames below which an aligned trajectory says nothing."""
+from mut3r_analysis.training.motion_words import motion_text, table
+from mut3r_analysis.training.validation import SHORTEST_PATH
 
-TARGETS_SET = ("before training", "from earlier weights", "afterwards")
-"""When what a target measures was named; only what was named first is a target."""
+TARGETS_SET = ("before training", "from earlier weights", "afterwards", "for the start")
+"""When what a target measures was named, or for whom; only what was named first is a target."""
 
+_NO_TARGETS = {
+    "from earlier weights": "Attention cells named later, from readings of earlier weights or "
+    "after measuring, are put to the same bounds and are no target.",
+    "for the start": "Bounds named *for the start* were set for the model that this one started "
+    "from, on scenes of the same kind and for attention cells named for that model; the last cell "
+    "is the one that half of these clips chose. They are no target.",
+}
+"""What is held against bounds without being a target, in words."""
 
 _UNITS = {
     "rpe_rotation": " (deg)",
@@ -36,6 +44,7 @@ def card_text(card: dict[str, Any]) -> str:
         _training(card),
         _scores(card),
         _curve(card),
+        motion_text(card["motion_test"]) if "motion_test" in card else "",
         _cues(card),
         _gating(card),
         _limits(card),
@@ -51,7 +60,7 @@ def _head(card: dict[str, Any]) -> str:
 
 <!-- Generated from {card["name"]}.json. Do not edit: change the measurement instead. -->
 
-A small CUT3R trained from scratch on procedural scenes, to make attention, cues and gates
+A small CUT3R trained {_beginning(card)} on procedural scenes, to make attention, cues and gates
 observable in seconds on a laptop. It is a true CUT3R (pose memory, modulated world branch, learned
 pose token; the code of the full size), and nothing more than a specimen: it reconstructs nothing
 outside the kind of scene it was trained on.
@@ -66,6 +75,11 @@ slots
 on {cost["threads"]} CPU thread(s)"""
 
 
+def _beginning(card: dict[str, Any]) -> str:
+    start = card["training"]["recipe"].get("start")
+    return f"from `{start['checkpoint']}` on" if start else "from scratch"
+
+
 def _targets(card: dict[str, Any]) -> str:
     rows = [
         [
@@ -76,14 +90,16 @@ def _targets(card: dict[str, Any]) -> str:
         ]
         for each in card["targets"]
     ]
+    sets = {each["set"] for each in card["targets"]}
     held = [each["reached"] for each in card["targets"] if each["set"] == TARGETS_SET[0]]
-    return (
-        f"## Targets\n\n{sum(held)} of {len(held)} targets set before training are reached. "
-        "Attention cells named later, from readings of earlier weights or after measuring, are put "
-        "to the same bounds and are no target. Unseen scenes with moving objects; 95 % bootstrap "
-        "intervals over clips in brackets.\n\n"
-        + _table(["target", "value", "named", "reached"], rows)
+    said = [f"{sum(held)} of {len(held)} targets set before training are reached."]
+    said += [text for name, text in _NO_TARGETS.items() if name in sets]
+    said.append(
+        "Unseen scenes, with moving objects unless said; 95 % bootstrap intervals over clips in "
+        "brackets."
     )
+    heads = ["target", "value", "named", "reached"]
+    return f"## Targets\n\n{' '.join(said)}\n\n{table(heads, rows)}"
 
 
 def _training(card: dict[str, Any]) -> str:
@@ -103,7 +119,7 @@ def _training(card: dict[str, Any]) -> str:
         f"## Training\n\n{training['steps']:,} steps, {training['frames']:,} frames, "
         f"{training['seconds'] / 60:.0f} minutes; recipe sha256 `{training['recipe_sha256']}`. "
         f"Everything else is in the recipe file.\n\n"
-        + _table(["stage", "px", "frames/clip", "scenes", "steps", "frames"], rows)
+        + table(["stage", "px", "frames/clip", "scenes", "steps", "frames"], rows)
     )
 
 
@@ -122,8 +138,8 @@ def _scores(card: dict[str, Any]) -> str:
         "(RPE) are between consecutive frames, without alignment; the trajectory error (ATE) is "
         "after a Sim(3) alignment, which flatters, and stands beside a straight line's; depth is "
         "the absolute relative error after one median scale per frame, beside a constant's; "
-        "points are distances over the mean distance of the scene. *untrained* is the same model "
-        "at step 0."
+        "points are distances over the mean distance of the scene. *untrained* is the same kind of "
+        "model before any training."
     ]
     for kind, lengths in card["scores"].items():
         names = next(iter(lengths.values()))["model"]
@@ -135,7 +151,7 @@ def _scores(card: dict[str, Any]) -> str:
             for name in names
         ]
         heads = ["", *(f"T = {length}" for length in lengths)]
-        parts.append(f"### Scenes: {kind}\n\n{_table(heads, rows)}")
+        parts.append(f"### Scenes: {kind}\n\n{table(heads, rows)}")
     return "\n\n".join(parts)
 
 
@@ -168,7 +184,7 @@ def _curve(card: dict[str, Any]) -> str:
     return (
         "## Curve\n\nScores of the averaged weights during training, for the shortest and the "
         "longest clips: errors as shares of the baselines', and correlations; the whole curve is "
-        f"`{card['name']}_curve.csv` beside the recipe.\n\n{_table(heads, rows)}"
+        f"`{card['name']}_curve.csv` beside the recipe.\n\n{table(heads, rows)}"
     )
 
 
@@ -207,7 +223,7 @@ labels in the twin in which nothing moves (*at rest*: 0.5 means no confound); ag
 patches of that *twin*; and the paired *change* against the twin in standard deviations. Choices \
 are made on half of the clips, numbers are of the other half; cells declared later are from \
 readings of earlier weights. The encoder sees one frame only and is a control."""
-    return f"{text}\n\n{_table(['', 'cell', *_AUCS.values()], rows)}"
+    return f"{text}\n\n{table(['', 'cell', *_AUCS.values()], rows)}"
 
 
 def cell_name(row: dict[str, Any]) -> str:
@@ -238,7 +254,7 @@ def _gating(card: dict[str, Any]) -> str:
         f"{setting['clips']} clips of {setting['frames']} frames: change of the error against no "
         f"gate in percent (negative is better), with the clips' own masks (*oracle*), with another "
         f"clip's (*shuffled*), and oracle minus shuffled.\n\n"
-        + _table(["model", "gate", "error", "oracle", "shuffled", "difference"], rows)
+        + table(["model", "gate", "error", "oracle", "shuffled", "difference"], rows)
     )
 
 
@@ -259,8 +275,3 @@ def _interval(value: list[float]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,9 +1,9 @@
-"""Scores of a checkpoint by length of clip, with bootstrap intervals over clips."""
+"""Bootstrap intervals over clips: of means, their ratios, and the scores of a checkpoint."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mut3r_analysis.metrics.bootstrap import drawn_counts, percentile_bounds
+from mut3r_analysis.metrics.bootstrap import drawn_counts, percentile_bounds, resampled_means
 from mut3r_analysis.training.validation import AXES, ClipScores
 
 RESAMPLES = 1000
@@ -23,7 +23,7 @@ def scores_with_intervals(scores: ClipScores) -> dict[str, list[float]]:
     Clips are drawn with replacement; ratios and correlations are computed within each draw.
     """
     clips = len(scores.motion)
-    draws = np.vstack([np.ones((1, clips), int), drawn_counts(clips, RESAMPLES, seed=2)])
+    draws = _with_data(drawn_counts(clips, RESAMPLES, seed=2))
     total = draws.sum(axis=1)
     found: dict[str, NDArray[np.float64]] = {}
     for name, values in scores.errors.items():
@@ -40,6 +40,27 @@ def scores_with_intervals(scores: ClipScores) -> dict[str, list[float]]:
         )
         found[f"correlation_{name}"] = _correlation(true, predicted, draws)
     return {name: _interval(values) for name, values in found.items()}
+
+
+def mean_interval(values: NDArray[np.float64], draws: NDArray[np.int_]) -> list[float]:
+    """Mean of values ``(clip,)`` as [value, low, high]; NaN values are left out.
+
+    `draws` ``(draw, clip)`` are those of :func:`~mut3r_analysis.metrics.bootstrap.drawn_counts`.
+    """
+    return _interval(resampled_means(values, _with_data(draws)))
+
+
+def ratio_interval(
+    values: NDArray[np.float64], reference: NDArray[np.float64], draws: NDArray[np.int_]
+) -> list[float]:
+    """Mean of values ``(clip,)`` over that of a reference, both of the same draws."""
+    own, other = (resampled_means(each, _with_data(draws)) for each in (values, reference))
+    return _interval(own / other)
+
+
+def _with_data(draws: NDArray[np.int_]) -> NDArray[np.int_]:
+    """Put the data as they are, each clip once, before what was drawn."""
+    return np.vstack([np.ones_like(draws[:1]), draws])
 
 
 def _correlation(

@@ -23,7 +23,7 @@ from mut3r_analysis.training.folder import (
     save_state,
     trim_table,
 )
-from mut3r_analysis.training.initialisation import initial_model
+from mut3r_analysis.training.initialisation import starting_model
 from mut3r_analysis.training.objective import (
     Helpers,
     helper_heads,
@@ -66,7 +66,7 @@ class Training:
     @classmethod
     def begin(cls, recipe: Recipe, device: torch.device) -> "Training":
         """Start a training of a recipe, on a device."""
-        model = initial_model(recipe.model, recipe.initialisation, recipe.seed).to(device)
+        model = starting_model(recipe).to(device)
         average = copy.deepcopy(model).requires_grad_(False)
         # float16 rounding has no useful gradient; the average keeps it, as released models do
         model.rotate_encoder_in(None)
@@ -80,7 +80,8 @@ class Training:
         Among several processes `clips` are this one's share, and what is returned is of all.
         """
         weights, stage = self.recipe.objective_at(self.step), self.recipe.stage_at(self.step)
-        rollout = roll_out(self.model, clips.image, lattice=stage.lattice)
+        with torch.set_grad_enabled(stage.train == "all"):
+            rollout = roll_out(self.model, clips.image, lattice=stage.lattice)
         # once per round of the turns, or each kind of batch would only ever teach its own pixels
         offset = self.step // stage.turns
         terms = objective_terms(rollout, self.helpers, clips, weights, self.recipe.model, offset)
@@ -149,10 +150,11 @@ def train(
     Raises
     ------
     InvalidArgument
-        When the folder holds the training of another recipe, `steps` is not positive, or a batch
-        cannot be shared evenly among the processes.
+        When the folder holds the training of another recipe, the recipe starts from other weights
+        than are there, `steps` is not positive, or a batch cannot be shared evenly among the
+        processes.
     MissingFile, UnreadableFile
-        When the recipe cannot be read.
+        When the recipe or the weights it starts from cannot be read.
     """
     from tqdm.auto import tqdm
 

@@ -21,6 +21,9 @@ from mut3r_analysis.training.rollout import PLAIN, roll_out
 AXES = ("pitch", "yaw", "roll", "x", "y", "z")
 """Relative rotation about the camera's x, y and z, and its translation along them."""
 
+SHORTEST_PATH = 4
+"""Frames below which an aligned trajectory says nothing."""
+
 
 @dataclass(frozen=True, eq=False)
 class ClipScores:

@@ -13,23 +13,25 @@ import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
+from mut3r_analysis.running import Configuration
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.studies.finding import HIGHER, LOWER, TOO_FEW, findings_of
 from mut3r_analysis.studies.supervision import price as supervision_price
 from mut3r_analysis.studies.supervision import scores as supervision_scores
 from mut3r_analysis.studies.supervision import sequences as supervision_sequences
-from mut3r_analysis.studies.supervision.clip_cues import KINDS, CueReader, areas, replayed, walk
 from mut3r_analysis.studies.supervision.fine_tuning import (
     ARMS,
     CONTROL,
     ORIGINAL,
     SUPERVISED,
     FineTuning,
+    evidence_of,
     fine_tune,
     moving_share,
     spread,
     supervision,
 )
+from mut3r_analysis.training.clip_cues import KINDS, areas, scored
 from mut3r_analysis.training.rollout import roll_out
 from mut3r_analysis.training.validation import held_out_clips, score_clips
 
@@ -86,13 +88,11 @@ def test_the_spread_is_the_deviation_over_patches_and_does_not_see_offsets():
 
 
 def test_the_reader_changes_nothing_and_has_gradients(backbone, clips):
-    grid = backbone.config.patch_grid(*clips.image.shape[-2:])
     training = m3.load_backbone("random:small").requires_grad_(True)
-    readers = [CueReader(training, cue(), grid) for _ in range(3)]
-    watched = roll_out(training, clips.image, gates=readers).prediction
+    watched = roll_out(training, clips.image, configuration=Configuration(cue=cue()))
     plain = roll_out(backbone, clips.image).prediction
-    assert torch.equal(watched.points_world.detach(), plain.points_world)
-    supervision(readers[1].evidence[:, None], moving_share(clips, 8)[:, :1]).backward()
+    assert torch.equal(watched.prediction.points_world.detach(), plain.points_world)
+    supervision(evidence_of(watched, cue())[:, :1], moving_share(clips, 8)[:, :1]).backward()
     projection = training.dec_blocks[2].attn.qkv.weight.grad
     assert float(projection.abs().max()) > 0
 
@@ -107,24 +107,29 @@ def test_a_walk_reads_the_cue_of_a_run(backbone):
     gate = Gate.mut3r(beta=2.0)
     for chosen in (None, gate):
         run = m3.run(backbone, sequence, cue=cue(), gate=chosen, progress=False)
-        scores = walk(backbone, clips, cue(), gate=chosen).scores
+        scores, _ = scored(backbone, clips, cue(), gate=chosen)
         np.testing.assert_allclose(scores[0].numpy(), run["cue/motion"].values, atol=2e-5)
 
 
 def test_replayed_gates_repeat_the_gated_walk(backbone, clips):
     gate = Gate.mut3r(beta=1.0)
-    scores = walk(backbone, clips, Cue.oracle(), gate=gate).scores
+    scores, _ = scored(backbone, clips, Cue.oracle(), gate=gate)
     shares = torch.nn.functional.avg_pool2d(clips.moving.flatten(0, 1)[:, None].float(), 8)
     torch.testing.assert_close(scores.flatten(0, 1), shares[:, 0])
+    repeated = Configuration(cue=Cue.oracle("score"), gate=gate)
+
+    def depth(given):
+        found = score_clips(backbone, clips, configuration=repeated, masks={"score": given})
+        return found.errors["depth"]
+
     none = score_clips(backbone, clips).errors["depth"]
-    zero = score_clips(backbone, clips, gates=replayed(backbone, 0 * scores, gate)).errors["depth"]
-    some = score_clips(backbone, clips, gates=replayed(backbone, scores, gate)).errors["depth"]
+    zero, some = depth(0 * scores), depth(scores)
     np.testing.assert_allclose(zero, none, rtol=1e-5)
     assert not np.allclose(some, none, rtol=1e-5)
 
 
 def test_the_area_is_one_for_the_mask_and_a_half_for_a_constant(clips):
-    mask = walk(m3.load_backbone("random:small"), clips, Cue.oracle()).scores
+    mask, _ = scored(m3.load_backbone("random:small"), clips, Cue.oracle())
     perfect, blind = (areas(each, clips, 8) for each in (mask, torch.zeros_like(mask)))
     assert perfect.dims == ("kind", "clip")
     known = perfect.notnull()
