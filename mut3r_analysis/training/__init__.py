@@ -1,4 +1,4 @@
-"""Training of small CUT3R models from scratch, and the tests their checkpoints must face.
+"""Training of small CUT3R models, and the tests their checkpoints must face.
 
 :func:`train` follows a :class:`Recipe`; :func:`make_card` scores a checkpoint and writes its model
 card, :func:`ship` puts both in their place, and :func:`cue_test` asks whether attention in it tells

@@ -9,14 +9,17 @@ from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 
 from mut3r_analysis.backbones import Backbone, Frame, load_backbone
 from mut3r_analysis.backbones.checkpoint import read_checkpoint, write_checkpoint
 from mut3r_analysis.errors import MissingFile
+from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.card_words import TARGETS_SET, card_text
 from mut3r_analysis.training.cue_trial import TARGET, cue_test
 from mut3r_analysis.training.gating_trial import gating_test
 from mut3r_analysis.training.loop import CURVE, LOG, initial_model, read_table
+from mut3r_analysis.training.motion_trial import motion_test, read_protocol
 from mut3r_analysis.training.recipe import Recipe, read_recipe
 from mut3r_analysis.training.validation import AXES, held_out_clips, score_clips
 
@@ -35,8 +38,12 @@ def make_card(
     clips: int = 256,
     notes: tuple[str, ...] = (),
     cues: bool = True,
+    motion: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure a checkpoint.
+
+    It is scored on scenes like those that its training ended with. Where nothing moved in those,
+    objects of the default distribution move in the scenes that are said to be moving.
 
     Parameters
     ----------
@@ -56,6 +63,9 @@ def make_card(
         What the trainer has to say: machine, what was tried, limits.
     cues : bool
         Whether to run the cue test and the gating test.
+    motion : dict, optional
+        From :func:`~mut3r_analysis.training.motion_trial.motion_test`. Its conditions are the
+        targets then.
 
     Returns
     -------
@@ -66,7 +76,8 @@ def make_card(
     untrained = initial_model(recipe.model, recipe.initialisation, recipe.seed)
     untrained = untrained.eval().requires_grad_(False)
     path = Path(checkpoint)
-    scores = _scores({"model": model, "untrained": untrained}, recipe, clips)
+    shown = tuple(_with_movers(each) for each in recipe.stages[-1].scenes)
+    scores = _scores({"model": model, "untrained": untrained}, shown[0], recipe.size, clips)
     card: dict[str, Any] = {
         "format": FORMAT,
         "name": path.stem,
@@ -92,14 +103,21 @@ def make_card(
     if curve is not None:
         card["curve"] = _curve(curve)
     if cues:
-        scenes = recipe.stages[-1].scenes
-        card["cue_test"] = cue_test(model, untrained, distributions=scenes, size=recipe.size)
+        card["cue_test"] = cue_test(model, untrained, distributions=shown, size=recipe.size)
         card["gating_test"] = {
-            "trained": gating_test(model, distribution=scenes[0], size=recipe.size),
-            "untrained": gating_test(untrained, distribution=scenes[0], size=recipe.size),
+            "trained": gating_test(model, distribution=shown[0], size=recipe.size),
+            "untrained": gating_test(untrained, distribution=shown[0], size=recipe.size),
         }
     card["targets"] = _targets(card)
+    if motion is not None:
+        declared = [{**row, "set": TARGETS_SET[0]} for row in motion["conditions"]]
+        others = [{**row, "set": TARGETS_SET[-1]} for row in card["targets"]]
+        card |= {"motion_test": motion, "targets": [*declared, *others]}
     return card
+
+
+def _with_movers(scenes: SceneDistribution) -> SceneDistribution:
+    return scenes if scenes.movers[1] else replace(scenes, movers=SceneDistribution().movers)
 
 
 def write_card(card: dict[str, Any], folder: str | Path) -> tuple[Path, Path]:
@@ -111,19 +129,20 @@ def write_card(card: dict[str, Any], folder: str | Path) -> tuple[Path, Path]:
     return data, text
 
 
-def _scores(models: dict[str, Backbone], recipe: Recipe, clips: int) -> dict[str, Any]:
+def _scores(
+    models: dict[str, Backbone], shown: SceneDistribution, size: tuple[int, int], clips: int
+) -> dict[str, Any]:
     """Kind of scene -> length of clip -> model -> scores on held-out clips, with intervals."""
-    last = recipe.stages[-1].scenes[0]
     kinds = {
-        "resting": replace(last, movers=(0, 0)),
-        "moving": last,
-        "moving, no fog": replace(last, fog=None),
+        "resting": replace(shown, movers=(0, 0)),
+        "moving": shown,
+        "moving, no fog": replace(shown, fog=None),
     }
     scores: dict[str, Any] = {}
     for kind, distribution in kinds.items():
         scores[kind] = {}
         for length in LENGTHS:
-            scenes = held_out_clips(distribution, recipe.size, clips, length, seed=SEED + length)
+            scenes = held_out_clips(distribution, size, clips, length, seed=SEED + length)
             scores[kind][str(length)] = {
                 name: score_clips(model, scenes).intervals() for name, model in models.items()
             }
@@ -198,7 +217,7 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
         test = card["cue_test"]
         origins = ("declared cell", "cell declared later", "cell chosen on the other half")
         cells = strongest(test["declared"]), strongest(test["declared_later"]), test["best"]
-        for origin, cell, when in zip(origins, cells, TARGETS_SET, strict=True):
+        for origin, cell, when in zip(origins, cells, TARGETS_SET[:3], strict=True):
             name = f"{cell['kind']} {cell['statistic']} {cell['layer']}/{cell['head']}"
             for which, words, bound in (
                 ("objects", "moving against resting objects", TARGET),
@@ -232,9 +251,10 @@ def ship(
     checkpoints: str | Path,
     curves: str | Path,
     *,
-    notes: Sequence[str] = (),
+    notes: Sequence[str] | None = None,
     clips: int = 256,
     cues: bool = True,
+    motion: bool = True,
 ) -> Path:
     """Measure the averaged weights of a training and put everything in its place.
 
@@ -245,13 +265,17 @@ def ship(
     checkpoints : str or Path
         Receives ``<name>.safetensors``, ``<name>.json``, ``<name>.md`` and ``<name>_cues.csv``.
     curves : str or Path
-        Receives ``<name>_curve.csv``.
-    notes : sequence of str
-        For the last section of the card.
+        Receives ``<name>_curve.csv``. What ``<name>_notes.yaml`` and ``<name>_protocol.yaml`` there
+        hold enters the card.
+    notes : sequence of str, optional
+        For the last section of the card, in the place of that file's.
     clips : int
         Held-out clips per number.
     cues : bool
         Whether to run the cue test and the gating test, which take minutes.
+    motion : bool
+        Whether to run the motion test where there is a protocol, which takes an hour. Its parts are
+        kept in the training's folder.
 
     Returns
     -------
@@ -270,11 +294,12 @@ def ship(
         raise MissingFile(f"{run} holds no averaged weights {trained.name} yet; train on")
     source = read_checkpoint(trained)
     steps = int((source.card or "").split()[-1])
+    begun = f"from {recipe.start.checkpoint} on" if recipe.start else "from scratch"
     target = write_checkpoint(
         checkpoints / trained.name,
         source.weights,
         source.config,
-        card=f"{recipe.name}: trained from scratch on procedural scenes, averaged weights at step "
+        card=f"{recipe.name}: trained {begun} on procedural scenes, averaged weights at step "
         f"{steps} of the recipe with sha256 {recipe.sha256}; see {recipe.name}.md",
         overwrite=True,
     )
@@ -284,6 +309,10 @@ def ship(
     curve["frames"] = curve["step"].astype(int).map(recipe.frames_until)
     _write(curves / f"{recipe.name}_curve.csv", curve)
     log = read_table(run / LOG)
+    said = curves / f"{recipe.name}_notes.yaml"
+    if notes is None:
+        notes = yaml.safe_load(said.read_text()) if said.is_file() else ()
+    declared = curves / f"{recipe.name}_protocol.yaml"
     card = make_card(
         target,
         recipe,
@@ -293,12 +322,21 @@ def ship(
         clips=clips,
         notes=tuple(notes),
         cues=cues,
+        motion=_motion(target, declared, run) if motion and declared.is_file() else None,
     )
     cells = card.get("cue_test", {}).pop("cells", None)
     if cells:
         _write(checkpoints / f"{recipe.name}_cues.csv", pd.DataFrame(map(_flat, cells)))
     write_card(card, checkpoints)
     return target
+
+
+def _motion(checkpoint: Path, declared: Path, run: Path) -> dict[str, Any]:
+    protocol = read_protocol(declared)
+    model, reference = (
+        load_backbone(each, device="cpu") for each in (checkpoint, protocol["reference"])
+    )
+    return motion_test(model, reference, protocol, keep=run / "motion_test.json")
 
 
 def _flat(cell: dict[str, Any]) -> dict[str, Any]:

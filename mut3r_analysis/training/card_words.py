@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment
+from jinja2 import Environment, FileSystemLoader
 
 from mut3r_analysis.foundation.bundled import data_path
+from mut3r_analysis.training.motion_trial import METRICS
+from mut3r_analysis.training.validation import SHORTEST_PATH
 
-SHORTEST_PATH = 4
-"""Frames below which an aligned trajectory says nothing."""
-
-TARGETS_SET = ("before training", "from earlier weights", "afterwards")
-"""When what a target measures was named; only what was named first is a target."""
+TARGETS_SET = ("before training", "from earlier weights", "afterwards", "for the start")
+"""When what a target measures was named, or for whom; only what was named first is a target."""
 
 _UNITS = {
     f"{name}{ending}": f" ({unit})"
@@ -30,11 +29,29 @@ def card_text(card: dict[str, Any]) -> str:
 
     Its words stand in ``data/training/card.md.jinja``.
     """
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters |= {"interval": _interval, "number": _number, "cell_name": cell_name}
-    template = environment.from_string(data_path("training", "card.md.jinja").read_text())
     words = {"curve_rows": _curve_rows(card), "units": _UNITS, "shortest_path": SHORTEST_PATH}
-    return template.render(card, **words)
+    return _rendered("card.md.jinja", card, motion_text=motion_text, **words)
+
+
+def motion_text(test: dict[str, Any]) -> str:
+    """Return the Markdown section of a motion test: what motion costs, and what gates change."""
+    return _rendered("motion.md.jinja", test, metrics=METRICS, zip=zip)
+
+
+def conditions_text(test: dict[str, Any]) -> str:
+    """Return the Markdown table of the conditions of a motion test."""
+    return _rendered("conditions.md.jinja", test)
+
+
+def _rendered(name: str, values: dict[str, Any], **words: Any) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(data_path("training", name).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"interval": _interval, "number": _number, "cell_name": cell_name}
+    return environment.get_template(name).render(values, **words)
 
 
 def cell_name(row: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
-"""``mut3r train``: train a model by a recipe, or go on where it stopped."""
+"""``mut3r train``, ``mut3r motion-test`` and ``mut3r ship``: from a recipe to a bundled model."""
 
 import argparse
+from pathlib import Path
 
 from mut3r_analysis.errors import MissingFile
 from mut3r_analysis.foundation.bundled import data_path
@@ -9,7 +10,9 @@ from mut3r_analysis.foundation.bundled import data_path
 def add_parser(
     subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
 ) -> argparse.ArgumentParser:
-    """Add the ``train`` command; ``args.run(args)`` executes it."""
+    """Add the commands; ``args.run(args)`` executes the one that was given."""
+    _add_motion_test(subparsers)
+    _add_ship(subparsers)
     parser = subparsers.add_parser(
         "train",
         help="train a model by a recipe; call again to go on where it stopped",
@@ -19,7 +22,10 @@ def add_parser(
         "every batch (on a GPU of its own where there are enough).",
     )
     parser.add_argument(
-        "--recipe", default="tiny", metavar="FILE", help="YAML file, or a bundled name (tiny)"
+        "--recipe",
+        default="tiny",
+        metavar="FILE",
+        help="YAML file, or a bundled name (tiny, tiny-static)",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="stop at this step; default: all")
     parser.add_argument("--out", metavar="FOLDER", help="default: runs/train-<name of the recipe>")
@@ -35,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from mut3r_analysis.training.parallel import is_first
     from mut3r_analysis.training.recipe import read_recipe
 
-    recipe = read_recipe(_recipe_path(args.recipe))
+    recipe = read_recipe(_bundled_file(args.recipe))
     out = args.out or f"runs/train-{recipe.name}"
     checkpoint = train(
         recipe, steps=args.steps, out=out, device=args.device, progress=not args.quiet
@@ -45,10 +51,67 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _recipe_path(given: str) -> str:
+def _bundled_file(given: str, suffix: str = "") -> str:
     if given.endswith((".yaml", ".yml")):
         return given
     try:
-        return str(data_path("training", f"{given}.yaml"))
+        return str(data_path("training", f"{given}{suffix}.yaml"))
     except MissingFile as error:
-        raise MissingFile(f"no recipe {given!r}; give a YAML file. ({error})") from error
+        what = suffix.removeprefix("_") or "recipe"
+        raise MissingFile(f"no {what} {given!r}; give a YAML file. ({error})") from error
+
+
+def _add_motion_test(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "motion-test",
+        help="measure what motion costs two models, and what gates change",
+        description="Measures a model beside a reference as a protocol declares it, and prints the "
+        "conditions and findings as Markdown. With --keep an interrupted test goes on.",
+    )
+    parser.add_argument("model", help="bundled name or file")
+    parser.add_argument("--reference", help="of the other model; default: the protocol's")
+    parser.add_argument(
+        "--protocol", default="tiny-static", metavar="FILE", help="YAML file, or a bundled name"
+    )
+    parser.add_argument("--clips", type=int, metavar="N", help="fewer clips, for a look")
+    parser.add_argument("--keep", metavar="FILE", help="JSON file of the parts measured so far")
+    parser.set_defaults(run=run_motion_test)
+
+
+def run_motion_test(args: argparse.Namespace) -> int:
+    """Measure, print and return 0."""
+    from mut3r_analysis.backbones.loading import load_backbone
+    from mut3r_analysis.training.card_words import conditions_text, motion_text
+    from mut3r_analysis.training.motion_trial import motion_test, read_protocol
+
+    protocol = read_protocol(_bundled_file(args.protocol, "_protocol"))
+    for role in ("model", "reference"):
+        protocol[role] = getattr(args, role) or protocol[role]
+    model, reference = (
+        load_backbone(protocol[role], device="cpu") for role in ("model", "reference")
+    )
+    found = motion_test(model, reference, protocol, clips=args.clips, keep=args.keep)
+    print(conditions_text(found), motion_text(found), sep="\n\n")
+    return 0
+
+
+def _add_ship(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "ship",
+        help="measure what a training made and write checkpoint, card and curve",
+        description="Measures the averaged weights of a training and writes checkpoint, model card "
+        "and curve into a data folder; notes and protocol are read from there.",
+    )
+    parser.add_argument("training", metavar="FOLDER", help="what mut3r train wrote")
+    parser.add_argument("--data", default="data", metavar="FOLDER", help="default: data")
+    parser.set_defaults(run=run_ship)
+
+
+def run_ship(args: argparse.Namespace) -> int:
+    """Ship and return 0."""
+    from mut3r_analysis.training.card import ship
+
+    data = Path(args.data)
+    target = ship(args.training, data / "checkpoints", data / "training")
+    print(f"{target}; its card is {target.with_suffix('.md')}")
+    return 0

@@ -173,7 +173,7 @@ def cue_test(
     moving = tuple(replace(each, movers=(1, max(1, each.movers[1]))) for each in distributions)
     pair = scenes_with_twins(moving, size, clips, frames)
     watched, untrained = Watched(model, pair), Watched(control, pair)
-    halves, truth = watched.halves, watched.halves.truth
+    halves = watched.halves
 
     def elsewhere(cells: tuple[tuple[Cell, int], ...], first: int) -> list[dict[str, Any]]:
         """Measure cells with their signs on clips and twins that had no part in their choice."""
@@ -182,11 +182,6 @@ def cue_test(
         return [other.row(*each) for each in cells]
 
     best = watched.best(watched.with_history)
-    controls = {
-        "frame difference": truth.frame_difference,
-        **{name: truth.nuisances[name] for name in ("contrast", "nearness")},
-        "true flow": truth.nuisances["flow"],
-    }
     return {
         "setting": {
             "clips": clips,
@@ -209,19 +204,30 @@ def cue_test(
             "best": untrained.row(*untrained.best(untrained.with_history)),
             "declared": [untrained.row(*each) for each in DECLARED],
         },
-        "controls": {
-            name: {
-                "all": halves.auc(score.ravel(), halves.any),
-                "objects": halves.auc(score.ravel(), halves.labelled),
-            }
-            for name, score in controls.items()
-        },
+        "controls": _controls(halves),
         "probe": [
             {"layer": layer, **_probe(tokens, rested, halves)}
             for layer, (tokens, rested) in enumerate(
                 zip(watched.seen.tokens, watched.twin.tokens, strict=True)
             )
         ],
+    }
+
+
+def _controls(halves: Halves) -> dict[str, dict[str, list[float]]]:
+    """Score what needs no model."""
+    truth = halves.truth
+    controls = {
+        "frame difference": truth.frame_difference,
+        **{name: truth.nuisances[name] for name in ("contrast", "nearness")},
+        "true flow": truth.nuisances["flow"],
+    }
+    return {
+        name: {
+            "all": halves.auc(score.ravel(), halves.any),
+            "objects": halves.auc(score.ravel(), halves.labelled),
+        }
+        for name, score in controls.items()
     }
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 import yaml
 
-from mut3r_analysis.backbones import Backbone, write_checkpoint
+from mut3r_analysis.backbones import Backbone, load_backbone, write_checkpoint
 from mut3r_analysis.backbones.families import family_of
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
 from mut3r_analysis.training.clips import Clips, clips_from
@@ -56,7 +56,7 @@ class Training:
     @classmethod
     def begin(cls, recipe: Recipe, device: torch.device) -> "Training":
         """Start a training of a recipe, on a device."""
-        model = initial_model(recipe.model, recipe.initialisation, recipe.seed).to(device)
+        model = starting_model(recipe).to(device)
         average = copy.deepcopy(model).requires_grad_(False)
         # float16 rounding has no useful gradient; the average keeps it, as released models do
         model.rotate_encoder_in(None)
@@ -70,7 +70,8 @@ class Training:
         Among several processes `clips` are this one's share, and what is returned is of all.
         """
         weights, stage = self.recipe.objective_at(self.step), self.recipe.stage_at(self.step)
-        rollout = roll_out(self.model, clips.image, lattice=stage.lattice)
+        with torch.set_grad_enabled(stage.train == "all"):
+            rollout = roll_out(self.model, clips.image, lattice=stage.lattice)
         # once per round of the turns, or each kind of batch would only ever teach its own pixels
         offset = self.step // stage.turns
         terms = objective_terms(rollout, self.helpers, clips, weights, self.recipe.model, offset)
@@ -131,10 +132,11 @@ def train(
     Raises
     ------
     InvalidArgument
-        When the folder holds the training of another recipe, `steps` is not positive, or a batch
-        cannot be shared evenly among the processes.
+        When the folder holds the training of another recipe, the recipe starts from other weights
+        than are there, `steps` is not positive, or a batch cannot be shared evenly among the
+        processes.
     MissingFile, UnreadableFile
-        When the recipe cannot be read.
+        When the recipe or the weights it starts from cannot be read.
     """
     from tqdm.auto import tqdm
 
@@ -390,6 +392,38 @@ def plot_training(log: str | Path, curve: str | Path) -> "Figure":
         axis.legend(fontsize="x-small", ncols=2)
         axis.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def starting_model(recipe: Recipe) -> Backbone:
+    """Build the model that a recipe starts from; float32, on the CPU.
+
+    Raises
+    ------
+    InvalidArgument
+        When the weights that the recipe names are there, but are others or of another model.
+    MissingFile, CheckpointError
+        When they cannot be read.
+    """
+    if recipe.start is None:
+        return initial_model(recipe.model, recipe.initialisation, recipe.seed)
+    name = recipe.start.checkpoint
+    model = load_backbone(name, device="cpu")
+    found = model.origin.sha256 if model.origin else None
+    if found != recipe.start.sha256:
+        raise InvalidArgument(
+            f"the recipe {recipe.name!r} starts from {name!r} with sha256 {recipe.start.sha256}, "
+            f"but the weights found there have sha256 {found}; give the recipe the weights it "
+            "names, or make another recipe that names these"
+        )
+    if model.config != recipe.model:
+        raise InvalidArgument(
+            f"the recipe {recipe.name!r} describes another model than its start {name!r}; copy "
+            "the model section of the recipe that made these weights"
+        )
+    # weights mapped to a file become ordinary ones, which training may change
+    trainable = family_of(model.config).model(model.config)
+    trainable.load_state_dict(model.state_dict())
+    return trainable
 
 
 def initial_model(config: Any, start: Initialisation, seed: int) -> Backbone:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -14,7 +15,7 @@ from mut3r_analysis.backbones.families import find_family
 from mut3r_analysis.backbones.rotation import state_lattice_width
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
 from mut3r_analysis.foundation.fields import number, whole
-from mut3r_analysis.scenes.distribution import SceneDistribution
+from mut3r_analysis.training.stage import Stage
 
 _FAMILY = "cut3r"
 """Of recipes that do not say it."""
@@ -22,102 +23,26 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A part of the curriculum.
+class Start:
+    """Weights that a training starts from, in the place of an :class:`Initialisation`.
 
     Parameters
     ----------
-    name : str
-    steps : int
-        How many optimiser steps it lasts.
-    clips, frames : int or tuple of int
-        Clips per batch and frames per clip. Where several are given, as many of both, consecutive
-        steps take turns: short clips show many first pairs of frames, long ones a filled state.
-    scenes : tuple of SceneDistribution
-        What the clips show; consecutive steps take turns.
-    size : (int, int), optional
-        Width and height of the frames, px, where not the recipe's.
-    lattice : int, optional
-        Use only this many rows and columns of the state, where not all: a coarse beginning, in
-        which the state lattice fits the smaller patch grid.
-    rate : float or (float, float)
-        Factor on the learning rates during this stage; of two, the first falls linearly to the
-        second.
-    cooldown : int
-        Last steps of this stage, over which the rate falls linearly toward zero. Until then it
-        does not depend on how long the training will be, and a stage added behind goes on at its
-        own rate: so a training may be prolonged.
-    average : float, optional
-        Decay of the running average during this stage, where not the recipe's.
-    objective : dict of str to float or tuple of float
-        Weights of the loss that differ from the recipe's during this stage.
+    checkpoint : str
+        A bundled name or a file.
+    sha256 : str
+        Of the file's content, hexadecimal; other weights are refused.
     """
 
-    name: str
-    steps: int
-    clips: int | tuple[int, ...]
-    frames: int | tuple[int, ...]
-    scenes: tuple[SceneDistribution, ...] = (SceneDistribution(),)
-    size: tuple[int, int] | None = None
-    lattice: int | None = None
-    rate: float | tuple[float, float] = 1.0
-    cooldown: int = 0
-    average: float | None = None
-    objective: dict[str, float | tuple[float, ...]] = field(default_factory=dict)
+    checkpoint: str
+    sha256: str
 
     def __post_init__(self) -> None:
-        stage = f"stage {self.name!r}"
-        scenes = self.scenes if isinstance(self.scenes, list | tuple) else (self.scenes,)
-        scenes = tuple(
-            SceneDistribution.from_dict(each) if isinstance(each, dict) else each for each in scenes
-        )
-        if not scenes or not all(isinstance(each, SceneDistribution) for each in scenes):
-            raise InvalidArgument(
-                f"{stage}: scenes must be one or more scene distributions, got {self.scenes!r}"
-            )
-        object.__setattr__(self, "scenes", scenes)
-        for name in ("steps", "clips", "frames", "lattice", "rate", "size"):
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name, least in (("steps", 1), ("clips", 1), ("frames", 2), ("lattice", 2)):
-            for each in _several(getattr(self, name)):
-                if each is not None:
-                    whole(f"{stage}: {name}", each, least)
-        if len(_several(self.clips)) != len(_several(self.frames)) or not self.batches:
-            raise InvalidArgument(
-                f"{stage}: give as many clips as frames, or one of each; "
-                f"got {self.clips!r} and {self.frames!r}"
-            )
-        for each in self.rates:
-            number(f"{stage}: rate", each, 0, open_high=True)
-        whole(f"{stage}: cooldown", self.cooldown, 0)
-        if self.average is not None:
-            number(f"{stage}: average", self.average, 0, 1, open_high=True)
-
-    @property
-    def turns(self) -> int:
-        """Steps after which batches and scenes begin again."""
-        return math.lcm(len(self.batches), len(self.scenes))
-
-    @property
-    def rates(self) -> tuple[float, float]:
-        """Factors on the learning rates at the stage's begin and end."""
-        if not isinstance(self.rate, tuple):
-            return self.rate, self.rate
-        if len(self.rate) != 2:
-            raise InvalidArgument(
-                f"stage {self.name!r}: rate must be one number or two, got {self.rate!r}"
-            )
-        return self.rate
-
-    @property
-    def batches(self) -> tuple[tuple[int, int], ...]:
-        """Clips and frames per clip of the batches that take turns."""
-        return tuple(zip(_several(self.clips), _several(self.frames), strict=True))
-
-    def batch_at(self, step: int) -> tuple[int, int]:
-        """Return clips and frames per clip of the training's 0-based `step`."""
-        return self.batches[step % len(self.batches)]
+        for name, pattern in (("checkpoint", ".+"), ("sha256", "[0-9a-f]{64}")):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not re.fullmatch(pattern, value):
+                wanted = "a bundled name or a file" if name == "checkpoint" else "64 hex digits"
+                raise InvalidArgument(f"start.{name} must be {wanted}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,6 +250,9 @@ class Recipe:
     size : (int, int)
         Width and height of the frames, px.
     stages : tuple of Stage
+    start : Start, optional
+        Trained weights to start from. `initialisation` then only says what an untrained model of
+        this kind is, for comparison.
     initialisation, objective, optimiser, reports
         See :class:`Initialisation`, :class:`Objective`, :class:`Optimiser`, :class:`Reports`.
     """
@@ -334,6 +262,7 @@ class Recipe:
     model: ModelConfig
     size: tuple[int, int]
     stages: tuple[Stage, ...]
+    start: Start | None = None
     initialisation: Initialisation = field(default_factory=Initialisation)
     objective: Objective = field(default_factory=Objective)
     optimiser: Optimiser = field(default_factory=Optimiser)
@@ -347,6 +276,8 @@ class Recipe:
             sizes = {"family": _FAMILY} | self.model
             family = find_family(sizes.pop("family"))
             object.__setattr__(self, "model", family.config.from_dict(sizes))
+        if self.start is not None:
+            object.__setattr__(self, "start", _made("start", Start, self.start))
         stages = tuple(_made("stages", Stage, stage) for stage in self.stages)
         if not stages:
             raise InvalidArgument("a recipe needs at least one stage")
@@ -423,6 +354,12 @@ class Recipe:
             {**asdict(stage), "scenes": [each.to_dict() for each in stage.scenes]}
             for stage in self.stages
         ]
+        # left out where they say nothing, so that older recipes keep their identity
+        if self.start is None:
+            del values["start"]
+        for stage in values["stages"]:
+            if stage["train"] == "all":
+                del stage["train"]
         return json.loads(json.dumps(values))
 
     @classmethod
@@ -448,7 +385,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingFile(f"no recipe at {path}; the bundled one is data/training/tiny.yaml")
+        raise MissingFile(f"no recipe at {path}; bundled ones are in data/training")
     try:
         values = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -471,7 +408,3 @@ def _made(what: str, kind: type[Made], value: Any) -> Made:
         return kind(**value)
     except TypeError as error:
         raise InvalidArgument(f"{what}: {str(error).split('() ')[-1]}") from error
-
-
-def _several(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)

@@ -31,6 +31,9 @@ BASELINES = {
 }
 """Errors and what they are divided by."""
 
+SHORTEST_PATH = 4
+"""Frames below which an aligned trajectory says nothing."""
+
 RESAMPLES = 1000
 
 

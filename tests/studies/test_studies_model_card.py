@@ -62,14 +62,15 @@ def test_a_target_is_reached_from_a_share_of_one_on(card):
     assert float(share) == pytest.approx(below["bound"] / below["value"][0])
 
 
-def test_areas_stand_by_what_was_asked_and_when_their_cell_was_named(card):
+def test_areas_stand_by_what_was_asked_and_how_their_cell_was_named(card):
     found = tables.areas(card)
     rows = [row for row in card["targets"] if row["target"].startswith("AUC")]
     assert found["value"].size == len(rows)
     for row in rows:
-        (cell,) = (name for name in found["cell"].values if str(name).startswith(row["set"]))
+        words = [str(name).split(": ") for name in found["cell"].values]
+        ((how, cell),) = (each for each in words if f"a {each[0]} ({each[1]})" in row["target"])
         (asked,) = (name for name in found["asked"].values if f"{name}, " in row["target"])
-        held = found.sel(cell=cell, asked=asked)
+        held = found.sel(cell=f"{how}: {cell}", asked=asked)
         assert [float(held[name]) for name in ("value", "lower", "upper")] == row["value"]
 
 

@@ -17,7 +17,6 @@ from mut3r_analysis.running import Configuration
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.studies.finding import HIGHER, LOWER, TOO_FEW, findings_of
 from mut3r_analysis.studies.supervision import scores as supervision_scores
-from mut3r_analysis.studies.supervision.clip_cues import KINDS, areas, scored
 from mut3r_analysis.studies.supervision.fine_tuning import (
     ARMS,
     CONTROL,
@@ -30,6 +29,7 @@ from mut3r_analysis.studies.supervision.fine_tuning import (
     spread,
     supervision,
 )
+from mut3r_analysis.training.clip_cues import KINDS, areas, scored
 from mut3r_analysis.training.rollout import roll_out
 from mut3r_analysis.training.validation import held_out_clips, score_clips
 

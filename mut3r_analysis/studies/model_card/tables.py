@@ -16,8 +16,8 @@ from mut3r_analysis.scenes.arrays import ROOM_SURFACES
 from mut3r_analysis.scenes.paths import RATE, SWING
 from mut3r_analysis.studies.finding import HIGHER, Finding, Row, rows
 from mut3r_analysis.training.card import FORMAT, strongest
-from mut3r_analysis.training.card_words import SHORTEST_PATH, TARGETS_SET, cell_name
-from mut3r_analysis.training.validation import AXES
+from mut3r_analysis.training.card_words import TARGETS_SET, cell_name
+from mut3r_analysis.training.validation import AXES, SHORTEST_PATH
 
 RATIOS = {
     "rpe_rotation_ratio": "rotation RPE / a resting camera's",
@@ -112,11 +112,13 @@ def areas(card: Card) -> xr.Dataset:
     -------
     Dataset
         (asked, cell): ``value``, ``lower`` and ``upper``. ``asked`` is what is told apart, with the
-        bound; ``cell`` says when it was named: only what was named before training is a target.
+        bound; ``cell`` says how it was named: only what was declared before training is a target.
     """
     rows = [row for row in card["targets"] if _is_area(row)]
     # The card words each as "AUC of a ... (cell) what is asked, interval ...".
-    cells = [f"{row['set']}: {row['target'].split('(')[1].split(')')[0]}" for row in rows]
+    cells = [
+        row["target"].removeprefix("AUC of a ").split(")")[0].replace(" (", ": ") for row in rows
+    ]
     asked = [row["target"].split(") ")[1].rsplit(",", 1)[0] for row in rows]
     values = {
         key: row["value"] for key, row in zip(zip(asked, cells, strict=True), rows, strict=True)

@@ -17,14 +17,15 @@ from mut3r_analysis.motion import Cue
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.studies.labelling import described
-from mut3r_analysis.studies.supervision.clip_cues import check_trainable, standardised
+from mut3r_analysis.training.clip_cues import check_trainable, standardised
 from mut3r_analysis.training.clips import Clips, clips_from
 from mut3r_analysis.training.loop import Training
 from mut3r_analysis.training.objective import objective_terms, weighted_sum
 from mut3r_analysis.training.optimisation import update_average
 from mut3r_analysis.training.patches import patch_mean
-from mut3r_analysis.training.recipe import Objective, Optimiser, Recipe, Stage
+from mut3r_analysis.training.recipe import Objective, Optimiser, Recipe
 from mut3r_analysis.training.rollout import Rollout, roll_out
+from mut3r_analysis.training.stage import Stage
 
 ORIGINAL, CONTROL = "original", "control"
 SUPERVISED, WRONG, CONTRAST = "supervised", "supervised, wrong masks", "contrast"

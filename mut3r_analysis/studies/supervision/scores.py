@@ -22,7 +22,6 @@ from mut3r_analysis.studies.ablation import PLAIN, against
 from mut3r_analysis.studies.estimates import difference
 from mut3r_analysis.studies.finding import Finding, Row, row, rows
 from mut3r_analysis.studies.labelling import beside, described
-from mut3r_analysis.studies.supervision.clip_cues import areas, scored, standardised
 from mut3r_analysis.studies.supervision.fine_tuning import (
     ARMS,
     CONTROL,
@@ -31,6 +30,7 @@ from mut3r_analysis.studies.supervision.fine_tuning import (
     FineTuning,
     clip_size,
 )
+from mut3r_analysis.training.clip_cues import areas, scored, standardised
 from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.rollout import PLAIN as UNGATED
 from mut3r_analysis.training.validation import held_out_clips, score_clips

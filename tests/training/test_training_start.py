@@ -1,0 +1,126 @@
+"""A training may go on from trained weights: those that its recipe names, and no others."""
+
+import argparse
+from dataclasses import replace
+
+import pytest
+import torch
+from test_training_loop import SMALL, same, weights
+
+from mut3r_analysis.backbones import load_backbone
+from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.foundation.bundled import data_path
+from mut3r_analysis.training.clips import clips_at
+from mut3r_analysis.training.command import add_parser
+from mut3r_analysis.training.loop import Training, read_table, train
+from mut3r_analysis.training.recipe import Recipe, read_recipe
+
+CPU = torch.device("cpu")
+STAGES = [
+    {"name": "helpers", "train": "helpers", "steps": 3, "clips": 2, "frames": 2},
+    {"name": "all", "steps": 100, "clips": 2, "frames": 3},
+]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A small trained model."""
+    folder = tmp_path_factory.mktemp("start")
+    return train(Recipe.from_dict(SMALL), steps=2, out=folder, progress=False)
+
+
+def recipe_from(checkpoint, **changes):
+    sha256 = load_backbone(checkpoint, device="cpu").origin.sha256
+    start = {"checkpoint": str(checkpoint), "sha256": sha256}
+    return Recipe.from_dict({**SMALL, "stages": STAGES, "start": start, **changes})
+
+
+def test_a_training_starts_from_the_weights_its_recipe_names(start):
+    training = Training.begin(recipe_from(start), CPU)
+    wanted = load_backbone(start, device="cpu").state_dict()
+    assert same(wanted, training.model.state_dict())
+    assert same(wanted, training.average.state_dict())
+
+
+def test_only_the_helpers_learn_while_the_model_is_frozen(start):
+    training = Training.begin(recipe_from(start), CPU)
+    began = {name: value.clone() for name, value in training.model.state_dict().items()}
+    heads = {name: value.clone() for name, value in training.helpers.state_dict().items()}
+    for step in range(3):
+        training.advance(clips_at(training.recipe, step))
+    assert same(began, training.model.state_dict())
+    assert same(began, training.average.state_dict())
+    assert not torch.equal(
+        heads["flow.fc2.weight"], training.helpers.state_dict()["flow.fc2.weight"]
+    )
+    training.advance(clips_at(training.recipe, 3))
+    assert not same(began, training.model.state_dict())
+
+
+def test_stopping_and_going_on_from_given_weights_changes_nothing(start, tmp_path):
+    recipe = recipe_from(start)
+    train(recipe, steps=6, out=tmp_path / "whole", progress=False)
+    for steps in (2, 5, 6):
+        train(recipe, steps=steps, out=tmp_path / "parts", progress=False)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_other_weights_than_the_recipe_names_are_refused(start, tmp_path):
+    recipe = recipe_from(start)
+    other = replace(recipe, start=replace(recipe.start, sha256="0" * 64))
+    with pytest.raises(InvalidArgument, match=r"starts from .* with sha256 0000.* have sha256"):
+        train(other, steps=1, out=tmp_path, progress=False)
+    deeper = {**SMALL["model"], "dec_depth": 3}
+    with pytest.raises(InvalidArgument, match="describes another model than its start"):
+        train(recipe_from(start, model=deeper), steps=1, out=tmp_path, progress=False)
+    missing = replace(recipe, start=replace(recipe.start, checkpoint="nowhere"))
+    with pytest.raises(MissingFile, match="no checkpoint 'nowhere'"):
+        train(missing, steps=1, out=tmp_path, progress=False)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start": {"checkpoint": "tiny"}}, "start: .*sha256"),
+        ({"start": {"checkpoint": "tiny", "sha256": "abc"}}, "64 hex digits"),
+        ({"start": {"checkpoint": "", "sha256": "0" * 64}}, "start.checkpoint must be"),
+        ({"stages": [{**STAGES[0], "train": "heads"}]}, "choose 'all' or 'helpers'"),
+    ],
+)
+def test_a_start_that_cannot_mean_anything_is_refused(change, message):
+    with pytest.raises(InvalidArgument, match=message):
+        Recipe.from_dict({**SMALL, **change})
+
+
+def test_a_recipe_with_a_start_round_trips_and_others_keep_their_identity(start):
+    recipe = recipe_from(start)
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    assert recipe.sha256 != replace(recipe, start=None).sha256
+    plain = Recipe.from_dict(SMALL).to_dict()
+    assert "start" not in plain
+    assert all("train" not in stage for stage in plain["stages"])
+
+
+def test_the_static_recipe_goes_on_from_tiny_and_shows_nothing_that_moves():
+    recipe = read_recipe(data_path("training", "tiny-static.yaml"))
+    tiny = read_recipe(data_path("training", "tiny.yaml"))
+    assert recipe.model == tiny.model
+    assert recipe.start.sha256 == load_backbone("tiny", device="cpu").origin.sha256
+    assert recipe.objective_at(recipe.steps - 1) == tiny.objective_at(tiny.steps - 1)
+    assert {scenes.movers for stage in recipe.stages for scenes in stage.scenes} == {(0, 0)}
+
+
+@pytest.mark.slow
+def test_fifty_steps_of_the_static_recipe_from_the_command_line(tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    out = tmp_path / "out"
+    words = ["train", "--recipe", "tiny-static", "--steps", "50", "--out", str(out), "--quiet"]
+    args = parser.parse_args(words)
+    assert args.run(args) == 0
+    assert "tiny-static.safetensors" in capsys.readouterr().out
+    log = read_table(out / "log.csv")
+    assert log["flow"].iloc[-1] < 0.5 * log["flow"].iloc[0]
+    made = load_backbone(out / "tiny-static.safetensors", device="cpu").state_dict()
+    assert same(made, load_backbone("tiny", device="cpu").state_dict())
