@@ -79,7 +79,7 @@ on {cost["threads"]} CPU thread(s)"""
 
 def _beginning(card: dict[str, Any]) -> str:
     start = card["training"]["recipe"].get("start")
-    return f"from `{start['checkpoint']}` on" if start else "from scratch"
+    return f"onward from `{start['checkpoint']}`" if start else "from scratch"
 
 
 def _targets(card: dict[str, Any]) -> str:
