@@ -294,7 +294,7 @@ def ship(
         raise MissingFile(f"{run} holds no averaged weights {trained.name} yet; train on")
     source = read_checkpoint(trained)
     steps = int((source.card or "").split()[-1])
-    begun = f"from {recipe.start.checkpoint} on" if recipe.start else "from scratch"
+    begun = f"onward from {recipe.start.checkpoint}" if recipe.start else "from scratch"
     target = write_checkpoint(
         checkpoints / trained.name,
         source.weights,
