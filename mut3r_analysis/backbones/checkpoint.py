@@ -5,10 +5,12 @@ they fit is :func:`check_weights`' word. Nothing in a file is ever executed.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -211,6 +213,7 @@ def write_checkpoint(
         save_file(stored, partial, metadata=metadata)
         partial.chmod(permissions)  # safetensors makes files that only their owner can read
         with partial.open("rb+") as file:
+            _sort_header(file)
             os.fsync(file.fileno())
         _verify(partial, stored, metadata)
         partial.replace(target)
@@ -222,6 +225,16 @@ def write_checkpoint(
     finally:
         partial.unlink(missing_ok=True)
     return target
+
+
+def _sort_header(file: BinaryIO) -> None:
+    """Give the same weights the same bytes: safetensors writes metadata in a random order."""
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+    file.seek(8)
+    ordered = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False)
+    file.write(text.encode().ljust(length))
 
 
 def _accepted_target(target: str | Path, overwrite: bool) -> Path:

@@ -512,6 +512,14 @@ def test_the_metadata_says_format_backbone_configuration_and_card(tmp_path, weig
     assert read_checkpoint(path).card == "trained on scenes"
 
 
+def test_the_same_weights_make_the_same_file(tmp_path, weights):
+    written = {
+        write_checkpoint(tmp_path / f"{number}.safetensors", weights, SMALL, card="é").read_bytes()
+        for number in range(8)
+    }
+    assert len(written) == 1
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", torch.float16])
 def test_converting_to_half_precision_rounds_once(tmp_path, weights, dtype):
     source = official(tmp_path / "cut3r.pth", weights)
