@@ -9,7 +9,7 @@ from torch import Tensor
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.seam import logits
 from mut3r_analysis.attention.sites import SITE_KINDS, Site, Sites
-from mut3r_analysis.attention.statistics import site_statistics
+from mut3r_analysis.attention.statistics import STATISTICS, compute
 from mut3r_analysis.attention.tokens import Axes
 
 ARCHIVE_NAMES = ("rotated_query", "rotated_key")
@@ -43,7 +43,7 @@ class Recorder:
     """
 
     def __init__(self, capture: Capture, sites: Sites, axes: Axes) -> None:
-        self._capture = capture
+        self._statistics = [STATISTICS[name] for name in capture.statistics]
         self._heads = None if capture.heads is None else list(capture.heads)
         self._storage = getattr(torch, capture.dtype)
         self._archive = getattr(torch, capture.archive) if capture.archive else None
@@ -70,7 +70,7 @@ class Recorder:
             return
         if self._heads is not None:
             q, k = q[:, self._heads], k[:, self._heads]
-        found = site_statistics(self._capture.statistics, q, k, pose_key=kept.pose_key)
+        found = compute(self._statistics, q, k, pose_key=kept.pose_key)
         found = {name: values.to(self._storage) for name, values in found.items()}
         if kept.map:
             found["logits"] = logits(q, k).to("cpu", self._storage)

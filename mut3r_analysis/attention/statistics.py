@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from mut3r_analysis.foundation.fields import names
 
@@ -22,7 +23,8 @@ _TILE_ELEMENTS = 1 << 19
 """Numbers in one tile over all heads: 2 MiB in float32, small enough to stay in cache."""
 
 
-class Tile(NamedTuple):
+@dataclass
+class Tile:
     """A few query rows against all keys.
 
     Attributes
@@ -42,6 +44,16 @@ class Tile(NamedTuple):
     total: Tensor
     peak: Tensor
     pose_key: int | None
+
+    @cached_property
+    def log_total(self) -> Tensor:
+        """Logarithm of `total`."""
+        return self.total.log()
+
+    @cached_property
+    def inverse_total(self) -> Tensor:
+        """Reciprocal of `total`: the largest weight of each row."""
+        return self.total.reciprocal()
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,7 @@ def entropy(tile: Tile) -> Tensor:
     """Entropy of each row's weights."""
     import torch
 
-    return tile.total.log() - torch.linalg.vecdot(tile.e, tile.z) / tile.total
+    return tile.log_total - torch.linalg.vecdot(tile.e, tile.z) / tile.total
 
 
 STATISTICS = {
@@ -122,14 +134,14 @@ STATISTICS = {
         ),
         Statistic(
             "logsumexp", "query", "log of the sum of exponentiated logits", "nat",
-            of_tile=lambda tile: tile.peak + tile.total.log(),
+            of_tile=lambda tile: tile.peak + tile.log_total,
         ),
         Statistic(
             "entropy", "query", "entropy of the attention weights", "nat", of_tile=entropy
         ),
         Statistic(
             "max_weight", "query", "largest attention weight", "1",
-            of_tile=lambda tile: tile.total.reciprocal(),
+            of_tile=lambda tile: tile.inverse_total,
         ),
         Statistic(
             "pose_weight", "query", "attention weight on the pose token", "1", needs_pose=True,
@@ -137,7 +149,7 @@ STATISTICS = {
         ),
         Statistic(
             "received", "key", "mean attention weight received over queries", "1",
-            of_tile=lambda tile: (tile.total.reciprocal()[..., None, :] @ tile.e).squeeze(-2),
+            of_tile=lambda tile: (tile.inverse_total[..., None, :] @ tile.e).squeeze(-2),
         ),
         Statistic(
             "received_logit", "key", "mean logit over queries", "nat",
@@ -180,7 +192,6 @@ def site_statistics(
         ``(..., head, query)`` or ``(..., head, key)`` each, float32 (float64 for float64 inputs).
     """
     rows = [STATISTICS[name] for name in check_statistics(names)]
-    rows = [row for row in rows if pose_key is not None or not row.needs_pose]
     return compute(rows, q, k, pose_key=pose_key)
 
 
@@ -207,21 +218,19 @@ def compute(
     precise = torch.promote_types(q.dtype, torch.float32)
     q = q.to(precise) * q.shape[-1] ** -0.5
     k = k.to(precise)
-    found = {row.name: row.of_tokens(q, k, diagonal) for row in rows if row.of_tokens is not None}
-    tiled = {row: row.of_tile for row in rows if row.of_tile is not None}
-    if tiled:
-        for row in tiled:
-            shape = k.shape[:-1] if row.side == "key" else q.shape[:-1]
-            found[row.name] = q.new_zeros(shape) if row.side == "key" else q.new_empty(shape)
-        for part, tile in tiles(q, k, pose_key, diagonal):
-            for row, of_tile in tiled.items():
-                if row.side == "key":
-                    found[row.name] += of_tile(tile)
-                else:
-                    found[row.name][..., part] = of_tile(tile)
-    for row in tiled:
-        if row.side == "key":
-            found[row.name] = found[row.name] / q.shape[-2]
+    rows = [row for row in rows if pose_key is not None or not row.needs_pose]
+    tiled = [(row.name, row.side, row.of_tile) for row in rows if row.of_tile is not None]
+    parts: dict[str, list[Tensor]] = {name: [] for name, side, _ in tiled if side == "query"}
+    sums: dict[str, Tensor | int] = {name: 0 for name, side, _ in tiled if side == "key"}
+    for tile in tiles(q, k, pose_key, diagonal) if tiled else ():
+        for name, side, of_tile in tiled:
+            if side == "query":
+                parts[name].append(of_tile(tile))
+            else:
+                sums[name] = sums[name] + of_tile(tile)
+    found = {name: torch.cat(values, dim=-1) for name, values in parts.items()}
+    found |= {name: values / q.shape[-2] for name, values in sums.items()}
+    found |= {row.name: row.of_tokens(q, k, diagonal) for row in rows if row.of_tokens is not None}
     return {row.name: found[row.name] for row in rows}
 
 
@@ -231,16 +240,13 @@ def tile_rows(heads: int, queries: int, keys: int) -> int:
     return max(1, min(fitting, (queries + 1) // 2))
 
 
-def tiles(
-    q: Tensor, k: Tensor, pose_key: int | None, diagonal: bool
-) -> Iterator[tuple[slice, Tile]]:
+def tiles(q: Tensor, k: Tensor, pose_key: int | None, diagonal: bool) -> Iterator[Tile]:
     """Go through a site one tile of query rows at a time; ``q`` is scaled already."""
     queries, keys = q.shape[-2], k.shape[-2]
     rows = tile_rows(q[..., 0, 0].numel(), queries, keys)
     transposed = k.mT
     for start in range(0, queries, rows):
-        part = slice(start, start + rows)
-        z = q[..., part, :] @ transposed
+        z = q[..., start : start + rows, :] @ transposed
         if not diagonal:
             z.diagonal(start, dim1=-2, dim2=-1).fill_(-math.inf)
         peak = z.amax(dim=-1, keepdim=True)
@@ -249,4 +255,4 @@ def tiles(
         if not diagonal:
             # What has no weight has no part in an entropy either: 0 times minus infinity is NaN.
             z = z.masked_fill(z == -math.inf, 0)
-        yield part, Tile(z, e, e.sum(dim=-1), peak.squeeze(-1), pose_key)
+        yield Tile(z, e, e.sum(dim=-1), peak.squeeze(-1), pose_key)

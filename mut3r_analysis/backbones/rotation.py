@@ -20,7 +20,8 @@ class Rotation(NamedTuple):
     ----------
     cos, sin : Tensor
         float32 ``(token, channel)``, or more dimensions to spread over ``(batch, head, token,
-        channel)``.
+        channel)``. The sine is that of ``-angle`` where a channel's partner
+        comes after it.
     halves : tuple of int
         Widths into which the channels are cut, in pairs that turn against each other.
     """
@@ -57,20 +58,31 @@ def state_positions(tokens: int, device: torch.device) -> Tensor:
         return torch.stack([index // width, index % width], dim=-1)
 
 
+@lru_cache(maxsize=64)
 def rotation(place: Tensor, channels: int, base: float) -> Rotation:
-    """Rotation of tokens at ``place`` ``(token, 2)`` for heads of ``channels`` channels."""
-    quarter = channels // 4
-    exponent = torch.arange(quarter, device=place.device, dtype=torch.float32) / quarter
-    angles = place.to(torch.float32)[:, :, None] * base**-exponent
-    row, column = angles.unbind(1)
-    angles = torch.cat([row, row, column, column], dim=-1)
-    return Rotation(angles.cos(), angles.sin(), (quarter,) * 4)
+    """Rotation of tokens for heads of ``channels`` channels.
+
+    ``place`` is one of :func:`positions` or :func:`state_positions`: it is remembered by identity.
+    """
+    with torch.inference_mode(False):
+        quarter = channels // 4
+        exponent = torch.arange(quarter, device=place.device, dtype=torch.float32) / quarter
+        angles = place.to(torch.float32)[:, :, None] * base**-exponent
+        row, column = angles.unbind(1)
+        angles = torch.cat([row, row, column, column], dim=-1)
+        return turning(angles.cos(), angles.sin(), (quarter,) * 4)
+
+
+def turning(cos: Tensor, sin: Tensor, halves: tuple[int, ...]) -> Rotation:
+    """Rotation by the cosines and sines of each channel's angle ``(..., channel)``."""
+    pairs = zip(halves[::2], halves[1::2], strict=True)
+    signs = [sign for one, other in pairs for sign in (-1,) * other + (1,) * one]
+    return Rotation(cos, sin * sin.new_tensor(signs), halves)
 
 
 def rotate(tokens: Tensor, turn: Rotation) -> Tensor:
     """Rotate ``(..., token, channel)`` in float32 and return it in its own dtype."""
     x = tokens.float()
-    halves = x.split(turn.halves, dim=-1)
-    pairs = zip(halves[::2], halves[1::2], strict=True)
-    turned = torch.cat([part for one, other in pairs for part in (-other, one)], dim=-1)
-    return (x * turn.cos + turned * turn.sin).to(tokens.dtype)
+    halves = x.split_with_sizes(turn.halves, dim=-1)
+    partners = torch.cat([halves[index ^ 1] for index in range(len(halves))], dim=-1)
+    return (x * turn.cos + partners * turn.sin).to(tokens.dtype)

@@ -68,32 +68,26 @@ def frame_inputs(
     backbone : Backbone
     sequence : xarray.Dataset
     configurations : sequence of Configuration
-        Whose cues may read variables of the sequence.
+        Whose cues may read variables of the sequence; these are prepared like the image.
     start, stop : int
         Positions, half-open.
     recorded : collection of int
         Positions at which a capture records.
     """
+    cues = [item.cue for item in configurations if item.cue is not None]
+    names = sorted({str(cue.of) for cue in cues if cue.reading == MASK})
+    preparation, device = backbone.preparation, backbone.device
     for position in range(start, sequence.sizes["frame"] if stop is None else stop):
-        frame = sequence.isel(frame=position)
-        image = torch.from_numpy(backbone.preparation.image(frame["image"].values))
-        masks = masks_for(configurations, backbone, frame)
-        yield FrameInput(
-            position, image[None].to(backbone.device), masks, record=position in recorded
+        # variables alone: a Dataset of one frame would cost more than reading it
+        image, *masks = (
+            sequence.variables[name].isel(frame=position).values for name in ("image", *names)
         )
-
-
-def masks_for(
-    configurations: Sequence[Configuration], backbone: Backbone, frame: xr.Dataset
-) -> dict[str, torch.Tensor]:
-    """Return the variables of a frame that cues read, ``(1, y, x)``, prepared like the image."""
-    names = {
-        str(item.cue.of)
-        for item in configurations
-        if item.cue is not None and item.cue.reading == MASK
-    }
-    prepare = backbone.preparation.mask
-    return {
-        name: torch.from_numpy(prepare(frame[name].values))[None].to(backbone.device)
-        for name in sorted(names)
-    }
+        yield FrameInput(
+            position,
+            torch.from_numpy(preparation.image(image))[None].to(device),
+            {
+                name: torch.from_numpy(preparation.mask(mask))[None].to(device)
+                for name, mask in zip(names, masks, strict=True)
+            },
+            record=position in recorded,
+        )

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mut3r_analysis.backbones.rotation import Rotation
+from mut3r_analysis.backbones.rotation import Rotation, turning
 
 BASES = (10.0, 100.0, 1000.0, 10000.0)
 """Fixed in the official code, whatever the configuration says."""
@@ -50,7 +50,7 @@ def spatial_rotation(places: Tensor, channels: int, *, pose: bool = False) -> Ro
         still = cos.new_ones(len(cos), 1, channels)
         cos, sin = torch.cat([still, cos], dim=1), torch.cat([still * 0, sin], dim=1)
     halves = [half for width in widths for half in ((width + 1) // 2, width // 2)]
-    return Rotation(cos[:, None], sin[:, None], tuple(halves))
+    return turning(cos[:, None], sin[:, None], tuple(halves))
 
 
 @lru_cache(maxsize=16)
