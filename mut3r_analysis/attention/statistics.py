@@ -221,7 +221,7 @@ def compute(
     rows = [row for row in rows if pose_key is not None or not row.needs_pose]
     tiled = [(row.name, row.side, row.of_tile) for row in rows if row.of_tile is not None]
     parts: dict[str, list[Tensor]] = {name: [] for name, side, _ in tiled if side == "query"}
-    sums: dict[str, Tensor | int] = {name: 0 for name, side, _ in tiled if side == "key"}
+    sums = {name: q.new_zeros(()) for name, side, _ in tiled if side == "key"}
     for tile in tiles(q, k, pose_key, diagonal) if tiled else ():
         for name, side, of_tile in tiled:
             if side == "query":
