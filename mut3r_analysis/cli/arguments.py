@@ -44,6 +44,16 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
         "--frames", default="::", metavar="START:STOP:STRIDE", help="frames to take (default: all)"
     )
     inputs.add_argument(
+        "--protocol",
+        metavar="ID",
+        help="take the frames and the preparation that it scores, e.g. pose:sintel14:sim3",
+    )
+    inputs.add_argument(
+        "--preparation",
+        choices=("crop", "resize"),
+        help="how frames are brought to the model's size (default: crop)",
+    )
+    inputs.add_argument(
         "--outputs",
         nargs="*",
         metavar="NAME",
@@ -113,6 +123,7 @@ def _add_gating(parser: argparse.ArgumentParser) -> None:
 def read_inputs(args: argparse.Namespace) -> "tuple[Backbone, xr.Dataset, Capture]":
     """Return the backbone, sequence and capture that the arguments name."""
     from mut3r_analysis.backbones import load_backbone
+    from mut3r_analysis.running.inputs import as_scored
     from mut3r_analysis.sequences import open_sequence
     from mut3r_analysis.sequences.frames import Selection
 
@@ -133,7 +144,7 @@ def read_inputs(args: argparse.Namespace) -> "tuple[Backbone, xr.Dataset, Captur
     backbone = load_backbone(
         args.backbone, update=args.update, device=args.device, precision=args.precision
     )
-    return backbone, sequence, capture
+    return *as_scored(backbone, sequence, args.protocol, args.preparation), capture
 
 
 def read_gating(args: argparse.Namespace) -> dict[str, Any]:

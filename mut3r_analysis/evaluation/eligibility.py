@@ -10,13 +10,7 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.metrics.protocols import Protocol
-
-OFFICIAL = {"size": 512, "patch": 16}
-"""What `PREPARATIONS` say in words, as fields of a `Preparation`."""
-
-_UNSAID = ("", "images", "video", "array", "dataset")
-"""Kinds of sequences that do not say which data set they are of."""
+from mut3r_analysis.metrics.protocols import OFFICIAL_INPUT, Protocol
 
 _OWN = (
     "; for numbers of one's own, dataclasses.replace(protocol, id='mine', preparation='given') "
@@ -66,7 +60,7 @@ def _check_data_set(protocol: Protocol, run: xr.DataTree) -> None:
         Naming both.
     """
     kind = (run.attrs.get("sequence") or {}).get("kind", "")
-    if "any" != protocol.dataset != kind and kind not in _UNSAID:
+    if protocol.is_of_another(kind):
         raise UnmetProtocol(
             f"the run is of {kind!r}, {protocol.id} scores {protocol.dataset!r}; its number would "
             "stand beside those of other sequences"
@@ -92,12 +86,10 @@ def _check_preparation(protocol: Protocol, run: xr.DataTree, truth: xr.Dataset |
             f"the run does not say how its frames were prepared, {protocol.id} takes "
             f"{protocol.preparation!r}; declare preparation= when importing predictions" + _OWN
         )
-    other = {k: fields[k] for k, v in OFFICIAL.items() if fields.get(k) not in (v, None)}
-    if other:
-        did = ", ".join(f"{name}={value}" for name, value in other.items())
+    if other := protocol.other_input(fields):
         raise UnmetProtocol(
-            f"the run prepared its frames with {did}, {protocol.id} takes a long edge of "
-            f"{OFFICIAL['size']} px and patches of {OFFICIAL['patch']} px" + _OWN
+            f"the run prepared its frames with {other}, {protocol.id} takes a long edge of "
+            f"{OFFICIAL_INPUT['size']} px and patches of {OFFICIAL_INPUT['patch']} px" + _OWN
         )
     if fields["rule"] != protocol.preparation and not (truth is not None and _rules_agree(truth)):
         raise UnmetProtocol(
@@ -169,5 +161,5 @@ def _rules_agree(truth: xr.Dataset) -> bool:
     if "y" not in truth.sizes:
         return False
     height, width = truth.sizes["y"], truth.sizes["x"]
-    rows, columns = Preparation(rule="crop", **OFFICIAL).shape(height, width)
+    rows, columns = Preparation(rule="crop", **OFFICIAL_INPUT).shape(height, width)
     return rows * width == columns * height

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.errors import InvalidArgument, MissingFile
-from mut3r_analysis.evaluation.eligibility import OFFICIAL
 from mut3r_analysis.evaluation.folders import PREDICTION_LAYOUTS, recognise
 from mut3r_analysis.evaluation.truth import on_prediction_grid
 from mut3r_analysis.metrics.choices import ORDERS
+from mut3r_analysis.metrics.protocols import OFFICIAL_INPUT
 from mut3r_analysis.sequences.layouts.layout import Variables
 from mut3r_analysis.sequences.model import label
 
@@ -137,7 +137,7 @@ def _preparation_fields(
     rule: str, prediction: xr.Dataset, sequence: xr.Dataset | None
 ) -> dict[str, Any]:
     """Describe the preparation; without maps their size is not known and left at None."""
-    fields: dict[str, Any] = {"size": None, "rule": rule, "patch": OFFICIAL["patch"]}
+    fields: dict[str, Any] = {"size": None, "rule": rule, "patch": OFFICIAL_INPUT["patch"]}
     if "y" not in prediction.sizes:
         return fields
     given = (prediction.sizes["y"], prediction.sizes["x"])

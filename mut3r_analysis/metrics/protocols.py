@@ -11,7 +11,7 @@ import textwrap
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import flag, number, whole
@@ -73,6 +73,12 @@ PREPARATIONS = {
     "crop": "long edge to 512, then both sides cropped at the centre to multiples of 16",
     "given": "as the run was made",
 }
+OFFICIAL_INPUT = {"size": 512, "patch": 16}
+"""Long edge and patch edge, px, behind every published number."""
+
+_UNSAID = ("", "images", "video", "array", "dataset")
+"""Kinds of sequences that may be of any data set."""
+
 ON_FAILURE = {
     "report": "skipped, named, and left out of the average",
     "raise": "an error",
@@ -270,6 +276,20 @@ class Protocol(Specification):
             return tuple(short.values()), ()
         found = tuple(short[name] for name in self.sequences if name in short)
         return found, tuple(name for name in self.sequences if name not in short)
+
+    def is_of_another(self, kind: str) -> bool:
+        """Whether a sequence of this kind is known to be of another data set."""
+        return "any" != self.dataset != kind and kind not in _UNSAID
+
+    def other_input(self, fields: Mapping[str, Any]) -> str:
+        """Say where a preparation differs from the official size and patch; empty where not.
+
+        `fields` are those of a :class:`Preparation`; what is None is not known.
+        """
+        if self.preparation == "given":
+            return ""
+        other = {k: fields[k] for k, v in OFFICIAL_INPUT.items() if fields.get(k) not in (v, None)}
+        return ", ".join(f"{name}={value}" for name, value in other.items())
 
     @property
     def digest(self) -> str:

@@ -81,7 +81,7 @@ def fork(
     InvalidArgument
         For a frame, backbone or sequence that is not the run's, or for content that does not fit.
     """
-    check_inputs(backbone, sequence, None)
+    backbone = check_inputs(backbone, sequence, None)
     sequence = identified(sequence)
     _check_same(run, backbone, sequence)
     names = check_outputs(outputs, backbone.outputs)

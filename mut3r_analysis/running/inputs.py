@@ -1,14 +1,21 @@
 """What a run is given: checked before anything is made, and frame by frame."""
 
 from collections.abc import Collection, Iterator, Sequence
+from copy import copy
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 
 from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.backbones.loading import load_backbone
+from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.catalogue import protocol as find_protocol
+from mut3r_analysis.metrics.protocols import OFFICIAL_INPUT, Protocol
 from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.passes import FrameInput
@@ -19,14 +26,16 @@ _OPENED = {"name", "kind", "source", "sha256"}
 """Attributes of what `open_sequence` returns."""
 
 
-def check_inputs(backbone: Any, sequence: Any, capture: Any) -> None:
-    """Refuse what is no backbone, no sequence or no capture.
+def check_inputs(backbone: Any, sequence: Any, capture: Any) -> Backbone:
+    """Return the backbone, loaded where its name or path is given.
 
     Raises
     ------
     InvalidArgument
-        Saying how to get one.
+        For what is no backbone, no sequence or no capture, saying how to get one.
     """
+    if isinstance(backbone, str | Path):
+        backbone = load_backbone(backbone)
     if not isinstance(backbone, Backbone):
         raise InvalidArgument(
             f"{backbone!r} is not a loaded backbone; load it: load_backbone('tiny'), or with the "
@@ -42,6 +51,65 @@ def check_inputs(backbone: Any, sequence: Any, capture: Any) -> None:
         raise InvalidArgument(
             f"capture must be a Capture such as Capture(statistics='all'), or None; got {capture!r}"
         )
+    return backbone
+
+
+def as_scored(
+    backbone: Backbone,
+    sequence: xr.Dataset,
+    protocol: str | Protocol | None,
+    preparation: str | Preparation | None,
+) -> tuple[Backbone, xr.Dataset]:
+    """Return a backbone and a sequence with the preparation and the frames of a protocol.
+
+    Raises
+    ------
+    InvalidArgument
+        When the protocol is of another data set, takes frames that the sequence lacks, or wants
+        another input than the model's.
+    """
+    if protocol is not None:
+        protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
+        sequence = _frames_of(protocol, sequence)
+        rule = protocol.preparation
+        if rule != "given" and preparation is not None:
+            raise InvalidArgument(
+                f"{protocol.id} says how frames are prepared, {rule!r}; give it or preparation="
+            )
+        preparation = preparation if rule == "given" else rule
+    if isinstance(preparation, str):
+        fields = backbone.preparation.to_dict() | {"rule": preparation}
+        preparation = Preparation.from_dict(fields)
+    if preparation is not None:
+        backbone = copy(backbone)
+        backbone.preparation = preparation
+    if protocol is not None and (other := protocol.other_input(backbone.preparation.to_dict())):
+        raise InvalidArgument(
+            f"{protocol.id} takes a long edge of {OFFICIAL_INPUT['size']} px and patches of "
+            f"{OFFICIAL_INPUT['patch']} px, the backbone prepares its frames with {other}; run a "
+            "model of that size, or without protocol="
+        )
+    return backbone, sequence
+
+
+def _frames_of(protocol: Protocol, sequence: xr.Dataset) -> xr.Dataset:
+    """Return the frames of an open sequence that a protocol scores."""
+    kind = sequence.attrs.get("kind", "")
+    if protocol.is_of_another(kind):
+        raise InvalidArgument(
+            f"the sequence is of {kind!r}, {protocol.id} is of {protocol.dataset!r}"
+        )
+    if protocol.dataset == "any" or not sequence.sizes["frame"]:
+        return sequence
+    frames = sequence["frame"].values
+    wanted = np.asarray(protocol.frames.indices(int(frames.max()) + 1))
+    if missing := sorted(set(wanted.tolist()) - set(frames.tolist())):
+        raise InvalidArgument(
+            f"{protocol.id} takes {protocol.frames.describe()}; the open sequence lacks "
+            f"{len(missing)} of these {len(wanted)}, from frame {missing[0]} of the source on; "
+            "open it without start, stop and stride"
+        )
+    return sequence.isel(frame=np.searchsorted(frames, wanted))
 
 
 def identified(sequence: xr.Dataset) -> xr.Dataset:

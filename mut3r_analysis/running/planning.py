@@ -124,7 +124,7 @@ def plan(
     InvalidArgument
         For anything that `run` would refuse.
     """
-    check_inputs(backbone, sequence, capture)
+    backbone = check_inputs(backbone, sequence, capture)
     names = check_outputs(outputs, backbone.outputs)
     configuration = Configuration(cue=cue, gate=gate, commit=commit)
     configuration.check(backbone, sequence, names)

@@ -15,15 +15,17 @@ from tqdm.auto import tqdm
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.seam import Observer
 from mut3r_analysis.backbones.heads import check_outputs
+from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import BudgetExceeded, InvalidArgument
+from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.grouping import grouped
-from mut3r_analysis.running.inputs import check_inputs, frame_inputs, identified
+from mut3r_analysis.running.inputs import as_scored, check_inputs, frame_inputs, identified
 from mut3r_analysis.running.loop import stream
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.running.planning import plan
@@ -34,7 +36,7 @@ from mut3r_analysis.running.store import BlockWriter, check_free, create_store
 
 
 def run(
-    backbone: Backbone,
+    backbone: Backbone | str | Path,
     sequence: xr.Dataset,
     *,
     cue: Cue | None = None,
@@ -44,6 +46,8 @@ def run(
     outputs: Collection[str] | None = None,
     out: str | Path | None = None,
     progress: bool = True,
+    protocol: str | Protocol | None = None,
+    preparation: str | Preparation | None = None,
     probe: Observer | None = None,
     intervene: Observer | None = None,
 ) -> xr.DataTree:
@@ -53,7 +57,8 @@ def run(
 
     Parameters
     ----------
-    backbone : Backbone
+    backbone : Backbone, str or Path
+        A loaded one, or the name or path of one.
     sequence : xarray.Dataset
         From :func:`~mut3r_analysis.open_sequence`; any other is read once more, for its digest.
     cue : Cue, optional
@@ -72,6 +77,10 @@ def run(
         Store to write (Zarr v3, must not exist); None keeps the run in memory.
     progress : bool
         Show a progress bar with frames per second and memory.
+    protocol : str or Protocol, optional
+        Under which the run is to be scored: its frames of the sequence are run, prepared its way.
+    preparation : str or Preparation, optional
+        ``"crop"`` or ``"resize"``, or a whole preparation, in place of the backbone's.
     probe : callable, optional
         Shown ``(site, q, k, v, out)`` at every site of the encoder, of the pass that is read and of
         the heads: rotated queries and keys, values, and what each head writes ``(batch, head,
@@ -102,6 +111,8 @@ def run(
     When the process is interrupted or terminated, the frames that are done are written and the
     store says how many; when it is killed, those of the last whole block are.
     """
+    backbone = check_inputs(backbone, sequence, capture)
+    backbone, sequence = as_scored(backbone, sequence, protocol, preparation)
     configuration = Configuration(cue=cue, gate=gate, commit=commit)
     seen = Observers(probe, intervene)
     (found,) = _run([configuration], backbone, sequence, capture, outputs, [out], progress, seen)
@@ -170,7 +181,7 @@ def _run(
     progress: bool,
     seen: Observers,
 ) -> list[xr.DataTree]:
-    check_inputs(backbone, sequence, capture)
+    backbone = check_inputs(backbone, sequence, capture)
     names = check_outputs(outputs, backbone.outputs)
     for configuration in configurations:
         configuration.check(backbone, sequence, names)

@@ -1,5 +1,6 @@
 """A run records what the backbone did, labelled, lazily readable, at the price that was planned."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,8 @@ import mut3r_analysis as m3
 from mut3r_analysis.attention import DECODER_KINDS, STATISTICS, Recorder
 from mut3r_analysis.backbones import Frame
 from mut3r_analysis.errors import AlreadyExists, BudgetExceeded, InvalidArgument
+from mut3r_analysis.metrics import Protocol
+from mut3r_analysis.metrics import protocol as find_protocol
 
 FOLDERS = ("static_room", "walking_woman", "dog_and_geese", "portrait_sparse")
 
@@ -165,7 +168,7 @@ def test_the_head_site_needs_the_output_that_runs_it(backbone, sequence, tmp_pat
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"backbone": "tiny"}, r"load_backbone\('tiny'\)"),
+        ({"backbone": 3}, r"load_backbone\('tiny'\)"),
         ({"sequence": "scenes/orbit-03"}, r"open_sequence\('scenes/orbit-03'\)"),
         ({"capture": "all"}, "capture must be a Capture"),
     ],
@@ -205,6 +208,50 @@ def test_frames_selected_after_opening_are_told_apart(backbone, sequence):
     assert len(digests) == 2
     with pytest.raises(InvalidArgument, match="these are others"):
         m3.fork(runs[0], 0, backbone=backbone, sequence=sequence.isel(frame=slice(1, 3)))
+
+
+def declared(**changes) -> Protocol:
+    """Sintel's pose protocol, changed."""
+    return dataclasses.replace(find_protocol("pose:sintel14:sim3"), id="mine", **changes)
+
+
+def test_a_protocol_chooses_frames_and_a_preparation_is_the_run_s_own(backbone, sequence):
+    mine = declared(preparation="given", frames={"start": 1, "step": 2, "limit": 2})
+    run = quiet(backbone, sequence, protocol=mine)
+    assert run["prediction"].frame.values.tolist() == [1, 3]
+    resized = quiet(backbone, sequence.isel(frame=[0]), preparation="resize")
+    assert resized.attrs["backbone"]["preparation"]["rule"] == "resize"
+    assert backbone.preparation.rule == "crop"
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "frames", "said"),
+    [
+        ({}, "sintel", slice(None), "long edge of 512 px .* with size=64, patch=8"),
+        ({"preparation": "given"}, "tum", slice(None), "of 'tum', mine is of 'sintel'"),
+        ({"preparation": "given"}, "sintel", slice(2, None), "lacks 2 of these 7, from frame 0"),
+        ({"preparation": "given"}, "sintel", [0, 1, 3, 6], "lacks 3 of these 7, from frame 2"),
+    ],
+)
+def test_what_a_protocol_would_not_score_is_not_run(
+    backbone, sequence, changes, kind, frames, said
+):
+    given = sequence.isel(frame=frames).assign_attrs(kind=kind)
+    with pytest.raises(InvalidArgument, match=said):
+        quiet(backbone, given, protocol=declared(**changes))
+
+
+def test_a_preparation_beside_that_of_a_protocol_is_refused(backbone, sequence):
+    with pytest.raises(InvalidArgument, match="says how frames are prepared, 'crop'"):
+        quiet(backbone, sequence, protocol="pose:sintel14:sim3", preparation="resize")
+
+
+def test_a_backbone_may_be_named(sequence):
+    two = sequence.isel(frame=slice(2))
+    named, loaded = (
+        quiet(each, two) for each in ("random:small", m3.load_backbone("random:small"))
+    )
+    xr.testing.assert_identical(named["prediction"].to_dataset(), loaded["prediction"].to_dataset())
 
 
 def test_a_sequence_may_have_a_slash_in_its_name(backbone, tmp_path):

@@ -13,9 +13,9 @@ import xarray as xr
 from mut3r_analysis.backbones import Preparation, load_backbone
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError
 from mut3r_analysis.evaluation import check_dataset, evaluate
-from mut3r_analysis.evaluation.eligibility import OFFICIAL
 from mut3r_analysis.metrics import FrameSelection, Protocol, UndefinedMetric
 from mut3r_analysis.metrics import protocol as find_protocol
+from mut3r_analysis.metrics.protocols import OFFICIAL_INPUT
 from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
 from mut3r_analysis.running import Commit, Configuration, open_run
 from mut3r_analysis.sequences import open_sequence
@@ -286,11 +286,11 @@ def bundled_values(
 
 def _prepared(preparation: Preparation, protocol: Protocol) -> Preparation:
     """Prepare frames by a protocol's rule, which is for backbones of one size."""
-    if any(getattr(preparation, name) != value for name, value in OFFICIAL.items()):
+    if any(getattr(preparation, name) != value for name, value in OFFICIAL_INPUT.items()):
         raise InvalidArgument(
-            f"{protocol.id} takes frames of {OFFICIAL['size']} px in patches of "
-            f"{OFFICIAL['patch']} px; this backbone takes {preparation.size} px in patches of "
-            f"{preparation.patch} px, so no number of it compares"
+            f"{protocol.id} takes frames of {OFFICIAL_INPUT['size']} px in patches of "
+            f"{OFFICIAL_INPUT['patch']} px; this backbone takes {preparation.size} px in patches "
+            f"of {preparation.patch} px, so no number of it compares"
         )
     fields = preparation.to_dict() | {"rule": protocol.preparation}
     return Preparation.from_dict(fields)
