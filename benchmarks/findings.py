@@ -47,7 +47,7 @@ _BOUNDS = ("lower", "upper")
 def dump(out: Path, numbers: Sequence[str], folder: Path, jobs: int) -> int:
     """Execute notebooks; after each, write all that is known. Return how many failed."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # sums depend on how many threads share them
-    found = json.loads(out.read_text()) if out.exists() else {}
+    found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     paths = {number: path for number in numbers for path in folder.glob(f"{number}_*.ipynb")}
     if absent := [number for number in numbers if number not in paths]:
         raise SystemExit(f"{folder} has no notebook {', '.join(absent)}")
@@ -57,7 +57,7 @@ def dump(out: Path, numbers: Sequence[str], folder: Path, jobs: int) -> int:
         for done in as_completed(running):
             notebook = found[running[done]] = done.result()
             partial = out.with_suffix(".partial")
-            partial.write_text(json.dumps(dict(sorted(found.items()))))
+            partial.write_text(json.dumps(dict(sorted(found.items()))), encoding="utf-8")
             partial.replace(out)
             failed += "error" in notebook
             said = notebook.get("error") or (
@@ -96,7 +96,7 @@ def execute(path: Path) -> dict[str, Any]:
         )
         try:
             asyncio.run(client.async_execute())
-            found = json.loads(kept.read_text())
+            found = json.loads(kept.read_text(encoding="utf-8"))
         except Exception as error:  # the other notebooks go on
             found = {"error": str(error), "numbers": {}, "skipped": {}, "package": None}
     outputs = [output for each in notebook.cells for output in each.get("outputs", [])]
@@ -251,7 +251,7 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def compare(before: Path, after: Path) -> int:
     """Print what became of the numbers of every notebook; return how many are not as they were."""
-    first, second = (json.loads(path.read_text()) for path in (before, after))
+    first, second = (json.loads(path.read_text(encoding="utf-8")) for path in (before, after))
     failures = 0
     for number, notebook in first.items():
         other = second.get(number, {"error": "it is not there"})

@@ -122,8 +122,8 @@ def main() -> None:
     name = f"gating-{args.size}" + ("-batch" if args.batch else "")
     out = args.out or Path(f"outputs/benchmarks/{name}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2))
-    print(json.dumps(result, indent=2))
+    out.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    print(json.dumps(result, indent=2), encoding="utf-8")
 
 
 def summary(

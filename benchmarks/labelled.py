@@ -84,7 +84,8 @@ def collect(namespace: Mapping[str, Any], out: str) -> None:
     package = sys.modules.get(PACKAGE)
     origin = str(Path(package.__file__ or "").parent) if package else None
     Path(out).write_text(
-        json.dumps({"package": origin, "numbers": found.numbers, "skipped": found.skipped})
+        json.dumps({"package": origin, "numbers": found.numbers, "skipped": found.skipped}),
+        encoding="utf-8",
     )
 
 

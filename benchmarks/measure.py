@@ -111,8 +111,8 @@ def publish(name: str, result: dict[str, Any], out: Path | None, quick: bool) ->
         out = Path(f"outputs/benchmarks/{name}.json")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(stamped, indent=2))
-    print(json.dumps(stamped, indent=2))
+        out.write_text(json.dumps(stamped, indent=2), encoding="utf-8")
+    print(json.dumps(stamped, indent=2), encoding="utf-8")
 
 
 def _settle() -> int:
@@ -120,13 +120,13 @@ def _settle() -> int:
     gc.collect()
     if platform.system() == "Linux":
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     return psutil.Process().memory_info().rss
 
 
 def _peak_resident() -> int:
     if platform.system() != "Linux":
         return psutil.Process().memory_info().rss
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024

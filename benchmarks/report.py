@@ -151,12 +151,12 @@ def main() -> None:
     files = sorted(args.results.glob("*.json"))
     if not files:
         raise SystemExit(f"no results in {args.results}; run `make bench` first")
-    results = {file.stem: json.loads(file.read_text()) for file in files}
+    results = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
     parts = [INTRODUCTION.rstrip()]
     if draw(results, args.page.parent / FIGURE):
         parts.append(f"![Every ratio that has a limit, over its limit]({FIGURE})")
     parts += [section(name, result) for name, result in results.items()]
-    args.page.write_text("\n\n".join(parts) + "\n")
+    args.page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def one_run(frames: int, width: int, layers: int) -> dict[str, float]:
 def peak_bytes() -> float:
     """Return the peak resident size of this process so far."""
     if sys.platform == "linux":
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
         return 1024 * float(status.split("VmHWM:")[1].split()[0])
     import resource
 

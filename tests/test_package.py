@@ -97,6 +97,23 @@ def test_no_modules_import_each_other_in_a_loop():
         pytest.fail(f"these import each other: {' <- '.join(error.args[1])}")
 
 
+def opens_text(call: ast.Call) -> bool:
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    modes = [each.value for each in call.args if isinstance(each, ast.Constant)]
+    return (isinstance(call.func, ast.Attribute) and name in ("read_text", "write_text")) or (
+        name in ("open", "fdopen") and any(mode in ("r", "w", "a", "x", "r+") for mode in modes)
+    )
+
+
+def test_every_text_is_opened_with_its_encoding():
+    # What a locale would choose differs between machines.
+    for path in (ROOT / "mut3r_analysis").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and opens_text(node):
+                given = {keyword.arg for keyword in node.keywords}
+                assert "encoding" in given, f"{path.name}, line {node.lineno}"
+
+
 def names_of_models() -> set[str]:
     """Names that stand for one kind of model: classes, configurations, rooms and families."""
     from mut3r_analysis.backbones.families import FAMILIES

@@ -108,7 +108,9 @@ def _gain(name: str, parent: str) -> float:
 
 def parity() -> list[Agreement]:
     """Run the bundled frames through this package and compare with the official numbers."""
-    config = CUT3RConfig.from_dict(json.loads(data_path("selftest", "cut3r-tiny.json").read_text()))
+    config = CUT3RConfig.from_dict(
+        json.loads(data_path("selftest", "cut3r-tiny.json").read_text(encoding="utf-8"))
+    )
     with np.load(data_path("selftest", "cut3r-tiny.npz")) as file:
         expected = dict(file)
     found: dict[str, torch.Tensor] = {}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mut3r_analysis.errors import MissingFile, UnreadableFile
+from mut3r_analysis.foundation.text_files import read_text
 from mut3r_analysis.metrics.trajectory_files import detect_order, read_trajectory
 from mut3r_analysis.sequences.layouts.files import GRID, POSE, planes
 from mut3r_analysis.sequences.layouts.formats import read_map
@@ -179,7 +180,7 @@ def _focal(folder: Path) -> NDArray[np.float64] | None:
         if not path.is_file():
             continue
         try:
-            numbers = np.loadtxt(path, ndmin=2)
+            numbers = np.loadtxt(read_text(path).splitlines(), ndmin=2)
         except ValueError as error:
             raise UnreadableFile(f"{path}: {error}") from error
         if columns == 1:

@@ -4,10 +4,10 @@ from functools import lru_cache
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from mut3r_analysis.errors import UnreadableFile
 from mut3r_analysis.foundation.bundled import data_path
+from mut3r_analysis.foundation.text_files import read_yaml
 from mut3r_analysis.literature.rows import COLUMNS, Patterns, read_rows, select_rows
 
 FLAGS = (
@@ -83,7 +83,7 @@ def _sides() -> pd.DataFrame:
     """Return every number of every side; ``row`` is its row in the published table or -1."""
     path = data_path("published", "conflicts.yaml")
     records: list[dict[str, Any]] = []
-    for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
+    for entry in read_yaml(path):
         if entry["flag"] not in FLAGS:
             raise UnreadableFile(
                 f"{path}: conflict {entry['id']} has the flag {entry['flag']!r}; "

@@ -17,7 +17,11 @@ from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.metric import Metric, rows
 from mut3r_analysis.metrics.pairs import in_order
 from mut3r_analysis.metrics.similarity import fit_similarity
-from mut3r_analysis.metrics.trajectory_files import associate, order_that_agrees, read_trajectory
+from mut3r_analysis.metrics.trajectory_files import (
+    associate_known,
+    order_that_agrees,
+    read_trajectory,
+)
 
 _RIGID = 0.05
 """Most that the determinant of a rotation may differ from one."""
@@ -196,11 +200,11 @@ def compare_trajectories(
     Raises
     ------
     MissingFile, UnreadableFile, InvalidArgument, UndefinedMetric
-        As `read_trajectory`, `associate` and `score_trajectory`.
+        As `read_trajectory`, `associate_known` and `score_trajectory`.
     """
     truth = read_trajectory(truth_path, truth_quaternion)
     estimate = read_trajectory(estimate_path, quaternion)
-    kept_truth, kept_estimate = associate(truth.stamps, estimate.stamps, max_difference)
+    kept_truth, kept_estimate = associate_known(truth, estimate, max_difference)
     wanted, given = truth.poses[kept_truth], estimate.poses[kept_estimate]
     evidence = estimate.evidence
     if quaternion is None:

@@ -8,6 +8,8 @@ the caller, a comment that names the columns, a first pose that is the identity 
 or agreement with another path. The evidence that was found travels with the path.
 """
 
+import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +17,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.metrics.choices import ORDERS
+from mut3r_analysis.sequences.layouts.stamps import (
+    UNITS,
+    poses_from_rows,
+    read_rows,
+    unit_factor,
+)
 
 LARGEST_STEP_DIFFERENCE_DEGREES = 1.0
 """Two readings whose rotations differ by less than this from the truth cannot be told apart."""
+
+
+LONGEST_STEP = 1000.0
+"""Stamps further apart than this, typically, are not in seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +41,9 @@ class Trajectory:
     Attributes
     ----------
     stamps : ndarray
-        (frame), seconds, strictly increasing.
+        (frame), seconds, sorted; some may repeat.
     poses : ndarray
-        (frame, row, col), 4x4 camera-to-world.
+        (frame, row, col), 4x4 camera-to-world; NaN where the file has no finite pose.
     quaternion : str
         The order the file was read in, ``"xyzw"`` or ``"wxyz"``.
     evidence : str
@@ -53,10 +65,13 @@ class Trajectory:
 def read_trajectory(path: str | Path, quaternion: str | None = None) -> Trajectory:
     """Read a TUM trajectory file; lines that start with ``#`` are comments.
 
+    It is read as evo reads it: NaN rows and repeated stamps are kept, unsorted ones sorted, and
+    commas and further columns passed over. A warning counts what was odd.
+
     Parameters
     ----------
     path : str or Path
-        Text file of eight numbers a line.
+        Text file of eight numbers a line, in UTF-8.
     quaternion : {"xyzw", "wxyz"}, optional
         The declared order. By default the order of the TUM format, ``xyzw``, which is refused when
         the file itself says otherwise.
@@ -64,7 +79,7 @@ def read_trajectory(path: str | Path, quaternion: str | None = None) -> Trajecto
     Raises
     ------
     MissingFile, UnreadableFile
-        No such file, or a line that is not a pose; stamps that repeat or run backwards.
+        No such file, a line that is not a pose, or no finite pose at all.
     InvalidArgument
         The declared order contradicts the column names in the file, or none was declared and the
         first pose is the identity only when read ``wxyz``.
@@ -72,13 +87,16 @@ def read_trajectory(path: str | Path, quaternion: str | None = None) -> Trajecto
     if quaternion is not None and quaternion not in ORDERS:
         raise InvalidArgument(f"quaternion={quaternion!r}; declare 'xyzw' or 'wxyz'")
     file = Path(path)
-    rows, named = _read(file)
+    if not file.exists():
+        raise MissingFile(f"no trajectory file at {file}")
+    rows, comments, notes = read_rows(file)
+    named = _order_in_comments(comments)
     if quaternion is not None and named is not None and named != quaternion:
         raise InvalidArgument(
             f"quaternion={quaternion!r} was declared, but a comment in {file} names the columns "
             f"in the order {named}; declare {named!r} or correct the file"
         )
-    identity = order_of_identity(rows[0])
+    identity = order_of_identity(_first_known(rows))
     if quaternion is not None:
         order, evidence = quaternion, "declared"
     elif named == "wxyz" or (named is None and identity == "wxyz"):
@@ -97,6 +115,8 @@ def read_trajectory(path: str | Path, quaternion: str | None = None) -> Trajecto
         order, evidence = identity, "first pose is the identity"
     else:
         order, evidence = "xyzw", "TUM format, unconfirmed by the file"
+    if notes:
+        warnings.warn(f"{file.parent}: {'; '.join(notes)}", stacklevel=2)
     return Trajectory(rows[:, 0], poses_from_rows(rows, order), order, evidence, str(file))
 
 
@@ -124,10 +144,10 @@ def detect_order(path: str | Path, truth: NDArray[np.float64] | None = None) -> 
         itself.
     """
     file = Path(path)
-    rows, named = _read(file)
+    rows, comments, _ = read_rows(file)
     found = {
-        "columns named in the file": named,
-        "first pose is the identity": order_of_identity(rows[0]),
+        "columns named in the file": _order_in_comments(comments),
+        "first pose is the identity": order_of_identity(_first_known(rows)),
     }
     if truth is not None and len(truth) == len(rows):
         agreeing = order_that_agrees(truth, poses_from_rows(rows, "xyzw"))
@@ -147,14 +167,8 @@ def detect_order(path: str | Path, truth: NDArray[np.float64] | None = None) -> 
     )
 
 
-def poses_from_rows(rows: NDArray[np.float64], quaternion: str) -> NDArray[np.float64]:
-    """Turn rows ``stamp tx ty tz q q q q`` into poses (frame, row, col)."""
-    columns = rows[:, 4:8] if quaternion == "xyzw" else np.roll(rows[:, 4:8], -1, axis=1)
-    poses = np.zeros((len(rows), 4, 4))
-    poses[:, :3, :3] = Rotation.from_quat(columns).as_matrix()
-    poses[:, :3, 3] = rows[:, 1:4]
-    poses[:, 3, 3] = 1.0
-    return poses
+def _first_known(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return rows[np.isfinite(rows).all(axis=1)][0]
 
 
 def order_of_identity(row: ArrayLike) -> str | None:
@@ -230,16 +244,62 @@ def associate(
     InvalidArgument
         Stamps are empty, unsorted, duplicate or not finite, or no pair is close enough.
     """
-    first = check_stamps(truth, "truth")
-    second = check_stamps(estimate, "estimate")
+    return _nearest(
+        check_stamps(truth, "truth"), check_stamps(estimate, "estimate"), max_difference
+    )
+
+
+def associate_known(
+    truth: Trajectory, estimate: Trajectory, max_difference: float = 0.01
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pair the finite poses of two paths as `associate` pairs stamps, which may repeat here.
+
+    A warning says where the stamps of both can hardly be seconds.
+
+    Returns
+    -------
+    tuple of ndarray
+        Indices into the poses of `truth` and of `estimate`, of equal length.
+
+    Raises
+    ------
+    InvalidArgument
+        No pair is close enough, or the two count time in different units.
+    """
+    known = [np.flatnonzero(np.isfinite(path.poses).all((1, 2))) for path in (truth, estimate)]
+    first, second = truth.stamps[known[0]], estimate.stamps[known[1]]
+    if min(_typical_step(first), _typical_step(second)) > LONGEST_STEP:
+        warnings.warn(
+            f"poses of {truth.name} and {estimate.name} lie {_typical_step(first):g} apart: these "
+            f"stamps are not seconds, and max_difference={max_difference:g} counts in their unit; "
+            "write them in seconds",
+            stacklevel=3,
+        )
+    pairs = _nearest(first, second, max_difference)
+    return known[0][pairs[0]], known[1][pairs[1]]
+
+
+def _nearest(
+    first: NDArray[np.float64], second: NDArray[np.float64], max_difference: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pair sorted stamps of the truth and of the estimate, or say why none fits."""
     if not (np.isfinite(max_difference) and max_difference >= 0):
         raise InvalidArgument(f"max_difference={max_difference}; give seconds, zero or more")
     truth_is_short = len(second) > len(first)
     short, long = (first, second) if truth_is_short else (second, first)
     after = np.clip(np.searchsorted(long, short, side="right"), 0, len(long) - 1)
     before = np.maximum(after - 1, 0)
-    nearest = np.where(np.abs(short - long[before]) <= np.abs(long[after] - short), before, after)
+    nearest = np.where(short - long[before] <= long[after] - short, before, after)
     kept = np.flatnonzero(np.abs(long[nearest] - short) <= max_difference)
+    factor = unit_factor(first, second)
+    if factor is not None and len(kept) < len(short) / 2:
+        unit = round(max(factor, 1 / factor))
+        raise InvalidArgument(
+            f"only {len(kept)} stamps lie within {max_difference:g} s of each other: the "
+            f"{'estimate' if factor > 1 else 'truth'} counts time in units 1e{len(str(unit)) - 1} "
+            f"times as fine as the other's, as {UNITS[unit]} are; write the stamps of both in "
+            "seconds"
+        )
     if not kept.size:
         gap = float(np.abs(long[nearest] - short).min())
         raise InvalidArgument(
@@ -271,56 +331,15 @@ def check_stamps(stamps: ArrayLike, name: str = "stamps") -> NDArray[np.float64]
     return array
 
 
-def _read(file: Path) -> tuple[NDArray[np.float64], str | None]:
-    """Rows (frame, column) of a file, and the order that a comment in it names."""
-    if not file.exists():
-        raise MissingFile(f"no trajectory file at {file}")
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnreadableFile(f"{file} cannot be read as text: {error}") from error
-    return _rows(file, lines), _order_in_comments(lines)
-
-
-def _rows(file: Path, lines: list[str]) -> NDArray[np.float64]:
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        words = text.split()
-        try:
-            values = [float(word) for word in words]
-        except ValueError as error:
-            raise UnreadableFile(f"{file}, line {number}: {error}") from error
-        if len(values) != 8:
-            raise UnreadableFile(
-                f"{file}, line {number}: {len(values)} numbers, a TUM pose has 8 "
-                "(stamp tx ty tz qx qy qz qw)"
-            )
-        if not np.isfinite(values).all():
-            raise UnreadableFile(f"{file}, line {number}: NaN or infinity in a pose")
-        norm = float(np.linalg.norm(values[4:]))
-        if abs(norm - 1) > 0.01:
-            raise UnreadableFile(
-                f"{file}, line {number}: the last four numbers have norm {norm:.4g}, "
-                "a rotation quaternion has 1"
-            )
-        rows.append(values)
-    if not rows:
-        raise UnreadableFile(f"{file} holds no poses, only blank lines and comments")
-    array = np.array(rows)
-    try:
-        check_stamps(array[:, 0])
-    except InvalidArgument as error:
-        raise UnreadableFile(f"{file}: {error}") from error
-    return array
+def _typical_step(stamps: NDArray[np.float64]) -> float:
+    """Return the median distance between stamps (frame) that follow each other; 0 for one."""
+    return float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.0
 
 
 def _order_in_comments(lines: list[str]) -> str | None:
+    """Tell the order in which a comment names the columns, ``qw`` or EuRoC's ``q_RS_w []``."""
     for line in lines:
-        if line.strip().startswith("#"):
-            words = line.replace("#", " ").replace(",", " ").lower().split()
-            if "qw" in words and "qx" in words:
-                return "xyzw" if words.index("qx") < words.index("qw") else "wxyz"
+        named = re.findall(r"\bq(?:\w*_)?([wxyz])\b", line.lower())
+        if {"w", "x"} <= set(named):
+            return "xyzw" if named.index("x") < named.index("w") else "wxyz"
     return None

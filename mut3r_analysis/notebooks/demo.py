@@ -81,7 +81,7 @@ def _remove_earlier(store: Path) -> None:
     if not store.exists():
         return
     try:
-        root = json.loads((store / "zarr.json").read_text())
+        root = json.loads((store / "zarr.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         root = {}
     if "format_version" not in root.get("attributes", {}):

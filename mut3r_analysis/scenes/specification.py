@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.fields import number, whole
+from mut3r_analysis.foundation.text_files import parse_yaml, read_text
 from mut3r_analysis.scenes.arrays import (
     ABSENT,
     AMBIENT,
@@ -258,11 +259,8 @@ class Scene:
         where = str(source) if isinstance(source, pathlib.Path) else "YAML text"
         if isinstance(source, pathlib.Path) and not source.is_file():
             raise MissingFile(f"no scene file {source}; give the path of an existing YAML file.")
-        try:
-            text = source.read_text("utf-8") if isinstance(source, pathlib.Path) else source
-            values = yaml.safe_load(text)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UnreadableFile(f"{where} is no valid YAML: {error}") from None
+        text = read_text(source) if isinstance(source, pathlib.Path) else source
+        values = parse_yaml(text, where)
         try:
             return cls.from_dict(values)
         except InvalidArgument as error:

@@ -85,7 +85,7 @@ def open_sequence(
     if isinstance(source, xr.Dataset):
         return _from_dataset(source, selection, name)
     if isinstance(source, str | Path):
-        return _from_path(Path(source).expanduser(), selection, name)
+        return _from_path(Path(_as_named_on_disk(source)).expanduser(), selection, name)
     if isinstance(source, np.ndarray) or hasattr(source, "detach"):
         frames = open_array(source, selection)
         attrs = {"name": name or "array", "kind": "array", "source": "array in memory"}
@@ -104,7 +104,7 @@ def _from_path(path: Path, selection: Selection, name: str | None) -> xr.Dataset
     path = Path(os.path.abspath(path))
     if path.is_dir():
         images = open_images(path, selection)
-        attrs = {"name": name or path.name, "kind": "images", "source": str(path)}
+        attrs = {"name": name or _readable(path.name), "kind": "images", "source": str(path)}
         # Objects, because text of fixed width has no settled place in Zarr.
         files = np.array([file.name for file in images.files], dtype=object)
         coords = {"frame": np.array(images.indices), "file": files}
@@ -118,7 +118,7 @@ def _from_path(path: Path, selection: Selection, name: str | None) -> xr.Dataset
     from mut3r_analysis.sequences.video import open_video
 
     video = open_video(path, selection)
-    attrs = {"name": name or path.stem, "kind": "video", "source": str(path)}
+    attrs = {"name": name or _readable(path.stem), "kind": "video", "source": str(path)}
     coords = {"frame": video.indices, "time": video.seconds}
     sequence = _sequence(lazy_frames(video), coords, attrs, video.sha256)
     sequence.set_close(video.close)
@@ -166,6 +166,20 @@ def _sequence(
         attrs={**attrs, "sha256": digest},
     )
     return label(dataset, attrs["source"])
+
+
+def _as_named_on_disk(path: str | Path) -> str:
+    """Spell a path so that a system whose locale is not UTF-8 finds it, too."""
+    text = str(path)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    return text
+
+
+def _readable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def _missing(path: Path) -> str:

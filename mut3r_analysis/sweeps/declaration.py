@@ -69,7 +69,7 @@ class SweepIndex:
         if not path.is_file():
             raise MissingFile(f"{folder} is not the folder of a sweep: it holds no {DECLARATION}")
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text(encoding="utf-8"))
             labels = {name: tuple(given) for name, given in values["labels"].items()}
             digests = np.array(values["digests"], dtype=object)
             shape = tuple(map(len, labels.values()))

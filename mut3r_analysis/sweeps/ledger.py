@@ -111,7 +111,7 @@ class Ledger:
         found = []
         for path in (self.folder / "units").glob(f"{unit}-*.json"):
             try:
-                values = json.loads(path.read_text())
+                values = json.loads(path.read_text(encoding="utf-8"))
                 runs = {name: Ended(**ended) for name, ended in values["runs"].items()}
                 found.append(Entry(**{**values, "runs": runs}))
             except (ValueError, KeyError, TypeError) as error:
@@ -176,5 +176,5 @@ def write_json(path: Path, values: Any) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    temporary.write_text(json.dumps(values))
+    temporary.write_text(json.dumps(values), encoding="utf-8")
     temporary.replace(path)

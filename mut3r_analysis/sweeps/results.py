@@ -154,7 +154,7 @@ def _read_scores(path: Path) -> xr.Dataset | str:
     if not path.is_file():
         return "not scored under this protocol yet"
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
         return values["skipped"] if set(values) == {"skipped"} else xr.Dataset.from_dict(values)
     except (ValueError, KeyError) as error:
         raise UnreadableFile(

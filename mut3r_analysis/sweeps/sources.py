@@ -222,6 +222,9 @@ def _spelled_out(item: Openable) -> Iterable[Openable]:
     if not isinstance(item, str | Path) or not glob.has_magic(str(item)):
         return [item]
     text = os.path.expanduser(item)
+    # A folder may be called "clip [1]".
+    if os.path.exists(text):
+        return [item]
     found = sorted(glob.glob(text))
     if not found and (prefixed := split_prefix(text)):
         root, _, pattern = prefixed.rest.partition("#")
@@ -230,7 +233,8 @@ def _spelled_out(item: Openable) -> Iterable[Openable]:
         else:
             layout = find_layout(prefixed.prefix)
             names, start = sorted(layout.find(Path(root))), f"{prefixed.prefix}:{root}#"
-        found = [start + name for name in names if fnmatch(name, pattern)]
+        literal = [name for name in names if name == pattern]
+        found = [start + name for name in literal or names if literal or fnmatch(name, pattern)]
     if not found:
         raise InvalidArgument(f"nothing matches {text!r}")
     return list(found)

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.foundation.text_files import read_yaml
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 
@@ -54,10 +53,7 @@ def read_specification(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f"no specification of a sweep at {path}")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UnreadableFile(f"cannot read {path}: {error}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise InvalidArgument(f"{path} holds {type(values).__name__}, not named values")
     unknown = sorted(map(str, set(values) - set(_NAMES)))

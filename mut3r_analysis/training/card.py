@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 
 from mut3r_analysis.backbones import Backbone, Frame, load_backbone
 from mut3r_analysis.backbones.checkpoint import read_checkpoint, write_checkpoint
 from mut3r_analysis.errors import MissingFile
+from mut3r_analysis.foundation.text_files import read_yaml
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.card_words import TARGETS_SET, card_text
 from mut3r_analysis.training.cue_trial import TARGET, cue_test
@@ -124,8 +124,8 @@ def write_card(card: dict[str, Any], folder: str | Path) -> tuple[Path, Path]:
     """Write ``<name>.json`` and, from it, ``<name>.md``."""
     folder = Path(folder)
     data, text = (folder / f"{card['name']}.{suffix}" for suffix in ("json", "md"))
-    data.write_text(json.dumps(_rounded(card), indent=1) + "\n")
-    text.write_text(card_text(json.loads(data.read_text())))
+    data.write_text(json.dumps(_rounded(card), indent=1) + "\n", encoding="utf-8")
+    text.write_text(card_text(json.loads(data.read_text(encoding="utf-8"))), encoding="utf-8")
     return data, text
 
 
@@ -311,7 +311,7 @@ def ship(
     log = read_table(run / LOG)
     said = curves / f"{recipe.name}_notes.yaml"
     if notes is None:
-        notes = yaml.safe_load(said.read_text()) if said.is_file() else ()
+        notes = read_yaml(said) if said.is_file() else ()
     declared = curves / f"{recipe.name}_protocol.yaml"
     card = make_card(
         target,

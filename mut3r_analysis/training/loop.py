@@ -182,7 +182,9 @@ class Reporter:
     def __init__(self, training: Training, folder: Path) -> None:
         self.training, self.folder = training, folder
         values = training.recipe.to_dict()
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+        (folder / "recipe.yaml").write_text(
+            yaml.safe_dump(values, sort_keys=False), encoding="utf-8"
+        )
         for table in (LOG, CURVE):
             trim_table(folder / table, training.step)
         self.sums: dict[str, float] = {}
@@ -289,7 +291,7 @@ def trim_table(path: Path, step: int) -> None:
     """Drop the rows of a table that were written after `step`, as a killed run may leave them."""
     if not path.is_file():
         return
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
         names = list(rows[0]) if rows else []
     # a row that a crash cut short lacks its last values
@@ -306,7 +308,7 @@ def append_rows(path: Path, new: Iterable[Mapping[str, Any]]) -> None:
     old: list[dict[str, Any]] = []
     names: list[str] = []
     if path.is_file():
-        with path.open(newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             names = list(reader.fieldnames or ())
             old = list(reader)
@@ -314,13 +316,13 @@ def append_rows(path: Path, new: Iterable[Mapping[str, Any]]) -> None:
     if wider:
         _write(path, [*names, *wider], [*old, *rows])
         return
-    with path.open("a", newline="") as file:
+    with path.open("a", encoding="utf-8", newline="") as file:
         csv.DictWriter(file, names, restval="", lineterminator="\n").writerows(rows)
 
 
 def _write(path: Path, names: list[str], rows: list[dict[str, Any]]) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="") as file:
+    with partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.foundation.text_files import read_yaml
 from mut3r_analysis.metrics.bootstrap import drawn_counts, percentile_bounds, resampled_means
 from mut3r_analysis.motion import Cue, Gate, mask_cells
 from mut3r_analysis.motion.normalisers import location_and_scale, normalise
@@ -65,7 +65,7 @@ def read_protocol(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f"no protocol at {path}; tiny-static_protocol.yaml is in data/training")
-    values = yaml.safe_load(path.read_text())
+    values = read_yaml(path)
     needed = {"model", "reference", "size", "scenes", "moving", "rest", "conditions", "gate"}
     if not isinstance(values, dict) or (missing := sorted(needed - set(values))):
         missing = sorted(needed) if not isinstance(values, dict) else missing
@@ -148,7 +148,7 @@ class _Parts:
         self._path = None if path is None else Path(path)
         self._known: dict[str, Any] = {}
         if self._path is not None and self._path.is_file():
-            self._known = json.loads(self._path.read_text())
+            self._known = json.loads(self._path.read_text(encoding="utf-8"))
 
     def get(self, asked: Any, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a part that was measured before, or measure and keep it."""
@@ -156,7 +156,7 @@ class _Parts:
         if key not in self._known:
             self._known[key] = json.loads(json.dumps(measure()))
             if self._path is not None:
-                self._path.write_text(json.dumps(self._known))
+                self._path.write_text(json.dumps(self._known), encoding="utf-8")
         return self._known[key]
 
 

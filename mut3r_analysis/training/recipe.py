@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import yaml
-
 from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.families import find_family
 from mut3r_analysis.backbones.rotation import state_lattice_width
-from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.fields import number, whole
+from mut3r_analysis.foundation.text_files import read_yaml
 from mut3r_analysis.training.stage import Stage
 
 _FAMILY = "cut3r"
@@ -386,10 +385,7 @@ def read_recipe(path: str | Path) -> Recipe:
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f"no recipe at {path}; bundled ones are in data/training")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UnreadableFile(f"cannot read the recipe {path}: {error}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise InvalidArgument(f"the recipe {path} holds {type(values).__name__}, not named values")
     return Recipe.from_dict(values)

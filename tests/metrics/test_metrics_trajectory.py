@@ -347,8 +347,6 @@ class TestQuaternionOrder:
         ("0 0 0 0 0 0 0 1\n1 0 0 x 0 0 0 1\n", "line 2: could not convert"),
         ("0 0 nan 0 0 0 0 1\n", "line 1: NaN or infinity"),
         ("0 0 0 0 0 0 0 2\n", "line 1: the last four numbers have norm 2"),
-        ("1 0 0 0 0 0 0 1\n1 0 0 0 0 0 0 1\n", "appears twice"),
-        ("1 0 0 0 0 0 0 1\n0 0 0 0 0 0 0 1\n", "not sorted"),
     ],
 )
 def test_files_that_are_not_trajectories_are_refused(tmp_path: Path, text: str, words: str) -> None:
@@ -366,6 +364,105 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
         read_trajectory(tmp_path / "binary.txt")
     with pytest.raises(InvalidArgument, match="declare 'xyzw' or 'wxyz'"):
         read_trajectory(tmp_path / "absent.txt", "zyxw")
+
+
+def odd_files(path: Path) -> dict[str, tuple[list[str], str]]:
+    """Lines of a trajectory changed as real ones are, and the note that each change deserves."""
+    lines = path.read_text().splitlines()
+    stamp = lines[3].split()[0]
+    return {
+        "NaN": ([*lines[:3], stamp + " nan" * 7, *lines[4:]], "poses with NaN or infinity: 1"),
+        "infinite": ([*lines[:2], "0.06 inf 0 0 0 0 0 1", *lines[3:]], "NaN or infinity: 1"),
+        "repeated": ([*lines, lines[-1]], "entries that repeat a stamp: 1"),
+        "repeated twice": ([*lines[:4], *lines[3:6], *lines[5:]], "repeat a stamp: 2"),
+        "unsorted": (lines[::-1], f"stamps that ran backwards: {len(lines) - 1}"),
+        "commas": ([line.replace(" ", ",") for line in lines], f"lines with commas: {len(lines)}"),
+        "more columns": (
+            [*lines[:4], *(line + " 0 7" for line in lines[4:])],
+            f"lines with more than 8 numbers: {len(lines) - 4}",
+        ),
+    }
+
+
+ODD = ("NaN", "infinite", "repeated", "repeated twice", "unsorted", "commas", "more columns")
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_files_are_read_with_counts_in_a_warning(tmp_path: Path, kind: str) -> None:
+    truth = write_tum(tmp_path / "truth.txt", path_of(12, 0))
+    estimate = write_tum(tmp_path / "estimate.txt", moved(path_of(12, 0), 1))
+    lines, note = odd_files(truth)[kind]
+    odd = tmp_path / "odd.txt"
+    odd.write_text("\n".join(lines) + "\n")
+    with pytest.warns(UserWarning, match=f"odd.txt.*{note}"):
+        found = read_trajectory(odd)
+    assert len(found) == len(lines)
+    assert np.isnan(found.poses).any((1, 2)).sum() == ("NaN" in note)
+    with pytest.warns(UserWarning, match=note):
+        scores = compare_trajectories(odd, estimate)
+    # The same path lies under both, so what was odd leaves no error behind.
+    assert scores["n"] == 12 - ("NaN" in note)
+    assert scores["ate"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["repeated", "repeated twice", "unsorted"])
+def test_odd_files_score_as_evo_scores_them(tmp_path: Path, kind: str) -> None:
+    truth = write_tum(tmp_path / "truth.txt", path_of(15, 0))
+    odd = tmp_path / "odd.txt"
+    odd.write_text("\n".join(odd_files(truth)[kind][0]) + "\n")
+    estimate = write_tum(tmp_path / "estimate.txt", path_of(15, 3))
+    with pytest.warns(UserWarning, match="stamp"):
+        found = own_scores(odd, estimate, "se3", 0.01)
+    expected = evo_scores(odd, estimate, "se3", 0.01)
+    # The first eight numbers are the count and the absolute errors; relative ones need an order.
+    np.testing.assert_allclose(found[:8], expected[:8], rtol=1e-9)
+
+
+def test_columns_named_as_in_euroc_settle_the_order(tmp_path: Path) -> None:
+    header = (
+        "#timestamp [ns],p_RS_R_x [m],p_RS_R_y [m],p_RS_R_z [m],q_RS_w [],q_RS_x [],q_RS_y []\n"
+    )
+    file = write_tum(tmp_path / "a.txt", path_of(8, 0), "wxyz", header)
+    with pytest.raises(InvalidArgument, match="a comment names qw first"):
+        read_trajectory(file)
+    np.testing.assert_allclose(read_trajectory(file, "wxyz").poses, path_of(8, 0), atol=1e-14)
+
+
+@pytest.mark.parametrize("start", [0.0, 1403636579.76])
+@pytest.mark.parametrize(
+    ("unit", "name"), [(1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds")]
+)
+@pytest.mark.parametrize("finer", ["estimate", "truth"])
+def test_other_units_of_time_are_named(
+    tmp_path: Path, start: float, unit: float, name: str, finer: str
+) -> None:
+    files = {which: tmp_path / f"{which}.txt" for which in ("truth", "estimate")}
+    for which, file in files.items():
+        rows = np.loadtxt(write_tum(file, path_of(30, 0)))
+        rows[:, 0] = (start + rows[:, 0]) * (unit if which == finer else 1)
+        np.savetxt(file, rows, fmt="%.9f")
+    with pytest.raises(
+        InvalidArgument, match=f"the {finer} counts.*1e{len(str(round(unit))) - 1} times.*{name}"
+    ) as caught:
+        compare_trajectories(files["truth"], files["estimate"])
+    assert "write the stamps of both in seconds" in str(caught.value)
+
+
+@pytest.mark.parametrize("start", [0.0, 1403636579.76])
+def test_stamps_of_both_in_other_units_are_said(tmp_path: Path, start: float) -> None:
+    file = write_tum(tmp_path / "a.txt", path_of(9, 0))
+    rows = np.loadtxt(file)
+    rows[:, 0] = np.round((start + rows[:, 0]) * 1e9)
+    np.savetxt(file, rows, fmt="%.9f")
+    with pytest.warns(UserWarning, match=r"these\s+stamps are not seconds"):
+        scores = compare_trajectories(file, file)
+    assert scores["n"] == 9
+
+
+def test_a_short_estimate_of_a_long_truth_is_no_other_unit(tmp_path: Path) -> None:
+    truth = write_tum(tmp_path / "truth.txt", path_of(3000, 0))
+    estimate = write_tum(tmp_path / "estimate.txt", path_of(3000, 0)[:4])
+    assert compare_trajectories(truth, estimate)["n"] == 4
 
 
 def test_reused_poses_are_counted(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from mut3r_analysis.errors import InvalidArgument, UnreadableFile
-from mut3r_analysis.sequences.layouts.formats import invert_rigid, read_bytes
+from mut3r_analysis.foundation.text_files import read_bytes
+from mut3r_analysis.sequences.layouts.formats import invert_rigid
 
 HALF_PIXEL = 0.5
 _PINHOLE = 1

@@ -24,6 +24,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import MissingFile, UnreadableFile
+from mut3r_analysis.foundation.text_files import parse_json, read_text
 from mut3r_analysis.sequences.images import ImageFiles
 from mut3r_analysis.sequences.layouts import colmap, formats
 from mut3r_analysis.sequences.layouts.files import (
@@ -240,10 +241,7 @@ def _camera_json(camera: colmap.Registered, width: int, height: int) -> dict[str
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(formats.read_bytes(path))
-    except ValueError as error:
-        raise UnreadableFile(f"{path} is not JSON: {error}; copy it again") from error
+    fields = parse_json(read_text(path), f"{path}")
     if not isinstance(fields, dict):
         raise UnreadableFile(f"{path} holds a {type(fields).__name__}, expected an object")
     return fields

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.foundation.text_files import read_bytes, read_text
 
 TAG = np.float32(202021.25)
 UNKNOWN_FLOW = 1e9
@@ -22,16 +23,6 @@ _HEADER = np.dtype([("tag", "<f4"), ("width", "<i4"), ("height", "<i4")])
 _CAMERA = np.dtype([("tag", "<f4"), ("intrinsics", "<f8", (3, 3)), ("extrinsics", "<f8", (3, 4))])
 _CHANNELS = {".dpt": 1, ".flo": 2}
 _LARGEST_STEP = 65535
-
-
-def read_bytes(path: Path) -> bytes:
-    """Read a file, or raise `MissingFile` or `UnreadableFile`."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise MissingFile(f"{path} does not exist") from error
-    except OSError as error:
-        raise UnreadableFile(f"{path} cannot be read: {error}") from error
 
 
 def read_dpt(path: Path) -> NDArray[np.float32]:
@@ -188,7 +179,7 @@ def read_numbers(path: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:
         No file, words that are no numbers, or too few or too many of them.
     """
     try:
-        numbers = np.array(read_bytes(path).decode("utf-8").split(), np.float64)
+        numbers = np.array(read_text(path).split(), np.float64)
         return numbers.reshape(shape)
     except ValueError as error:
         expected = " x ".join(map(str, shape))

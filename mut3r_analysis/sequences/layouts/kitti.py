@@ -18,6 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import UnreadableFile
+from mut3r_analysis.foundation.text_files import read_text
 from mut3r_analysis.sequences.images import ImageFiles
 from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.files import INTRINSICS, SequenceFiles, planes
@@ -102,7 +103,7 @@ def _image_folder(folder: Path, name: str) -> Path:
 
 def _read_calibration(path: Path) -> NDArray[np.float64]:
     """Read the intrinsics (row, col) of the rectified camera 2."""
-    for line in formats.read_bytes(path).decode("utf-8", "replace").splitlines():
+    for line in read_text(path).splitlines():
         name, _, numbers = line.partition(":")
         if name.strip() == "P_rect_02":
             try:

@@ -72,7 +72,7 @@ def find_card(backbone: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        card = json.loads(path.read_text())
+        card = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UnreadableFile(f"cannot read the model card {path}: {error}") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
