@@ -1,0 +1,1 @@
+"""How well a score must tell what moves for gating by it to help."""

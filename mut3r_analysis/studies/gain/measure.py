@@ -1,0 +1,293 @@
+"""From cue to gain: how well a score has to tell moving patches for gating by it to help.
+
+Scores of every quality act through one gate on the same clips: true masks degraded step by step in
+two ways, and the model's own cues of every reading. Each has its AUC and what it changes.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from mut3r_analysis.attention.sites import SITE_KINDS
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.metrics.bootstrap import drawn_counts
+from mut3r_analysis.motion import READINGS, Cue, Gate, mask_cells
+from mut3r_analysis.motion.normalisers import location_and_scale, normalise
+from mut3r_analysis.motion.readings import INSTABILITY, STEADY, describes_patches
+from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.studies.finding import Finding, Row
+from mut3r_analysis.training.clip_cues import areas, scored
+from mut3r_analysis.training.clips import Clips
+from mut3r_analysis.training.motion_trial import METRICS, ratio_interval
+from mut3r_analysis.training.validation import score_clips
+
+FLIPPED = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+"""Shares of patches whose true class is turned round, each for itself and in every frame anew."""
+
+NOISE = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, math.inf)
+"""Standard deviations of noise on the true share of moving pixels, in its own over a frame."""
+
+GATE = Gate(image_self="pair_bias", state_to_image="key_bias", image_to_state=None)
+HARD, SOFT, OWN = "true mask, patches flipped", "true share, noise added", "own cue"
+QUESTION = "How well must a score tell moving patches for gating by it to help?"
+
+_ALMOST = 0.999
+"""Score of a patch that surely moves: short of 1, so that no row of keys empties."""
+
+
+class Score(NamedTuple):
+    """One set of scores of all clips, and the gate that they act through.
+
+    Attributes
+    ----------
+    family, label : str
+    level : float
+        Of degradation; NaN where it is none.
+    scores : Tensor
+        ``(clip, frame, patch_row, patch_col)`` in [0, 1].
+    gate : Gate
+    """
+
+    family: str
+    label: str
+    level: float
+    scores: Tensor
+    gate: Gate
+
+
+def true_shares(clips: Clips, patch: int) -> Tensor:
+    """Share of moving pixels of each patch ``(clip, frame, patch_row, patch_col)``."""
+    grid = (clips.moving.shape[-2] // patch, clips.moving.shape[-1] // patch)
+    cells = mask_cells(clips.moving.flatten(0, 1), grid)
+    return cells.squeeze(1).unflatten(0, clips.moving.shape[:2])
+
+
+def soft(evidence: Tensor, sharpness: float = 1.0) -> Tensor:
+    """Evidence as soft scores: standardised over a frame's patches, through a sigmoid."""
+    cells = evidence.flatten(0, 1).flatten(1)
+    found = normalise("zscore", cells, sharpness, location_and_scale("zscore", cells))
+    return found.view_as(evidence)
+
+
+def flipped(shares: Tensor, part: float, seed: int = 0) -> Tensor:
+    """Hard masks with this part of the patches turned round."""
+    draws = torch.rand(shares.shape, generator=torch.Generator().manual_seed(seed))
+    turned = (shares >= 0.5) ^ (draws < part).to(shares.device)
+    return turned.float() * _ALMOST
+
+
+def noisy(shares: Tensor, noise: float, seed: int = 0) -> Tensor:
+    """Soft scores of the true share with noise; an infinite amount leaves noise alone."""
+    draws = torch.randn(shares.shape, generator=torch.Generator().manual_seed(seed))
+    draws = draws.to(shares.device)
+    if math.isinf(noise):
+        return soft(draws)
+    spread = shares.flatten(2).std(dim=-1, correction=0)[..., None, None]
+    return soft(shares + noise * spread * draws)
+
+
+def degraded(clips: Clips, patch: int) -> Iterator[Score]:
+    """Yield true masks of every quality, from perfect to worthless."""
+    shares = true_shares(clips, patch)
+    for part in FLIPPED:
+        yield Score(HARD, f"{100 * part:g} % flipped", part, flipped(shares, part), GATE)
+    for noise in NOISE:
+        yield Score(SOFT, f"noise {noise:g}", noise, noisy(shares, noise), GATE)
+
+
+def own_cues(layers: tuple[int, int]) -> dict[str, Cue]:
+    """Return the cues of every reading at every site of the decoder that has it, by name."""
+    sites = [name for name, kind in SITE_KINDS.items() if kind.part == "decoder" and kind.captured]
+    steady = {name: Cue(reading=INSTABILITY, of=name, site="image_self") for name in STEADY}
+    found = {
+        f"{name} at {site}": Cue(reading=name, site=site, layers=layers)
+        for name, row in READINGS.items()
+        for site in sites
+        if describes_patches(row, site)
+    }
+    return found | {
+        f"{INSTABILITY} of {name} at image_self": replace(cue, layers=layers)
+        for name, cue in steady.items()
+    }
+
+
+def own_scores(model: Backbone, clips: Clips, cues: Mapping[str, Cue]) -> Iterator[Score]:
+    """Yield the scores of a model's own cues, as they come when the gate acts on them."""
+    for name, cue in cues.items():
+        scores, _ = scored(model, clips, cue, gate=GATE)
+        yield Score(OWN, name, math.nan, scores, GATE)
+
+
+def variants(clips: Clips, patch: int, layers: int) -> Iterator[Score]:
+    """Yield the true mask through other gates: directions, sharpness, softness, layers."""
+    shares = true_shares(clips, patch)
+    hard, plain = flipped(shares, 0.0), soft(shares)
+    alone = {
+        "image_self alone": replace(GATE, state_to_image=None),
+        "state_to_image alone": replace(GATE, image_self=None),
+        "and image_to_state output_scale": replace(GATE, image_to_state="output_scale"),
+        "and image_to_state null_key": replace(GATE, image_to_state="null_key"),
+        "and image_to_state literal": replace(GATE, image_to_state="literal"),
+    }
+    for name, gate in alone.items():
+        yield Score("direction", name, math.nan, plain, gate)
+    for beta in (0.5, 1.0, 2.0, 4.0):
+        yield Score("β, hard", f"{beta:g}", beta, hard, replace(GATE, beta=beta))
+        yield Score("β, soft", f"{beta:g}", beta, plain, replace(GATE, beta=beta))
+    for sharpness in (0.5, 1.0, 2.0, 4.0, 8.0):
+        yield Score("softness", f"{sharpness:g}", sharpness, soft(shares, sharpness), GATE)
+    for first, last in ((0, layers // 2), (layers // 2, layers), (0, layers)):
+        chosen = replace(GATE, layers=range(first, last))
+        yield Score("layers", f"[{first}, {last})", math.nan, plain, chosen)
+
+
+def all_scores(model: Backbone, clips: Clips) -> tuple[Iterator[Score], int]:
+    """Return all scores that the study compares, made one by one, and their number."""
+    patch, depth = model.patch_size, model.decoder_layers
+    cues = own_cues((depth // 2, depth))
+    made = variants(clips, patch, depth)
+    number = len(FLIPPED) + len(NOISE) + len(cues) + 5 + 8 + 5 + 3
+    return chain(degraded(clips, patch), own_scores(model, clips, cues), made), number
+
+
+def gains(
+    model: Backbone,
+    clips: Clips,
+    given: Iterable[Score],
+    *,
+    total: int | None = None,
+    progress: bool = True,
+    resamples: int = 2000,
+) -> xr.Dataset:
+    """Gate by each set of scores and measure what it changes.
+
+    Parameters
+    ----------
+    model : Backbone
+    clips : Clips
+    given : iterable of Score
+    total : int, optional
+        How many there are, for the progress bar.
+    progress : bool
+    resamples : int
+        Draws of clips behind intervals.
+
+    Returns
+    -------
+    Dataset
+        ``change`` (score, metric) in percent of the error without a gate, with ``change_lower``
+        and ``change_upper``; ``auc`` (score) of moving patches among all, with its bounds. Paired
+        95 % percentile intervals over clips. ``family``, ``label`` and ``level`` say what the
+        scores are.
+    """
+    draws = drawn_counts(len(clips.image), resamples, seed=3)
+    plain = score_clips(model, clips).errors
+    rows, changes, aucs = [], [], []
+    for each in tqdm(given, total=total, unit="score", disable=not progress):
+        gated = Configuration(cue=Cue.oracle("score"), gate=each.gate)
+        errors = score_clips(model, clips, configuration=gated, masks={"score": each.scores}).errors
+        ratios = [ratio_interval(errors[name], plain[name], draws) for name in METRICS]
+        changes.append(100 * (np.array(ratios) - 1))
+        area = areas(each.scores, clips, model.patch_size).values[0]
+        known = np.isfinite(area)
+        counts = draws[:, known]
+        aucs.append(ratio_interval(area[known], np.ones(known.sum()), counts))
+        rows.append((each.family, each.label, each.level))
+    family, label, level = (list(part) for part in zip(*rows, strict=True))
+    found = {"auc": (("score", "end"), aucs), "change": (("score", "metric", "end"), changes)}
+    held = xr.Dataset(
+        {
+            f"{name}{ending}": (dims[:-1], np.array(values)[..., end])
+            for name, (dims, values) in found.items()
+            for end, ending in enumerate(("", "_lower", "_upper"))
+        },
+        coords={
+            "metric": list(METRICS),
+            "metric_label": ("metric", list(METRICS.values())),
+            "family": ("score", family),
+            "label": ("score", label),
+            "level": ("score", level),
+        },
+        attrs={"clips": len(clips.image)},
+    )
+    held["change"].attrs = {"long_name": "change of the error by gating", "units": "%"}
+    held["auc"].attrs = {"long_name": "AUC of the score, moving among all patches", "units": "1"}
+    return held
+
+
+def least_auc(found: xr.Dataset, family: str, metric: str) -> float:
+    """Return the AUC from which on scores of a family lower an error; NaN where they do not.
+
+    It is that of the worst scores such that theirs and all better ones' intervals lie below 0.
+    """
+    kept = found.sel(metric=metric).isel(score=np.flatnonzero(found["family"].values == family))
+    kept = kept.isel(score=np.argsort(-kept["auc"].values, kind="stable"))
+    helping = np.cumprod(kept["change_upper"].values < 0).astype(bool)
+    return float(kept["auc"].values[helping].min()) if helping.any() else math.nan
+
+
+def finding(measured: Mapping[str, xr.Dataset], metrics: Sequence[str]) -> Finding:
+    """Say from which AUC on each kind of degraded mask helps each model."""
+    rows = []
+    for model, found in measured.items():
+        for family in (HARD, SOFT):
+            for metric in metrics:
+                least = least_auc(found, family, metric)
+                value = None if math.isnan(least) else least
+                rows.append(
+                    Row(f"{model}, {family}, {METRICS[metric]}", value, n=found.attrs["clips"],
+                        reference=None)
+                )  # fmt: skip
+    helps = [each for each in rows if each.value is not None]
+    never = [each.effect for each in rows if each.value is None]
+    note = f"At no AUC does gating by {'; '.join(never)} help." if never else ""
+    return Finding(QUESTION, helps, "The error falls from this AUC on:", note)
+
+
+def by_family(measured: Mapping[str, xr.Dataset], families: Sequence[str]) -> xr.Dataset:
+    """Return the changes of some families of scores, as figures of estimates take them.
+
+    Returns
+    -------
+    Dataset
+        ``value``, ``lower``, ``upper`` (model, score, metric), percent, labelled in words.
+    """
+    parts = []
+    for found in measured.values():
+        kept = found.isel(score=np.flatnonzero(found["family"].isin(list(families)).values))
+        names = [f"{row} {label}" for row, label in zip(
+            kept["family"].values, kept["label"].values, strict=True)]  # fmt: skip
+        held = kept[["change", "change_lower", "change_upper"]].drop_vars(
+            ["family", "label", "level"]
+        )
+        parts.append(
+            held.rename(change="value", change_lower="lower", change_upper="upper")
+            .assign_coords(score=names, metric=kept["metric_label"].values)
+            .drop_vars("metric_label")
+        )
+    joined = xr.concat(parts, "model").assign_coords(model=list(measured))
+    joined["value"].attrs = {"long_name": "change of the error by gating", "units": "%"}
+    return joined
+
+
+def of_own_cues(found: xr.Dataset, metric: str) -> list[Row]:
+    """One row per own cue, the best AUC first: what gating by it changes."""
+    kept = found.sel(metric=metric).isel(score=np.flatnonzero(found["family"].values == OWN))
+    order = np.argsort(-kept["auc"].values, kind="stable")
+    return [
+        Row(
+            f"{row['label'].item()} (AUC {row['auc'].item():.2f})",
+            *(row[name].item() for name in ("change", "change_lower", "change_upper")),
+            found.attrs["clips"],
+            "%",
+        )
+        for row in (kept.isel(score=place) for place in order)
+    ]
