@@ -22,7 +22,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 notebooks: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/mut3r notebooks --workers 2 --out outputs/notebooks --map notebooks/README.md
+	OMP_NUM_THREADS=1 $(BIN)/mut3r notebooks --workers 2 --out outputs/notebooks-static \
+		--set backbone=tiny-static 02 03 04 08 09 10
+	OMP_NUM_THREADS=1 $(BIN)/mut3r notebooks --workers 2 --out outputs/notebooks \
+		--map notebooks/README.md --beside outputs/notebooks-static
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

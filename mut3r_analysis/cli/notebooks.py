@@ -31,6 +31,13 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--map", metavar="FILE", help="also write the page of all findings, as Markdown"
     )
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="executed with another backbone (--set backbone=...): the page has their answers too",
+    )
     parser.set_defaults(run=run)
 
 
@@ -63,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{len(failed)} of {len(names)} notebooks failed: {', '.join(failed)}")
         return 1
     if args.map:
-        Path(args.map).write_text(notebook_map(args.out), encoding="utf-8")
+        Path(args.map).write_text(notebook_map(args.out, args.beside), encoding="utf-8")
         print(f"wrote {args.map}")
     return 0
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from mut3r_analysis.errors import MissingFile
 from mut3r_analysis.notebooks.execution import NOTEBOOK_FOLDERS, execute_notebook, find_notebook
-from mut3r_analysis.studies.finding import Finding, findings_of
+from mut3r_analysis.studies.finding import findings_of
 
 _SECONDS = "mut3r_seconds"
+_PARAMETERS = "mut3r_parameters"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _MARKER = "<!-- Written by `mut3r notebooks --map` from executed notebooks; do not edit. -->"
 
@@ -92,6 +93,7 @@ def _execute(name: str, folder: Path, parameters: dict[str, Any], timeout: float
         return Executed(name, time.monotonic() - began, lines[-1] if lines else repr(error))
     seconds = time.monotonic() - began
     found.metadata[_SECONDS] = round(seconds, 1)
+    found.metadata[_PARAMETERS] = parameters
     nbformat.write(found, page.with_suffix(".ipynb"))
     skipped = [
         index
@@ -101,13 +103,15 @@ def _execute(name: str, folder: Path, parameters: dict[str, Any], timeout: float
     return Executed(name, seconds, f"cells {skipped} were not executed" if skipped else "")
 
 
-def notebook_map(folder: str | Path) -> str:
+def notebook_map(folder: str | Path, beside: Sequence[str | Path] = ()) -> str:
     """Write the page that leads through the notebooks.
 
     Parameters
     ----------
     folder : str or Path
         Where :func:`execute_all` left executed notebooks.
+    beside : sequence of str or Path
+        Folders of some executed with another ``backbone``, whose answers are set beside.
 
     Returns
     -------
@@ -129,8 +133,8 @@ def notebook_map(folder: str | Path) -> str:
         )
     parts = []
     for name in notebook_names():
-        notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
-        parts.append(_section(name, notebook))
+        paths = [Path(each) / f"{name}.ipynb" for each in (folder, *beside)]
+        parts.append(_section(name, *(nbformat.read(p, 4) for p in paths if p.is_file())))
     return "\n".join(
         [
             "# Notebooks",
@@ -138,7 +142,7 @@ def notebook_map(folder: str | Path) -> str:
             _MARKER,
             "",
             "Each asks one question and computes its answer. What is said here was found on the "
-            "bundled model, a small specimen, on rendered scenes: it shows that "
+            "bundled models, small specimens, on rendered scenes: it shows that "
             "the instrument works, not what a full-size model does. The same notebooks run on the "
             "official checkpoint and on data sets when the parameters named below are set.",
             "",
@@ -147,17 +151,22 @@ def notebook_map(folder: str | Path) -> str:
     )
 
 
-def _section(name: str, notebook: Any) -> str:
+def _section(name: str, notebook: Any, *others: Any) -> str:
     found = list(findings_of(notebook))
+    beside = [
+        (each.metadata.get(_PARAMETERS, {}).get("backbone", "another"), finding)
+        for each in others
+        for finding in findings_of(each)
+    ]
     minutes = notebook.metadata[_SECONDS] / 60
     lines = [f"## [{name}]({name}.ipynb)", ""]
-    lines += [_answer(finding) for finding in found] or [_opening(notebook), ""]
-    lines.append(f"*{minutes:.1f} minutes on the bundled model.* {_parameters(notebook)}")
+    for finding in found:
+        lines.append(f"**{finding.question}** {finding.answer}\n")
+        same = [(model, each) for model, each in beside if each.question == finding.question]
+        lines += [f"*With {model}:* {each.answer}\n" for model, each in same]
+    lines += [] if found else [_opening(notebook), ""]
+    lines.append(f"*{minutes:.1f} minutes.* {_parameters(notebook)}")
     return "\n".join([*lines, ""])
-
-
-def _answer(finding: Finding) -> str:
-    return f"**{finding.question}** {finding.answer}\n"
 
 
 def _opening(notebook: Any) -> str:

@@ -46,6 +46,16 @@ def test_the_map_says_what_executed_notebooks_found(folder, tmp_path, capsys):
     assert "min" in capsys.readouterr().out
 
 
+def test_answers_with_another_backbone_stand_beside_on_the_map(folder, tmp_path):
+    write(folder, "01_counting", FINDING, parameters="frames = 3\nbackbone = 'tiny'")
+    out, other, page = (tmp_path / name for name in ("out", "other", "README.md"))
+    settings = ["--set", "backbone=tiny-static", "--set", "frames=9"]
+    assert main(["notebooks", "--out", str(other), *settings]) == 0
+    assert main(["notebooks", "--out", str(out), "--map", str(page), "--beside", str(other)]) == 0
+    first, second = "**How many?** Counted: frames (3).", "*With tiny-static:* Counted: frames (9)."
+    assert page.read_text().index(first) < page.read_text().index(second)
+
+
 def test_what_no_notebook_is_called_or_takes_is_refused_before_any_runs(folder, tmp_path, capsys):
     write(folder, "01_counting", FINDING)
     out = tmp_path / "out"
