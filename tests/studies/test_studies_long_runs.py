@@ -1,0 +1,71 @@
+"""A longer look: windows, the cue over time, and what changes beyond the length of training."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import mut3r_analysis as m3
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
+from mut3r_analysis.studies import long_runs
+from mut3r_analysis.studies.finding import HIGHER, findings_of
+
+
+@pytest.fixture(scope="module")
+def run():
+    sequence = m3.open_sequence("scenes:seed=590000,frames=12,movers=2-3,mover_speed=0.4-1.0")
+    cue = m3.Cue.oracle()
+    return m3.run("tiny", sequence, cue=cue, outputs=("pose", "depth"), progress=False)
+
+
+def test_windows_are_half_open_and_named_by_their_frames():
+    assert list(long_runs.windows([1, 8, 16])) == [("1-7", slice(1, 7)), ("8-15", slice(8, 15))]
+
+
+def test_each_window_holds_the_mean_of_its_frames(run):
+    found = long_runs.over_time(run, [1, 8, 12])
+    rotation = m3.evaluate(run)["frame_rpe_rotation"].isel(sequence=0)
+    expected = [np.nanmean(rotation.values[1:8]), np.nanmean(rotation.values[8:12])]
+    np.testing.assert_allclose(found.sel(measure="rotation error"), expected)
+    written = run["state/update_size"].values.mean(axis=1)
+    expected = [written[1:8].mean(), written[8:12].mean()]
+    np.testing.assert_allclose(found.sel(measure="change of state tokens"), expected)
+    assert (found.sel(measure="write rate") == 1).all()
+
+
+def test_the_true_mask_tells_what_moves_in_every_frame(run):
+    areas = long_runs.cue_auc(run)
+    known = areas.notnull()
+    assert known.any()
+    np.testing.assert_allclose(areas.values[known], 1)
+
+
+def test_the_finding_compares_the_last_window_with_the_first():
+    rng = np.random.default_rng(0)
+    early = rng.uniform(1, 2, (1, 8, 1))
+    values = xr.DataArray(
+        np.concatenate([early, 1.5 * early], axis=2)[:, :, None],
+        dims=("model", "sequence", "measure", "window"),
+        coords={"model": ["tiny"], "measure": ["rotation error"], "window": ["1-7", "8-15"]},
+    )
+    (row,) = long_runs.finding(values, ["rotation error"]).rows
+    assert row.effect == "tiny, rotation error"
+    assert row.value == pytest.approx(50)
+    assert row.verdict == HIGHER
+
+
+@pytest.mark.slow
+def test_the_notebook_answers(tmp_path):
+    notebook = execute_notebook(
+        find_notebook("15_a_longer_look"),
+        {
+            "backbones": ["tiny"],
+            "rules": ["cut3r", "ttt3r"],
+            "scenes": 2,
+            "edges": [1, 4, 8],
+            "out": tmp_path,
+            "progress": False,
+        },
+    )
+    (found,) = findings_of(notebook)
+    assert found.question == long_runs.QUESTION
+    assert len(found.rows) == 2 * len(long_runs.ERRORS)
