@@ -53,7 +53,7 @@ def over_time(run: xr.DataTree, edges: Sequence[int]) -> xr.DataArray:
     traces = {label: scores[name] for name, label in _ERRORS.items() if name in scores}
     traces |= {AUC: cue_auc(run)}
     for name, label in _STATE.items():
-        held = run["state"][name]
+        held = run["state"].to_dataset()[name]
         traces[label] = held.mean([dim for dim in held.dims if dim != "frame"])
     parts = [
         xr.concat([trace.sel(frame=frames).mean("frame") for _, frames in windows(edges)], "window")

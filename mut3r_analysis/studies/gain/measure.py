@@ -284,10 +284,12 @@ def of_own_cues(found: xr.Dataset, metric: str) -> list[Row]:
     order = np.argsort(-kept["auc"].values, kind="stable")
     return [
         Row(
-            f"{row['label'].item()} (AUC {row['auc'].item():.2f})",
-            *(row[name].item() for name in ("change", "change_lower", "change_upper")),
+            f"{cell['label'].item()} (AUC {cell['auc'].item():.2f})",
+            cell["change"].item(),
+            cell["change_lower"].item(),
+            cell["change_upper"].item(),
             found.attrs["clips"],
             "%",
         )
-        for row in (kept.isel(score=place) for place in order)
+        for cell in (kept.isel(score=place) for place in order)
     ]
