@@ -1,6 +1,6 @@
 """The seam: the one function through which every attention of every backbone passes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -30,6 +30,37 @@ Observer = Callable[[Site, Tensor, Tensor, Tensor, Tensor], Tensor | None]
 returns replaces that output, and None leaves it."""
 
 
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""What a site computes from q, k and v when nothing gates it."""
+
+
+class Observed:
+    """A gate that does as another does, and then shows every output to observers in their order.
+
+    :func:`attend` shows them what the site computes by itself where that gate leaves it be.
+
+    Parameters
+    ----------
+    gate : SiteGate or None
+    observers : sequence of Observer
+    """
+
+    def __init__(self, gate: SiteGate | None, observers: Sequence[Observer]) -> None:
+        self.gate = gate
+        self._observers = tuple(observers)
+
+    def __call__(self, site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return the output of the site, gated or plain, as observers leave it."""
+        return attend(site, q, k, v, self)
+
+    def shown(self, site: Site, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Tensor:
+        """Return an output ``(batch, head, query, channel)`` as observers leave it."""
+        for observer in self._observers:
+            replaced = observer(site, q, k, v, out)
+            out = out if replaced is None else replaced
+        return out
+
+
 def attend(
     site: Site,
     q: Tensor,
@@ -38,6 +69,7 @@ def attend(
     gate: SiteGate | None = None,
     probe: Probe | None = None,
     exists: Tensor | None = None,
+    kernel: Kernel | None = None,
 ) -> Tensor:
     """Scaled dot-product attention at a named site.
 
@@ -56,6 +88,9 @@ def attend(
     exists : Tensor, optional
         ``(batch, key)`` bool: keys that are there, where samples of a batch have different numbers
         of them. The others get no weight; a probe sees them.
+    kernel : callable, optional
+        Computes the site in the place of the fused kernel, for a model that does more there than a
+        softmax.
 
     Returns
     -------
@@ -69,7 +104,12 @@ def attend(
     """
     if probe is not None:
         probe(site, q, k)
+    if isinstance(gate, Observed):
+        out = attend(site, q, k, v, gate.gate, exists=exists, kernel=kernel)
+        return gate.shown(site, q, k, v, out)
     gated = gate(site, q, k, v) if gate is not None else None
+    if gated is None and kernel is not None:
+        return kernel(q, k, v)
     if gated is None:
         mask = None if exists is None else exists[:, None, None]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -100,17 +140,7 @@ def observed(gate: SiteGate | None, *observers: Observer | None) -> SiteGate | N
     Where there are no observers it is the gate itself.
     """
     present = [observer for observer in observers if observer is not None]
-    if not present:
-        return gate
-
-    def watching(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = attend(site, q, k, v, gate)
-        for observer in present:
-            replaced = observer(site, q, k, v, out)
-            out = out if replaced is None else replaced
-        return out
-
-    return watching
+    return Observed(gate, present) if present else gate
 
 
 def logits(q: Tensor, k: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ class SiteKind:
         The part of a model that it belongs to. A capture takes the decoder's unless told.
     captured : bool
         Whether it is passed exactly once per layer in every frame, so that a capture may name it.
+        What a frame by its nature lacks, the backbone says
+        (:meth:`~mut3r_analysis.backbones.Backbone.unpassed`).
     """
 
     name: str
@@ -38,6 +40,11 @@ SITE_KINDS = {
         SiteKind("image_to_state", "image", "state"),
         SiteKind("state_self", "state", "state"),
         SiteKind("state_to_image", "state", "image"),
+        SiteKind("view1_self", "patches", "patches"),
+        SiteKind("view1_to_view2", "patches", "partner"),
+        SiteKind("view2_self", "partner", "partner"),
+        SiteKind("view2_to_view1", "partner", "patches"),
+        SiteKind("bank_read", "patches", "bank"),
         SiteKind("encoder_self", "patches", "patches", "encoder"),
         SiteKind("ray_encoder_self", "patches", "patches", "encoder", captured=False),
         SiteKind("head_self", "patches", "patches", "head"),
@@ -50,7 +57,8 @@ SITE_KINDS = {
 }
 
 PATCH_STREAMS = ("image", "patches")
-"""Streams that hold the patches of the frame at hand."""
+"""Streams that hold the patches of the frame at hand. View 1 of a pair is that frame; the patches
+of view 2, the stream ``partner``, are of another one."""
 
 DECODER_KINDS = ("image_self", "image_to_state", "state_self", "state_to_image")
 """The four sites of a decoder layer of CUT3R and Point3R; ``state_to_image`` updates the state."""

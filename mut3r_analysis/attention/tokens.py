@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ROLES = ("pose", "patch", "state", "pointer", "slot", "summary", "camera", "register", "cached")
+ROLES = ("pose", "patch", "state", "pointer", "slot", "summary", "camera", "register", "cached",
+         "partner")  # fmt: skip
 """What a token can be; stores keep the names beside the numbers."""
 
 
@@ -30,7 +31,11 @@ class TokenAxis:
         belong to the frame at hand.
     grows : str, optional
         Name of the dimension along which a memory grows. The arrays then hold as many tokens as
-        there can be.
+        there can be. ``"key_frame"`` is a dimension of its own, one place per frame that tokens
+        come from: the arrays hold the tokens of one such frame, or where `frame` says it, those
+        that are there.
+    grid : (int, int), optional
+        Rows and columns of a frame's tokens, where tokens come from several frames.
     """
 
     role: np.ndarray
@@ -39,6 +44,7 @@ class TokenAxis:
     place: str = "patch grid"
     frame: np.ndarray | None = None
     grows: str | None = None
+    grid: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.role)
@@ -76,18 +82,47 @@ class TokenAxis:
         spread[:, where] = values
         return spread
 
+    def by_frame(self, values: Tensor, dim: int) -> Tensor:
+        """Lay cached tokens out by the frame they come from and their place in it.
+
+        Parameters
+        ----------
+        values : Tensor
+            With the tokens along `dim`.
+        dim : int
+            -1 or -2.
+
+        Returns
+        -------
+        Tensor
+            With two dimensions in the place of that one, (key_frame, token of the frame); NaN where
+            there is no token. Frames end with the last that has one.
+        """
+        assert self.frame is not None
+        assert self.grid is not None
+        rows, columns = self.grid
+        frames = int(self.frame.max()) + 1
+        tokens = values.movedim(dim, -1)
+        spread = tokens.new_full((*tokens.shape[:-1], frames * rows * columns), torch.nan)
+        place = torch.from_numpy((self.frame * rows + self.row) * columns + self.column)
+        spread[..., place.to(values.device)] = tokens
+        spread = spread.unflatten(-1, (frames, rows * columns))
+        return spread if dim == -1 else spread.movedim(-3, -1)
+
 
 Axes = Mapping[str, TokenAxis]
 """Stream -> its tokens in one frame, as a backbone lays them out."""
 
 
-def image_axis(grid: tuple[int, int], leading: tuple[str, ...] = ()) -> TokenAxis:
+def image_axis(
+    grid: tuple[int, int], leading: tuple[str, ...] = (), *, role: str = "patch"
+) -> TokenAxis:
     """Lay out patches row by row, behind special tokens of the given roles."""
     row, column = (axis.ravel() for axis in np.indices(grid))
     special = np.full(len(leading), -1)
-    role = [*map(ROLES.index, leading), *[ROLES.index("patch")] * row.size]
+    roles = [*map(ROLES.index, leading), *[ROLES.index(role)] * row.size]
     return TokenAxis(
-        np.array(role, np.int8), np.concatenate([special, row]), np.concatenate([special, column])
+        np.array(roles, np.int8), np.concatenate([special, row]), np.concatenate([special, column])
     )
 
 

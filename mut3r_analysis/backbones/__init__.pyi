@@ -14,3 +14,5 @@ from .protocol import Origin as Origin
 from .protocol import StateVariable as StateVariable
 from .protocol import Step as Step
 from .protocol import Write as Write
+from .spann3r.config import Spann3RConfig as Spann3RConfig
+from .spann3r.model import Spann3R as Spann3R

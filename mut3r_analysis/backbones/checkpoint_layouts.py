@@ -1,10 +1,10 @@
 """The two layouts of a checkpoint file, each read into a configuration and float32 tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from reprlib import repr as shortened
-from typing import Literal
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -14,7 +14,7 @@ from mut3r_analysis.backbones.constructor_string import (
     config_from_arguments,
     constructor_arguments,
 )
-from mut3r_analysis.backbones.families import FAMILIES, family_of
+from mut3r_analysis.backbones.families import FAMILIES, Family, family_of
 from mut3r_analysis.backbones.unpickling import contents, load_unexecuted
 from mut3r_analysis.backbones.weights import (
     float32_weights,
@@ -78,12 +78,12 @@ def read_official(path: Path, given: ModelConfig | None) -> Contents:
     weights = with_duplicates(weights)
 
     def described() -> tuple[ModelConfig, tuple[str, ...]]:
-        text = _constructor_of(entries.get("args"), path)
-        family, arguments, report = constructor_arguments(text)
+        family, arguments, report = _described(entries.get("args"), weights, path)
         usual = family.config()
+        sizes = family.sizes or widths_of
         inferred = {
             name: width
-            for name, width in widths_of(weights).items()
+            for name, width in sizes(weights).items()
             if name not in arguments and hasattr(usual, name)
         }
         report += tuple(
@@ -91,18 +91,32 @@ def read_official(path: Path, given: ModelConfig | None) -> Contents:
             for name, width in inferred.items()
             if width != getattr(usual, name)
         )
-        return config_from_arguments(family, arguments | inferred), report
+        told = isinstance(given, family.config)
+        assumed = {name: getattr(given if told else usual, name) for name in family.unsaid}
+        if not told:
+            report += tuple(
+                f"{name}: {value}, as released; the file does not say it"
+                for name, value in assumed.items()
+            )
+        return config_from_arguments(family, assumed | arguments | inferred), report
 
     config, report = _settled(described, given, path)
     weights, copied = with_copies(weights, family_of(config).copies)
     return config, weights, (*report, *stripped, *copied, *converted), None
 
 
-def _constructor_of(args: object, path: Path) -> str:
+def _described(
+    args: object, weights: Mapping[str, Tensor], path: Path
+) -> tuple[Family, dict[str, Any], tuple[str, ...]]:
+    """Return the kind of model, its keywords and their rewrites, as file or tensors say."""
     settings = contents(args)
     text = contents(settings.get("model")) if isinstance(settings, dict) else None
     if isinstance(text, str):
-        return text
+        return constructor_arguments(text)
+    for family in FAMILIES.values():
+        if family.mark in weights:
+            name = family.config.family
+            return family, {}, (f"no constructor string: known as {name} by {family.mark}",)
     held = "has no 'args'" if args is None else "has 'args' without a 'model' string"
     raise CheckpointError(
         f"{path} {held}, so it does not say what model it holds. Official checkpoints keep the "

@@ -1,4 +1,4 @@
-"""What the configurations of all models of the CUT3R family share: fields, checks and JSON."""
+"""What the configurations of all models share: fields, checks and JSON."""
 
 import json
 import math
@@ -27,19 +27,14 @@ class ModelConfig:
         Image encoder.
     dec_embed_dim, dec_depth, dec_num_heads : int
         Image decoder; the decoder of the other stream has the same width and depth.
-    local_mem_size : int
-        Slots of the pose memory.
     head_type : {"dpt", "linear"}
         Dense head.
-    pose_head : bool
-        Whether the pose is predicted. It is required by the recurrence.
-    depth_mode, conf_mode, pose_mode : (str, float, float)
-        Output activations. Only ``("exp", -inf, inf)``, ``("exp", 1, inf)`` and
-        ``("exp", -inf, inf)`` exist in released models and only those are accepted.
+    depth_mode, conf_mode : (str, float, float)
+        Output activations. Only ``("exp", -inf, inf)`` and ``("exp", 1, inf)`` exist in released
+        models and only those are accepted.
     mlp_ratio : float
         Hidden width of every MLP in the trunk, in widths.
-    freeze, landscape_only, patch_embed_cls, pos_embed, output_mode, depth_head, pose_conf_head, \
-norm_im2_in_dec
+    freeze, landscape_only, patch_embed_cls, pos_embed, output_mode, norm_im2_in_dec
         Kept because official checkpoints name them; values that would change the numbers in a
         way no released model does are refused.
     feature_dim, last_dim : int
@@ -60,10 +55,6 @@ norm_im2_in_dec
         "output_mode": ("pts3d+pose",),
         "depth_mode": (("exp", -math.inf, math.inf),),
         "conf_mode": (("exp", 1.0, math.inf),),
-        "pose_mode": (("exp", -math.inf, math.inf),),
-        "pose_head": (True,),
-        "depth_head": (False,),
-        "pose_conf_head": (False,),
         "norm_im2_in_dec": (True,),
         "landscape_only": (False,),
         "patch_embed_cls": ("PatchEmbedDust3R",),
@@ -78,15 +69,10 @@ norm_im2_in_dec
     dec_embed_dim: int = 768
     dec_depth: int = 12
     dec_num_heads: int = 12
-    local_mem_size: int = 256
     head_type: str = "dpt"
-    pose_head: bool = True
-    depth_head: bool = False
-    pose_conf_head: bool = False
     output_mode: str = "pts3d+pose"
     depth_mode: Mode = ("exp", -math.inf, math.inf)
     conf_mode: Mode = ("exp", 1.0, math.inf)
-    pose_mode: Mode = ("exp", -math.inf, math.inf)
     pos_embed: str = "RoPE100"
     patch_embed_cls: str = "PatchEmbedDust3R"
     norm_im2_in_dec: bool = True
@@ -98,8 +84,10 @@ norm_im2_in_dec
     layer_dims: tuple[int, int, int, int] = (96, 192, 384, 768)
 
     def __post_init__(self) -> None:
-        for name in ("img_size", "layer_dims", "depth_mode", "conf_mode", "pose_mode"):
-            object.__setattr__(self, name, _as_tuple(_from_json(getattr(self, name))))
+        for field in fields(self):
+            if isinstance(field.default, tuple):
+                value = _as_tuple(_from_json(getattr(self, field.name)))
+                object.__setattr__(self, field.name, value)
         if len(self.img_size) == 1:
             object.__setattr__(self, "img_size", self.img_size * 2)
         _check_sizes(self)
@@ -149,6 +137,43 @@ norm_im2_in_dec
     def from_json(cls, text: str) -> Self:
         """Build from :meth:`to_json`'s output."""
         return cls.from_dict(json.loads(text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PosedConfig(ModelConfig):
+    """What models add that predict a pose and remember it in a pose memory.
+
+    Parameters
+    ----------
+    local_mem_size : int
+        Slots of the pose memory.
+    pose_head : bool
+        Whether the pose is predicted. It is required by the recurrence.
+    pose_mode : (str, float, float)
+        Output activation; only ``("exp", -inf, inf)`` exists.
+    depth_head, pose_conf_head
+        Kept because official checkpoints name them.
+    **shared
+        As of :class:`ModelConfig`.
+
+    Raises
+    ------
+    InvalidArgument
+        When a combination cannot be built; the message names the constraint.
+    """
+
+    allowed: ClassVar[dict[str, tuple[Any, ...]]] = ModelConfig.allowed | {
+        "pose_mode": (("exp", -math.inf, math.inf),),
+        "pose_head": (True,),
+        "depth_head": (False,),
+        "pose_conf_head": (False,),
+    }
+
+    local_mem_size: int = 256
+    pose_head: bool = True
+    depth_head: bool = False
+    pose_conf_head: bool = False
+    pose_mode: Mode = ("exp", -math.inf, math.inf)
 
 
 def _check_sizes(config: ModelConfig) -> None:

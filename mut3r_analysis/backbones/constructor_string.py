@@ -15,7 +15,6 @@ from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.families import FAMILIES, Family
 from mut3r_analysis.errors import CheckpointError, InvalidArgument
 
-_WITHOUT_EFFECT = ("mask_ratio",)
 _LONGEST = 20_000
 
 
@@ -54,7 +53,7 @@ def constructor_arguments(text: str) -> tuple[Family, dict[str, Any], tuple[str,
     family, call = _configuration_call(_parse(text))
     keywords = _keywords(call)
     samples = {field.name: field.default for field in fields(family.config)}
-    unknown = sorted(set(keywords) - set(samples) - set(_WITHOUT_EFFECT))
+    unknown = sorted(set(keywords) - set(samples) - set(family.ignored))
     if unknown:
         raise CheckpointError(
             f"the constructor string has unknown keyword(s) {', '.join(unknown)}; known are "
@@ -64,13 +63,16 @@ def constructor_arguments(text: str) -> tuple[Family, dict[str, Any], tuple[str,
     arguments = {
         name: _typed(name, _literal(node), samples[name])
         for name, node in keywords.items()
-        if name not in _WITHOUT_EFFECT
+        if name not in family.ignored
     }
     report = []
     if arguments.get("patch_embed_cls") == "ManyAR_PatchEmbed":
         arguments["patch_embed_cls"] = "PatchEmbedDust3R"
         report.append("patch_embed_cls: ManyAR_PatchEmbed read as PatchEmbedDust3R")
-    if arguments.get("landscape_only", True):
+    if (
+        arguments.get("landscape_only", True)
+        and True not in family.config.allowed["landscape_only"]
+    ):
         given = "True" if "landscape_only" in arguments else "not given"
         arguments["landscape_only"] = False
         report.append(f"landscape_only: {given}, set to False")
@@ -106,12 +108,16 @@ def _parse(text: str) -> ast.expr:
 
 
 def _configuration_call(node: ast.expr) -> tuple[Family, ast.Call]:
-    """Return what ``Model(ModelConfig(...))`` makes, and the inner call."""
+    """Return what ``Model(ModelConfig(...))`` makes, and the call that has the keywords."""
     families = {family.constructor[0]: family for family in FAMILIES.values()}
     name, model = _call_of(node, families)
+    family = families[name]
+    if family.constructor[1] is None:
+        if model.args:
+            raise _unexpected(f"{name} called with positional arguments")
+        return family, model
     if len(model.args) != 1 or model.keywords:
         raise _unexpected(f"{name} called with other arguments")
-    family = families[name]
     name, config = _call_of(model.args[0], (family.constructor[1],))
     if config.args:
         raise _unexpected(f"{name} called with positional arguments")

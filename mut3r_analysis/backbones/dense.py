@@ -1,5 +1,8 @@
 """The dense prediction head of the 512 models: four token levels fused from coarse to fine."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -124,3 +127,24 @@ class LinearHead(nn.Module):
 def dense_head(config: ModelConfig, channels: int) -> DPTHead | LinearHead:
     """Return the dense head that the configuration names."""
     return DPTHead(config, channels) if config.head_type == "dpt" else LinearHead(config, channels)
+
+
+def dpt_widths(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
+    """Read the widths of a DPT head from its tensors; nothing where they are not all there.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+    prefix : str
+        Before the head's own names.
+    """
+    levels = [weights.get(f"{prefix}scratch.layer{level}_rn.weight") for level in (1, 2, 3, 4)]
+    last = weights.get(f"{prefix}head.2.weight")
+    known = [level for level in levels if level is not None and level.ndim == 4]
+    if last is None or last.ndim != 4 or len(known) < len(levels):
+        return {}
+    return {
+        "feature_dim": known[0].shape[0],
+        "last_dim": last.shape[0],
+        "layer_dims": tuple(level.shape[1] for level in known),
+    }

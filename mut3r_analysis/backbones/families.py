@@ -1,8 +1,10 @@
 """The kinds of model that are built here, and how official checkpoints describe and store each."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
@@ -10,6 +12,9 @@ from mut3r_analysis.backbones.cut3r.model import CUT3R
 from mut3r_analysis.backbones.point3r.config import Point3RConfig
 from mut3r_analysis.backbones.point3r.model import Point3R
 from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.backbones.spann3r.config import Spann3RConfig
+from mut3r_analysis.backbones.spann3r.layout import sizes_of
+from mut3r_analysis.backbones.spann3r.model import Spann3R
 from mut3r_analysis.errors import InvalidArgument
 
 _CROCO_DEFAULTS: dict[str, Any] = {
@@ -51,25 +56,40 @@ class Family:
     model : type
         Made from a configuration and ``update``, the name of a write rule.
     config : type
-    constructor : (str, str)
-        Names of the official model and of its configuration, as checkpoints call them.
+    constructor : (str, str or None)
+        Names of the official model and of its configuration, as checkpoints call them; None where
+        the model takes its keywords itself.
     defaults : mapping
         What the official constructor assumes for a keyword that is not given, where that is not
         the default of `config` (which is the released 512 DPT model).
     copies : tuple of Copied
+    ignored : tuple of str
+        Official keywords without effect.
+    mark : str, optional
+        Name of a tensor by which a checkpoint is known that does not say what it holds.
+    sizes : callable, optional
+        Reads from the tensors what the constructor does not name.
+    unsaid : tuple of str
+        Fields that a checkpoint has no word of. They are assumed as released, or as a configuration
+        says that the caller gives.
     """
 
     model: type[Backbone]
     config: type[ModelConfig]
-    constructor: tuple[str, str]
+    constructor: tuple[str, str | None]
     defaults: Mapping[str, Any]
-    copies: tuple[Copied, ...]
+    copies: tuple[Copied, ...] = ()
+    ignored: tuple[str, ...] = ("mask_ratio",)
+    mark: str | None = None
+    sizes: Callable[[Mapping[str, Tensor]], dict[str, Any]] | None = None
+    unsaid: tuple[str, ...] = ()
 
     @property
     def expression(self) -> str:
         """How an official checkpoint describes a model, in words."""
         model, config = self.constructor
-        return f"{model}({config}(keyword=literal, ...))"
+        keywords = "keyword=literal, ..."
+        return f"{model}({keywords})" if config is None else f"{model}({config}({keywords}))"
 
 
 FAMILIES = {
@@ -92,6 +112,16 @@ FAMILIES = {
                 Copied("dec_blocks_memory.", "dec_blocks.", "the decoder of pointers"),
                 Copied("pts_patch_embed.", "patch_embed.", "the patch embedding of pointmaps"),
             ),
+        ),
+        Family(
+            model=Spann3R,
+            config=Spann3RConfig,
+            constructor=("Spann3R", None),
+            defaults={},
+            ignored=("dus3r_name",),
+            mark="attn_head_1.0.weight",
+            sizes=sizes_of,
+            unsaid=("enc_num_heads", "dec_num_heads", "value_num_heads"),
         ),
     )
 }

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.backbones.blocks import Attend, DecoderBlock
-from mut3r_analysis.backbones.configuration import ModelConfig
+from mut3r_analysis.backbones.configuration import PosedConfig
 
 
 class PoseMemory(nn.Module):
@@ -15,7 +15,7 @@ class PoseMemory(nn.Module):
     lets every slot read the single token [summary | pose token]. There is no rotary embedding.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: PosedConfig) -> None:
         super().__init__()
         width = 2 * config.dec_embed_dim
         self.proj_q = nn.Linear(config.enc_embed_dim, config.dec_embed_dim)

@@ -19,7 +19,8 @@ class Precision:
     dtype : torch.dtype
         Of parameters and tokens.
     rotation : torch.dtype or None
-        Storage of the image encoder's queries and keys around their rotation; None is `dtype`.
+        Storage of the image encoder's queries and keys around their rotation, in models whose
+        official code rounds them; None is `dtype`.
     tf32 : bool
         Whether CUDA matrix products and convolutions may round their inputs to TF32.
     """
@@ -36,7 +37,7 @@ PRECISIONS = {
     for item in (
         Precision(
             "float32",
-            "float32, with the official float16 rounding of the encoder's queries and keys",
+            "float32, with float16 rounding of the encoder's queries and keys where it is official",
             torch.float32,
             torch.float16,
         ),

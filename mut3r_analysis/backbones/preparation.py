@@ -1,7 +1,7 @@
 """From a frame at source size to the pixels a backbone sees, by the official rules.
 
-Every prepared pixel grid is the source seen through one resize and, for the rule ``"crop"``, one
-central crop. :class:`Preparation` applies that geometry to pixels (with the official resampling
+Every prepared pixel grid is the source seen through one resize and, but for the rule ``"resize"``,
+one central crop. :class:`Preparation` applies that geometry to pixels (with the official resampling
 filters), to depth and masks (nearest neighbour, so that no value is invented) and to intrinsics.
 """
 
@@ -13,14 +13,17 @@ from PIL import Image
 
 from mut3r_analysis.errors import InvalidArgument
 
-Rule = Literal["crop", "resize"]
+Rule = Literal["crop", "resize", "cover"]
 
 SQUARE_SIZE = 224
 """The one size whose official rule gives a square: short side to 224, then its centre."""
 
 
 class Geometry(NamedTuple):
-    """Where a source goes: all lengths in pixels, pairs as (height, width)."""
+    """Where a source goes: all lengths in pixels, pairs as (height, width).
+
+    `source` is the part of it that is used, from its top left corner.
+    """
 
     source: tuple[int, int]
     resized: tuple[int, int]
@@ -41,7 +44,9 @@ class Preparation:
     second, slightly anisotropic Lanczos resize. A frame that is square after the first resize
     becomes 4:3. At size 224 the short side is brought to 224 instead and the result is square.
 
-    Pose evaluation upstream uses ``"crop"``, depth evaluation ``"resize"``.
+    Pose evaluation upstream uses ``"crop"``, depth evaluation ``"resize"``. Spann3R's rule is
+    ``"cover"``: an odd last row or column is left out, the frame is brought just to cover a square
+    of `size` (always Lanczos, sides rounded down), and the centre of it is taken.
 
     Where upstream has no answer this refuses: a square frame under ``"resize"`` (upstream stops
     with a TypeError) and frames with less than one patch along a side, before or after resizing.
@@ -51,9 +56,9 @@ class Preparation:
     Parameters
     ----------
     size
-        Long edge in pixels, or 224 for the square rule.
+        Long edge in pixels, or 224 for the square rule; the side under ``"cover"``.
     rule
-        ``"crop"`` or ``"resize"``.
+        ``"crop"``, ``"resize"`` or ``"cover"``.
     patch
         Patch edge in pixels; both sides of a prepared frame are multiples of it.
 
@@ -83,14 +88,15 @@ class Preparation:
         if self.rule not in get_args(Rule):
             raise InvalidArgument(
                 f'rule={self.rule!r} is not known; allowed are "crop" (central crop, official for '
-                'pose) and "resize" (second resize, official for depth)'
+                'pose), "resize" (second resize, official for depth) and "cover" (a square, as '
+                "Spann3R takes it)"
             )
         if self.size < self.patch:
             raise InvalidArgument(
                 f"size={self.size} is less than one patch of {self.patch} pixels; "
                 f"give a size of at least {self.patch}"
             )
-        if self.size == SQUARE_SIZE and self.size % self.patch:
+        if (self.size == SQUARE_SIZE or self.rule == "cover") and self.size % self.patch:
             raise InvalidArgument(
                 f"size={self.size} gives square frames, which {self.patch}-pixel patches do not "
                 f"fill; give a patch that divides {self.size}, or another size"
@@ -150,10 +156,13 @@ class Preparation:
             )
         geometry = self._geometry(*image.shape[:2])
         # The first resize keeps the aspect; the rule "resize" reaches its own aspect in a second.
-        first = _size_wh(self._long_edge_resize(*image.shape[:2]))
-        shrinks = max(image.shape[:2]) > max(first)
+        first = _size_wh(
+            geometry.resized if self.rule == "cover" else self._long_edge_resize(*image.shape[:2])
+        )
+        shrinks = self.rule == "cover" or max(image.shape[:2]) > max(first)
         filtering = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
-        picture = Image.fromarray(image).resize(first, filtering)
+        height, width = geometry.source
+        picture = Image.fromarray(image[:height, :width]).resize(first, filtering)
         if self.rule == "resize":
             picture = picture.resize(_size_wh(geometry.prepared), Image.Resampling.LANCZOS)
         (top, left), (rows, columns) = geometry.offset, geometry.prepared
@@ -268,6 +277,8 @@ class Preparation:
                 f"a frame of {width} x {height} pixels (width x height) is smaller than one patch; "
                 f"each side must have at least {self.patch} pixels. Give larger frames"
             )
+        if self.rule == "cover":
+            return self._cover(height, width)
         resized = self._long_edge_resize(height, width)
         if self.size == SQUARE_SIZE:
             edge = 2 * (min(resized) // 2)
@@ -293,6 +304,13 @@ class Preparation:
             return Geometry((height, width), prepared, prepared, (0, 0))
         top, left = (side // 2 - kept // 2 for side, kept in zip(resized, prepared, strict=True))
         return Geometry((height, width), resized, prepared, (top, left))
+
+    def _cover(self, height: int, width: int) -> Geometry:
+        source = 2 * (height // 2), 2 * (width // 2)
+        scale = max(self.size / side for side in source) + 1e-8
+        resized = int(source[0] * scale), int(source[1] * scale)
+        offset = tuple(round((side - self.size) / 2) for side in resized)
+        return Geometry(source, resized, (self.size, self.size), (offset[0], offset[1]))
 
 
 def _size_wh(shape: tuple[int, int]) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
@@ -62,10 +62,15 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Encoder tokens of a frame ``(batch, patch, channel)`` and their grid (rows, columns)."""
+    """Encoder tokens of a frame ``(batch, patch, channel)`` and their grid (rows, columns).
+
+    `following` is the next frame of the sequence, for a model that looks ahead; None for all
+    others, and at the end.
+    """
 
     features: Tensor
     grid: tuple[int, int]
+    following: "Encoded | None" = None
 
 
 class State(Protocol):
@@ -90,10 +95,6 @@ class Decoded(Protocol):
     @property
     def levels(self) -> list[Tensor]:
         """Patch tokens ``(batch, patch, channel)`` that the dense heads take, last level last."""
-
-    @property
-    def pose_token(self) -> Tensor:
-        """``(batch, 1, channel)`` that the pose head and the pose memory take."""
 
     @property
     def signals(self) -> Mapping[str, Tensor]:
@@ -190,6 +191,12 @@ class Backbone(nn.Module, ABC):
     state_grows : bool
         Whether the number of state tokens changes from frame to frame. Such models take one
         sample at a time in a run, and have no rates.
+    looks_ahead : bool
+        Whether a frame is read together with the next one (:attr:`Encoded.following`). The loop
+        over frames hands that over; where there is none the sequence ends.
+    pose_memory : bool
+        Whether there is a pose memory, so that commits may speak of it. What the decoder gives then
+        has a ``pose_token`` ``(batch, 1, channel)``.
     patch_size : int
         Side of a patch, px.
     decoder_layers : int
@@ -204,6 +211,8 @@ class Backbone(nn.Module, ABC):
     commit_needs: tuple[str, ...] = ()
     state_dim: str = "state_token"
     state_grows: bool = False
+    looks_ahead: bool = False
+    pose_memory: bool = True
     patch_size: int
     decoder_layers: int
 
@@ -245,6 +254,26 @@ class Backbone(nn.Module, ABC):
         frames : int
             How many frames a memory that grows holds at most.
         """
+
+    def axes_in(self, entered: Any, axes: Axes) -> Axes:
+        """Tokens of each stream as a frame meets them; by default what :meth:`axes` says.
+
+        Parameters
+        ----------
+        entered
+            From :meth:`enter`.
+        axes : mapping of str to TokenAxis
+            From :meth:`axes`, which a memory replaces whose tokens come and go.
+        """
+        return axes
+
+    def unpassed(self, entered: Any) -> Collection[str]:
+        """Kinds of site that a frame by its nature does not pass; by default none."""
+        return ()
+
+    def token_ids(self, state: Any) -> Tensor:
+        """Identity ``(state_token,)`` of a sample's state tokens; by default their index."""
+        return torch.arange(state.tokens.shape[1], device=self.device)
 
     @abstractmethod
     def begin(self, batch: int = 1) -> Any:
@@ -402,6 +431,7 @@ class Backbone(nn.Module, ABC):
         frame: Frame,
         state: Any = None,
         *,
+        following: Frame | None = None,
         gate: SiteGate | None = None,
         probe: Probe | None = None,
         outputs: Collection[str] | None = None,
@@ -413,6 +443,9 @@ class Backbone(nn.Module, ABC):
         frame : Frame
         state : optional
             From the previous step; None starts a sequence.
+        following : Frame, optional
+            The next frame, for a model that looks ahead. It is encoded here, and so is every frame
+            twice; the loop over frames encodes each once.
         gate, probe
             Passed to every attention site.
         outputs : collection of str, optional
@@ -425,6 +458,8 @@ class Backbone(nn.Module, ABC):
         """
         with arithmetic(self.precision, self.device):
             encoded = self.encode(frame, gate=gate, probe=probe)
+            if following is not None:
+                encoded = replace(encoded, following=self.encode(following, gate=gate))
             if state is None:
                 state = self.begin(len(encoded.features))
             decoded = self.decode(self.enter(encoded, state, probe=probe), gate=gate, probe=probe)

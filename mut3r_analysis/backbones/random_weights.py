@@ -8,6 +8,7 @@ from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.families import family_of
 from mut3r_analysis.backbones.point3r.config import Point3RConfig
 from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.backbones.spann3r.config import Spann3RConfig
 
 NAMED_CONFIGS: dict[str, ModelConfig] = {
     "small": CUT3RConfig(
@@ -42,6 +43,21 @@ NAMED_CONFIGS: dict[str, ModelConfig] = {
         head_type="linear",
     ),
     "point3r-512-dpt": Point3RConfig(),
+    "spann3r-small": Spann3RConfig(
+        img_size=(64, 64),
+        enc_embed_dim=48,
+        enc_depth=2,
+        enc_num_heads=4,
+        dec_embed_dim=48,
+        dec_depth=4,
+        dec_num_heads=3,
+        value_depth=2,
+        value_num_heads=4,
+        feature_dim=16,
+        last_dim=8,
+        layer_dims=(8, 12, 16, 24),
+    ),
+    "spann3r": Spann3RConfig(),
 }
 """What ``load_backbone("random:<name>")`` knows; those with numbers have the released sizes."""
 

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mut3r_analysis.backbones.configuration import ModelConfig
+from mut3r_analysis.backbones.dense import dpt_widths
 from mut3r_analysis.backbones.families import Copied, family_of
 from mut3r_analysis.errors import CheckpointError
 
@@ -157,26 +159,17 @@ def without_duplicates(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if not _DUPLICATE.fullmatch(name)}
 
 
-def widths_of(weights: Mapping[str, Tensor]) -> dict[str, int | tuple[int, ...]]:
+def widths_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the widths that official constructors fix, as far as the tensors tell them.
 
     There is no keyword for them, so in a smaller model only the tensors say what they are: those of
     the DPT heads, and how deep the encoder of pointmaps is.
     """
-    found: dict[str, int | tuple[int, ...]] = {}
+    found: dict[str, Any] = {}
     blocks = {match[1] for name in weights if (match := _VALUE_BLOCK.match(name))}
     if blocks:
         found["value_depth"] = len(blocks)
-    levels = [weights.get(f"{_DPT}scratch.layer{level}_rn.weight") for level in (1, 2, 3, 4)]
-    last = weights.get(f"{_DPT}head.2.weight")
-    known = [level for level in levels if level is not None and level.ndim == 4]
-    if last is not None and last.ndim == 4 and len(known) == len(levels):
-        found |= {
-            "feature_dim": known[0].shape[0],
-            "last_dim": last.shape[0],
-            "layer_dims": tuple(level.shape[1] for level in known),
-        }
-    return found
+    return found | dpt_widths(weights, _DPT)
 
 
 def _other_name(name: str) -> str | None:

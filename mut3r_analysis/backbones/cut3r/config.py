@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mut3r_analysis.backbones.configuration import ModelConfig
+from mut3r_analysis.backbones.configuration import PosedConfig
 
 RAY_ENCODER_HEADS = 16
 """The ray-map encoder has 16 heads at every width (reference: CUT3R release)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CUT3RConfig(ModelConfig):
+class CUT3RConfig(PosedConfig):
     """Sizes and switches of a CUT3R model; the defaults are the released 512 DPT model.
 
     ``enc_embed_dim`` must be a multiple of 64, because the ray-map encoder has 16 heads and rotary
@@ -29,7 +29,7 @@ class CUT3RConfig(ModelConfig):
     rgb_head : bool
         Whether colour is predicted.
     **shared
-        As of :class:`~mut3r_analysis.backbones.configuration.ModelConfig`.
+        As of :class:`~mut3r_analysis.backbones.configuration.PosedConfig`.
 
     Raises
     ------
@@ -38,7 +38,7 @@ class CUT3RConfig(ModelConfig):
     """
 
     family: ClassVar[str] = "cut3r"
-    allowed: ClassVar[dict[str, tuple[Any, ...]]] = ModelConfig.allowed | {"state_pe": ("2d",)}
+    allowed: ClassVar[dict[str, tuple[Any, ...]]] = PosedConfig.allowed | {"state_pe": ("2d",)}
 
     state_dec_num_heads: int = 16
     state_size: int = 768

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mut3r_analysis.backbones.configuration import ModelConfig
+from mut3r_analysis.backbones.configuration import PosedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point3RConfig(ModelConfig):
+class Point3RConfig(PosedConfig):
     """Sizes and switches of a Point3R model; the defaults are the 512 DPT model.
 
     Parameters
@@ -21,7 +21,7 @@ class Point3RConfig(ModelConfig):
         Blocks and heads of the encoder of pointmaps, which the official code fixes. It is as wide
         as the image encoder.
     **shared
-        As of :class:`~mut3r_analysis.backbones.configuration.ModelConfig`.
+        As of :class:`~mut3r_analysis.backbones.configuration.PosedConfig`.
 
     Raises
     ------
@@ -30,7 +30,7 @@ class Point3RConfig(ModelConfig):
     """
 
     family: ClassVar[str] = "point3r"
-    allowed: ClassVar[dict[str, tuple[Any, ...]]] = ModelConfig.allowed | {
+    allowed: ClassVar[dict[str, tuple[Any, ...]]] = PosedConfig.allowed | {
         "pos_embed_3d": ("RoPE3D100",)
     }
 

@@ -1,0 +1,394 @@
+"""Spann3R: each frame is decoded with the next one, and reads a bank of keys and values.
+
+Written from a description of what the released model computes; parameter names and shapes are those
+of official checkpoints, so these load unchanged.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mut3r_analysis.attention.seam import Probe, SiteGate, attend
+from mut3r_analysis.attention.sites import Site, SiteSize
+from mut3r_analysis.attention.tokens import ROLES, Axes, TokenAxis, image_axis, memory_axis
+from mut3r_analysis.backbones.blocks import EncoderBlock, PatchEmbed, layer_norm
+from mut3r_analysis.backbones.heads import Prediction, check_outputs
+from mut3r_analysis.backbones.precision import PRECISIONS
+from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.backbones.protocol import (
+    Backbone,
+    Encoded,
+    Frame,
+    Origin,
+    StateVariable,
+    Write,
+)
+from mut3r_analysis.backbones.spann3r.bank import Bank, read_values, read_weights
+from mut3r_analysis.backbones.spann3r.config import Spann3RConfig
+from mut3r_analysis.backbones.spann3r.pair import PairNetwork
+from mut3r_analysis.backbones.spann3r.state import (
+    Decoded,
+    Entered,
+    State,
+    described,
+    kept,
+    restored,
+    state_variables,
+)
+from mut3r_analysis.backbones.write_rules import Rules, own_rules
+from mut3r_analysis.errors import InvalidArgument
+
+
+class Spann3R(Backbone):
+    """Spann3R of any size.
+
+    Parameters
+    ----------
+    config : Spann3RConfig
+    update : {"cut3r"}
+        Frames are written whole or not at all. There is no rate.
+
+    Notes
+    -----
+    The prediction of a frame is that of the step in which it stands beside the next one, and the
+    last frame's is that of the step before, as in the official code. Official code has neither
+    frames that must not write nor resets; here both are honoured: a frame that does not write
+    leaves the bank as it was, reads included, and hands on its query.
+    """
+
+    config: Spann3RConfig
+    commit_needs = ("points_world",)
+    state_dim = "bank_row"
+    state_grows = True
+    looks_ahead = True
+    pose_memory = False
+    outputs = ("points_world",)
+
+    def __init__(self, config: Spann3RConfig, *, update: str = "cut3r") -> None:
+        super().__init__()
+        self._rules = own_rules(update)
+        if self._rules.needs:
+            raise InvalidArgument(
+                f"update = {update!r} says which share of a state token is replaced; frames enter "
+                "the bank whole, so Spann3R has 'cut3r' alone"
+            )
+        self.config = config
+        self.update = update
+        self.patch_size = config.patch_size
+        self.decoder_layers = config.dec_depth
+        self.origin = Origin("untrained", sha256="", report=("weights were never loaded",))
+        self.precision = PRECISIONS["float32"]
+        self.preparation = Preparation(max(config.img_size), "cover", config.patch_size)
+        enc, dec, ratio = config.enc_embed_dim, config.dec_embed_dim, config.mlp_ratio
+        self.dust3r = PairNetwork(config)
+        self.pos_patch_embed = PatchEmbed(3, config.patch_size, enc)
+        self.value_encoder = nn.ModuleList(
+            EncoderBlock(enc, config.value_num_heads, ratio, Site("value_self", layer))
+            for layer in range(config.value_depth)
+        )
+        self.value_norm = layer_norm(enc)
+        self.value_out = nn.Linear(enc, enc)
+        # The only norms here with torch's own epsilon, 1e-5.
+        self.norm_q, self.norm_k, self.norm_v = (nn.LayerNorm(enc) for _ in range(3))
+        self.attn_head_1, self.attn_head_2 = (
+            nn.Sequential(nn.Linear(enc + dec, enc + dec), nn.GELU(), nn.Linear(enc + dec, enc))
+            for _ in range(2)
+        )
+
+    @property
+    def rules(self) -> Rules:
+        """That frames are written whole."""
+        return self._rules
+
+    def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
+        """Do nothing: official code rounds neither queries nor keys around their rotation."""
+
+    def axes(self, grid: tuple[int, int], frames: int = 1) -> Axes:
+        """Tokens of the streams ``patches``, ``partner`` (of the next frame), ``bank``, ``state``.
+
+        The state's tokens are the rows of the bank in its own order; the stream ``bank`` has them
+        by the frame that they come from.
+        """
+        return _axes(grid, self._capacity(grid[0] * grid[1], frames))
+
+    def axes_in(self, entered: Entered, axes: Axes) -> Axes:
+        """Say which tokens the bank holds as a frame meets it."""
+        bank, (rows, columns) = entered.state.bank, entered.grid
+        frame, patch = (part[0].cpu().numpy() for part in (bank.frame, bank.patch))
+        role = np.full(len(bank), ROLES.index("cached"), np.int8)
+        held = TokenAxis(
+            role, patch // columns, patch % columns, frame=frame, grows="key_frame",
+            grid=(rows, columns),
+        )  # fmt: skip
+        return {**axes, "bank": held}
+
+    def unpassed(self, entered: Entered) -> frozenset[str]:
+        """Sites that a frame lacks: a read before anything is there, and all of a last frame."""
+        if entered.partner is None:
+            return frozenset(self.sites()) - {"encoder_self"}
+        return frozenset() if entered.reads else frozenset({"bank_read"})
+
+    def sites(self) -> dict[str, SiteSize]:
+        """Layers, heads and head width of every site kind that may be captured or gated."""
+        config = self.config
+        enc, dec = config.enc_embed_dim, config.dec_embed_dim
+        view = SiteSize(config.dec_depth, config.dec_num_heads, dec // config.dec_num_heads)
+        return {
+            "view1_self": view,
+            "view1_to_view2": view,
+            "view2_self": view,
+            "view2_to_view1": view,
+            "bank_read": SiteSize(1, 1, enc),
+            "encoder_self": SiteSize(
+                config.enc_depth, config.enc_num_heads, enc // config.enc_num_heads
+            ),
+            "value_self": SiteSize(
+                config.value_depth, config.value_num_heads, enc // config.value_num_heads
+            ),
+        }
+
+    def begin(self, batch: int = 1) -> State:
+        """Return the state before the first frame: an empty bank.
+
+        Raises
+        ------
+        InvalidArgument
+            For more than one sequence.
+        """
+        if batch != 1:
+            raise InvalidArgument(
+                f"Spann3R takes one sequence at a time, not {batch}: each writes and prunes a bank "
+                "of its own size"
+            )
+        return State(
+            bank=Bank.none(self.config.enc_embed_dim, self.device, self.dtype),
+            query=None,
+            second=[],
+            read=torch.zeros(1, dtype=torch.long, device=self.device),
+            similarity=torch.full((1,), torch.nan, device=self.device),
+            skipped=torch.zeros(1, dtype=torch.bool, device=self.device),
+        )
+
+    def encode(
+        self, frame: Frame, *, gate: SiteGate | None = None, probe: Probe | None = None
+    ) -> Encoded:
+        """Encode a frame into normalised tokens."""
+        if frame.image is None or frame.ray_map is not None:
+            raise InvalidArgument("Spann3R reads an image per frame and no ray map")
+        grid = self.config.patch_grid(*frame.image.shape[-2:])
+        seam = partial(attend, gate=gate, probe=probe)
+        return Encoded(self.dust3r.encode(frame.image.to(self.dtype), grid, seam), grid)
+
+    def enter(self, encoded: Encoded, state: State, *, probe: Probe | None = None) -> Entered:
+        """Bring a frame, the next one and the bank together.
+
+        Raises
+        ------
+        InvalidArgument
+            For a first frame without a next one, and for frames of different sizes.
+        """
+        following = encoded.following
+        if following is None and not state.second:
+            raise InvalidArgument(
+                "Spann3R predicts a frame together with the next one, and this first frame has "
+                "none; give a sequence of at least two frames (in step: following=)"
+            )
+        if following is not None and following.grid != encoded.grid:
+            raise InvalidArgument(
+                f"all frames of a sequence must have one size; a frame has {encoded.grid} patches "
+                f"(rows, columns), the next one {following.grid}"
+            )
+        partner = None if following is None else following.features
+        return Entered(encoded.features, partner, encoded.grid, state)
+
+    def decode(
+        self,
+        entered: Entered,
+        *,
+        gate: SiteGate | None = None,
+        probe: Probe | None = None,
+        signals: Collection[str] = (),
+        layers: list[Tensor] | None = None,
+    ) -> Decoded:
+        """Read the bank and decode both frames; a last frame was decoded beside the one before."""
+        features, state, grid = entered.features, entered.state, entered.grid
+        usage = state.bank.usage.new_zeros(1, len(state.bank))
+        if entered.partner is None:
+            return Decoded([features, *state.second], [], features, usage, grid)
+        seam = partial(attend, gate=gate, probe=probe)
+        fused = features
+        if entered.reads:
+            fused, usage = self._read(state, seam)
+        first, second = self.dust3r.decode(fused, entered.partner, grid, seam, layers)
+        return Decoded(first, second[1:], fused, usage, grid)
+
+    def predict(
+        self,
+        decoded: Decoded,
+        outputs: Collection[str] | None = None,
+        *,
+        gate: SiteGate | None = None,
+        probe: Probe | None = None,
+    ) -> Prediction:
+        """Predict points of the frame, in the camera of the first one, and their confidence."""
+        if not check_outputs(outputs, self.outputs):
+            return Prediction()
+        head = self.dust3r.downstream_head1 if decoded.second else self.dust3r.downstream_head2
+        points, confidence = head(decoded.levels, decoded.grid)
+        return Prediction(points_world=points, confidence_world=confidence)
+
+    def offer(
+        self, encoded: Encoded, decoded: Decoded, points: Tensor, *, probe: Probe | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what a frame offers the bank: keys and values ``(batch, patch, channel)``.
+
+        Parameters
+        ----------
+        encoded, decoded
+        points : Tensor
+            ``(batch, y, x, xyz)`` world points of the frame.
+        probe : callable, optional
+        """
+        seam = partial(attend, probe=probe)
+        key = self.attn_head_1(torch.cat([encoded.features, decoded.levels[-1]], dim=-1))
+        rows, columns = decoded.grid
+        maps = points.movedim(-1, 1).to(self.dtype)
+        turned = rows > columns and self.config.landscape_only
+        value = self.pos_patch_embed(maps.mT if turned else maps)
+        if turned:  # The sites have the patches in the frame's order. No block knows of places.
+            value = _turned(value, columns, rows)
+        for block in self.value_encoder:
+            value = block(value, None, seam)
+        value = self.value_out(self.value_norm(value))
+        return key, key + (_turned(value, rows, columns) if turned else value)
+
+    def commit(
+        self,
+        frame: Frame,
+        encoded: Encoded,
+        decoded: Decoded,
+        state: State,
+        write: Write | None = None,
+        *,
+        prediction: Prediction | None = None,
+        probe: Probe | None = None,
+    ) -> tuple[State, Tensor]:
+        """Write a frame into the bank, and hand on the query of the next one.
+
+        The rate ``(batch, row)`` is 1 where a row was appended, else 0. A factor of 0 leaves the
+        bank as it was, and so does a last frame.
+
+        Raises
+        ------
+        InvalidArgument
+            When world points were not predicted.
+        """
+        if encoded.following is None:
+            unchanged = replace(state, read=state.read + 1)
+            return unchanged, torch.zeros_like(state.bank.usage)
+        if prediction is None or prediction.points_world is None:
+            raise InvalidArgument(
+                "Spann3R writes the world points of a frame; ask for the output 'points_world'"
+            )
+        key, value = self.offer(encoded, decoded, prediction.points_world, probe=probe)
+        query = self.attn_head_2(
+            torch.cat([encoded.following.features, decoded.second[-1]], dim=-1)
+        )
+        if query.is_meta:
+            return state, torch.zeros_like(state.bank.usage)
+        write = write or Write()
+        writes = bool(frame.update) and (write.factor is None or float(write.factor.max()) > 0)
+        bank, similarity, skipped = state.bank, torch.nan, False
+        if writes:
+            bank, similarity, skipped = bank.read(decoded.usage).offered(
+                key, value, state.read, self.config.working_frames, self.config.long_tokens
+            )
+        written = State(
+            bank=bank,
+            query=query,
+            second=decoded.second,
+            read=state.read + 1,
+            similarity=torch.full_like(state.similarity, similarity),
+            skipped=torch.full_like(state.skipped, skipped),
+            patches=query.shape[1],
+        )
+        if bool(frame.reset):
+            anew = self.begin()
+            written = replace(written, bank=anew.bank, query=None, second=[])
+        return written, (written.bank.frame == state.read[:, None]).float()
+
+    def token_ids(self, state: State) -> Tensor:
+        """Identity of the bank's rows, by their frame and patch."""
+        return state.ids
+
+    def state_variables(self, grid: tuple[int, int], frames: int) -> tuple[StateVariable, ...]:
+        """Rows of the bank with where they come from and how they were read, and what is next."""
+        patches = grid[0] * grid[1]
+        return state_variables(self.config, patches, self._capacity(patches, frames))
+
+    def describe_state(
+        self, before: State, after: State, rate: Tensor, *, keep: bool
+    ) -> dict[str, Tensor]:
+        """Values of :meth:`state_variables` after a frame."""
+        values = described(before, after, rate)
+        return values | kept(after, self.config.dec_embed_dim) if keep else values
+
+    def restore(self, held: Mapping[str, Tensor], age: int, restart: bool | None) -> State:
+        """Return the state that the bank and what is next describe."""
+        return restored(held, self.device, self.dtype, begun=age > 0)
+
+    def meta_state(self, grid: tuple[int, int], frames: int) -> State:
+        """Return the shapes of a state that has written half of all frames so far."""
+        patches = grid[0] * grid[1]
+        rows = self._capacity(patches, max(1, frames // 2))
+        state, wide = self.begin(), (self.config.enc_embed_dim,)
+        tokens = torch.empty(1, rows, *wide, device=self.device)
+        level = torch.empty(1, patches, self.config.dec_embed_dim, device=self.device)
+        bank = replace(state.bank, keys=tokens, values=tokens, usage=tokens[..., 0])
+        query = torch.empty(1, patches, *wide, device=self.device)
+        return replace(state, bank=bank, query=query, second=[level] * 3, patches=patches)
+
+    def widest_tensor(self, grid: tuple[int, int]) -> int:
+        """Return the numbers inside the decoders' MLPs."""
+        return int(grid[0] * grid[1] * self.config.dec_embed_dim * self.config.mlp_ratio)
+
+    def _read(self, state: State, seam: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+        """Tokens that enter the decoder for a frame, and how much of each row they took."""
+        query, bank = state.query, state.bank
+        assert query is not None
+        q, k, v = (
+            norm(tokens)[:, None]
+            for norm, tokens in (
+                (self.norm_q, query),
+                (self.norm_k, bank.keys),
+                (self.norm_v, bank.values),
+            )
+        )
+        read = seam(Site("bank_read", 0), q, k, v, kernel=read_values)
+        return read[:, 0] + query, read_weights(q, k)[:, 0].sum(dim=1)
+
+    def _capacity(self, patches: int, frames: int) -> int:
+        """Most rows of the bank after so many frames."""
+        most = (self.config.long_tokens or 0) + self.config.working_frames * patches
+        return min(patches * frames, most)
+
+
+def _turned(tokens: Tensor, rows: int, columns: int) -> Tensor:
+    """List tokens ``(batch, token, channel)`` of a grid by columns instead of by rows."""
+    return tokens.unflatten(1, (rows, columns)).transpose(1, 2).flatten(1, 2)
+
+
+@lru_cache(maxsize=64)
+def _axes(grid: tuple[int, int], rows: int) -> Axes:
+    patches = image_axis(grid)
+    cached = image_axis(grid, role="cached")
+    return {
+        "patches": patches,
+        "partner": image_axis(grid, role="partner"),
+        "bank": replace(cached, grows="key_frame", grid=grid),
+        "state": memory_axis(rows, "cached", place="order of the bank", grows="bank_row"),
+    }

@@ -1,0 +1,116 @@
+"""The pair network inside (DUSt3R): an encoder, a decoder per view that reads the other, heads.
+
+Parameter names are the official ones.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mut3r_analysis.attention.sites import Site
+from mut3r_analysis.backbones.blocks import (
+    Attend,
+    DecoderBlock,
+    EncoderBlock,
+    PatchEmbed,
+    layer_norm,
+)
+from mut3r_analysis.backbones.configuration import ModelConfig
+from mut3r_analysis.backbones.dense import DPTHead
+from mut3r_analysis.backbones.heads import points_from_raw
+from mut3r_analysis.backbones.rotation import Rotation, positions, rotation
+
+
+class PairHead(nn.Module):
+    """The dense head of one view."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dpt = DPTHead(config, 4)
+
+    def forward(self, levels: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Points ``(batch, y, x, xyz)`` and confidence ``(batch, y, x)`` of four levels."""
+        return points_from_raw(self.dpt(levels, grid).permute(0, 2, 3, 1).float())
+
+
+class PairNetwork(nn.Module):
+    """Encoder, two decoders and two heads.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Of a model with DPT heads.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        enc, dec, ratio = config.enc_embed_dim, config.dec_embed_dim, config.mlp_ratio
+        self.patch_embed = PatchEmbed(3, config.patch_size, enc)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dec))  # of its pretraining; never used
+        self.enc_blocks = nn.ModuleList(
+            EncoderBlock(enc, config.enc_num_heads, ratio, Site("encoder_self", layer))
+            for layer in range(config.enc_depth)
+        )
+        self.enc_norm = layer_norm(enc)
+        self.decoder_embed = nn.Linear(enc, dec)
+        self.dec_blocks, self.dec_blocks2 = (
+            nn.ModuleList(
+                DecoderBlock(dec, config.dec_num_heads, ratio, Site(own, layer), Site(other, layer))
+                for layer in range(config.dec_depth)
+            )
+            for own, other in (("view1_self", "view1_to_view2"), ("view2_self", "view2_to_view1"))
+        )
+        self.dec_norm = layer_norm(dec)
+        self.downstream_head1 = PairHead(config)
+        self.downstream_head2 = PairHead(config)
+
+    def encode(self, image: Tensor, grid: tuple[int, int], seam: Attend) -> Tensor:
+        """Encode ``(batch, rgb, y, x)`` as normalised tokens ``(batch, patch, channel)``."""
+        turn = self._turn(grid, self.config.enc_embed_dim // self.config.enc_num_heads)
+        tokens = self.patch_embed(image)
+        for block in self.enc_blocks:
+            tokens = block(tokens, turn, seam)
+        return self.enc_norm(tokens)
+
+    def decode(
+        self,
+        first: Tensor,
+        second: Tensor,
+        grid: tuple[int, int],
+        seam: Attend,
+        layers: list[Tensor] | None = None,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Decode two views of one size; each layer reads the other view's layer before.
+
+        Parameters
+        ----------
+        first, second : Tensor
+            ``(batch, patch, channel)`` of the encoder's width.
+        grid : (int, int)
+        seam : callable
+        layers : list, optional
+            Receives the first view's tokens after each layer.
+
+        Returns
+        -------
+        levels, levels
+            The four inputs of each view's head: what entered, after half and three quarters of the
+            layers, and the end, normalised.
+        """
+        turn = self._turn(grid, self.config.dec_embed_dim // self.config.dec_num_heads)
+        depth = self.config.dec_depth
+        views = self.decoder_embed(first), self.decoder_embed(second)
+        after = [(first, second)]
+        for block1, block2 in zip(self.dec_blocks, self.dec_blocks2, strict=True):
+            one, two = views
+            views = block1(one, two, turn, turn, seam), block2(two, one, turn, turn, seam)
+            after.append(views)
+            if layers is not None:
+                layers.append(views[0])
+        after[depth] = self.dec_norm(views[0]), self.dec_norm(views[1])
+        chosen = [after[index] for index in (0, depth // 2, depth * 3 // 4, depth)]
+        return [one for one, _ in chosen], [two for _, two in chosen]
+
+    def _turn(self, grid: tuple[int, int], channels: int) -> Rotation:
+        place = positions(*grid, False, self.decoder_embed.weight.device)
+        return rotation(place, channels, self.config.rope_base)
