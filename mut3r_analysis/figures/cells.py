@@ -1,17 +1,31 @@
 """A table of values as a heat map whose cells say their numbers."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
+from mut3r_analysis.figures.page import Page, color_bar
+from mut3r_analysis.figures.panels import (
+    FONT,
+    LETTER,
+    Placed,
+    Sheet,
+    close_sheet,
+    label_size,
+    lines_in,
+    open_sheet,
+    place,
+    shape_of,
+    text_width,
+    wrapped,
+)
+from mut3r_analysis.figures.reading import sentence
 from mut3r_analysis.figures.styling import STATISTIC_COLORS, Size, style
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from mut3r_analysis.figures.page import Page
-    from mut3r_analysis.figures.panels import Part, Placed, Sheet
+from mut3r_analysis.figures.tiles import cell_grid, limits
 
 DIVERGING_COLORS = "PuOr_r"
 _LABEL_SHARE = 0.32
@@ -42,7 +56,7 @@ def matrix(
     subtitle: str = "",
     source: str = "",
     size: str = "page",
-) -> "Page":
+) -> Page:
     """Show values over two dimensions as colours, with the numbers in the cells.
 
     Parameters
@@ -72,9 +86,6 @@ def matrix(
     InvalidArgument
         When the dimensions do not fit; the message says which there are.
     """
-    from mut3r_analysis.figures.panels import close_sheet, open_sheet, place, wrapped
-    from mut3r_analysis.figures.reading import sentence
-
     placed = place(values, panels=panels, rows=rows, columns=columns)
     panel, row, column = placed.parts
     grids = placed.value
@@ -87,7 +98,7 @@ def matrix(
         headings = [wrapped(text, 0.92 * plan.cell * grids.shape[2], page)
                     for text in panel.headings()]  # fmt: skip
         height = plan.height(headings if panels else [], page)
-        sheet = open_sheet(page, plan.shape, height, texts, headings, None)
+        sheet = open_sheet(page, plan.shape, height, texts, headings)
         colors = _colors(grids, center)
         for index, axis in enumerate(sheet.axes):
             drawn = _draw_panel(axis, grids[index], colors, page)
@@ -96,11 +107,13 @@ def matrix(
             axis.tick_params(axis="y", labelleft=axis in sheet.left, labelsize=plan.text)
             axis.tick_params(axis="x", labelrotation=90 if plan.upright else 0)
         sheet.axes[0].set_yticks(np.arange(len(labels)), labels, linespacing=1.0)
-        _label_columns(sheet.axes[0], column, plan, page)
+        every = 1 if plan.upright else max(1, int(np.ceil(plan.longest / plan.cell)))
+        places = np.arange(0, len(column.labels), every)
+        sheet.axes[0].set_xticks(places, column.labels[::every])
         for axis in sheet.left:
             axis.set_ylabel(wrapped(row.title, len(labels) * plan.pitch, page), linespacing=1.0)
         _explain(sheet, drawn, placed.label, height)
-        close_sheet(sheet, column.title, [], None)
+        close_sheet(sheet, column.title)
     return sheet.figure
 
 
@@ -112,29 +125,19 @@ class _Plan(NamedTuple):
     pitch: float
     text: float
     digits: float
+    longest: float
     below: float
     upright: bool
     entries: int
 
     def height(self, headings: list[str], page: Size) -> float:
         """Return the height of all panels with their headings and the labels below, inches."""
-        from mut3r_analysis.figures.panels import lines_in
-
         above = 0.14 * page.scale * (lines_in(headings) if headings else 0) + 0.06 * page.scale
         return self.shape[0] * (self.entries * self.pitch + above) + self.below
 
 
-def _plan(placed: "Placed", labels: list[str], numbers: Any, page: Size) -> _Plan:
+def _plan(placed: Placed, labels: list[str], numbers: Any, page: Size) -> _Plan:
     """Give numbers the room they need where panels can stand above each other."""
-    from mut3r_analysis.figures.panels import (
-        FONT,
-        LETTER,
-        label_size,
-        lines_in,
-        shape_of,
-        text_width,
-    )
-
     panels, entries, columns = placed.value.shape
     room = page.width - text_width(labels, page) - 1.0 * page.scale
     lines = lines_in(labels)
@@ -157,7 +160,7 @@ def _plan(placed: "Placed", labels: list[str], numbers: Any, page: Size) -> _Pla
     digits = min(0.9 * FONT * page.scale, 0.62 * pitch * 72)
     if letters:
         digits = min(digits, cell * 72 / (0.5 * (letters + 0.6)))
-    return _Plan(shape, cell, pitch, text, digits, below, upright, entries)
+    return _Plan(shape, cell, pitch, text, digits, longest, below, upright, entries)
 
 
 def _numbers(grids: np.ndarray) -> np.ndarray:
@@ -176,8 +179,6 @@ def _numbers(grids: np.ndarray) -> np.ndarray:
 
 
 def _colors(grids: np.ndarray, center: float | None) -> dict[str, Any]:
-    from mut3r_analysis.figures.tiles import limits
-
     low, high = limits(grids, share=0)
     if center is None:
         return {"cmap": STATISTIC_COLORS, "vmin": low, "vmax": high}
@@ -185,10 +186,7 @@ def _colors(grids: np.ndarray, center: float | None) -> dict[str, Any]:
     return {"cmap": DIVERGING_COLORS, "vmin": center - reach, "vmax": center + reach}
 
 
-def _draw_panel(axis: "Axes", grid: np.ndarray, colors: dict[str, Any], page: Size) -> Any:
-    from matplotlib.patches import Rectangle
-
-    down, across = grid.shape
+def _draw_panel(axis: Axes, grid: np.ndarray, colors: dict[str, Any], page: Size) -> Any:
     drawn = axis.imshow(grid, aspect="auto", **colors)
     for y, x in np.argwhere(np.isnan(grid)):
         # The hatch is drawn in the edge's colour; a white line around it is the grid's.
@@ -196,15 +194,11 @@ def _draw_panel(axis: "Axes", grid: np.ndarray, colors: dict[str, Any], page: Si
             Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor="#f2f2f2", edgecolor="#b8b8b8",
                       hatch="////", linewidth=0)
         )  # fmt: skip
-    axis.set_xticks(np.arange(across + 1) - 0.5, minor=True)
-    axis.set_yticks(np.arange(down + 1) - 0.5, minor=True)
-    axis.grid(which="minor", color="white", linewidth=0.5 * page.scale)
-    axis.tick_params(which="both", length=0)
-    axis.spines[:].set_visible(False)
+    cell_grid(axis, grid.shape, page)
     return drawn
 
 
-def _write(axis: "Axes", drawn: Any, grid: np.ndarray, numbers: np.ndarray, points: float) -> None:
+def _write(axis: Axes, drawn: Any, grid: np.ndarray, numbers: np.ndarray, points: float) -> None:
     red, green, blue, _ = np.moveaxis(drawn.cmap(drawn.norm(np.ma.masked_invalid(grid))), -1, 0)
     dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
     for (y, x), text in np.ndenumerate(numbers):
@@ -212,26 +206,12 @@ def _write(axis: "Axes", drawn: Any, grid: np.ndarray, numbers: np.ndarray, poin
         axis.text(x, y, text, ha="center", va="center_baseline", color=color, fontsize=points)
 
 
-def _label_columns(axis: "Axes", column: "Part", plan: _Plan, page: Size) -> None:
-    from mut3r_analysis.figures.panels import text_width
-
-    longest = text_width(column.labels, page) + 0.06 * page.scale
-    every = 1 if plan.upright else max(1, int(np.ceil(longest / plan.cell)))
-    axis.set_xticks(np.arange(0, len(column.labels), every), column.labels[::every])
-
-
-def _explain(sheet: "Sheet", drawn: Any, label: str, height: float) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    from mut3r_analysis.figures.panels import wrapped
-
+def _explain(sheet: Sheet, drawn: Any, label: str, height: float) -> None:
     scale = sheet.page.scale
     # A bar as long as a tall sheet would be its largest object.
     share = min(1.0, _LONGEST_BAR * scale / height)
     ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
-    bar = sheet.figure.colorbar(
-        drawn, ax=sheet.axes, shrink=share, aspect=share * height / (0.08 * scale), pad=0.02,
-        anchor=(0.0, 1.0), ticks=ticks,
-    )  # fmt: skip
-    bar.outline.set_visible(False)
+    aspect = share * height / (0.08 * scale)
+    bar = color_bar(sheet.figure, drawn, ax=sheet.axes, shrink=share, aspect=aspect, pad=0.02,
+                    anchor=(0.0, 1.0), ticks=ticks)  # fmt: skip
     bar.set_label(wrapped(label, 0.85 * share * height, sheet.page), linespacing=1.0)

@@ -1,20 +1,17 @@
 """Where the time went: seconds and memory of every frame."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import xarray as xr
+from matplotlib.ticker import MaxNLocator
 
+from mut3r_analysis.figures.page import Page, fix_layout, new_page
 from mut3r_analysis.figures.reading import find_variable, sentence, source_line
 from mut3r_analysis.figures.styling import INK, QUIET, style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _MARKERS = ("o", "s", "^")
 
 
-def timing(run: xr.DataTree, *, size: str = "page") -> "Figure":
+def timing(run: xr.DataTree, *, size: str = "page") -> Page:
     """Show wall time and peak memory per frame.
 
     Parameters
@@ -31,10 +28,6 @@ def timing(run: xr.DataTree, *, size: str = "page") -> "Figure":
     InvalidArgument
         When the run holds no timing.
     """
-    from matplotlib.ticker import MaxNLocator
-
-    from mut3r_analysis.figures.page import fix_layout, new_page
-
     advice = "Run again: every run records it"
     seconds = find_variable(run, "timing/seconds", advice).transpose("pass", "frame").load()
     memory = find_variable(run, "timing/peak_memory", advice).transpose("pass", "frame").load()

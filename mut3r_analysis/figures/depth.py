@@ -1,22 +1,15 @@
 """Depth and its confidence beside the frames, and the true depth where it is known."""
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xarray as xr
 
-from mut3r_analysis.figures.reading import (
-    choose,
-    find_variable,
-    sentence,
-    source_line,
-    text_label,
-)
+from mut3r_analysis.figures.page import Page
+from mut3r_analysis.figures.reading import choose, find_variable, sentence, source_line, text_label
 from mut3r_analysis.figures.seen import frames_seen
 from mut3r_analysis.figures.styling import CONFIDENCE_COLORS, DEPTH_COLORS, style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from mut3r_analysis.figures.tiles import Tiles, limits, show
 
 _MOST_FRAMES = 6
 _ADVICE = "Run again with outputs=('pose', 'depth'), or with outputs=None for all"
@@ -28,7 +21,7 @@ def depth_maps(
     *,
     frames: Collection[int] | int | None = None,
     size: str = "page",
-) -> "Figure":
+) -> Page:
     """Show frames, predicted depth, true depth where the run has it, and confidence.
 
     Prediction and truth share one colour bar in metres, without any alignment.
@@ -51,8 +44,6 @@ def depth_maps(
     InvalidArgument
         When the run holds no depth.
     """
-    from mut3r_analysis.figures.tiles import Tiles, limits, show
-
     depth = find_variable(run, "prediction/depth", _ADVICE)
     confidence = find_variable(run, "prediction/confidence_self", _ADVICE)
     shown = choose(depth, "frame", frames, _MOST_FRAMES)

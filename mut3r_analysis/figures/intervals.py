@@ -1,17 +1,27 @@
 """Estimates with their intervals, one row each."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
+from mut3r_analysis.figures.page import Page
+from mut3r_analysis.figures.panels import (
+    Look,
+    Placed,
+    close_sheet,
+    label_size,
+    lines_in,
+    looks,
+    open_sheet,
+    place,
+    shape_of,
+    text_width,
+    wrapped,
+)
 from mut3r_analysis.figures.styling import INK, QUIET, Size, style
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from mut3r_analysis.figures.page import Page
-    from mut3r_analysis.figures.panels import Look, Placed
 
 _ROOMY_PANEL, _LEAST_PANEL = 1.4, 0.55
 """Widths of a panel that are wished for and borne, inches."""
@@ -35,7 +45,7 @@ def interval_dots(
     subtitle: str = "",
     source: str = "",
     size: str = "page",
-) -> "Page":
+) -> Page:
     """Show each estimate as a dot on its interval, in rows that read like a table.
 
     Parameters
@@ -69,20 +79,17 @@ def interval_dots(
     InvalidArgument
         When the dimensions do not fit; the message says which there are.
     """
-    from mut3r_analysis.figures.panels import close_sheet, looks, open_sheet, place, wrapped
-
     placed = place(values, panels=panels, colors=colors, rows=rows)
     panel, color, row = placed.parts
-    series = looks(color, "colors")
+    series = looks(color)
     explained = None if colors is None else color
     with style(size) as page:
         labels = [wrapped(label, _LABEL_SHARE * page.width, page) for label in row.labels]
         plan = _plan(placed, labels, page)
         headings = [wrapped(text, 0.92 * plan.width, page) for text in panel.headings()]
         below = wrapped(placed.label, page.width - 0.8 * page.scale, page)
-        height = plan.height(
-            below, headings if panels else [], 1 if share_x else plan.shape[0], page
-        )
+        ticked = 1 if share_x else plan.shape[0]
+        height = plan.height(below, headings if panels else [], ticked, page)
         texts = (title, subtitle, source)
         sheet = open_sheet(page, plan.shape, height, texts, headings, explained, share_x)
         handles: list[Any] = []
@@ -92,8 +99,10 @@ def interval_dots(
             axis.tick_params(axis="y", length=0, labelcolor=INK)
         sheet.axes[0].set_yticks(np.arange(len(labels)), labels, linespacing=1.0)
         for axis in sheet.axes[:1] if share_x else sheet.axes:
-            _tick(axis, plan.width, page)
-        close_sheet(sheet, below, handles, explained)
+            axis.margins(x=0.06)
+            most = int(np.clip(plan.width / (0.42 * page.scale), 2, 8))
+            axis.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
+        close_sheet(sheet, below, handles)
     return sheet.figure
 
 
@@ -108,18 +117,14 @@ class _Plan(NamedTuple):
 
     def height(self, below: str, headings: list[str], ticked: int, page: Size) -> float:
         """Return the height of all panels with headings, so many rows of ticks, and axis label."""
-        from mut3r_analysis.figures.panels import lines_in
-
         line = 0.14 * page.scale
         above = lines_in(headings) * line if headings else 0.0
         panel = self.entries * self.pitch + above + 0.06 * page.scale
         return self.shape[0] * panel + (0.16 * ticked + lines_in([below]) * 0.14) * page.scale
 
 
-def _plan(placed: "Placed", labels: list[str], page: Size) -> _Plan:
+def _plan(placed: Placed, labels: list[str], page: Size) -> _Plan:
     """Put panels side by side where they can be wide; make them narrow before rows are tight."""
-    from mut3r_analysis.figures.panels import label_size, lines_in, shape_of, text_width
-
     panels, series, entries = placed.value.shape
     room = page.width - text_width(labels, page) - 0.3 * page.scale
     lines = max(lines_in(labels), 0.75 * series)
@@ -135,10 +140,10 @@ def _plan(placed: "Placed", labels: list[str], page: Size) -> _Plan:
 
 
 def _draw_panel(
-    axis: "Axes",
-    placed: "Placed",
+    axis: Axes,
+    placed: Placed,
     panel: int,
-    series: "list[Look]",
+    series: list[Look],
     reference: float | None,
     page: Size,
 ) -> list[Any]:
@@ -161,34 +166,16 @@ def _draw_panel(
         axis.hlines(places + offset, lower, upper, color=look.color,
                     linewidth=0.9 * page.scale, zorder=2)  # fmt: skip
         handles += axis.plot(
-            found,
-            places + offset,
-            linestyle="none",
-            marker=look.marker,
-            markersize=3.2 * page.scale,
+            found, places + offset, linestyle="none", marker=look.marker, zorder=3,
+            markersize=3.2 * page.scale, markeredgecolor=look.color,
             markerfacecolor=look.color if look.filled else "white",
-            markeredgecolor=look.color,
             markeredgewidth=0.6 * page.scale,
-            zorder=3,
-        )
+        )  # fmt: skip
         for missing in np.flatnonzero(np.isnan(found)):
             axis.annotate(
-                "no value",
-                (0, places[missing] + offset),
-                xycoords=axis.get_yaxis_transform(),
-                xytext=(2 * page.scale, 0),
-                textcoords="offset points",
-                va="center",
-                color=QUIET if len(series) == 1 else look.color,
-                fontsize=5.5 * page.scale,
+                "no value", (0, places[missing] + offset), xycoords=axis.get_yaxis_transform(),
+                xytext=(2 * page.scale, 0), textcoords="offset points", va="center",
+                color=QUIET if len(series) == 1 else look.color, fontsize=5.5 * page.scale,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-            )
+            )  # fmt: skip
     return handles
-
-
-def _tick(axis: "Axes", inches: float, page: Size) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.margins(x=0.06)
-    most = int(np.clip(inches / (0.42 * page.scale), 2, 8))
-    axis.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))

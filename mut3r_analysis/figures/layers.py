@@ -1,13 +1,15 @@
 """Layers against heads: where in the network a statistic is high."""
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from matplotlib.ticker import MaxNLocator
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.figures.page import Page, color_bar, fix_layout, new_page
 from mut3r_analysis.figures.reading import (
+    HEAD_REDUCTIONS,
     choose,
     find_statistic,
     heading,
@@ -18,11 +20,9 @@ from mut3r_analysis.figures.reading import (
     token_dimension,
 )
 from mut3r_analysis.figures.styling import STATISTIC_COLORS, style
+from mut3r_analysis.figures.tiles import cell_grid, limits
+from mut3r_analysis.foundation.fields import one_of
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_REDUCTIONS = ("mean", "max", "min", "std")
 _NOUNS = {"patch": "patches", "state": "state tokens", "pose": "the pose token"}
 
 
@@ -34,7 +34,7 @@ def layer_heads(
     token: str | None = None,
     reduction: str = "mean",
     size: str = "column",
-) -> "Figure":
+) -> Page:
     """Show a statistic as a heat map of layers (rows) by heads (columns).
 
     Parameters
@@ -60,10 +60,7 @@ def layer_heads(
     InvalidArgument
         When the run does not hold what is asked.
     """
-    if reduction not in _REDUCTIONS:
-        raise InvalidArgument(
-            f"reduction must be one of {', '.join(map(repr, _REDUCTIONS))}, got {reduction!r}"
-        )
+    one_of("reduction", reduction, HEAD_REDUCTIONS)
     values = find_statistic(run, statistic)
     if not {"layer", "head"} <= set(values.dims):
         raise InvalidArgument(
@@ -103,12 +100,7 @@ def _tokens(values: xr.DataArray, token: str | None) -> tuple[xr.DataArray, str]
     return values, noun if chosen == "pose" else f"{count} {noun}"
 
 
-def _draw(grid: xr.DataArray, texts: tuple[str, str, str], label: str, size: str) -> "Figure":
-    from matplotlib.ticker import MaxNLocator
-
-    from mut3r_analysis.figures.page import fix_layout, new_page
-    from mut3r_analysis.figures.tiles import limits
-
+def _draw(grid: xr.DataArray, texts: tuple[str, str, str], label: str, size: str) -> Page:
     layers, heads = grid.shape
     with style(size) as page:
         # Square cells where that is neither too flat nor too tall.
@@ -119,20 +111,13 @@ def _draw(grid: xr.DataArray, texts: tuple[str, str, str], label: str, size: str
         axis = figure.subplots()
         low, high = limits(grid, share=0)
         drawn = axis.imshow(grid, cmap=STATISTIC_COLORS, vmin=low, vmax=high, aspect="auto")
-        # Hairlines between cells, so that single heads can be pointed at.
-        axis.set_xticks(np.arange(heads + 1) - 0.5, minor=True)
-        axis.set_yticks(np.arange(layers + 1) - 0.5, minor=True)
-        axis.grid(which="minor", color="white", linewidth=0.5 * page.scale)
-        axis.tick_params(which="both", length=0)
+        cell_grid(axis, grid.shape, page)
         for side, dim in ((axis.xaxis, "head"), (axis.yaxis, "layer")):
             step = -(-grid.sizes[dim] // 16)
             side.set_ticks(np.arange(0, grid.sizes[dim], step))
             side.set_ticklabels([str(each) for each in grid[dim].values[::step]])
-        axis.spines[:].set_visible(False)
         axis.set(xlabel="head", ylabel="layer")
         ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
-        bar = figure.colorbar(drawn, ax=axis, aspect=26, pad=0.02, ticks=ticks)
-        bar.outline.set_visible(False)
-        bar.set_label(label)
+        color_bar(figure, drawn, label, ax=axis, aspect=26, pad=0.02, ticks=ticks)
         fix_layout(figure)
     return figure

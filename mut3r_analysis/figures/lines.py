@@ -1,17 +1,27 @@
 """Estimates along a dimension, as lines with the bands of their intervals."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, NullLocator
 
+from mut3r_analysis.figures.page import Page, decades
+from mut3r_analysis.figures.panels import (
+    Look,
+    Part,
+    Placed,
+    close_sheet,
+    lines_in,
+    looks,
+    open_sheet,
+    place,
+    shape_of,
+    text_width,
+    wrapped,
+)
 from mut3r_analysis.figures.styling import QUIET, Size, style
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from mut3r_analysis.figures.page import Page
-    from mut3r_analysis.figures.panels import Look, Part, Placed
 
 _MOST_MARKERS = 24
 _MOST_TICKS = 9
@@ -35,7 +45,7 @@ def curves(
     subtitle: str = "",
     source: str = "",
     size: str = "page",
-) -> "Page":
+) -> Page:
     """Show values along a dimension as lines, with bands where intervals are known.
 
     Parameters
@@ -68,19 +78,9 @@ def curves(
     InvalidArgument
         When the dimensions do not fit; the message says which there are.
     """
-    from mut3r_analysis.figures.panels import (
-        close_sheet,
-        lines_in,
-        looks,
-        open_sheet,
-        place,
-        shape_of,
-        wrapped,
-    )
-
     placed = place(values, panels=panels, colors=colors, x=x)
     panel, color, along = placed.parts
-    series = looks(color, "colors")
+    series = looks(color)
     explained = None if colors is None else color
     with style(size) as page:
         count = len(panel.labels)
@@ -104,17 +104,18 @@ def curves(
             handles = _draw_panel(axis, placed, index, series, page)
         _tick(sheet.axes[0], along, width, page)
         if log:
-            _tick_log(sheet.axes[0])
+            sheet.axes[0].set_yscale("log")
+            decades(sheet.axes[0].yaxis)
         for axis in sheet.bottom if along.numbers is None else ():
-            _write_names(axis, names)
+            axis.set_xticks(range(len(names.labels)), names.labels, **names.how)
         for axis in sheet.left:
             axis.set_ylabel(wrapped(placed.label, frame, page), linespacing=1.0)
-        close_sheet(sheet, wrapped(along.title, room, page), handles, explained)
+        close_sheet(sheet, wrapped(along.title, room, page), handles)
     return sheet.figure
 
 
 def _draw_panel(
-    axis: "Axes", placed: "Placed", panel: int, series: "list[Look]", page: Size
+    axis: Axes, placed: Placed, panel: int, series: list[Look], page: Size
 ) -> list[Any]:
     """Draw the lines of a panel, and return one handle per series."""
     x = _places(placed.parts[2])
@@ -130,20 +131,14 @@ def _draw_panel(
         axis.vlines(x[lonely], lower[lonely], upper[lonely], color=look.color,
                     linewidth=0.5 * page.scale)  # fmt: skip
         handles += axis.plot(
-            x,
-            found,
-            color=look.color,
-            linestyle=look.line,
-            marker=look.marker,
-            markersize=2.8 * page.scale,
+            x, found, color=look.color, linestyle=look.line, marker=look.marker, zorder=3,
+            markersize=2.8 * page.scale, markevery=_marked(found, index, len(series)),
             markerfacecolor=look.color if look.filled else "white",
-            markevery=_marked(found, index, len(series)),
-            zorder=3,
-        )
+        )  # fmt: skip
     return handles
 
 
-def _places(along: "Part") -> np.ndarray:
+def _places(along: Part) -> np.ndarray:
     return np.arange(len(along.labels), dtype=float) if along.numbers is None else along.numbers
 
 
@@ -162,9 +157,7 @@ def _marked(found: np.ndarray, index: int, count: int) -> list[int]:
     return sorted({*spread, *_isolated(found).tolist()})
 
 
-def _tick(axis: "Axes", along: "Part", inches: float, page: Size) -> None:
-    from matplotlib.ticker import MaxNLocator, NullLocator
-
+def _tick(axis: Axes, along: Part, inches: float, page: Size) -> None:
     numbers = along.numbers
     axis.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     if numbers is None:
@@ -182,16 +175,6 @@ def _tick(axis: "Axes", along: "Part", inches: float, page: Size) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(most, integer=whole))
 
 
-def _tick_log(axis: "Axes") -> None:
-    """Write plain numbers at 1, 2 and 5 of every decade."""
-    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
-
-    axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axis.yaxis.set_minor_locator(NullLocator())
-
-
 def _geometric(numbers: np.ndarray) -> bool:
     if len(numbers) < 4 or (numbers <= 0).any():
         return False
@@ -201,8 +184,6 @@ def _geometric(numbers: np.ndarray) -> bool:
 
 def _apart(numbers: np.ndarray, labels: list[str], inches: float, page: Size) -> bool:
     """Whether a tick label at every number leaves room between them."""
-    from mut3r_analysis.figures.panels import text_width
-
     places = np.sort(np.log(numbers) if _geometric(numbers) else numbers)
     if len(places) < 2 or places[0] == places[-1]:
         return True
@@ -214,14 +195,12 @@ class _Names(NamedTuple):
     """Labels along a dimension without numbers: how they are broken and turned, and how high."""
 
     labels: list[str]
-    angle: int
+    how: dict[str, Any]
     height: float
 
 
-def _least_width(along: "Part", page: Size) -> float:
+def _least_width(along: Part, page: Size) -> float:
     """Inches that a panel needs so that upright labels stand beside each other."""
-    from mut3r_analysis.figures.panels import lines_in, wrapped
-
     usual = _LEAST_WIDTH * page.scale
     if along.numbers is not None:
         return usual
@@ -229,28 +208,18 @@ def _least_width(along: "Part", page: Size) -> float:
     return max(usual, 0.14 * lines * len(along.labels) * page.scale)
 
 
-def _name_ticks(along: "Part", inches: float, page: Size) -> _Names:
+def _name_ticks(along: Part, inches: float, page: Size) -> _Names:
     """Leave labels level where they fit in three lines, slant short ones, set others upright."""
-    from mut3r_analysis.figures.panels import lines_in, text_width, wrapped
-
     line, room = 0.15 * page.scale, 0.9 * inches / len(along.labels)
     if along.numbers is not None:
-        return _Names(along.labels, 0, line)
+        return _Names(along.labels, {}, line)
     level = [wrapped(label, room - 0.08 * page.scale, page) for label in along.labels]
     if text_width(level, page) + 0.08 * page.scale <= room and lines_in(level) <= 3:
-        return _Names(level, 0, lines_in(level) * line)
+        return _Names(level, {"linespacing": 1.0}, lines_in(level) * line)
     longest = text_width(along.labels, page)
     if longest <= _SLANTED * page.scale and room >= 1.2 * line:
-        return _Names(along.labels, 40, 0.7 * longest + line)
+        slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+        return _Names(along.labels, slant, 0.7 * longest + line)
     upright = [wrapped(label, _UPRIGHT * page.scale, page) for label in along.labels]
-    return _Names(upright, 90, text_width(upright, page) + 0.5 * line)
-
-
-def _write_names(axis: "Axes", names: _Names) -> None:
-    turned: dict[int, dict[str, Any]] = {
-        0: {"linespacing": 1.0},
-        40: {"ha": "right", "rotation_mode": "anchor"},
-        90: {"linespacing": 1.0},
-    }
-    how = {"rotation": names.angle, **turned[names.angle]}
-    axis.set_xticks(range(len(names.labels)), names.labels, **how)
+    height = text_width(upright, page) + 0.5 * line
+    return _Names(upright, {"rotation": 90, "linespacing": 1.0}, height)

@@ -4,8 +4,11 @@ import textwrap
 from io import BytesIO
 from typing import Any, NamedTuple
 
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from mut3r_analysis.figures.styling import INK, QUIET, Size, style
 
@@ -79,6 +82,21 @@ def new_page(
         rect = (margin / size.width, foot / total, width / size.width, height / total)
         figure.set_layout_engine("constrained", rect=rect, w_pad=0, h_pad=0, wspace=0.06)
     return figure, body
+
+
+def color_bar(figure: Any, drawn: Any, label: str = "", **where: Any) -> Colorbar:
+    """Draw a colour bar without a frame; `where` is as matplotlib's ``colorbar`` takes it."""
+    bar = figure.colorbar(drawn, **where)
+    bar.outline.set_visible(False)
+    bar.set_label(label)
+    return bar
+
+
+def decades(axis: Axis) -> None:
+    """Write plain numbers at 1, 2 and 5 of every decade of a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_minor_locator(NullLocator())
 
 
 def fix_layout(figure: Page) -> None:

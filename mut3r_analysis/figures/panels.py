@@ -3,19 +3,18 @@
 import math
 import re
 import textwrap
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.figures.page import Page, fix_layout, new_page
 from mut3r_analysis.figures.reading import text_label
 from mut3r_analysis.figures.styling import ACCENT, INK, QUIET, STATISTIC_COLORS, Size
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from mut3r_analysis.figures.page import Page
 
 FONT = 7.5
 """Size of the style's text at scale 1, points."""
@@ -121,7 +120,7 @@ def place(values: Any, **roles: str | None) -> Placed:
     return Placed(value, lower, upper, parts, text_label(dataset["value"]))
 
 
-def looks(part: Part, role: str) -> list[Look]:
+def looks(part: Part) -> list[Look]:
     """One look per label: an ordered scale for numbers, contrasting colours for words.
 
     Raises
@@ -132,23 +131,16 @@ def looks(part: Part, role: str) -> list[Look]:
     count = len(part.labels)
     if count > MOST_SERIES:
         raise InvalidArgument(
-            f"{role}={part.name!r} has {count} entries, of which {MOST_SERIES} can be told apart; "
+            f"colors={part.name!r} has {count} entries, of which {MOST_SERIES} can be told apart; "
             "show it as panels, or select fewer"
         )
     colors: Any = [_COLORS[index % len(_COLORS)] for index in range(count)]
     if part.numbers is not None and count > 2:
-        from matplotlib import colormaps
-
         # The light end of the scale would not stand out from white paper.
         colors = colormaps[STATISTIC_COLORS](np.linspace(0, 0.78, count))
     return [
-        Look(
-            colors[index],
-            _MARKERS[index % len(_MARKERS)],
-            _LINES[index % len(_LINES)],
-            index < len(_MARKERS),
-        )
-        for index in range(count)
+        Look(color, _MARKERS[at % len(_MARKERS)], _LINES[at % len(_LINES)], at < len(_MARKERS))
+        for at, color in enumerate(colors)
     ]
 
 
@@ -187,20 +179,21 @@ def lines_in(labels: list[str]) -> int:
 
 
 class Sheet(NamedTuple):
-    """A page with panels in rows; the last row may be short."""
+    """A page with panels in rows, the last of which may be short; `part` has a legend."""
 
-    figure: "Page"
-    axes: "list[Axes]"
+    figure: Page
+    axes: list[Axes]
     across: int
     page: Size
+    part: Part | None
 
     @property
-    def left(self) -> "list[Axes]":
+    def left(self) -> list[Axes]:
         """The first panel of every row."""
         return self.axes[:: self.across]
 
     @property
-    def bottom(self) -> "list[Axes]":
+    def bottom(self) -> list[Axes]:
         """The panels below which there is none."""
         return self.axes[-self.across :]
 
@@ -211,7 +204,7 @@ def open_sheet(
     height: float,
     texts: tuple[str, str, str],
     headings: list[str],
-    explained: Part | None,
+    explained: Part | None = None,
     share_x: bool = True,
 ) -> Sheet:
     """Make a page of panels that share their axes.
@@ -232,8 +225,6 @@ def open_sheet(
     share_x : bool
         Whether they share the horizontal one as well.
     """
-    from mut3r_analysis.figures.page import new_page
-
     key = _legend_height(page, explained) if explained else 0.0
     figure, _ = new_page(page, height + key, *texts)
     engine: Any = figure.get_layout_engine()
@@ -245,10 +236,10 @@ def open_sheet(
         axis.remove()
     for axis, heading in zip(axes, headings, strict=False):
         axis.set_title(heading, linespacing=1.0)
-    return Sheet(figure, axes[: len(headings)], shape[1], page)
+    return Sheet(figure, axes[: len(headings)], shape[1], page, explained)
 
 
-def close_sheet(sheet: Sheet, below: str, handles: list[Any], explained: Part | None) -> None:
+def close_sheet(sheet: Sheet, below: str, handles: Sequence[Any] = ()) -> None:
     """Write what all panels share - the label below and the legend above - and fix the layout.
 
     Parameters
@@ -256,20 +247,16 @@ def close_sheet(sheet: Sheet, below: str, handles: list[Any], explained: Part | 
     sheet : Sheet
     below : str
         Label of the horizontal axis, in lines.
-    handles : list
-        One artist per label of `explained`.
-    explained : Part or None
-        As for :func:`open_sheet`.
+    handles : sequence
+        One artist per label of what the legend explains.
     """
-    from mut3r_analysis.figures.page import fix_layout
-
     figure, bottom = sheet.figure, sheet.bottom
     for axis in bottom:
         axis.tick_params(axis="x", labelbottom=True)
         # One label for several panels is written last; blank ones keep its room.
         axis.set_xlabel(below if len(bottom) == 1 else re.sub(r"[^\n]", " ", below))
-    if explained is not None:
-        _draw_legend(sheet, handles, explained)
+    if sheet.part is not None:
+        _draw_legend(sheet, handles, sheet.part)
     fix_layout(figure)
     if len(bottom) == 1:
         return
@@ -280,24 +267,16 @@ def close_sheet(sheet: Sheet, below: str, handles: list[Any], explained: Part | 
     figure.text(middle, top / figure.bbox.height, below, ha="center", va="top")
 
 
-def _draw_legend(sheet: Sheet, handles: list[Any], part: Part) -> None:
+def _draw_legend(sheet: Sheet, handles: Sequence[Any], part: Part) -> None:
     figure, page = sheet.figure, sheet.page
-    columns, _ = _legend_shape(page, part)
     engine: Any = figure.get_layout_engine()
     left, bottom, _, tall = engine.get()["rect"]
     key = _legend_height(page, part) / figure.get_figheight()
     legend = figure.legend(
-        handles,
-        part.labels,
-        title=part.title,
-        loc="upper left",
-        bbox_to_anchor=(left, bottom + tall + key),
-        ncols=columns,
-        alignment="left",
-        borderpad=0,
-        columnspacing=1.2,
-        handletextpad=0.5,
-    )
+        handles, part.labels, title=part.title, ncols=_legend_shape(page, part)[0],
+        loc="upper left", bbox_to_anchor=(left, bottom + tall + key), alignment="left",
+        borderpad=0, columnspacing=1.2, handletextpad=0.5,
+    )  # fmt: skip
     legend.get_title().set_color(QUIET)
     legend.set_in_layout(False)
 

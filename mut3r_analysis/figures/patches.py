@@ -1,12 +1,11 @@
 """A statistic laid over the frames' patches, layer by layer."""
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
-import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.reading import (
     choose,
     find_statistic,
@@ -20,9 +19,7 @@ from mut3r_analysis.figures.reading import (
 )
 from mut3r_analysis.figures.seen import frames_seen, true_motion
 from mut3r_analysis.figures.styling import STATISTIC_COLORS, style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from mut3r_analysis.figures.tiles import Tiles, darkened, limits, outline, show
 
 _MOST_FRAMES = 6
 _MOST_LAYERS = 4
@@ -40,7 +37,7 @@ def overlay(
     opacity: float = 0.65,
     title: str | None = None,
     size: str = "page",
-) -> "Figure":
+) -> Page:
     """Lay a statistic of image tokens over the frames: one row per layer, one column per frame.
 
     Each layer has its own colour bar, because layers differ more than patches do; it covers the
@@ -78,8 +75,6 @@ def overlay(
     --------
     >>> overlay(run, sequence, "image_self/entropy", layers=[0, 3])
     """
-    from mut3r_analysis.figures.tiles import Tiles, limits, outline, show
-
     if not 0 < opacity <= 1:
         raise InvalidArgument(f"opacity must be above 0 and at most 1, got {opacity!r}")
     found = find_statistic(run, statistic)
@@ -109,8 +104,7 @@ def overlay(
             for axis in tiles.axes[:, column]:
                 if (mask := moving[column]) is not None:
                     outline(axis, mask > 0, 1.0, 0.6 * page.scale)
-        # Compressed brightness: the frame is recognised without drowning the statistic.
-        gray = 0.15 + 0.75 * (images.values @ np.array([0.299, 0.587, 0.114])) / 255
+        gray = darkened(images.values)
         for row, layer in enumerate(rows):
             low, high = limits(values[row])
             for column in range(len(shown)):

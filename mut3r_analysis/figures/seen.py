@@ -1,4 +1,4 @@
-"""The frames of a sequence as a run's backbone saw them, and what truly moves in them."""
+"""What a run's backbone saw, and what moved: frames, motion, and the camera's poses."""
 
 import numpy as np
 import xarray as xr
@@ -52,3 +52,43 @@ def true_motion(run: xr.DataTree, frame: int) -> np.ndarray | None:
         return None
     mask = run["truth"].to_dataset()["motion_mask"]
     return mask.sel(frame=frame).values.astype(np.uint8)
+
+
+def motion_score(run: xr.DataTree, frame: int) -> np.ndarray | None:
+    """Return the motion score of a frame, float32 (patch_row, patch_col)."""
+    if "cue" not in run.children or "motion" not in run["cue"]:
+        return None
+    score = run["cue"].to_dataset()["motion"].transpose("frame", "patch_row", "patch_col")
+    return score.sel(frame=frame).values.astype(np.float32)
+
+
+def predicted_poses(run: xr.DataTree) -> np.ndarray | None:
+    """Return predicted camera-to-world transforms, float64 (frame, row, col), or None."""
+    prediction = run["prediction"].to_dataset()
+    if "pose" not in prediction:
+        return None
+    return prediction["pose"].transpose("frame", "row", "col").values.astype(np.float64)
+
+
+def true_poses(run: xr.DataTree) -> np.ndarray | None:
+    """Return true camera-to-world transforms, float64 (frame, row, col), or None.
+
+    They are moved rigidly into the predicted world, so that both first poses coincide.
+    """
+    predicted = predicted_poses(run)
+    if predicted is None or "truth" not in run.children or "pose" not in run["truth"]:
+        return None
+    truth = run["truth"].to_dataset()["pose"].transpose("frame", "row", "col").values
+    truth = truth.astype(np.float64)
+    if not np.isfinite(truth[0]).all():
+        return None
+    return predicted[0] @ np.linalg.inv(truth[0]) @ truth
+
+
+def view_slopes(run: xr.DataTree) -> tuple[float, float] | None:
+    """Return tangents of half the field of view, across and down, where a focal length is known."""
+    prediction = run["prediction"].to_dataset()
+    focal = float(np.median(prediction["focal"].values)) if "focal" in prediction else np.nan
+    if not np.isfinite(focal) or focal <= 0 or "y" not in prediction.sizes:
+        return None
+    return prediction.sizes["x"] / 2 / focal, prediction.sizes["y"] / 2 / focal

@@ -1,19 +1,19 @@
 """How much each state token changes, frame by frame."""
 
 import textwrap
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import MaxNLocator
 
+from mut3r_analysis.figures.page import Page, color_bar, decades, fix_layout, new_page
 from mut3r_analysis.figures.reading import find_variable, sentence, source_line, text_label
 from mut3r_analysis.figures.styling import INK, QUIET, STATISTIC_COLORS, style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from mut3r_analysis.figures.tiles import limits
 
 
-def state_updates(run: xr.DataTree, *, size: str = "page") -> "Figure":
+def state_updates(run: xr.DataTree, *, size: str = "page") -> Page:
     """Show the update size of every state token over the frames, and its spread over tokens.
 
     Parameters
@@ -30,12 +30,6 @@ def state_updates(run: xr.DataTree, *, size: str = "page") -> "Figure":
     InvalidArgument
         When the run holds no state statistics.
     """
-    from matplotlib.colors import LogNorm
-    from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
-
-    from mut3r_analysis.figures.page import fix_layout, new_page
-    from mut3r_analysis.figures.tiles import limits
-
     updates = find_variable(run, "state/update_size", "Run again: every run records it")
     updates = updates.transpose("state_token", "frame").load()
     frames = updates["frame"].values
@@ -73,17 +67,12 @@ def state_updates(run: xr.DataTree, *, size: str = "page") -> "Figure":
         every = -(-len(frames) // 14)
         strip.set_xticks(places[::every], [str(frame) for frame in frames[::every]])
         strip.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        bar = figure.colorbar(drawn, ax=strip, aspect=18, pad=0.012)
-        bar.outline.set_visible(False)
-        bar.set_label("\n".join(_halves(text_label(updates))), linespacing=1.0)
-        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        bar.ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-        bar.ax.yaxis.set_minor_locator(NullLocator())
+        bar = color_bar(figure, drawn, ax=strip, aspect=18, pad=0.012)
+        # In two lines of about equal length.
+        label = text_label(updates)
+        halves = textwrap.wrap(label, max(12, len(label) // 2 + 4))
+        bar.set_label("\n".join(halves), linespacing=1.0)
+        decades(bar.ax.yaxis)
         curve.spines["bottom"].set_color(QUIET)
         fix_layout(figure)
     return figure
-
-
-def _halves(text: str) -> list[str]:
-    """Break a label in two lines of about equal length."""
-    return textwrap.wrap(text, max(12, len(text) // 2 + 4))

@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
-from mut3r_analysis.figures.page import new_page
+from mut3r_analysis.figures.page import color_bar, new_page
 from mut3r_analysis.figures.styling import Size
 
 _GAP = 0.035
@@ -75,8 +75,7 @@ class Tiles:
         inset = 0.05 * height
         axis = self._add_axes(left, bottom + inset, _BAR * self._scale, height - 2 * inset)
         ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10])
-        bar = self.figure.colorbar(mappable, cax=axis, ticks=ticks)
-        bar.outline.set_visible(False)
+        bar = color_bar(self.figure, mappable, cax=axis, ticks=ticks)
         axis.tick_params(length=1.5 * self._scale)
         self._bars.append(bar)
         return bar
@@ -107,10 +106,7 @@ class Tiles:
 
     def _picture(self, row: int, column: int) -> Axes:
         left = self._left + column * (self._tile + self._gap)
-        axis = self._add_axes(left, self._bottom(row), self._tile, self._tile * self._aspect)
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-        return axis
+        return self._add_axes(left, self._bottom(row), self._tile, self._tile * self._aspect)
 
     def _bottom(self, row: int) -> float:
         height = self._tile * self._aspect
@@ -123,7 +119,8 @@ class Tiles:
 
 def show(axis: Axes, values: np.ndarray, extent: tuple[float, ...], **how: Any) -> Any:
     """Draw an array ``(y, x)`` over an extent in pixels; missing values are left light grey."""
-    axis.set_facecolor("#eeeeee")
+    axis.set(facecolor="#eeeeee", xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
     return axis.imshow(values, extent=extent, aspect="auto", **how)  # type: ignore[arg-type]
 
 
@@ -139,6 +136,23 @@ def outline(axis: Axes, mask: np.ndarray, side: float, scale: float) -> None:
     # Two lines, so that the border is seen on light and on dark.
     for color, width in (("white", 2.0), ("black", 0.8)):
         axis.add_collection(LineCollection(edges, colors=color, linewidths=width * scale))
+
+
+def darkened(image: np.ndarray) -> np.ndarray:
+    """Brightness (..., y, x) of images (..., y, x, rgb), compressed.
+
+    A frame is recognised beneath a statistic without drowning it.
+    """
+    return 0.15 + 0.75 * (image @ np.array([0.299, 0.587, 0.114])) / 255
+
+
+def cell_grid(axis: Axes, shape: tuple[int, ...], page: Size) -> None:
+    """Draw hairlines between the cells of an array ``(row, column)``, so that one can be found."""
+    axis.set_xticks(np.arange(shape[1] + 1) - 0.5, minor=True)
+    axis.set_yticks(np.arange(shape[0] + 1) - 0.5, minor=True)
+    axis.grid(which="minor", color="white", linewidth=0.5 * page.scale)
+    axis.tick_params(which="both", length=0)
+    axis.spines[:].set_visible(False)
 
 
 def limits(values: Any, share: float = 0.02) -> tuple[float, float]:
