@@ -118,8 +118,9 @@ def _draw_path(axis: Axes, path: np.ndarray, frames: np.ndarray) -> Any:
     wide = _line_width()
     axis.plot(*path.T, color=INK, linewidth=wide * 0.6, zorder=2, label="predicted")
     dots = axis.scatter(
-        *path.T, c=frames, cmap=TIME_COLORS, s=(3.2 * wide) ** 2, linewidths=0, zorder=3
-    )
+        path[:, 0], path[:, 1], c=frames, cmap=TIME_COLORS, s=(3.2 * wide) ** 2, linewidths=0,
+        zorder=3,
+    )  # fmt: skip
     axis.plot(
         *path[0], marker="o", markersize=7 * wide, markerfacecolor="none", linestyle="none",
         markeredgecolor=ACCENT, markeredgewidth=wide, label="first pose", zorder=4,

@@ -6,6 +6,9 @@ import xarray as xr
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.errors import InvalidArgument
 
+CUE_THRESHOLD = 0.5
+"""Motion score above which a patch is outlined."""
+
 
 def frames_seen(run: xr.DataTree, sequence: xr.Dataset, frames: np.ndarray) -> xr.DataArray:
     """Resize and crop frames as the run did.

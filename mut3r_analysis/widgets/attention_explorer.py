@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import traitlets
@@ -11,31 +11,21 @@ import xarray as xr
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.figures.seen import true_motion
+from mut3r_analysis.figures.page import Page
+from mut3r_analysis.figures.seen import CUE_THRESHOLD, motion_score, true_motion
 from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.widgets.attention_figure import Panel, attention_figure
-from mut3r_analysis.widgets.attention_held import (
-    describe,
-    narrowed,
-    offered,
-    page_requests,
-)
+from mut3r_analysis.widgets.attention_held import describe, narrowed, offered, page_requests
 from mut3r_analysis.widgets.attention_rows import QUANTITIES, AttentionRows, token_words
 from mut3r_analysis.widgets.explorer import (
     MOST_BYTES,
     Answer,
     RunExplorer,
     frontend_module,
-    named_runs,
     packed,
     palette,
 )
-from mut3r_analysis.widgets.regions import CUE_THRESHOLD, motion_score
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_MOST_RUNS = 2
 _POSE = {"token": "pose", "patch_row": -1, "patch_col": -1}
 
 
@@ -111,19 +101,15 @@ class AttentionExplorer(RunExplorer):
         sequence: xr.Dataset | None = None,
         **view: Any,
     ) -> None:
-        self._runs = named_runs(runs, _MOST_RUNS)
+        self._take(runs, sequence)
         self._rows = {name: AttentionRows(run) for name, run in self._runs.items()}
-        self._sequence = sequence
         unknown = sorted(set(view) - set(_VIEW))
         if unknown:
             raise InvalidArgument(f"unknown {unknown}; a view is set by {', '.join(_VIEW)}")
-        held = describe(self._runs, self._rows)
-        first = held["sites"][0]
-        if sequence is not None:
-            # Refuses another sequence now, not when a frame is first looked at.
-            self._image(held["frames"][0])
+        held = describe(self._first, self._rows) | self._about()
         super().__init__(held=held, palette=palette("viridis"))
-        start = {"site": first["name"], "frame": held["frames"][0], "outlines": ["cue", "truth"]}
+        site = held["sites"][0]["name"]
+        start = {"site": site, "frame": held["frames"][0], "outlines": ["cue", "truth"]}
         # In this order: the site decides what else may be chosen.
         for name in _VIEW:
             if name in (values := start | view):
@@ -167,12 +153,11 @@ class AttentionExplorer(RunExplorer):
         values = rows.row(self.site, self.frame, self.layer, self.head, side, index, show)
         site = rows.sites[self.site]
         other = "key" if side == "query" else "query"
-        labels = {name: site[name] for name in site[other].coords}
-        found = xr.DataArray(values, dims=(other,), name=show, attrs=dict(site[show].attrs))
-        for name, label in labels.items():
-            if name != other:
-                found = found.assign_coords({name: (other, label.values)})
-        return found.assign_coords(frame=self.frame, layer=self.layer, head=self.head)
+        labels: dict[Any, Any] = {
+            name: (other, site[name].values) for name in site[other].coords if name != other
+        }
+        labels |= {"frame": self.frame, "layer": self.layer, "head": self.head}
+        return xr.DataArray(values, labels, (other,), name=show, attrs=dict(site[show].attrs))
 
     def statistic(self, run: str | None = None) -> np.ndarray:
         """Return the statistic that is shown, one number per token of its side."""
@@ -196,7 +181,7 @@ class AttentionExplorer(RunExplorer):
             "truth": None if mask is None else mask.astype(bool),
         }
 
-    def _draw(self, size: str) -> "Figure":
+    def _draw(self, size: str) -> Page:
         panels = [
             panel
             for run in self._runs

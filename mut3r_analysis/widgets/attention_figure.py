@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.patches import Rectangle
 
+from mut3r_analysis.figures.page import Page, color_bar, fix_layout, new_page
 from mut3r_analysis.figures.reading import sentence
 from mut3r_analysis.figures.styling import INK, QUIET, STATISTIC_COLORS, style
+from mut3r_analysis.figures.tiles import darkened, show
 from mut3r_analysis.widgets.attention_rows import QUANTITIES
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 
 _OUTLINES: dict[str, dict[str, Any]] = {
     "cue": {"says": "motion score above one half (solid)", "color": "#ff9d2e", "style": "-"},
@@ -47,7 +47,7 @@ class Panel:
     scene: Mapping[str, np.ndarray | None]
 
 
-def attention_figure(view: Mapping[str, Any], panels: Sequence[Panel], size: str) -> "Figure":
+def attention_figure(view: Mapping[str, Any], panels: Sequence[Panel], size: str) -> Page:
     """Draw what an explorer shows: one row per run, queries on the left, keys on the right.
 
     Parameters
@@ -58,8 +58,6 @@ def attention_figure(view: Mapping[str, Any], panels: Sequence[Panel], size: str
         Run by run, at least one.
     size : str
     """
-    from mut3r_analysis.figures.page import fix_layout, new_page
-
     held, head = view["held"], view["head"]
     site = next(each for each in held["sites"] if each["name"] == view["site"])
     heads = f"mean of {site['head_count']} heads" if head == "mean" else f"head {head}"
@@ -87,11 +85,7 @@ def attention_figure(view: Mapping[str, Any], panels: Sequence[Panel], size: str
     return figure
 
 
-def _draw(view: Mapping[str, Any], axis: "Axes", panel: Panel, alike: np.ndarray) -> None:
-    from matplotlib.colors import LogNorm, Normalize
-
-    from mut3r_analysis.figures.tiles import show
-
+def _draw(view: Mapping[str, Any], axis: Axes, panel: Panel, alike: np.ndarray) -> None:
     grid = view["held"]["streams"][panel.stream]
     values = panel.values[1:] if grid["pose"] else panel.values
     # A lattice's last row may be partial.
@@ -111,28 +105,23 @@ def _draw(view: Mapping[str, Any], axis: "Axes", panel: Panel, alike: np.ndarray
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     opacity = 1
     if image and seen is not None:
-        gray = 0.15 + 0.75 * (seen @ np.array([0.299, 0.587, 0.114])) / 255
-        show(axis, gray, extent, cmap="gray", vmin=0, vmax=1)
+        show(axis, darkened(seen), extent, cmap="gray", vmin=0, vmax=1)
         opacity = view["opacity"]
     mapped = show(axis, cells, extent, cmap=STATISTIC_COLORS, norm=norm, alpha=opacity)
     if image:
         _outline(view, axis, panel.scene, extent)
     _mark(view["token"], axis, panel.stream, extent, grid)
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(False)
     axis.set_aspect("equal")
     axis.set_title(panel.title[:1].upper() + panel.title[1:])
-    bar = axis.figure.colorbar(
-        mapped, ax=axis, orientation="horizontal", aspect=30, pad=0.02, shrink=0.9
-    )
-    bar.outline.set_visible(False)
     pose = f"; on the pose token {panel.values[0]:.3g}" if grid["pose"] else ""
+    bar = color_bar(axis.figure, mapped, ax=axis, orientation="horizontal", aspect=30, pad=0.02,
+                    shrink=0.9)  # fmt: skip
     bar.set_label(f"{panel.label}{pose}", color=INK)
 
 
 def _outline(
     view: Mapping[str, Any],
-    axis: "Axes",
+    axis: Axes,
     scene: Mapping[str, np.ndarray | None],
     extent: tuple[float, ...],
 ) -> None:
@@ -154,14 +143,12 @@ def _outline(
 
 def _mark(
     token: Mapping[str, Any],
-    axis: "Axes",
+    axis: Axes,
     stream: str,
     extent: tuple[float, ...],
     grid: dict[str, Any],
 ) -> None:
     """Frame the chosen token where it stands on this side."""
-    from matplotlib.patches import Rectangle
-
     if token["token"] == "pose" or (stream == "state") != (token["token"] == "state"):
         return
     across = (extent[1] - extent[0]) / grid["columns"]

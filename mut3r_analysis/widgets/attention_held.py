@@ -8,22 +8,19 @@ import xarray as xr
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.figures.reading import source_line
 from mut3r_analysis.figures.seen import true_motion
 from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.widgets.attention_rows import QUANTITIES, AttentionRows, stream_grid
-from mut3r_analysis.widgets.regions import CUE_THRESHOLD
 
 
-def describe(runs: dict[str, xr.DataTree], all_rows: dict[str, AttentionRows]) -> dict[str, Any]:
-    """Say what a page can ask of runs that are shown together.
+def describe(first: xr.DataTree, all_rows: dict[str, AttentionRows]) -> dict[str, Any]:
+    """Say what a page can ask of runs that are shown together, of which one is the first.
 
     Raises
     ------
     InvalidArgument
         When the runs have no site or no frame in common, or other tokens at one.
     """
-    first = next(iter(runs.values()))
     rows = next(iter(all_rows.values()))
     sites, streams = [], {}
     for name in _common_sites(all_rows):
@@ -53,16 +50,12 @@ def describe(runs: dict[str, xr.DataTree], all_rows: dict[str, AttentionRows]) -
     patch = first.attrs["backbone"]["config"]["patch_size"]
     grid = streams.get("image") or streams.get("patches") or {"rows": 3, "columns": 4}
     return {
-        "runs": list(runs),
         "frames": list(frames),
         "sites": sites,
         "streams": streams,
         "quantities": QUANTITIES,
         "image": {"height": grid["rows"] * patch, "width": grid["columns"] * patch},
-        "cue_threshold": CUE_THRESHOLD,
-        "has_cue": any("cue" in run.children for run in runs.values()),
         "has_truth": true_motion(first, frames[0]) is not None,
-        "notes": list(dict.fromkeys(source_line(run) for run in runs.values())),
     }
 
 

@@ -1,7 +1,7 @@
 """Rows and columns of attention maps, one token at a time, from an open run."""
 
-from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from mut3r_analysis.errors import InvalidArgument
 QUANTITIES = {"weights": "attention weight", "logits": "scaled logit (nat)"}
 """What of a map is shown, and what it is called."""
 
-_KEPT_BYTES = 256 * 2**20
-"""Most bytes of maps remembered between rows; the latest map is kept whatever its size."""
+_KEPT_MAPS = 4
+"""Maps remembered between rows; those of all heads at a full model's size are large."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SiteOffer:
 class AttentionRows:
     """Single rows of the attention maps of a run, by name.
 
-    The map of the latest frame, layer and kind of site is remembered over all heads, so that
+    The maps of the latest frames, layers and kinds of site are remembered over all heads, so that
     moving over patches costs nothing; a map is never sent anywhere whole.
 
     Parameters
@@ -73,7 +73,7 @@ class AttentionRows:
             )
         self.sites = {name: run["attention"][name].to_dataset() for name in groups}
         self.offers = {name: _offer(name, site) for name, site in self.sites.items()}
-        self._maps: OrderedDict[tuple[Any, ...], np.ndarray] = OrderedDict()
+        self._map = lru_cache(maxsize=_KEPT_MAPS)(self._read_map)
 
     @property
     def frames(self) -> list[int]:
@@ -162,17 +162,9 @@ class AttentionRows:
         values = _at(self.sites[site][name], frame=frame, layer=layer)
         return self._reduced(values.values, offer, head)
 
-    def _map(self, site: str, frame: int, layer: int, show: str) -> np.ndarray:
-        key = (site, frame, layer, show)
-        if key in self._maps:
-            self._maps.move_to_end(key)
-            return self._maps[key]
+    def _read_map(self, site: str, frame: int, layer: int, show: str) -> np.ndarray:
         found = _at(self.sites[site][show], frame=frame, layer=layer)
-        block = found.transpose("head", "query", "key").values
-        self._maps[key] = block
-        while len(self._maps) > 1 and sum(m.nbytes for m in self._maps.values()) > _KEPT_BYTES:
-            self._maps.popitem(last=False)
-        return block
+        return found.transpose("head", "query", "key").values
 
     def _offered(self, site: str) -> SiteOffer:
         if site not in self.offers:

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.figures.seen import true_poses
 
 TRUTH = "truth"
 """Name under which the true cloud stands beside the runs."""
@@ -25,6 +26,9 @@ class Cloud:
 
     positions: np.ndarray
     pixels: np.ndarray
+
+
+NO_POINTS = Cloud(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
 
 
 def predicted_cloud(
@@ -84,29 +88,9 @@ def true_cloud(run: xr.DataTree, frame: int, stride: int) -> Cloud | None:
     rays = np.stack([column, row, np.ones_like(row)], -1) @ np.linalg.inv(matrix).T
     camera = pose[list(truth["frame"].values).index(frame)]
     if not np.isfinite(camera).all():
-        return Cloud(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
+        return NO_POINTS
     points = (rays * depth[keep][:, None]) @ camera[:3, :3].T + camera[:3, 3]
     return Cloud(points.astype(np.float32), np.flatnonzero(keep))
-
-
-def predicted_poses(run: xr.DataTree) -> np.ndarray | None:
-    """Return predicted camera-to-world transforms, float64 (frame, row, col), or None."""
-    prediction = run["prediction"].to_dataset()
-    if "pose" not in prediction:
-        return None
-    return prediction["pose"].transpose("frame", "row", "col").values.astype(np.float64)
-
-
-def true_poses(run: xr.DataTree) -> np.ndarray | None:
-    """Return true camera-to-world transforms in the predicted world, or None."""
-    predicted = predicted_poses(run)
-    if predicted is None or TRUTH not in run.children or "pose" not in run[TRUTH]:
-        return None
-    truth = run[TRUTH].to_dataset()["pose"].transpose("frame", "row", "col").values
-    truth = truth.astype(np.float64)
-    if not np.isfinite(truth[0]).all():
-        return None
-    return predicted[0] @ np.linalg.inv(truth[0]) @ truth
 
 
 def known_edges(edges: np.ndarray) -> np.ndarray:

@@ -1,23 +1,24 @@
 """What all explorers share: answering a page's questions, with a kernel and without one."""
 
 import base64
+import html
 import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anywidget
+import matplotlib
 import numpy as np
 import traitlets
 import xarray as xr
 
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument, Mut3rError
-from mut3r_analysis.figures.seen import frames_seen
+from mut3r_analysis.figures.page import Page
+from mut3r_analysis.figures.reading import source_line
+from mut3r_analysis.figures.seen import CUE_THRESHOLD, frames_seen
 from mut3r_analysis.foundation.fields import one_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MOST_BYTES = 64 * 2**20
 """A page without a kernel holds at most so many bytes of numbers, unless more are asked for."""
@@ -43,8 +44,6 @@ def frontend_style() -> str:
 @cache
 def palette(name: str) -> bytes:
     """Return 256 colours of a matplotlib colour map, red, green and blue."""
-    import matplotlib
-
     colors = matplotlib.colormaps[name](np.arange(256))[:, :3]
     return np.round(colors * 255).astype(np.uint8).tobytes()
 
@@ -123,7 +122,7 @@ class Explorer(anywidget.AnyWidget):
         """
         raise NotImplementedError
 
-    def figure(self, *, size: str = "page") -> "Figure":
+    def figure(self, *, size: str = "page") -> Page:
         """Draw the current view as a figure for a paper.
 
         Parameters
@@ -172,7 +171,7 @@ class Explorer(anywidget.AnyWidget):
             values, arrays = {"error": f"{type(error).__name__}: {error}"}, []
         self.send({"id": content.get("id"), **values}, [_bytes(array) for array in arrays])
 
-    def _draw(self, size: str) -> "Figure":
+    def _draw(self, size: str) -> Page:
         raise NotImplementedError
 
     def _page_requests(self) -> Iterable[dict[str, Any]]:
@@ -212,9 +211,16 @@ class Explorer(anywidget.AnyWidget):
         values = self.page_state() | state
         page = (FRONTEND / "page.html").read_text(encoding="utf-8")
         parts = {
-            "TITLE": _escaped(self._page_title()),
+            "TITLE": html.escape(self._page_title(), quote=False),
             "STYLE": frontend_style(),
-            "STATE": _script_json({name: _page_value(each) for name, each in values.items()}),
+            "STATE": _script_json(
+                {
+                    name: {"base64": base64.b64encode(each).decode()}
+                    if isinstance(each, bytes)
+                    else each
+                    for name, each in values.items()
+                }
+            ),
             "ANSWERS": _script_json(answers),
             "MODULE": base64.b64encode(str(self._esm).encode()).decode(),
         }
@@ -232,12 +238,28 @@ class Explorer(anywidget.AnyWidget):
 class RunExplorer(Explorer):
     """An explorer of runs of one sequence, by name."""
 
-    _runs: dict[str, xr.DataTree]
-    _sequence: xr.Dataset | None
+    def _take(
+        self,
+        runs: xr.DataTree | Mapping[str, xr.DataTree],
+        sequence: xr.Dataset | None,
+        most: int = 2,
+    ) -> None:
+        """Take up to so many runs, and the sequence; refuse now what does not fit together."""
+        self._runs = named_runs(runs, most)
+        self._first = next(iter(self._runs.values()))
+        self._sequence = sequence
+        frames = self._first["prediction"].to_dataset()["frame"].values
+        self._frames = [int(frame) for frame in frames]
+        self._image(self._frames[0])
 
-    @property
-    def _first(self) -> xr.DataTree:
-        return next(iter(self._runs.values()))
+    def _about(self) -> dict[str, Any]:
+        """Return what pages of all these explorers know of their runs."""
+        return {
+            "runs": list(self._runs),
+            "cue_threshold": CUE_THRESHOLD,
+            "has_cue": any("cue" in run.children for run in self._runs.values()),
+            "notes": list(dict.fromkeys(source_line(run) for run in self._runs.values())),
+        }
 
     def _run(self, name: str | None) -> xr.DataTree:
         """Return a run by its name, the first one unless said."""
@@ -263,12 +285,6 @@ class RunExplorer(Explorer):
 _MARK = b'<meta name="generator" content="mut3r_analysis explorer">'
 
 
-def _page_value(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return {"base64": base64.b64encode(value).decode()}
-    return value
-
-
 def _bytes(array: np.ndarray) -> bytes:
     little = array.dtype.newbyteorder("<")
     return np.ascontiguousarray(array, little).tobytes()
@@ -282,7 +298,3 @@ def _request_key(request: dict[str, Any]) -> str:
 def _script_json(values: Any) -> str:
     """JSON that may stand inside a script element."""
     return json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import traitlets
@@ -10,8 +10,8 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.error_maps import depth_error
-from mut3r_analysis.figures.reading import source_line
-from mut3r_analysis.figures.seen import true_motion
+from mut3r_analysis.figures.page import Page
+from mut3r_analysis.figures.seen import motion_score, true_motion
 from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.widgets.attention_explorer import AttentionExplorer
@@ -20,7 +20,6 @@ from mut3r_analysis.widgets.explorer import (
     Answer,
     RunExplorer,
     frontend_module,
-    named_runs,
     packed,
     palette,
 )
@@ -31,12 +30,7 @@ from mut3r_analysis.widgets.failures import (
     gate_words,
     named_scores,
 )
-from mut3r_analysis.widgets.regions import CUE_THRESHOLD, motion_score
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_MOST_RUNS = 2
 _WORST = 8
 
 
@@ -97,8 +91,7 @@ class FailureExplorer(RunExplorer):
         protocol: str = "default",
         metrics: Collection[str] | None = None,
     ) -> None:
-        self._runs = named_runs(runs, _MOST_RUNS)
-        self._sequence = sequence
+        self._take(runs, sequence)
         self._scores = named_scores(self._runs, scores, protocol)
         found = {
             name: frame_series(run, self._scores[name], metrics) for name, run in self._runs.items()
@@ -109,13 +102,10 @@ class FailureExplorer(RunExplorer):
                 "there is nothing to show per frame: the runs hold no state statistics and could "
                 "not be scored; give scores=m3.evaluate(run, ...)"
             )
-        frames = [int(frame) for frame in self._first["prediction"].to_dataset()["frame"].values]
-        if sequence is not None:
-            self._image(frames[0])
         self._linked: list[AttentionExplorer] = []
-        held = self._describe(frames)
+        held = self._describe()
         super().__init__(held=held, palette=palette("magma"), cue_palette=palette("viridis"))
-        self.metric = next(iter(self._series))
+        self.metric = held["series"][0]["name"]
         self.rank = held["ranks"][0]
         self.frame = self.worst()[0]
 
@@ -173,13 +163,8 @@ class FailureExplorer(RunExplorer):
         InvalidArgument
             For a strip or a run that is not there.
         """
-        if metric not in self._series:
-            raise InvalidArgument(f"no strip {metric!r}; there are {', '.join(self._series)}")
-        name = self._run_name(run)
-        found = self._series[metric][list(self._runs).index(name)]
-        coords = {"frame": self.held["frames"]}
-        attrs = {"long_name": found.label}
-        return xr.DataArray(found.values, coords, ("frame",), name=metric, attrs=attrs)
+        one_of("metric", metric, list(self._series))
+        return self._series[metric].sel(run=self._run_name(run), drop=True)
 
     def error_map(self, run: str | None = None) -> np.ndarray | None:
         """Return the relative depth error of the current frame, float32 (y, x)."""
@@ -211,7 +196,7 @@ class FailureExplorer(RunExplorer):
             if self.patch and streams & {"image", "patches"}:
                 explorer.select("patch", self.patch["patch_row"], self.patch["patch_col"])
 
-    def _draw(self, size: str) -> "Figure":
+    def _draw(self, size: str) -> Page:
         strips = {
             each["label"]: {run: self.series(each["name"], run) for run in self._runs}
             for each in self.held["series"]
@@ -264,8 +249,7 @@ class FailureExplorer(RunExplorer):
     def answer(self, request: dict[str, Any]) -> Answer:
         """Answer the page: all strips, or the pictures of a frame."""
         if request.get("ask") == "strips":
-            values = [each.values for both in self._series.values() for each in both]
-            return {}, [np.stack(values)]
+            return {}, [np.stack([both.values for both in self._series.values()])]
         if request.get("ask") == "frame":
             return self._frame(int(request["frame"]))
         raise InvalidArgument(f"this explorer does not know {request.get('ask')!r}")
@@ -281,41 +265,37 @@ class FailureExplorer(RunExplorer):
             }
         )
 
-    def _describe(self, frames: list[int]) -> dict[str, Any]:
+    def _describe(self) -> dict[str, Any]:
         backbone = self._first.attrs["backbone"]
         depth = self._first["prediction"].to_dataset().sizes
         patch = backbone.get("config", {}).get("patch_size", backbone["preparation"]["patch"])
         height, width = depth.get("y", 3 * patch), depth.get("x", 4 * patch)
         names = list(self._runs)
-        return {
-            "runs": names,
+        return self._about() | {
             "ranks": [*names, *(["difference"] if len(names) > 1 else [])],
             "gates": [gate_words(run) for run in self._runs.values()],
-            "frames": frames,
+            "frames": self._frames,
             "series": [
                 {
                     "name": name,
-                    "label": both[0].label,
-                    "higher_is_better": both[0].higher_is_better,
+                    "label": both.attrs["long_name"],
+                    "higher_is_better": both.attrs["higher_is_better"],
                 }
                 for name, both in self._series.items()
             ],
             "image": {"height": height, "width": width},
             "grid": {"rows": height // patch, "columns": width // patch},
             "layers": backbone.get("config", {}).get("dec_depth", 0),
-            "cue_threshold": CUE_THRESHOLD,
-            "has_cue": any("cue" in run.children for run in self._runs.values()),
             "worst": _WORST,
-            "notes": list(dict.fromkeys(source_line(run) for run in self._runs.values())),
         }
 
     def _badness(self) -> np.ndarray:
         """How bad every frame is under the current ranking."""
         both = self._series[self.metric]
-        sign = -1.0 if both[0].higher_is_better else 1.0
+        sign = -1.0 if both.attrs["higher_is_better"] else 1.0
         if self.rank == "difference":
-            return sign * (both[1].values - both[0].values)
-        return sign * both[list(self._runs).index(self.rank)].values
+            return sign * (both.values[1] - both.values[0])
+        return sign * both.sel(run=self.rank).values
 
     @traitlets.validate("metric")
     def _check_metric(self, proposal: Any) -> str:

@@ -1,16 +1,15 @@
 """The failure explorer's view on paper."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from mut3r_analysis.figures.page import Page, color_bar, fix_layout, new_page
 from mut3r_analysis.figures.reading import sentence
 from mut3r_analysis.figures.styling import INK, QUIET, style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from mut3r_analysis.figures.tiles import limits, show
 
 _LINES = (("#0072b2", "-"), ("#d55e00", (0, (4, 2))))
 """Of runs: told apart by dashes as well as by colour."""
@@ -22,7 +21,7 @@ def failure_figure(
     frame: int,
     note: str,
     size: str,
-) -> "Figure":
+) -> Page:
     """Draw one strip per number over frames, and the depth errors of one frame.
 
     Parameters
@@ -37,9 +36,6 @@ def failure_figure(
         Where the numbers come from.
     size : str
     """
-    from mut3r_analysis.figures.page import fix_layout, new_page
-    from mut3r_analysis.figures.tiles import limits, show
-
     subtitle = sentence(
         f"frame {frame} is marked",
         "its relative depth errors are below, up to their 98th percentile" if errors else "",
@@ -70,12 +66,8 @@ def failure_figure(
             for axis, (run, error) in zip(pair, errors.items(), strict=True):
                 extent = (-0.5, error.shape[1] - 0.5, error.shape[0] - 0.5, -0.5)
                 drawn = show(axis, error, extent, cmap="magma", vmin=0, vmax=high)
-                axis.set(xticks=[], yticks=[])
-                axis.spines[:].set_visible(False)
                 axis.set_aspect("equal")
                 axis.set_title(run, color=INK if len(errors) > 1 else QUIET)
-            bar = below.colorbar(drawn, ax=list(pair), pad=0.015)
-            bar.outline.set_visible(False)
-            bar.set_label("|aligned − true| / true depth")
+            color_bar(below, drawn, "|aligned − true| / true depth", ax=list(pair), pad=0.015)
         fix_layout(figure)
     return figure

@@ -1,41 +1,23 @@
 """Where a run goes wrong: what every frame contributes to its errors, and which gate it had."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.evaluation import evaluate
+from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.protocols import frame_metric
+from mut3r_analysis.motion import DIRECTIONS, Gate
 
 USUAL = ("abs_rel", "ate", "rpe_translation", "rpe_rotation", "roc_auc", "region")
 """Metrics shown unless others are named, where the scores have them."""
 
-STATE_UPDATE, CUE_MASS = "state_update", "cue_mass"
-
-
-@dataclass(frozen=True, eq=False)
-class Series:
-    """One number per frame.
-
-    Attributes
-    ----------
-    name, label : str
-    values : numpy.ndarray
-        float32 ``(frame,)`` over the frames of the run; NaN where there is none.
-    higher_is_better : bool
-    """
-
-    name: str
-    label: str
-    values: np.ndarray
-    higher_is_better: bool = False
-
 
 def frame_series(
     run: xr.DataTree, scores: xr.Dataset | None, metrics: Collection[str] | None
-) -> list[Series]:
+) -> xr.Dataset:
     """Collect what is known per frame: contributions to metrics, state updates, cue mass.
 
     Parameters
@@ -46,13 +28,24 @@ def frame_series(
     metrics : collection of str, optional
         Names without ``frame_``; by default the usual ones among those scored.
 
+    Returns
+    -------
+    Dataset
+        float32 ``(frame,)`` over the frames of the run, NaN where there is none; their attributes
+        are ``long_name`` and ``higher_is_better``.
+
     Raises
     ------
     InvalidArgument
         When the scores are of another sequence, or lack a metric that is named.
     """
     frames = run["prediction"]["frame"].values
-    found = []
+    found = xr.Dataset(coords={"frame": frames})
+
+    def add(name: str, values: xr.DataArray, label: str, higher_is_better: bool = False) -> None:
+        attrs = {"long_name": label, "higher_is_better": higher_is_better}
+        found[name] = ("frame", values.reindex(frame=frames).values.astype(np.float32), attrs)
+
     if scores is not None:
         name = str(run.attrs["sequence"]["name"])
         if name not in scores["sequence"].values:
@@ -67,27 +60,16 @@ def frame_series(
                 f"the scores have no {', '.join(lacking)} per frame; they have {', '.join(scored)}"
             )
         for metric in scored if metrics is None else metrics:
-            values = mine[f"frame_{metric}"].reindex(frame=frames)
-            usual = metric in USUAL and bool(np.isfinite(values).any())
-            if metrics is None and not usual:
-                continue
-            row = frame_metric(metric)
-            found.append(
-                Series(
-                    metric,
-                    row.labelled(frames=True),
-                    values.values.astype(np.float32),
-                    row.higher_is_better,
-                )
-            )
+            values = mine[f"frame_{metric}"]
+            if metrics is not None or (metric in USUAL and np.isfinite(values).any()):
+                row = frame_metric(metric)
+                add(metric, values, row.labelled(frames=True), row.higher_is_better)
     if "state" in run.children:
-        update = run["state"].to_dataset()["update_size"].reindex(frame=frames)
-        mean = update.mean("state_token").values.astype(np.float32)
-        found.append(Series(STATE_UPDATE, "mean update of the state", mean))
+        update = run["state"].to_dataset()["update_size"]
+        add("state_update", update.mean("state_token"), "mean update of the state")
     if "cue" in run.children and "motion" in run["cue"]:
-        motion = run["cue"].to_dataset()["motion"].reindex(frame=frames)
-        mass = motion.mean(["patch_row", "patch_col"]).values.astype(np.float32)
-        found.append(Series(CUE_MASS, "cue mass (mean motion score)", mass))
+        mass = run["cue"].to_dataset()["motion"].mean(["patch_row", "patch_col"])
+        add("cue_mass", mass, "cue mass (mean motion score)")
     return found
 
 
@@ -103,9 +85,6 @@ def named_scores(
     InvalidArgument
         When the scores given are not those of the runs.
     """
-    from mut3r_analysis.evaluation import evaluate
-    from mut3r_analysis.metrics.errors import UndefinedMetric
-
     if scores is None:
         found: dict[str, xr.Dataset | None] = {}
         for name, run in runs.items():
@@ -123,33 +102,21 @@ def named_scores(
     return dict(given)
 
 
-def aligned_series(found: Mapping[str, list[Series]]) -> dict[str, list[Series]]:
-    """Arrange strips by name, one per run; a run that lacks one has no numbers in it."""
-    names: dict[str, Series] = {}
-    for series in found.values():
-        for each in series:
-            names.setdefault(each.name, each)
-    empty = {name: np.full_like(one.values, np.nan) for name, one in names.items()}
-    return {
-        name: [
-            next(
-                (each for each in series if each.name == name),
-                Series(name, one.label, empty[name], one.higher_is_better),
-            )
-            for series in found.values()
-        ]
-        for name, one in names.items()
-    }
+def aligned_series(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """Lay the strips of runs beside each other, (run, frame); NaN where a run lacks one."""
+    aligned = xr.Dataset(coords={"run": list(found)})
+    for name in dict.fromkeys(name for series in found.values() for name in series):
+        like = next(series[name] for series in found.values() if name in series)
+        both = [series.get(name, xr.full_like(like, np.nan)) for series in found.values()]
+        aligned[name] = xr.concat(both, "run", combine_attrs="override")
+    return aligned
 
 
 def gate_words(run: xr.DataTree) -> str:
     """Say which gate a run had, in one line, and why it is inert if it is."""
-    from mut3r_analysis.motion import DIRECTIONS, Gate
-
-    given = run.attrs.get("gate")
-    if not given:
+    if not (given := run.attrs.get("gate")):
         return "no gate"
-    gate = Gate.from_json(given) if isinstance(given, str) else Gate.from_dict(dict(given))
+    gate = Gate.from_json(given)
     depth = run.attrs["backbone"]["config"]["dec_depth"]
     parts = [f"{site} {name}" for site in DIRECTIONS if (name := getattr(gate, site))]
     text = f"{', '.join(parts)}; beta {gate.beta:g}; {gate.describe_layers(depth)}"

@@ -1,33 +1,26 @@
 """Gate playground: turn a knob, see depth, pose and cue of a short sequence change."""
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import traitlets
 import xarray as xr
 
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.figures.seen import true_motion
-from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.evaluation import evaluate
+from mut3r_analysis.figures.page import Page
+from mut3r_analysis.figures.seen import motion_score, true_motion
+from mut3r_analysis.foundation.fields import one_of, whole
 from mut3r_analysis.metrics import find_metric
+from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.motion import DIRECTIONS, READINGS, REALISATIONS, Cue, Gate
-from mut3r_analysis.widgets.explorer import (
-    Answer,
-    Explorer,
-    frontend_module,
-    packed,
-    palette,
-)
+from mut3r_analysis.running import run
+from mut3r_analysis.widgets.explorer import Answer, Explorer, frontend_module, packed, palette
 from mut3r_analysis.widgets.playground_figure import playground_figure
-from mut3r_analysis.widgets.regions import motion_score
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from mut3r_analysis.backbones.protocol import Backbone
 
 OFF = "off"
 METRICS = {name: find_metric(name).labelled() for name in ("abs_rel", "ate", "rpe_rotation")}
@@ -79,14 +72,14 @@ class GatePlayground(Explorer):
     state_to_image = traitlets.Unicode("key_bias").tag(sync=True)
     image_to_state = traitlets.Unicode("output_scale").tag(sync=True)
 
-    def __init__(self, backbone: "Backbone", sequence: xr.Dataset) -> None:
+    def __init__(self, backbone: Backbone, sequence: xr.Dataset) -> None:
         if sequence.sizes.get("frame", 0) > _MOST_FRAMES:
             raise InvalidArgument(
                 f"{sequence.sizes['frame']} frames take too long for every turn of a knob; open "
                 f"the sequence with stop={_MOST_FRAMES} or less"
             )
         self._backbone, self._sequence = backbone, sequence
-        self._done: OrderedDict[str, tuple[xr.DataTree, dict[str, float]]] = OrderedDict()
+        self._done = lru_cache(maxsize=_KEPT_RUNS)(self._carried_out)
         self._depth = backbone.decoder_layers
         height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
         patch = backbone.patch_size
@@ -130,7 +123,9 @@ class GatePlayground(Explorer):
         plain, before = self._run(None)
         gated, after = (plain, before) if inert else self._run(settings)
         frame = int(request["frame"])
-        maps = [run["prediction"].to_dataset()["depth"].sel(frame=frame) for run in (plain, gated)]
+        maps = [
+            tree["prediction"].to_dataset()["depth"].sel(frame=frame) for tree in (plain, gated)
+        ]
         values, arrays = packed(
             {
                 "depths": [depth.values.astype(np.float32) for depth in maps],
@@ -145,7 +140,7 @@ class GatePlayground(Explorer):
         }
         return values | more, arrays
 
-    def _draw(self, size: str) -> "Figure":
+    def _draw(self, size: str) -> Page:
         inert = self.gate().inert(self._depth)
         return playground_figure(self.runs(), self.frame, self.reading, inert, size)
 
@@ -158,27 +153,22 @@ class GatePlayground(Explorer):
         return {name: getattr(self, name) for name in _SETTINGS} | {"beta": _plain(self.beta)}
 
     def _run(self, settings: dict[str, Any] | None) -> tuple[xr.DataTree, dict[str, float]]:
-        from mut3r_analysis.evaluation import evaluate
-        from mut3r_analysis.metrics.errors import UndefinedMetric
-        from mut3r_analysis.running import run
+        return self._done(json.dumps(settings, sort_keys=True))
 
-        key = json.dumps(settings, sort_keys=True)
-        if key not in self._done:
-            more = {} if settings is None else _specified(settings)
-            tree = run(self._backbone, self._sequence, progress=False, **more)
-            scores: dict[str, float] = {}
-            try:
-                found = evaluate(tree)
-                values = {name: float(found[name][0]) for name in METRICS if name in found}
-                scores = {name: value for name, value in values.items() if np.isfinite(value)}
-            except UndefinedMetric:
-                # Without truth there are maps to look at, and no numbers.
-                pass
-            self._done[key] = tree, scores
-            while len(self._done) > _KEPT_RUNS:
-                self._done.popitem(last=False)
-        self._done.move_to_end(key)
-        return self._done[key]
+    def _carried_out(self, text: str) -> tuple[xr.DataTree, dict[str, float]]:
+        """Return a run by its settings, as JSON, and its scores."""
+        settings = json.loads(text)
+        more: dict[str, Any] = {}
+        if settings is not None:
+            more = {"cue": _cue(str(settings["reading"])), "gate": _gate(settings)}
+        tree = run(self._backbone, self._sequence, progress=False, **more)
+        try:
+            found = evaluate(tree)
+        except UndefinedMetric:
+            # Without truth there are maps to look at, and no numbers.
+            return tree, {}
+        values = {name: float(found[name][0]) for name in METRICS if name in found}
+        return tree, {name: value for name, value in values.items() if np.isfinite(value)}
 
     @traitlets.validate("reading", *DIRECTIONS)
     def _check_name(self, proposal: Any) -> str:
@@ -188,12 +178,7 @@ class GatePlayground(Explorer):
 
     @traitlets.validate("first_layer", "last_layer")
     def _check_layer(self, proposal: Any) -> int:
-        value = int(proposal["value"])
-        if not 0 <= value <= self._depth:
-            raise InvalidArgument(
-                f"{proposal['trait'].name} must be from 0 to {self._depth}, got {value}"
-            )
-        return value
+        return whole(proposal["trait"].name, proposal["value"], 0, self._depth)
 
 
 def _plain(number: float) -> float | int:
@@ -211,7 +196,3 @@ def _gate(settings: dict[str, Any]) -> Gate:
     }
     first, last = sorted((int(settings["first_layer"]), int(settings["last_layer"])))
     return Gate(beta=float(settings["beta"]), layers=(first, last), **sites)
-
-
-def _specified(settings: dict[str, Any]) -> dict[str, Any]:
-    return {"cue": _cue(str(settings["reading"])), "gate": _gate(settings)}

@@ -1,22 +1,20 @@
 """The gate playground's view on paper."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
+from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.reading import sentence, source_line
 from mut3r_analysis.figures.styling import DEPTH_COLORS, style
+from mut3r_analysis.figures.tiles import Tiles, limits, show
 from mut3r_analysis.widgets.failures import gate_words
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def playground_figure(
     runs: Mapping[str, xr.DataTree], frame: int, reading: str, inert: str | None, size: str
-) -> "Figure":
+) -> Page:
     """Draw depth of the plain and the gated backbone and their relative difference.
 
     Parameters
@@ -31,8 +29,6 @@ def playground_figure(
         Why the gate changes nothing, if it does not.
     size : str
     """
-    from mut3r_analysis.figures.tiles import Tiles, limits, show
-
     depths = [
         run["prediction"].to_dataset()["depth"].sel(frame=frame).values for run in runs.values()
     ]

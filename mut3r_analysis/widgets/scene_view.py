@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import traitlets
@@ -11,30 +11,22 @@ import xarray as xr
 
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument
 from mut3r_analysis.evaluation.error_maps import depth_error
-from mut3r_analysis.figures.reading import sentence, source_line
+from mut3r_analysis.figures.page import Page
+from mut3r_analysis.figures.reading import sentence
+from mut3r_analysis.figures.seen import motion_score, predicted_poses, true_poses, view_slopes
+from mut3r_analysis.foundation.fields import number, whole
 from mut3r_analysis.widgets.cloud_files import write_glb, write_ply
 from mut3r_analysis.widgets.clouds import (
+    NO_POINTS,
     TRUTH,
     Cloud,
     frusta,
     known_edges,
     predicted_cloud,
-    predicted_poses,
     true_cloud,
-    true_poses,
 )
-from mut3r_analysis.widgets.explorer import (
-    Answer,
-    RunExplorer,
-    frontend_module,
-    named_runs,
-    palette,
-)
-from mut3r_analysis.widgets.regions import motion_score
+from mut3r_analysis.widgets.explorer import Answer, RunExplorer, frontend_module, palette
 from mut3r_analysis.widgets.scene_figure import scene_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLORINGS = {
     "image": "the frames' colours",
@@ -106,23 +98,13 @@ class SceneView(RunExplorer):
         most_points: int = 300_000,
         least_confidence: float = 0.0,
     ) -> None:
-        self._runs = named_runs(runs, _MOST_RUNS)
+        self._take(runs, sequence, _MOST_RUNS)
         if TRUTH in self._runs:
             raise InvalidArgument(f"{TRUTH!r} names the true cloud; give the run another name")
-        if not 1 <= most_points <= _MOST_POINTS:
-            raise InvalidArgument(
-                f"most_points must be from 1 to {_MOST_POINTS:,}, got {most_points}"
-            )
-        if not 0 <= least_confidence < 1:
-            raise InvalidArgument(
-                f"least_confidence is a share in [0, 1), got {least_confidence!r}"
-            )
-        self._sequence = sequence
-        self._least = least_confidence
-        first = self._first
-        self._frames = [int(each) for each in first["prediction"].to_dataset()["frame"].values]
-        predicted_cloud(first, self._frames[0], 1)
-        has_truth = true_cloud(first, self._frames[0], 1) is not None
+        whole("most_points", most_points, 1, _MOST_POINTS)
+        self._least = number("least_confidence", least_confidence, 0, 1, open_high=True)
+        predicted_cloud(self._first, self._frames[0], 1)
+        has_truth = true_cloud(self._first, self._frames[0], 1) is not None
         names = [*self._runs, *([TRUTH] if has_truth else [])]
         self._stride = self._fitting_stride(most_points, len(names))
         # Clouds are asked for twice: once for their places, once for their colours.
@@ -195,7 +177,7 @@ class SceneView(RunExplorer):
         }
         return write_glb(path, clouds, lines)
 
-    def _draw(self, size: str) -> "Figure":
+    def _draw(self, size: str) -> Page:
         clouds = {name: self.cloud(name) for name in self.visible}
         paths = {
             name: (poses[:, :3, 3], self.source_color(name))
@@ -251,9 +233,7 @@ class SceneView(RunExplorer):
 
     def _make_cloud(self, name: str, frame: int) -> Cloud:
         if name == TRUTH:
-            found = true_cloud(self._first, frame, self._stride)
-            empty = Cloud(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
-            return empty if found is None else found
+            return true_cloud(self._first, frame, self._stride) or NO_POINTS
         return predicted_cloud(self._runs[name], frame, self._stride, self._least)
 
     def _colors(self, name: str, frame: int, coloring: str) -> np.ndarray:
@@ -287,24 +267,22 @@ class SceneView(RunExplorer):
         if poses is None:
             return None
         sizes = self._first["prediction"].to_dataset().sizes
-        prediction = self._first["prediction"].to_dataset()
-        focal = float(np.median(prediction["focal"].values)) if "focal" in prediction else np.nan
-        if not np.isfinite(focal) or focal <= 0:
-            focal = float(sizes["x"])
-        slopes = (sizes["x"] / 2 / focal, sizes["y"] / 2 / focal)
+        # Where no focal length is known it is taken to be the width of the image.
+        slopes = view_slopes(self._first) or (0.5, sizes["y"] / 2 / sizes["x"])
         known = poses[np.isfinite(poses).all(axis=(1, 2)), :3, 3]
         reach = 0.12 * max(float(np.ptp(known, axis=0).max()), 0.5) if len(known) else np.nan
         return frusta(poses, slopes, reach)
 
     def _describe(self, names: list[str]) -> dict[str, Any]:
         first = self._first["prediction"].to_dataset().sizes
-        has_motion = any("cue" in run.children for run in self._runs.values())
+        about = self._about()
         can = {
             "image": self._sequence is not None,
             "error": TRUTH in names,
-            "motion": has_motion,
+            "motion": about["has_cue"],
             "source": True,
         }
+        pixels = f"Every {self._stride}. pixel along both axes."
         return {
             "names": names,
             "frames": self._frames,
@@ -312,12 +290,7 @@ class SceneView(RunExplorer):
             "source_colors": [list(self.source_color(name)) for name in names],
             "image": {"height": first["y"], "width": first["x"]},
             "stride": self._stride,
-            "notes": [
-                f"Every {self._stride}. pixel along both axes."
-                if self._stride > 1
-                else "Every pixel.",
-                *dict.fromkeys(source_line(run) for run in self._runs.values()),
-            ],
+            "notes": [pixels if self._stride > 1 else "Every pixel.", *about["notes"]],
         }
 
     @traitlets.validate("visible")
