@@ -1,8 +1,10 @@
 """The package as a whole: light to import, declared once, documented, committed without outputs."""
 
 import ast
+import importlib
 import io
 import json
+import re
 import subprocess
 import sys
 import tokenize
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from IPython.core.completer import IPCompleter, provisionalcompleter
 
 import mut3r_analysis as m3
 from mut3r_analysis.errors import MissingFile
@@ -238,6 +241,31 @@ def test_readme_names_every_make_target_that_exists():
     readme = (ROOT / "README.md").read_text()
     for target in targets:
         assert f"make {target}" in readme, target
+
+
+def test_the_code_of_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"README, block {number}", "exec"), names)
+    assert {"run", "gated", "table", "scores"} <= set(names)
+
+
+WITHOUT_NAMES = {"errors", "foundation", "studies", "notebooks"}
+"""Rooms whose modules are imported by name."""
+
+
+@pytest.mark.parametrize("room", ["", *(room for room in ROOMS if room not in WITHOUT_NAMES)])
+def test_completion_offers_the_public_names_of_a_room(room):
+    module = importlib.import_module(f"mut3r_analysis.{room}".rstrip("."))
+    completer = IPCompleter(namespace={"room": module})
+    completer.use_jedi = False
+    completer.disable_matchers = ["IPCompleter.magic_matcher"]  # it wants a running shell
+    with provisionalcompleter():
+        found = list(completer.completions("room.", len("room.")))
+    offered = {each.text.removeprefix(".") for each in found}
+    assert offered == {name for name in module.__all__ if not name.startswith("_")}
 
 
 def test_the_whole_command_line_is_in_the_readme():
