@@ -65,20 +65,13 @@ class Ablation:
         DataArray
             (..., factor, factor, ...).
         """
-        kept = [dim for dim in values.dims if dim != "configuration"]
-        held = values.sel(configuration=list(self.design)).transpose(*kept, "configuration")
-        shape = [held.sizes[dim] for dim in kept] + [len(each) for each in self.factors.values()]
-        coords = {
-            name: held.coords[name]
-            for name in held.coords
-            if "configuration" not in (name, *held[name].dims)
-        }
-        return xr.DataArray(
-            held.values.reshape(shape),
-            dims=(*kept, *self.factors),
-            coords=coords | {name: list(each) for name, each in self.factors.items()},
-            attrs=values.attrs,
-        )
+        held = values.sel(configuration=list(self.design)).transpose(..., "configuration")
+        kept = held.isel(configuration=0, drop=True)
+        levels = {name: list(each) for name, each in self.factors.items()}
+        shape = (*kept.shape, *map(len, levels.values()))
+        dims = (*kept.dims, *levels)
+        coords = {**kept.coords, **levels}
+        return xr.DataArray(held.values.reshape(shape), coords, dims, attrs=values.attrs)
 
 
 def against(
@@ -156,30 +149,22 @@ def chosen_elsewhere(
         When a dimension is missing or there is but one entry to leave out.
     """
     learned = tested if learned is None else learned
-    for dim in (option, over):
-        if dim not in tested.dims or dim not in learned.dims:
-            raise InvalidArgument(
-                f"errors need the dimensions {option!r} and {over!r} to choose; "
-                f"got {tested.dims} and {learned.dims}"
-            )
+    if lacking := {option, over} - ({*tested.dims} & {*learned.dims}):
+        raise InvalidArgument(f"errors need the dimension(s) {', '.join(lacking)} to choose")
     if tested.sizes[over] < 2:
         raise InvalidArgument(f"choosing on the others needs at least two along {over!r}")
     if option in tested.coords:
         learned = learned.sel({option: tested[option].values})
     learned, tested = xr.align(learned, tested, join="exact")
     parts = {}
-    for place in range(learned.sizes[over]):
+    for place, left_out in enumerate(tested[over].values.tolist()):
         others = learned.isel({over: np.arange(learned.sizes[over]) != place})
         lowest, known = _best(others.mean(over), option)
-        here = tested.isel({over: place, option: lowest}).where(known)
-        found = {"error": here, "chosen": tested[option].isel({option: lowest})}
-        found = {
-            name: part.drop_vars([option, over], errors="ignore") for name, part in found.items()
-        }
-        parts[place] = xr.Dataset(found)
-    result = beside(parts, over).drop_vars(over)
-    if over in tested.coords:
-        result = result.assign_coords({over: tested[over]})
+        here = tested.isel({over: place, option: lowest}, drop=True).where(known)
+        chosen = tested[option].isel({option: lowest})
+        found = {"error": here.drop_vars(option, errors="ignore"), "chosen": chosen.variable}
+        parts[left_out] = xr.Dataset(found)
+    result = beside(parts, over)
     result["error"].attrs = tested.attrs
     return result.transpose(..., over)
 

@@ -1,21 +1,14 @@
 """The directions of gating, each alone and each left out: the lower half of the paper's Table 4."""
 
-from itertools import product
-
 import xarray as xr
 
-from mut3r_analysis.evaluation.scores import named_protocols
 from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.studies import measures
 from mut3r_analysis.studies.ablation import PLAIN, Ablation, against
-from mut3r_analysis.studies.finding import Finding, row
-from mut3r_analysis.studies.labelling import beside
-from mut3r_analysis.studies.measures import measure_label
+from mut3r_analysis.studies.finding import Finding, rows
 
-METRICS = {
-    "video-depth": ("abs_rel", "delta_1"),
-    "pose": ("ate", "rpe_translation", "rpe_rotation"),
-}
+TAKEN = {**measures.TAKEN, "video-depth": ("abs_rel", "delta_1")}
 ALL = "all three"
 QUESTION = "Which direction of gating does what?"
 
@@ -53,24 +46,14 @@ def direction_changes(table: xr.Dataset, protocol: str = "default") -> xr.Datase
     -------
     Dataset or None
         ``value``, ``lower``, ``upper`` (percent of the plain mean, paired over sequences) and ``n``
-        over (metric, configuration); along ``metric`` also ``label``, its name with the alignment,
-        and ``protocol``, the id. None where no sequence has truth.
+        over (measure, configuration), as of `measures.errors`. None where no sequence has truth.
     """
-    scored = {
-        name: (_label(name, each.align), each.id)
-        for each in named_protocols(protocol)
-        for name in METRICS.get(each.task, ())
-        if name in table and bool(table[name].notnull().any())
-    }
-    if not scored:
+    scores = measures.errors({protocol: table}, TAKEN)
+    if not scores.sizes["measure"]:
         return None
-    gated = table.drop_sel(configuration=PLAIN)
-    plain = table.sel(configuration=PLAIN, drop=True)
-    named = "change against the plain backbone"
-    parts = {name: against(gated[name], plain[name], named=named) for name in scored}
-    found = beside(parts, "metric", combine_attrs="drop_conflicts")
-    labels, ids = zip(*scored.values(), strict=True)
-    return found.assign_coords(label=("metric", list(labels)), protocol=("metric", list(ids)))
+    plain = scores.sel(configuration=PLAIN, drop=True)
+    gated = scores.drop_sel(configuration=PLAIN)
+    return against(gated, plain, named="change against the plain backbone")
 
 
 def finding(changes: xr.Dataset, beta: float) -> Finding:
@@ -83,25 +66,14 @@ def finding(changes: xr.Dataset, beta: float) -> Finding:
     beta : float
         Sharpness that the gates had.
     """
-    cells = list(product(changes["configuration"].values.tolist(), changes["metric"].values))
-    first = [
-        cell
-        for cell in cells
-        if not cell[0].startswith("without") and cell[1] in ("abs_rel", "ate")
-    ]
-    table = []
-    for directions, metric in [*first, *(cell for cell in cells if cell not in first)]:
-        cell = changes.sel(configuration=directions, metric=metric)
-        table.append(row(f"{directions}, {cell['label'].item()}", cell))
+    alone = [each for each in changes["configuration"].values if not each.startswith("without")]
+    changes = changes.transpose("configuration", "measure")
+    lead = rows(changes.sel(configuration=alone, measure=measures.leading(changes)))
+    protocols = dict.fromkeys(changes["protocol"].values.tolist())
     return Finding(
         QUESTION,
-        table,
+        [*lead, *(each for each in rows(changes) if each not in lead)],
         f"Against the plain run, with gates of β = {beta:g}, the error is",
-        f"Protocols: {', '.join(dict.fromkeys(changes['protocol'].values.tolist()))}.",
-        lead=len(first),
+        f"Protocols: {', '.join(protocols)}.",
+        lead=len(lead),
     )
-
-
-def _label(metric: str, align: str) -> str:
-    label = measure_label(metric, align)
-    return f"{label}, higher is better" if metric == "delta_1" else label

@@ -1,6 +1,6 @@
 """What is measured on each sequence: errors of scored sweeps, or departures without truth."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from mut3r_analysis.evaluation.scores import named_protocols
 from mut3r_analysis.metrics import PROTOCOLS, Protocol, find_metric, protocol
 from mut3r_analysis.metrics.depth import DEPTH_METRICS
 from mut3r_analysis.running.opening import open_run
+from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.estimates import formatted
 from mut3r_analysis.studies.labelling import beside
 
@@ -29,6 +30,7 @@ _ALIGNMENTS = {
     "se3": "rigid",
     "none": "not aligned",
 }
+_DEPARTURES = ("depth changed", "camera moved")
 _UNALIGNED = ("rpe_rotation",)
 """The same under every alignment, and so taken once."""
 
@@ -48,7 +50,9 @@ def scoring(name: str) -> str | Protocol:
     return name
 
 
-def errors(tables: Mapping[str, xr.Dataset]) -> xr.DataArray:
+def errors(
+    tables: Mapping[str, xr.Dataset], taken: Mapping[str, Sequence[str]] = TAKEN
+) -> xr.DataArray:
     """Gather the errors of one sweep scored under several protocols.
 
     Parameters
@@ -56,6 +60,8 @@ def errors(tables: Mapping[str, xr.Dataset]) -> xr.DataArray:
     tables : mapping of str to Dataset
         Name of the protocol to what ``sweep(..., protocol=...)`` returned: metrics over
         ``sequence`` and the sweep's own dimensions, the same in all.
+    taken : mapping of str to sequence of str
+        Task to the metrics that are looked at.
 
     Returns
     -------
@@ -71,64 +77,61 @@ def errors(tables: Mapping[str, xr.Dataset]) -> xr.DataArray:
     """
     if not tables:
         raise InvalidArgument("no scored sweeps were given; score one under at least one protocol")
-    found: dict[str, xr.DataArray] = {}
-    rows: dict[str, tuple[str, str, str, str]] = {}
-    depth_first = sorted(_scored(tables), key=lambda row: list(TAKEN).index(row[1].task))
-    for table, scored, metric in depth_first:
-        label = measure_label(metric, scored.align)
-        if metric in _UNALIGNED and label in found:
-            continue
-        if label in found:
+    scored = [
+        (table, each, metric)
+        for name, table in tables.items()
+        for each in named_protocols(scoring(name))
+        for metric in taken.get(each.task, ())
+        if metric in table and bool(table[metric].notnull().any())
+    ]
+    found: dict[str, tuple[xr.DataArray, tuple[str, ...]]] = {}
+    for table, each, metric in sorted(scored, key=lambda row: list(taken).index(row[1].task)):
+        label = measure_label(metric, each.align)
+        if label not in found:
+            values = table[metric].drop_vars(set(table.coords) - set(table.dims))
+            units = str(table[metric].attrs.get("units", "1"))
+            found[label] = values, (metric, each.task, each.id, units)
+        elif metric not in _UNALIGNED:
             raise InvalidArgument(
-                f"{scored.id} and {rows[label][2]} both give {label}; score under one of them"
+                f"{each.id} and {found[label][1][2]} both give {label}; score under one of them"
             )
-        found[label] = table[metric].drop_vars(set(table.coords) - set(table.dims))
-        units = str(table[metric].attrs.get("units", "1"))
-        rows[label] = (metric, scored.task, scored.id, units)
-    return _stacked(found, next(iter(tables.values())), rows, "error")
+    return _stacked(found, next(iter(tables.values())), "error")
 
 
 def measure_label(metric: str, align: str) -> str:
     """Name a metric with the alignment that it was scored under, such as ``"ATE (Sim3)"``."""
     label = "depth " * (metric in DEPTH_METRICS) + find_metric(metric).label
+    label += ", higher is better" * find_metric(metric).higher_is_better
     return label if metric in _UNALIGNED else f"{label} ({_ALIGNMENTS[align]})"
 
 
-def departures(table: xr.Dataset, reference: str = "plain") -> xr.DataArray:
+def departures(
+    table: xr.Dataset, reference: Mapping[str, str] = {"configuration": PLAIN}
+) -> xr.DataArray:
     """Measure how far runs depart from a reference run of the same sequence: needs no truth.
 
     Parameters
     ----------
     table : Dataset
-        Result of a sweep over ``configuration``, with the stores in ``run``.
-    reference : str
-        The configuration that the others are compared with.
+        Result of a sweep, with the stores in ``run``.
+    reference : mapping
+        Labels of the runs that the others are compared with.
 
     Returns
     -------
     DataArray
-        (measure, configuration, sequence): ``"depth changed"``, the mean absolute difference of
+        (measure, ...): ``"depth changed"``, the mean absolute difference of
         depth in percent of the reference's mean depth, and ``"camera moved"``, the mean distance
         between the camera centres in percent of the reference's mean depth. NaN where a run is
         missing.
     """
-    runs = table["run"].transpose("configuration", "sequence")
-    labels = runs["configuration"].values.tolist()
-    kinds = ("depth changed", "camera moved")
-    found = np.full((2, *runs.shape), np.nan)
-    for column, paths in enumerate(runs.values.T.tolist()):
-        if not paths[labels.index(reference)]:
-            continue
-        base = _prediction(paths[labels.index(reference)])
-        size = float(np.mean(base["depth"]))
-        for row, other in ((row, _prediction(path)) for row, path in enumerate(paths) if path):
-            away = other["centre"] - base["centre"]
-            found[0, row, column] = 100 * np.mean(np.abs(other["depth"] - base["depth"])) / size
-            found[1, row, column] = 100 * np.mean(np.linalg.norm(away, axis=-1)) / size
-    coords = {dim: table[dim].values for dim in runs.dims}
-    parts = {kind: xr.DataArray(found[i], coords, runs.dims) for i, kind in enumerate(kinds)}
-    rows = dict.fromkeys(kinds, ("", "", "none", "%"))
-    stacked = _stacked(parts, table, rows, "departure from the plain run")
+    runs = table["run"]
+    parts = xr.apply_ufunc(
+        _apart, runs, runs.sel(reference, drop=True), vectorize=True, output_core_dims=[[], []]
+    )
+    row = ("", "", "none", "%")
+    found = {kind: (part, row) for kind, part in zip(_DEPARTURES, parts, strict=True)}
+    stacked = _stacked(found, table, "departure from the plain run")
     return stacked.assign_attrs(units="% of the mean depth")
 
 
@@ -164,46 +167,31 @@ def formatted_table(summary: xr.Dataset, rows: str, columns: str, digits: int = 
     ).rename_axis(index=str(summary[rows].attrs.get("long_name", rows)))
 
 
-def _scored(
-    tables: Mapping[str, xr.Dataset],
-) -> Iterator[tuple[xr.Dataset, Protocol, str]]:
-    """Every metric that has a value, with its protocol and the table it stands in."""
-    for name, table in tables.items():
-        for scored in named_protocols(scoring(name)):
-            for metric in TAKEN.get(scored.task, ()):
-                if metric in table and bool(table[metric].notnull().any()):
-                    yield table, scored, metric
-
-
-def _prediction(path: str) -> dict[str, np.ndarray]:
-    with open_run(path) as run:
-        prediction = run["prediction"].to_dataset()
-        return {
-            "depth": prediction["depth"].values.astype(np.float64),
-            "centre": prediction["pose"].values[:, :3, 3].astype(np.float64),
-        }
+def _apart(*paths: str) -> tuple[float, float]:
+    """How far the depth and the camera of a run lie from those of another, percent of its depth."""
+    if not all(paths):
+        return np.nan, np.nan
+    runs = [open_run(str(path))["prediction"] for path in paths]
+    depth, base = (run["depth"].values.astype(np.float64) for run in runs)
+    centre, start = (run["pose"].values[:, :3, 3].astype(np.float64) for run in runs)
+    away = np.linalg.norm(centre - start, axis=-1)
+    return tuple(100 * apart.mean() / base.mean() for apart in (np.abs(depth - base), away))
 
 
 def _stacked(
-    found: Mapping[str, xr.DataArray],
-    like: xr.Dataset,
-    rows: Mapping[str, tuple[str, str, str, str]],
-    long_name: str,
+    found: Mapping[str, tuple[xr.DataArray, tuple[str, ...]]], like: xr.Dataset, long_name: str
 ) -> xr.DataArray:
     """Stack measures; without any, keep the sweep's dimensions around an empty one."""
     if found:
-        parts = {label: part.astype(float).assign_attrs({}) for label, part in found.items()}
+        parts = {label: part.astype(float).assign_attrs({}) for label, (part, _) in found.items()}
         stacked = beside(parts, "measure", join="exact")
     else:
         dims = [dim for dim in like.dims if dim != "frame"]
-        stacked = xr.DataArray(
-            np.empty([0, *(like.sizes[dim] for dim in dims)]),
-            dims=("measure", *dims),
-            coords={dim: like[dim].values for dim in dims if dim in like.coords},
-        )
-    columns = {
-        name: ("measure", np.array([row[place] for row in rows.values()], dtype=object))
-        for place, name in enumerate(("metric", "task", "protocol", "units"))
-    }
-    labels = {"measure": np.array(list(rows), dtype=object)}
-    return stacked.assign_coords(labels | columns).assign_attrs(long_name=long_name)
+        coords = {dim: like[dim].values for dim in dims if dim in like.coords}
+        empty = np.empty([0, *(like.sizes[dim] for dim in dims)])
+        stacked = xr.DataArray(empty, coords, ("measure", *dims))
+    names = ("metric", "task", "protocol", "units")
+    columns = np.array([row for _, row in found.values()], dtype=object).reshape(-1, len(names)).T
+    labels = {name: ("measure", column) for name, column in zip(names, columns, strict=True)}
+    labels["measure"] = ("measure", np.array(list(found), dtype=object))
+    return stacked.assign_coords(labels).assign_attrs(long_name=long_name)

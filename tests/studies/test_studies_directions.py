@@ -42,7 +42,7 @@ def test_every_direction_is_alone_once_and_left_out_once():
 
 def test_changes_are_percent_of_the_plain_backbone():
     changes = direction_changes(swept({ALL: 0.8, "only image_self": 1.1}))
-    cell = changes.sel(metric="abs_rel")
+    cell = changes.sel(measure=DEPTH)
     assert PLAIN not in cell["configuration"]
     np.testing.assert_allclose(float(cell["value"].sel(configuration=ALL)), -20)
     np.testing.assert_allclose(float(cell["upper"].sel(configuration="only image_self")), 10)

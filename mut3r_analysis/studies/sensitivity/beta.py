@@ -54,10 +54,7 @@ def ablation(chosen: Mapping[str, Cue], betas: Sequence[float]) -> Ablation:
     def configure(cue: str, beta: float) -> dict[str, Any]:
         return {"cue": chosen[cue], "gate": Gate.mut3r(beta=beta)}
 
-    factors: dict[str, list[Any]] = {
-        "cue": list(chosen),
-        "beta": [float(beta) for beta in sorted(betas)],
-    }
+    factors: dict[str, list[Any]] = {"cue": list(chosen), "beta": sorted(map(float, betas))}
     return Ablation(factors, configure, "{}, beta {:g}")
 
 
@@ -94,18 +91,9 @@ def by_speed(
     if groups is None:
         groups = [group for group in GROUPS if group in speeds["group"].values]
     names = list(dict.fromkeys(speeds["family"].values.tolist()))
-
-    def mean_of(group: str, family: str) -> xr.DataArray:
-        member = (speeds["group"] == group) & (speeds["family"] == family)
-        return values.isel(sequence=np.flatnonzero(member.values)).mean("sequence")
-
-    found = beside(
-        {
-            group: beside({name: mean_of(group, name) for name in names}, "family")
-            for group in groups
-        },
-        "speed",
-    ).assign_coords(speed=np.array(groups, dtype=object), family=np.array(names, dtype=object))
+    labels = {"speed": speeds["group"].variable, "family": speeds["family"].variable}
+    means = values.assign_coords(labels).groupby(list(labels)).mean("sequence")
+    found = means.reindex(speed=groups, family=names)
     boundary = speeds.attrs.get("boundary", float("nan"))
     found["speed"].attrs = {"long_name": "motion", "units": "1", "boundary": boundary}
     return found.transpose(..., "speed", "family").assign_attrs(values.attrs)
@@ -150,8 +138,8 @@ def finding(errors: xr.DataArray, cue: str) -> Finding:
         Whose numbers are told.
     """
     measures, speeds = leading(errors), errors["speed"].values.tolist()
-    changes = against_plain(errors).sel(cue=cue)
-    onsets = onset(against_plain(errors)).sel(cue=cue)
+    changes = against_plain(errors.sel(cue=cue, drop=True))
+    onsets = onset(changes)
     beta = min(errors["beta"].values[errors["beta"].values > 0], key=lambda each: abs(np.log(each)))
     table = [
         row(f"{measure}, {speed}", changes.sel(measure=measure, speed=speed, beta=beta))
@@ -164,7 +152,7 @@ def finding(errors: xr.DataArray, cue: str) -> Finding:
             effect = f"smallest β from which on {measure} is higher, {speed}"
             table.append(Row(effect, float(start), reference=None))
     if enough(errors):
-        table += _transferred(errors.sel(cue=[cue], measure=measures))
+        table += _transferred(errors.sel(cue=cue, measure=measures, drop=True))
     boundary = errors["speed"].attrs.get("boundary", np.nan)
     if np.isfinite(boundary):
         table.append(Row("motion up to which a scene is slow", float(boundary), unit="px/frame",
@@ -176,7 +164,7 @@ def finding(errors: xr.DataArray, cue: str) -> Finding:
 def _transferred(errors: xr.DataArray) -> list[Row]:
     """Errors with beta chosen on other scenes, at the same speed and at the other."""
     moved = transfer(errors)
-    gains, costs = transferred(moved, errors).isel(cue=0), cost_of_transfer(moved).isel(cue=0)
+    gains, costs = transferred(moved, errors), cost_of_transfer(moved)
     found = []
     for measure in errors["measure"].values.tolist():
         for learned, tested in product((SLOW, FAST), repeat=2):
@@ -232,7 +220,7 @@ def transfer(errors: xr.DataArray, groups: Sequence[str] = (SLOW, FAST)) -> xr.D
     found["learned"].attrs = {"long_name": "β chosen on", "units": "1"}
     found["tested"].attrs = {"long_name": "tested on", "units": "1"}
     found["error"].attrs = errors.attrs
-    return found.transpose("measure", "cue", "learned", "tested", "family")
+    return found.transpose(..., "learned", "tested", "family")
 
 
 def transferred(moved: xr.Dataset, errors: xr.DataArray) -> xr.Dataset:
@@ -250,13 +238,9 @@ def cost_of_transfer(moved: xr.Dataset) -> xr.Dataset:
     Dataset
         (measure, cue, tested); positive is worse.
     """
-    groups = moved["tested"].values.tolist()
-    same = [moved["error"].sel(learned=name, tested=name, drop=True) for name in groups]
-    others = [
-        moved["error"].sel(tested=name, drop=True).drop_sel(learned=name).mean("learned")
-        for name in groups
-    ]
-    there, here = (xr.concat(each, dim=moved["tested"]) for each in (others, same))
+    error = moved["error"]
+    same = error["learned"] == error["tested"]
+    there, here = (error.where(kept).mean("learned") for kept in (~same, same))
     return against(there, here, "family", "change of the error by choosing on the other speed")
 
 
@@ -287,22 +271,21 @@ def contrast(table: xr.Dataset, layout: Mapping[str, Mapping[str, Any]]) -> xr.D
     betas = sorted({float(row["beta"]) for row in layout.values()})
     near = min(betas, key=lambda beta: abs(np.log(beta)))
     labels = {str(row["cue"]): label for label, row in layout.items() if row["beta"] == near}
-    spreads = {}
-    for cue, label in labels.items():
-        paths = [path for path in table["run"].sel(configuration=label).values.ravel() if path]
-        spreads[cue] = np.mean([_spread(path) for path in paths]) if paths else np.nan
+    stores = table["run"].sel(configuration=list(labels.values())).transpose("configuration", ...)
+    spreads = xr.apply_ufunc(_spread, stores, vectorize=True).mean("sequence")
     return xr.DataArray(
-        np.outer(np.array(list(spreads.values())), np.array(betas)),
+        np.outer(spreads, betas),
         dims=("cue", "beta"),
-        coords={"cue": list(spreads), "beta": betas},
+        coords={"cue": list(labels), "beta": betas},
         attrs={"long_name": "contrast of weights, 95th to 5th percentile", "units": "decades"},
     )
 
 
 def _spread(path: str) -> float:
     """Mean over frames of log10 of how much more a patch scored low weighs than one scored high."""
-    with open_run(path) as run:
-        motion = run["cue"].to_dataset()["motion"].values.astype(np.float64)
+    if not path:
+        return np.nan
+    motion = open_run(path)["cue/motion"].values.astype(np.float64)
     kept = np.log10(1 - np.clip(motion.reshape(len(motion), -1), 0, LARGEST_SCORE))
     low, high = np.quantile(kept, _TAILS, axis=1)
     return float(np.mean(high - low))

@@ -1,15 +1,18 @@
 """How fast things move: measured in a sequence, and changed in a procedural scene."""
 
-import dataclasses
+import json
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
-from mut3r_analysis.errors import InvalidArgument, MissingFile
-from mut3r_analysis.scenes import Path, Scene, load_scene
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.scenes import Path, Scene
 from mut3r_analysis.scenes.paths import RATE, SWING
 from mut3r_analysis.sequences import open_sequence
+from mut3r_analysis.sequences.layouts.ego_motion import camera_flow
 from mut3r_analysis.studies.labelling import described
 
 NEEDED = ("flow", "depth", "pose", "intrinsics", "motion_mask")
@@ -46,14 +49,13 @@ def retimed(scene: Scene, factor: float, at: int = 0) -> Scene:
     if not factor >= 0:
         raise InvalidArgument(f"factor={factor}; give 0 (at rest) or more")
     objects = tuple(
-        dataclasses.replace(
+        replace(
             each,
-            position=_retimed(each.position, factor, at),
-            angles=_retimed(each.angles, factor, at),
+            **{name: _retimed(getattr(each, name), factor, at) for name in ("position", "angles")},
         )
         for each in scene.objects
     )
-    return dataclasses.replace(scene, name=f"{scene.name}+speed-{factor:g}", objects=objects)
+    return replace(scene, name=f"{scene.name}+speed-{factor:g}", objects=objects)
 
 
 def _retimed(path: Path, factor: float, at: int) -> Path:
@@ -97,24 +99,23 @@ def families(
     factors = list(speeds)
     found = []
     for name in names:
-        scene = _scene(name)
-        if scene is None or not factors:
-            opened = open_sequence(name, stop=frames)
-            found.append(opened.assign_attrs(family=opened.attrs["name"]))
+        plain = open_sequence(name, stop=frames)
+        if "scene" not in plain.attrs or not factors:
+            found.append(plain.assign_attrs(family=plain.attrs["name"]))
             continue
+        scene = Scene.from_dict(json.loads(plain.attrs["scene"]))
         middle = min(scene.frames, frames or scene.frames) // 2
-        seen = set()
+        made: dict[Scene, Scene] = {}
         for factor in factors:
-            try:
+            with suppress(InvalidArgument):
                 other = retimed(scene, factor, middle)
-            except InvalidArgument:
-                continue
-            unnamed = dataclasses.replace(other, name=scene.name)
-            if unnamed in seen:
-                continue
-            seen.add(unnamed)
-            opened = open_sequence(other.render(), stop=frames, name=other.name)
-            found.append(opened.assign_attrs(family=scene.name))
+                made.setdefault(replace(other, name=scene.name), other)
+        found += [
+            open_sequence(each.render(), stop=frames, name=each.name).assign_attrs(
+                family=scene.name
+            )
+            for each in made.values()
+        ]
     return found
 
 
@@ -140,9 +141,7 @@ def residual_motion(sequence: xr.Dataset) -> xr.Dataset:
     missing = f"no {', '.join(lacking)}" if lacking else ""
     if not missing and (len(steps) == 0 or (steps != 1).any()):
         missing = "frames are not consecutive, so flow to the next frame skips some"
-    speed = share = np.nan
-    if not missing:
-        speed, share = _measured(sequence)
+    speed, share = (np.nan, np.nan) if missing else _measured(sequence)
     found = xr.Dataset({"speed": speed, "share": share, "missing": missing})
     return described(found, _WORDS)
 
@@ -181,46 +180,23 @@ def speeds_of(sequences: Iterable[xr.Dataset]) -> xr.Dataset:
     ).assign_coords(sequence=names).assign_attrs(boundary=boundary)  # fmt: skip
 
 
-def _scene(name: str) -> Scene | None:
-    if not str(name).startswith(("scenes/", "scenes:")):
-        return None
-    try:
-        return load_scene(str(name))
-    except MissingFile:
-        return None
-
-
 def _measured(sequence: xr.Dataset) -> tuple[float, float]:
     """Mean residual motion over moving pixels, px/frame, and their share."""
-    count = sequence.sizes["frame"]
     total, moving, pixels = 0.0, 0, 0
-    poses = sequence["pose"].values.astype(np.float64)
-    for frame in range(count - 1):
-        here = sequence[["depth", "flow", "intrinsics", "motion_mask"]].isel(frame=frame)
-        mask = here["motion_mask"].values.astype(bool)
+    for frame in range(sequence.sizes["frame"] - 1):
+        mask = sequence["motion_mask"][frame].values.astype(bool)
         pixels += mask.size
         if not mask.any():
             continue
-        rigid = _resting_flow(
-            here["depth"].values.astype(np.float64),
-            here["intrinsics"].values.astype(np.float64),
-            sequence["intrinsics"].isel(frame=frame + 1).values.astype(np.float64),
-            np.linalg.inv(poses[frame + 1]) @ poses[frame],
+        depth, flow = (
+            sequence[name][frame].values.astype(np.float64) for name in ("depth", "flow")
         )
-        residual = np.linalg.norm(here["flow"].values - rigid, axis=-1)[mask]
-        known = np.isfinite(residual)
-        total += float(residual[known].sum())
-        moving += int(known.sum())
+        poses, cameras = (
+            sequence[name][frame : frame + 2].values.astype(np.float64)
+            for name in ("pose", "intrinsics")
+        )
+        residual = np.linalg.norm(flow - camera_flow(depth, *poses, *cameras), axis=-1)[mask]
+        known = residual[np.isfinite(residual)]
+        total += float(known.sum())
+        moving += known.size
     return (total / moving if moving else 0.0), moving / max(pixels, 1)
-
-
-def _resting_flow(
-    depth: np.ndarray, camera: np.ndarray, next_camera: np.ndarray, relative: np.ndarray
-) -> np.ndarray:
-    """Flow ``(y, x, uv)`` of a resting world: every point seen again by the next camera."""
-    rows, columns = np.indices(depth.shape, dtype=np.float64)
-    pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1)
-    points = depth[..., None] * (pixels @ np.linalg.inv(camera).T)
-    points = (points @ relative[:3, :3].T + relative[:3, 3]) @ next_camera.T
-    ahead = np.where(points[..., 2:] > 1e-9, points[..., 2:], np.nan)
-    return points[..., :2] / ahead - pixels[..., :2]

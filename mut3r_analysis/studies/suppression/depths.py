@@ -60,13 +60,11 @@ def layer_ranges(
         When no range keeps a layer, or one does not fit `of_depth`.
     """
     merged: dict[tuple[int, int], list[str]] = {}
-    empty = []
     for start, stop in asked:
         bounds = Gate(layers=(start, stop), of_depth=of_depth).layer_range(depth)
-        if len(bounds):
-            merged.setdefault((bounds.start, bounds.stop), []).append(range_label(start, stop))
-        else:
-            empty.append(range_label(start, stop))
+        kept = (bounds.start, bounds.stop) if len(bounds) else (0, 0)
+        merged.setdefault(kept, []).append(range_label(start, stop))
+    empty = merged.pop((0, 0), [])
     if not merged:
         raise InvalidArgument(
             f"no range of {', '.join(empty) or 'none given'} keeps a layer in a decoder of "
@@ -81,15 +79,14 @@ def layer_ranges(
     ]
     if empty:
         notes.append(f"Nothing is left of {', '.join(empty)}, which is therefore plain.")
+    starts, stops = zip(*merged, strict=True)
+    several = np.array([" ".join(names) for names in merged.values()], dtype=object)
     found = xr.Dataset(
-        {
-            "start": ("layers", [start for start, _ in merged]),
-            "stop": ("layers", [stop for _, stop in merged]),
-            "asked": ("layers", np.array([" ".join(n) for n in merged.values()], dtype=object)),
-        },
-        coords={"layers": np.array(labels, dtype=object)},
-        attrs={"empty": empty, "note": " ".join(notes), "depth": depth, "of_depth": of_depth},
-    )
+        {"start": ("layers", list(starts)), "stop": ("layers", list(stops)),
+         "asked": ("layers", several)},
+        {"layers": np.array(labels, dtype=object)},
+        {"empty": empty, "note": " ".join(notes), "depth": depth, "of_depth": of_depth},
+    )  # fmt: skip
     found["layers"].attrs = {"long_name": f"gated layers of {depth}", "units": "1"}
     return found
 
@@ -167,13 +164,9 @@ def paper_table() -> xr.Dataset:
     rows = published(["CUT3R", "MUT3R", "MUT3R (layers*"], protocol="video-depth:bonn5:metric")
     rows = rows[rows["source"].str.contains("Table 4")]
     spans = rows["note"].str.extract(r"range\((\d+), (\d+)\)")
-    labels = [
-        "none" if pd.isna(start) else range_label(int(start), int(stop))
-        for start, stop in spans.itertuples(index=False)
-    ]
+    labels = ("[" + spans[0] + ", " + spans[1] + ")").fillna("none")
     table = rows.assign(asked=labels).pivot(index="asked", columns="metric", values="value")
-    order = sorted(table.index, key=lambda label: (label != "none", _bounds(label)))
-    found = table.loc[order, ["abs_rel", "delta_1"]].to_xarray()
+    found = table[["abs_rel", "delta_1"]].to_xarray()
     found["change"] = 100 * (found["abs_rel"] / found["abs_rel"].sel(asked="none") - 1)
     for name, units in (("abs_rel", "1"), ("delta_1", "%"), ("change", "%")):
         found[name].attrs["units"] = units
@@ -188,32 +181,28 @@ def beside_paper(
 
     The published ones are of another model on other data: only signs and orders compare.
     """
-    paper = paper_table()
-    rows: dict[str, dict[str, str]] = {}
-    for label in ["none", *(range_label(start, stop) for start, stop in asked)]:
-        row = dict.fromkeys(("paper AbsRel", "paper δ1.25 (%)", "paper change (%)"), "")
-        if label in paper["asked"].values:
-            cell = paper.sel(asked=label)
-            row["paper AbsRel"] = f"{float(cell['abs_rel']):.3f}"
-            row["paper δ1.25 (%)"] = f"{float(cell['delta_1']):.1f}"
-            row["paper change (%)"] = "" if label == "none" else f"{float(cell['change']):+.1f}"
-        here = [
-            name
-            for name, stands_for in zip(
-                ranges["layers"].values.tolist(), ranges["asked"].values.tolist(), strict=True
-            )
-            if label in re.findall(r"\[.*?\)", stands_for)
+    labels = ["none", *(range_label(start, stop) for start, stop in asked)]
+    paper = paper_table().to_dataframe().reindex(labels)
+    paper.loc["none", "change"] = np.nan
+    here = {
+        label: layers
+        for layers, several in ranges["asked"].to_series().items()
+        for label in re.findall(r"\[.*?\)", several)
+    }
+    found = changes.sel(measure=measure)
+    columns = {
+        name: paper[part].map(form.format, na_action="ignore")
+        for name, part, form in (
+            ("paper AbsRel", "abs_rel", "{:.3f}"),
+            ("paper δ1.25 (%)", "delta_1", "{:.1f}"),
+            ("paper change (%)", "change", "{:+.1f}"),
+        )
+    }
+    table = pd.DataFrame(columns).fillna("")
+    table["layers here"] = [here.get(label, "none") for label in labels]
+    for cue in changes["cue"].values.tolist():
+        table[cue] = [
+            formatted(found.sel(cue=cue, layers=here[label])) if label in here else "plain"
+            for label in labels
         ]
-        row["layers here"] = here[0] if here else "none"
-        for cue in changes["cue"].values.tolist():
-            row[cue] = (
-                formatted(changes.sel(measure=measure, cue=cue, layers=here[0]))
-                if here
-                else "plain"
-            )
-        rows[label] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layers of 12, paper")
-
-
-def _bounds(label: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", label))
+    return table.rename_axis("layers of 12, paper")
