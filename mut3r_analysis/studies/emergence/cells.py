@@ -4,7 +4,8 @@ The best of hundreds of cells looks good on the sequences that chose it. Here ev
 chooses, with the sign as well, and the others report.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from mut3r_analysis.studies.emergence.survey import (
 )
 from mut3r_analysis.studies.estimates import change, estimate, formatted
 from mut3r_analysis.studies.finding import NO_TRUTH, NOT_MEASURED, Finding, row, rows
-from mut3r_analysis.studies.labelling import beside
+from mut3r_analysis.studies.labelling import beside, described
 
 BEST, TIME, ENCODER, CUE = "best of all", "best over time (R5)", "encoder (control)", "the cue"
 
@@ -109,20 +110,18 @@ def choose(
         None where none of the sites and readings was measured.
     """
     areas = found["auc"].sel(test=list(tests))
-    kept = {
-        "site": [site for site in areas["site"].values if site in sites],
-        "reading": [label for label in areas["reading"].values if label in readings],
-        "head": [head for head in areas["head"].values if heads is None or head in heads],
-    }
-    areas = areas.sel(kept) - 0.5
+    for dim, wanted in (("site", sites), ("reading", readings), ("head", heads)):
+        if wanted is not None:
+            areas = areas.sel({dim: [label for label in areas[dim].values if label in wanted]})
+    areas = areas - 0.5
     if not areas.notnull().any():
         return None
     spread = np.sqrt((areas**2).mean("sequence") - areas.mean("sequence") ** 2 + _LEAST_SPREAD**2)
     distance = areas.mean("sequence") / spread * np.sqrt(areas.notnull().sum("sequence"))
     together = distance.sum("test").where(distance.notnull().any("test"))
     cell = together[abs(together).fillna(-1).argmax(...)]
-    names = {dim: cell[dim].item() for dim in ("site", "reading", "layer", "head")}
-    return SignedCell(**names, sign=1 if cell.item() >= 0 else -1)
+    names = (cell[dim].item() for dim in ("site", "reading", "layer", "head"))
+    return SignedCell(*names, sign=1 if cell.item() >= 0 else -1)
 
 
 def chosen_cells(found: xr.Dataset) -> dict[str, SignedCell]:
@@ -136,10 +135,12 @@ def chosen_cells(found: xr.Dataset) -> dict[str, SignedCell]:
     if not tests:
         return {}
     half, _ = halves(found)
-    chosen = {BEST: choose(half, tests)}
-    chosen |= {site: choose(half, tests, sites=[site]) for site in DECODER_KINDS}
-    chosen[TIME] = choose(half, tests[:1], readings=OVER_TIME)
-    chosen[ENCODER] = choose(half, tests[:1], sites=[CONTROL_SITE])
+    chosen = {
+        BEST: choose(half, tests),
+        **{site: choose(half, tests, sites=[site]) for site in DECODER_KINDS},
+        TIME: choose(half, tests[:1], readings=OVER_TIME),
+        ENCODER: choose(half, tests[:1], sites=[CONTROL_SITE]),
+    }
     return {name: cell for name, cell in chosen.items() if cell is not None}
 
 
@@ -172,11 +173,12 @@ def cell_changes(found: xr.Dataset, cells: dict[str, SignedCell]) -> dict[str, x
     Positive where motion in the past makes the reading mean motion more.
     """
     _, half = halves(found)
-    changes = {}
-    for name, cell in cells.items():
-        taken = half["change"].sel(cell.place, drop=True)
-        if taken.notnull().any():
-            changes[name] = (cell.sign * taken).assign_attrs(found["change"].attrs)
+    taken = {name: half["change"].sel(cell.place, drop=True) for name, cell in cells.items()}
+    changes = {
+        name: (cells[name].sign * change).assign_attrs(change.attrs)
+        for name, change in taken.items()
+        if change.notnull().any()
+    }
     return changes | {CUE: found["cue_change"]}
 
 
@@ -224,18 +226,16 @@ def over_layers(found: xr.Dataset, tests: Sequence[str]) -> xr.Dataset:
         by = chosen_by[:1] if site == CONTROL_SITE else chosen_by
         cell = choose(chose, by, sites=[site], heads=[MEAN_HEAD])
         if cell is not None:
-            areas = half["auc"].sel(site=site, reading=cell.reading, head=MEAN_HEAD, drop=True)
-            parts[f"{site}, {cell.signed_code}"] = estimate(
-                signed(areas.sel(test=list(tests)), cell.sign)
-            )
-    return beside(parts, "site")
+            where = {"site": site, "reading": cell.reading, "head": MEAN_HEAD, "test": list(tests)}
+            areas = half["auc"].sel(where).drop_vars(["site", "reading", "head"])
+            parts[f"{site}, {cell.signed_code}"] = signed(areas, cell.sign)
+    return estimates(parts, "site")
 
 
 def over_frames(found: xr.Dataset, cells: dict[str, SignedCell]) -> xr.Dataset:
     """Estimate the AUC against resting objects, ``(cell, past)``, on the unseen half."""
     _, half = halves(found)
-    parts = {name: estimate(oriented(half["frame_auc"], cell)) for name, cell in cells.items()}
-    together = beside(parts, "cell")
+    together = estimates({name: oriented(half["frame_auc"], cell) for name, cell in cells.items()})
     together["past"].attrs = {"long_name": "frames seen before", "units": "1"}
     return together
 
@@ -259,20 +259,13 @@ def strongest(found: xr.Dataset, test: str) -> pd.DataFrame:
         high values mean motion.
     """
     chose, half = halves(found)
-    labels, areas = {}, {}
-    for site in found["site"].values:
-        for reading in found["reading"].values:
-            cell = choose(chose, [test], sites=[site], readings=[reading])
-            if cell is not None:
-                sign = "+" if cell.sign > 0 else "−"
-                labels[site, reading] = f"{sign}{cell.layer}/{cell.head}"
-                areas[site, reading] = oriented(half["auc"], cell).sel(test=test, drop=True)
-    tested = estimate(xr.concat(list(areas.values()), "cell"))
     table = pd.DataFrame("", index=found["reading"].values, columns=found["site"].values)
-    for place, (site, reading) in enumerate(areas):
-        table.loc[reading, site] = (
-            f"{labels[site, reading]}, {formatted(tested.isel(cell=place), 2)}"
-        )
+    for reading, site in product(table.index, table.columns):
+        cell = choose(chose, [test], sites=[site], readings=[reading])
+        if cell is not None:
+            area = estimate(oriented(half["auc"], cell).sel(test=test, drop=True))
+            sign = "+" if cell.sign > 0 else "−"
+            table.loc[reading, site] = f"{sign}{cell.layer}/{cell.head}, {formatted(area, 2)}"
     return table
 
 
@@ -298,8 +291,7 @@ def finding(found: xr.Dataset) -> Finding:
     asked = list(dict.fromkeys([test, CONTROLS_OUT[test], LOCAL, TWIN, WHOLE, CONTROLS_OUT[WHOLE]]))
     table = []
     for name in (BEST, CUE):
-        of_cell = estimate(areas[name].sel(test=asked))
-        table += rows(of_cell, f"{name}, {{}}", CHANCE)
+        table += rows(estimate(areas[name].sel(test=asked)), f"{name}, {{}}", CHANCE)
     lead = [table[place] for place in (0, 1, 2, len(asked), len(asked) + 2)]
     if ENCODER in areas:
         looks = estimate(areas[ENCODER].sel(test=test, drop=True))
@@ -310,8 +302,8 @@ def finding(found: xr.Dataset) -> Finding:
         top = controls.isel(abs(controls["value"] - CHANCE).fillna(-1).argmax(...))
         name = str(top["control"].item()).replace("_", " ")
         table.append(row(f"{name}, without a model, {each}", top, CHANCE))
-    share = explained(areas[BEST])
-    table.append(row("share of the whole image that controls explain", share, reference=None))
+    effect = "share of the whole image that controls explain"
+    table.append(row(effect, explained(areas[BEST]), reference=None))
     cell = cells[BEST]
     side = "high" if cell.sign > 0 else "low"
     sign = "as declared" if cell.as_declared else "opposite to the declared sign"
@@ -324,9 +316,9 @@ def finding(found: xr.Dataset) -> Finding:
     )
 
 
-def estimates(areas: dict[str, xr.DataArray]) -> xr.Dataset:
-    """Estimate each ``(sequence, ...)`` over the sequences it has; they stand along ``cell``."""
-    return beside({name: estimate(values) for name, values in areas.items()}, "cell")
+def estimates(areas: Mapping[str, xr.DataArray], dim: str = "cell") -> xr.Dataset:
+    """Estimate each ``(sequence, ...)`` over the sequences it has, side by side along `dim`."""
+    return beside({name: estimate(values) for name, values in areas.items()}, dim)
 
 
 def explained(areas: xr.DataArray, test: str = WHOLE) -> xr.Dataset:
@@ -346,12 +338,9 @@ def explained(areas: xr.DataArray, test: str = WHOLE) -> xr.Dataset:
     """
     lost = change(areas.sel(test=CONTROLS_OUT[test], drop=True) - 0.5,
                   areas.sel(test=test, drop=True) - 0.5)  # fmt: skip
-    share = xr.Dataset(
-        {"value": -lost["value"], "lower": -lost["upper"], "upper": -lost["lower"], "n": lost["n"]}
-    )
-    for name in ("value", "lower", "upper"):
-        share[name].attrs = {"long_name": "explained by the controls", "units": "%"}
-    return share
+    share = (-lost[["value", "lower", "upper"]]).rename(lower="upper", upper="lower")
+    words = ("explained by the controls", "%")
+    return described(share.assign(n=lost["n"]), dict.fromkeys(("value", "lower", "upper"), words))
 
 
 def selection(found: xr.Dataset) -> xr.Dataset:
@@ -371,9 +360,9 @@ def selection(found: xr.Dataset) -> xr.Dataset:
     for labels, each in ((f"true ({test})", test), ("permuted", PERMUTED)):
         cell = choose(chose, [each])
         assert cell is not None
-        parts = {
-            name: estimate(oriented(half["auc"], cell).sel(test=each, drop=True))
-            for name, half in (("chose", chose), ("unseen", unseen))
+        areas = {"chose": chose["auc"], "unseen": unseen["auc"]}
+        areas = {
+            name: oriented(all_, cell).sel(test=each, drop=True) for name, all_ in areas.items()
         }
-        rows[labels] = beside(parts, "half")
+        rows[labels] = estimates(areas, "half")
     return beside(rows, "labels")

@@ -26,18 +26,6 @@ CONTROL_SITE = "encoder_self"
 SITES = (*DECODER_KINDS, CONTROL_SITE)
 
 
-def capture(*, carry: bool = True) -> Capture:
-    """Capture all that readings need.
-
-    Parameters
-    ----------
-    carry : bool
-        State tokens have no place in the image. The whole maps of ``image_to_state`` say which
-        patches read them; without these, ``state_self`` is not read.
-    """
-    return Capture(statistics="all", sites=SITES, maps=("image_to_state",) if carry else ())
-
-
 class Observed(NamedTuple):
     """Statistics of one clip.
 
@@ -45,9 +33,9 @@ class Observed(NamedTuple):
     ----------
     statistics : dict of str to dict of str to ndarray
         Site -> statistic -> (layer, head, frame, token).
-    carrying : ndarray or None
+    carrying : ndarray
         (layer, frame, patch, state token): the attention weights with which patches read the
-        state, averaged over heads.
+        state, averaged over heads. State tokens have no place in the image but this.
     motion : ndarray
         (frame, patch): motion score of the cue.
     grid : (int, int)
@@ -55,9 +43,15 @@ class Observed(NamedTuple):
     """
 
     statistics: dict[str, dict[str, Array]]
-    carrying: Array | None
+    carrying: Array
     motion: Array
     grid: tuple[int, int]
+
+
+def prepared(backbone: Backbone, sequence: xr.Dataset) -> Tensor:
+    """Return the frames of a sequence as a backbone takes them, ``(frame, rgb, y, x)``."""
+    images = [backbone.preparation.image(image.values) for image in sequence["image"]]
+    return torch.from_numpy(np.stack(images))
 
 
 @torch.no_grad()
@@ -79,7 +73,8 @@ def observe(backbone: Backbone, clips: Tensor, cue: Cue) -> list[Observed]:
     """
     if cue.reading == MASK:
         raise InvalidArgument(f"the cue that is tested must read attention; got {cue}")
-    batch = Batch(backbone, [Configuration(cue=cue)] * len(clips), capture=capture())
+    capture = Capture(statistics="all", sites=SITES, maps=("image_to_state",))
+    batch = Batch(backbone, [Configuration(cue=cue)] * len(clips), capture=capture)
     inputs = (
         FrameInput(position, images.to(backbone.device), {}, record=True)
         for position, images in enumerate(clips.unbind(1))
@@ -104,23 +99,3 @@ def observe(backbone: Backbone, clips: Tensor, cue: Cue) -> list[Observed]:
         motion = torch.stack(scores).flatten(1).cpu().numpy()
         found.append(Observed(statistics, carrying, motion, grid))
     return found
-
-
-def observed_in(run: xr.DataTree) -> Observed:
-    """Take the same from a run that recorded :func:`capture` and a cue."""
-    statistics: dict[str, dict[str, Array]] = {}
-    carrying = None
-    for site in SITES:
-        group = run[f"attention/{site}"].to_dataset()
-        if "logits" in group:
-            weights = group["weights"].transpose("layer", "frame", "head", "query", "key").values
-            carrying = weights.mean(axis=2)[..., 1:, :]
-        group = group.drop_vars(["logits", "weights"], errors="ignore")
-        statistics[site] = {
-            str(name): values.transpose("layer", "head", "frame", ...).values
-            for name, values in group.data_vars.items()
-        }
-    score = run["cue/motion"].transpose("frame", "patch_row", "patch_col")
-    return Observed(
-        statistics, carrying, score.values.reshape(len(score), -1), tuple(score.shape[1:])
-    )

@@ -5,14 +5,15 @@ capture stores, so one run answers for all of them at once. Missing is only `col
 (R3b), a variant of R3 that needs the sum of squared weights.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from mut3r_analysis.attention.sites import SITE_KINDS
+from mut3r_analysis.attention import SITE_KINDS, STATISTICS
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.readings import READINGS, STEADY
 from mut3r_analysis.studies.emergence.observation import SITES, Observed
@@ -24,31 +25,10 @@ MEAN_HEAD = "mean"
 """Label of the mean over heads along ``head``; the others are the heads' numbers, as text."""
 
 
-class _Stored(NamedTuple):
-    """How a reading follows from stored statistics, given the number of keys."""
-
-    statistics: tuple[str, ...]
-    value: Callable[..., Array]
-
-
-_STORED = {
-    "logit_key_mean": _Stored(("logit_mean",), lambda keys, mean: mean),
-    "received": _Stored(("received",), lambda keys, share: keys * share),
-    "entropy": _Stored(("entropy",), lambda keys, entropy: entropy / np.log(keys)),
-    "peak_complement": _Stored(("max_weight",), lambda keys, peak: 1 - peak),
-    "logit_query_mean": _Stored(("received_logit",), lambda keys, mean: mean),
-    "pose_complement": _Stored(("pose_weight",), lambda keys, share: (1 - share) / (keys - 1)),
-    "logit_key_std": _Stored(("logit_variance",), lambda keys, variance: np.sqrt(variance)),
-    "maxpool_similarity": _Stored(
-        ("max_weight", "logsumexp"), lambda keys, peak, total: np.log(peak) + total
-    ),
-}
-
+_STORED = [item for item in READINGS.values() if item.statistic.name in {*STATISTICS, "max_logit"}]
 _UNSTEADY = {f"R5 instability of {READINGS[name].code}": name for name in STEADY}
 
-SIGNS = {f"{READINGS[name].code} {name}": READINGS[name].sign for name in _STORED} | dict.fromkeys(
-    _UNSTEADY, 1
-)
+SIGNS = {f"{item.code} {item.name}": item.sign for item in _STORED} | dict.fromkeys(_UNSTEADY, 1)
 """Label of a reading -> its declared sign: +1 where high means motion, -1 where low does."""
 
 OVER_TIME = tuple(_UNSTEADY)
@@ -76,26 +56,23 @@ def patch_readings(observed: Observed, site: str) -> xr.DataArray:
     """
     if site not in observed.statistics:
         raise InvalidArgument(f"site must be one of {', '.join(SITES)}, got {site!r}")
-    if site == "state_self" and observed.carrying is None:
-        raise InvalidArgument(
-            "state tokens have no place in the image, and the maps that say which patches read "
-            "them were not kept; capture with capture(carry=True)"
-        )
     kind, statistics = SITE_KINDS[site], observed.statistics[site]
     keys = statistics["received"].shape[-1]
+    if {"max_weight", "logsumexp"} <= set(statistics):
+        peak = np.log(statistics["max_weight"]) + statistics["logsumexp"]
+        statistics = statistics | {"max_logit": peak}
     found: dict[str, Array] = {}
-    for name, stored in _STORED.items():
-        stream = kind.queries if READINGS[name].side == "query" else kind.keys
-        if not set(stored.statistics) <= set(statistics):
+    for item in _STORED:
+        stream = kind.queries if item.side == "query" else kind.keys
+        if item.statistic.name not in statistics or (stream == "state" and site != "state_self"):
             continue
-        value = stored.value(keys, *(statistics[each] for each in stored.statistics))
+        stored = torch.from_numpy(statistics[item.statistic.name])
+        value = item.convert(stored, keys).numpy()
         if stream == "state":
-            if site != "state_self" or observed.carrying is None:
-                continue
             value = np.matmul(observed.carrying[:, None], value[..., None])[..., 0]
         elif stream == "image":
             value = value[..., 1:]
-        found[name] = np.concatenate([value.mean(axis=1, keepdims=True), value], axis=1)
+        found[item.name] = _with_mean(value)
     labelled = {f"{READINGS[name].code} {name}": value for name, value in found.items()}
     labelled |= {
         label: _instability(found[name]) for label, name in _UNSTEADY.items() if name in found
@@ -104,28 +81,29 @@ def patch_readings(observed: Observed, site: str) -> xr.DataArray:
     values = np.stack([labelled[label] for label in readings]).astype(np.float32)
     return xr.DataArray(
         values,
-        dims=("reading", "layer", "head", "frame", "patch"),
-        coords={
-            "reading": readings,
-            "layer": np.arange(values.shape[1]),
-            "head": [MEAN_HEAD, *map(str, range(values.shape[2] - 1))],
-        },
+        {"reading": readings} | _places(values.shape[1:3]),
+        ("reading", "layer", "head", "frame", "patch"),
         name=site,
         attrs={"long_name": f"reading at {site}", "units": "1"},
     )
 
 
+def _with_mean(values: Array) -> Array:
+    """Put the mean over heads in front of the heads of ``(layer, head, ...)``."""
+    return np.concatenate([values.mean(axis=1, keepdims=True), values], axis=1)
+
+
+def _places(shape: tuple[int, ...]) -> dict[str, Any]:
+    """Label layers and heads, the mean over heads first."""
+    layers, heads = shape
+    return {"layer": np.arange(layers), "head": [MEAN_HEAD, *map(str, range(heads - 1))]}
+
+
 def on_grid(values: xr.DataArray, grid: tuple[int, int], frames: Any) -> xr.DataArray:
     """Unfold ``patch`` to ``patch_row`` and ``patch_col`` and label frames, as figures take it."""
-    dims = [dim for dim in values.dims if dim != "patch"]
-    values = values.transpose(*dims, "patch")
-    return xr.DataArray(
-        values.values.reshape(*values.shape[:-1], *grid),
-        dims=(*dims, "patch_row", "patch_col"),
-        coords={dim: values[dim] for dim in dims if dim in values.coords} | {"frame": frames},
-        name=values.name,
-        attrs=values.attrs,
-    )
+    index = pd.MultiIndex.from_product(map(range, grid), names=["patch_row", "patch_col"])
+    coords = xr.Coordinates.from_pandas_multiindex(index, "patch")
+    return values.assign_coords(coords).unstack("patch").assign_coords(frame=frames)
 
 
 def _instability(values: Array) -> Array:
@@ -164,13 +142,10 @@ def sink_shares(observed: Observed) -> xr.DataArray:
     """
     found = {}
     for site in SITES:
-        statistics = observed.statistics[site]
-        received = statistics["received"].mean(axis=2)
-        values = received.shape[-1] * received
-        values = np.concatenate([values.mean(axis=1, keepdims=True), values], axis=1)
-        stream = SITE_KINDS[site].keys
+        received = observed.statistics[site]["received"].mean(axis=2)
+        values = _with_mean(received.shape[-1] * received)
         shares = dict.fromkeys(TOKENS, np.full(values.shape[:2], np.nan))
-        if stream == "state":
+        if (stream := SITE_KINDS[site].keys) == "state":
             shares["strongest state token"] = values.max(axis=-1)
         else:
             first = int(stream == "image")
@@ -178,12 +153,8 @@ def sink_shares(observed: Observed) -> xr.DataArray:
                 shares["pose token"] = values[..., 0]
             shares["patch (0, 0)"] = values[..., first]
             shares["strongest other patch"] = values[..., first + 1 :].max(axis=-1)
-        heads = [MEAN_HEAD, *map(str, range(values.shape[1] - 1))]
-        found[site] = xr.DataArray(
-            np.stack([shares[token] for token in TOKENS]),
-            {"token": list(TOKENS), "layer": np.arange(len(values)), "head": heads},
-            ("token", "layer", "head"),
-        )
+        coords = {"token": list(TOKENS)} | _places(values.shape[:2])
+        found[site] = xr.DataArray(np.stack(list(shares.values())), coords, list(coords))
     words = {"long_name": "attention received, times an even share", "units": "1"}
     return beside(found, "site").assign_attrs(words)
 

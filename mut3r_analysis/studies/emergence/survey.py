@@ -5,6 +5,7 @@ through the backbone in the same batch.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from zlib import crc32
 
@@ -19,7 +20,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.ranking import area, frame_wins
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.studies.emergence.observation import SITES, Observed, observe
+from mut3r_analysis.studies.emergence.observation import SITES, Observed, observe, prepared
 from mut3r_analysis.studies.emergence.readings import (
     MEAN_HEAD,
     OVER_TIME,
@@ -29,7 +30,7 @@ from mut3r_analysis.studies.emergence.readings import (
     sink_shares,
 )
 from mut3r_analysis.studies.emergence.truth import CONTROLS, control_columns, patch_truth
-from mut3r_analysis.studies.emergence.twins import frozen_twin, has_twin, twin_evidence, twin_frames
+from mut3r_analysis.studies.emergence.twins import frozen_twin, twin_evidence, twin_frames
 from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.training.evidence import without_controls
 
@@ -118,30 +119,31 @@ def survey(
     parts: dict[int, xr.Dataset] = {}
     with tqdm(total=len(sequences), unit="sequence", disable=not progress) as bar:
         for group in _batches(backbone, opened, batch):
-            clips, owners = [], []
+            clips: list[torch.Tensor] = []
+            owners: list[tuple[int, int]] = []
             for index in group:
                 truths[index] = truth = patch_truth(backbone, opened[index])
-                clips.append(_images(backbone, opened[index]))
+                clips.append(prepared(backbone, opened[index]))
                 owners.append((index, -1))
-                for at in twin_frames(truth, twins) if has_twin(opened[index]) else []:
-                    label = int(truth["frame"][at])
-                    if (twin := frozen_twin(opened[index], label)) is not None:
-                        clips.append(_images(backbone, twin))
+                for at in twin_frames(truth, twins) if "scene" in opened[index].attrs else []:
+                    # Without a twin where resting objects would stand in the camera's way.
+                    with suppress(InvalidArgument):
+                        twin = frozen_twin(opened[index], int(truth["frame"][at]))
+                        clips.append(prepared(backbone, twin))
                         owners.append((index, at))
             seen = observe(backbone, torch.stack(clips), cue)
             for index in group:
-                mine = [(at, clip) for (own, at), clip in zip(owners, seen, strict=True)
-                        if own == index]  # fmt: skip
-                parts[index] = clip_evidence(mine[0][1], truths[index], mine[1:])
+                (_, own), *others = (
+                    (at, clip) for (i, at), clip in zip(owners, seen, strict=True) if i == index
+                )
+                parts[index] = clip_evidence(own, truths[index], others)
             bar.update(len(group))
-    order = range(len(sequences))
-    found = beside({sequences[index]: parts[index] for index in order}, "sequence")
+    found = beside({name: parts[index] for index, name in enumerate(sequences)}, "sequence")
     found = found.sel(site=list(SITES))
     if "control_auc" in found:
-        place = place_auc([truths[index] for index in order])
-        found = found.drop_vars(["control", "control_auc"]).assign(
-            control_auc=xr.concat([found["control_auc"], place], "control", join="outer")
-        )
+        place = place_auc([truths[index] for index in range(len(sequences))])
+        both = xr.concat([found["control_auc"], place], "control", join="outer")
+        found = found.drop_vars(["control", "control_auc"]).assign(control_auc=both)
     return described(found, _LABELS).assign_attrs(backbone=backbone.origin.name, cue=str(cue))
 
 
@@ -264,12 +266,6 @@ def _batches(backbone: Backbone, opened: list[xr.Dataset], most: int) -> list[li
         for group in groups.values()
         for first in range(0, len(group), most)
     ]
-
-
-def _images(backbone: Backbone, sequence: xr.Dataset) -> torch.Tensor:
-    """Frames as the backbone takes them, ``(frame, rgb, y, x)``."""
-    images = [backbone.preparation.image(image.values) for image in sequence["image"]]
-    return torch.from_numpy(np.stack(images))
 
 
 def _labels(truth: xr.Dataset) -> Labels:

@@ -13,7 +13,7 @@ from mut3r_analysis.figures.reading import spell
 from mut3r_analysis.figures.styling import STATISTIC_COLORS, style
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.studies.emergence.cells import SignedCell
-from mut3r_analysis.studies.emergence.observation import observe
+from mut3r_analysis.studies.emergence.observation import observe, prepared
 from mut3r_analysis.studies.emergence.readings import patch_readings
 from mut3r_analysis.studies.emergence.truth import patch_truth
 from mut3r_analysis.studies.emergence.twins import frozen_twin, twin_frames
@@ -52,16 +52,15 @@ def twin_figure(
 
     truth = patch_truth(backbone, sequence)
     places = twin_frames(truth, 1)
-    twin = frozen_twin(sequence, int(truth["frame"][places[0]])) if places else None
-    if twin is None:
+    if not places:
         raise InvalidArgument(
             f"{sequence.attrs.get('name')!r} has no twin to compare with: nothing moves after its "
-            "first frame, or what rests would stand in the camera's way; take another scene"
+            "first frame; take another scene"
         )
-    at, both = places[0], (sequence, twin)
-    prepare = backbone.preparation
-    clips = [np.stack([prepare.image(image.values) for image in each["image"]]) for each in both]
-    seen = observe(backbone, torch.from_numpy(np.stack(clips)), Cue.mut3r())
+    at = places[0]
+    both = (sequence, frozen_twin(sequence, int(truth["frame"][at])))
+    clips = torch.stack([prepared(backbone, each) for each in both])
+    seen = observe(backbone, clips, Cue.mut3r())
     grid = seen[0].grid
     where = {"reading": cell.reading, "layer": cell.layer, "head": cell.head}
     read = [
@@ -79,7 +78,7 @@ def twin_figure(
     source = (
         f"Source: {sequence.attrs['name']} and its frozen twin, backbone {backbone.origin.name}"
     )
-    height, width = clips[0].shape[-2:]
+    height, width = clips.shape[-2:]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     with style(size) as page:
         tiles = Tiles(page, 2, len(earlier) + 2, height / width, (title, subtitle, source))
@@ -87,7 +86,9 @@ def twin_figure(
         low, high = limits(np.stack(read), share=0)
         for row, (each, name) in enumerate(zip(both, ("moved", "rested"), strict=True)):
             for column, position in enumerate(earlier):
-                picture = prepare.pixels(each["image"].isel(frame=int(position)).values)
+                picture = backbone.preparation.pixels(
+                    each["image"].isel(frame=int(position)).values
+                )
                 show(tiles.axes[row, column], picture, extent)
             drawn = show(tiles.axes[row, -2], read[row], extent,
                          cmap=STATISTIC_COLORS, vmin=low, vmax=high)  # fmt: skip

@@ -34,35 +34,32 @@ class TwinEvidence(NamedTuple):
     change: np.ndarray
 
 
-def has_twin(sequence: xr.Dataset) -> bool:
-    """Whether the sequence is a procedural scene, which can be rendered with another past."""
-    return "scene" in sequence.attrs
-
-
-def frozen_twin(sequence: xr.Dataset, frame: int) -> xr.Dataset | None:
+def frozen_twin(sequence: xr.Dataset, frame: int) -> xr.Dataset:
     """Render a sequence with every object at rest where it is in one frame.
 
     Parameters
     ----------
     sequence : Dataset
-        Of a procedural scene; :func:`has_twin`.
+        Of a procedural scene.
     frame : int
         Label of a frame. There both pictures are the same, pixel by pixel.
 
     Returns
     -------
-    Dataset or None
-        The sequence of the twin; None where resting objects would stand in the camera's way.
+    Dataset
+        The sequence of the twin.
+
+    Raises
+    ------
+    InvalidArgument
+        When it is no procedural scene, or resting objects would stand in the camera's way.
     """
-    if not has_twin(sequence):
+    if "scene" not in sequence.attrs:
         raise InvalidArgument(
             f"{sequence.attrs.get('name')!r} is no procedural scene: only those can be rendered "
             "with another past; give a name such as 'scenes/orbit-03' or 'scenes:seed=7'"
         )
-    try:
-        twin = frozen(Scene.from_dict(json.loads(sequence.attrs["scene"])), frame)
-    except InvalidArgument:
-        return None
+    twin = frozen(Scene.from_dict(json.loads(sequence.attrs["scene"])), frame)
     size = (sequence.sizes["x"], sequence.sizes["y"])
     rendered = twin.render(size, supersample=int(sequence.attrs.get("supersample", 1)))
     return open_sequence(rendered.sel(frame=sequence["frame"].values), name=twin.name)
