@@ -1,17 +1,16 @@
 """Own scores beside published numbers, one protocol at a time."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.literature.conflicts import joined_conflicts
 from mut3r_analysis.literature.rows import UNSPECIFIED
 from mut3r_analysis.literature.table import published
 
-_FACTORS = {("1", "%"): 100.0, ("%", "1"): 0.01}
-_UNSTATED = "unstated"
 _KEYS = ["metric", "system", "unit"]
 
 
@@ -127,7 +126,7 @@ def _literature(rows: pd.DataFrame) -> pd.DataFrame:
             minimum=("value", "min"),
             maximum=("value", "max"),
             n_sources=("source", "nunique"),
-            conflict=("conflict", _joined),
+            conflict=("conflict", joined_conflicts),
             sources=("source", "; ".join),
         )
         .reset_index()
@@ -138,9 +137,11 @@ def _literature(rows: pd.DataFrame) -> pd.DataFrame:
     return table[[*_KEYS, "minimum", "maximum", "spread", "n_sources", "conflict", "sources"]]
 
 
-def _joined(cells: Iterable[str]) -> str:
-    ids = {conflict for cell in cells for conflict in cell.split(";") if conflict}
-    return ";".join(sorted(ids, key=lambda conflict: int(conflict[1:])))
+def unit_factor(own: str | None, published: str) -> float | None:
+    """Return what turns a number into the unit that the literature uses; None if nothing does."""
+    if own is not None and published in (own, "unstated"):
+        return 1.0
+    return {("1", "%"): 100.0, ("%", "1"): 0.01}.get((str(own), published))
 
 
 def _benchmark_number(scored: xr.Dataset, metric: str, unit: str, name: str) -> float:
@@ -158,10 +159,7 @@ def _benchmark_number(scored: xr.Dataset, metric: str, unit: str, name: str) -> 
             )
         number = mean
     own_unit = scored[metric].attrs.get("units")
-    if own_unit is not None and unit in (own_unit, _UNSTATED):
-        return float(number)
-    factor = _FACTORS.get((str(own_unit), unit))
-    if factor is None:
+    if (factor := unit_factor(own_unit, unit)) is None:
         raise InvalidArgument(
             f"scores {name!r}: {metric!r} has the unit {own_unit!r} in attrs['units'], the "
             f"literature reports {unit!r}; set or convert the unit"

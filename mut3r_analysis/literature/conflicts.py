@@ -1,5 +1,6 @@
 """Where published numbers disagree, or are quoted together without belonging together."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -50,6 +51,12 @@ def conflicts(conflict: Patterns | None = None) -> pd.DataFrame:
     [0.621, 0.473, 0.445, 0.446]
     """
     return select_rows(_sides(), {"conflict": conflict}).reset_index(drop=True)
+
+
+def joined_conflicts(cells: Iterable[str]) -> str:
+    """Join lists of conflict ids, each once and in order."""
+    ids = {each for cell in cells for each in cell.split(";") if each}
+    return ";".join(sorted(ids, key=lambda name: int(name[1:])))
 
 
 def headlines() -> pd.DataFrame:

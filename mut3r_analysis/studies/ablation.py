@@ -29,7 +29,8 @@ class Ablation:
     factors : mapping of str to sequence
         Factor to its levels.
     configure : callable
-        From one level of every factor, in order, to the configuration that a sweep runs.
+        From one level of every factor, in order, to the configuration that a sweep runs; None
+        where that is the plain run.
     label : str
         Name of a configuration, its levels filled in, such as ``"{} {}"``.
     """
@@ -39,39 +40,51 @@ class Ablation:
     label: str = "{}"
 
     @property
+    def cells(self) -> list[tuple[str, dict[str, Any], Any]]:
+        """Label, levels and configuration of every cell, in order; several may be plain."""
+        found = []
+        for levels in product(*self.factors.values()):
+            made = self.configure(*levels)
+            label = PLAIN if made is None else self.label.format(*levels)
+            found.append((label, dict(zip(self.factors, levels, strict=True)), made))
+        return found
+
+    @property
     def design(self) -> dict[str, dict[str, Any]]:
         """The levels that each configuration stands for; plain is not among them."""
-        return {
-            self.label.format(*levels): dict(zip(self.factors, levels, strict=True))
-            for levels in product(*self.factors.values())
-        }
+        return {label: levels for label, levels, _ in self.cells if label != PLAIN}
 
     @property
     def configurations(self) -> dict[str, Any]:
         """The configurations of a sweep, the plain one first."""
-        gated = {label: self.configure(*row.values()) for label, row in self.design.items()}
-        return {PLAIN: {}, **gated}
+        return {PLAIN: {}} | {label: made for label, _, made in self.cells if label != PLAIN}
 
-    def unfolded(self, values: xr.DataArray) -> xr.DataArray:
-        """Turn the dimension ``configuration`` into the factors, in the order of their levels.
+    def unfolded(self, values: Any) -> Any:
+        """Put the factors in the place of the dimension ``configuration``.
 
         Parameters
         ----------
-        values : DataArray
+        values : DataArray or Dataset
             (..., configuration, ...), such as `measures.errors` of a sweep.
 
         Returns
         -------
-        DataArray
-            (..., factor, factor, ...).
+        DataArray or Dataset
+            (..., factor, factor, ...), in the order of their levels.
         """
-        held = values.sel(configuration=list(self.design)).transpose(..., "configuration")
-        kept = held.isel(configuration=0, drop=True)
+        if isinstance(values, xr.Dataset):
+            return values.map(self.unfolded, keep_attrs=True)
+        if "configuration" not in values.dims:
+            return values
+        held = values.sel(configuration=[label for label, *_ in self.cells])
         levels = {name: list(each) for name, each in self.factors.items()}
-        shape = (*kept.shape, *map(len, levels.values()))
-        dims = (*kept.dims, *levels)
-        coords = {**kept.coords, **levels}
-        return xr.DataArray(held.values.reshape(shape), coords, dims, attrs=values.attrs)
+        place = held.dims.index("configuration")
+        sizes = list(held.sizes.items())
+        sizes[place : place + 1] = [(name, len(each)) for name, each in levels.items()]
+        dims, shape = zip(*sizes, strict=True)
+        coords = {**held.isel(configuration=0, drop=True).coords, **levels}
+        data = np.ascontiguousarray(held.values).reshape(shape)
+        return xr.DataArray(data, coords, dims, attrs=values.attrs)
 
 
 def against(

@@ -101,8 +101,8 @@ def errors(
 def measure_label(metric: str, align: str) -> str:
     """Name a metric with the alignment that it was scored under, such as ``"ATE (Sim3)"``."""
     label = "depth " * (metric in DEPTH_METRICS) + find_metric(metric).label
-    label += ", higher is better" * find_metric(metric).higher_is_better
-    return label if metric in _UNALIGNED else f"{label} ({_ALIGNMENTS[align]})"
+    label += "" if metric in _UNALIGNED else f" ({_ALIGNMENTS[align]})"
+    return label + ", higher is better" * find_metric(metric).higher_is_better
 
 
 def departures(

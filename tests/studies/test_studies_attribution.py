@@ -9,13 +9,13 @@ import xarray as xr
 
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.metrics.trajectory import score_trajectory
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies.finding import HIGHER, LOWER, NO_TRUTH, TOO_FEW, findings_of
 from mut3r_analysis.studies.trajectories import attribution, read_write
 from mut3r_analysis.studies.trajectories.figure import show_paths
 from mut3r_analysis.studies.trajectories.path_parts import apart, path_parts
-from mut3r_analysis.studies.trajectories.read_write import SHORT
 
 PATHS = ["read", "write"]
 NOTEBOOK = "04_sintel_ate_regression"
@@ -234,7 +234,7 @@ def test_paths_of_another_design_are_refused():
 )
 def test_the_finding_says_what_the_errors_do(ate, rpe, verdicts, count):
     found = attribution.finding(cells_of(ate=ate, rpe=rpe))
-    told = [found.row(f"{SHORT[name]}, own").verdict for name in attribution.ASKED]
+    told = [found.row(f"{find_metric(name).label}, own").verdict for name in attribution.ASKED]
     if verdicts is None:
         assert not {HIGHER, LOWER} & set(told)
         return

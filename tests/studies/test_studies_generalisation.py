@@ -160,8 +160,8 @@ def test_the_place_of_a_score_is_judged_against_its_shuffle():
     own = place["value"].sel(treatment=OWN, metric=DEPTH)
     assert own.values == pytest.approx([-20, 20])
     told = {each.effect: each.verdict for each in said(table()).rows}
-    assert told["depth error (AbsRel) under cut3r, against shuffled scores"] == LOWER
-    assert told["trajectory error (ATE) under ttt3r, against shuffled scores"] == HIGHER
+    assert told["AbsRel under cut3r, against shuffled scores"] == LOWER
+    assert told["ATE under ttt3r, against shuffled scores"] == HIGHER
 
 
 def test_lines_that_lie_on_each_other_are_named():
@@ -206,7 +206,7 @@ def test_the_finding_follows_the_signs(own, other, verdicts):
 def test_the_finding_says_how_much_can_be_told():
     strong = table(factors(0.8, 0.5), noise=0.01)
     found = said(strong, rule_contrasts(strong))
-    apart = "depth error (AbsRel) under ttt3r, effect less that under cut3r"
+    apart = "AbsRel under ttt3r, effect less that under cut3r"
     assert found.row(apart).verdict == LOWER
     weak = table(factors(1.0, 1.0))
     up_and_down = xr.DataArray([1.3, 0.7] * 4, dims="sequence")

@@ -265,7 +265,7 @@ def test_contrast_is_that_of_the_scores_and_grows_with_beta(tmp_path):
     assert float(found.sel(beta=1.0)) == pytest.approx(np.log10(ratio).mean(), rel=0.02)
     assert float(found.sel(beta=3.0)) == pytest.approx(3 * float(found.sel(beta=1.0)))
     departed = ablation.unfolded(measures.departures(table))
-    assert departed.dims == ("measure", "sequence", "cue", "beta")
+    assert departed.dims == ("measure", "cue", "beta", "sequence")
     assert (departed > 0).all()
     nowhere = table.assign(run=table["run"].where(table["configuration"] == "plain", ""))
     assert ablation.unfolded(measures.departures(nowhere)).isnull().all()

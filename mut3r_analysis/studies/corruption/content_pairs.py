@@ -1,13 +1,10 @@
 """Pairs of sequences that differ in a window of frames: in one of them something moves there."""
 
-import json
-
 import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.scenes import Scene
-from mut3r_analysis.training.evidence import frozen
+from mut3r_analysis.studies.emergence.twins import frozen_twin
 
 CONTENTS = ("rest", "moving")
 LEAST_SHARE = 0.005
@@ -84,14 +81,9 @@ def _window(count: int, window: tuple[int, int] | None, name: str) -> tuple[int,
 def _twins(
     sequence: xr.Dataset, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
-    labels = sequence["frame"].values
-    scene = Scene.from_dict(json.loads(sequence.attrs["scene"]))
-    resting = frozen(scene, int(labels[start - 1]))
-    size = (sequence.sizes["x"], sequence.sizes["y"])
-    supersample = int(sequence.attrs.get("supersample", 1))
-    rest = resting.render(size, supersample=supersample).sel(frame=labels)
-    inside = xr.DataArray((np.arange(len(labels)) >= start) & (np.arange(len(labels)) < stop),
-                          dims="frame")  # fmt: skip
+    rest = frozen_twin(sequence, int(sequence["frame"][start - 1]))
+    position = xr.DataArray(np.arange(sequence.sizes["frame"]), dims="frame")
+    inside = (position >= start) & (position < stop)
     names = ("image", "motion_mask", "instance", "depth")
     moving = {name: sequence[name].where(inside, rest[name]) for name in names}
     changed = (moving["instance"] != rest["instance"]) | (moving["depth"] != rest["depth"])

@@ -19,7 +19,7 @@ from mut3r_analysis.running.inputs import frame_inputs
 from mut3r_analysis.running.loop import encode_frame
 from mut3r_analysis.running.passes import BatchState, EncodedFrame, FrameResult
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, against_control
+from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, Ablation, against_control
 from mut3r_analysis.studies.corruption.content_pairs import content_pair
 from mut3r_analysis.studies.estimates import change, estimate
 from mut3r_analysis.studies.finding import Finding, row, rows
@@ -83,10 +83,11 @@ def measure_injections(
     """
     if gates.get(PLAIN, 0) is not None:
         raise InvalidArgument(f"gates need {PLAIN!r}: None, which all others are compared with")
-    configurations: dict[str, dict[str, Any]] = {PLAIN: {}}
-    for name, gate in gates.items():
-        if gate is not None:
-            configurations |= {_key(name, cue): {"cue": cues[cue], "gate": gate} for cue in cues}
+
+    def configure(gate: str, cue: str) -> dict[str, Any] | None:
+        return None if gates[gate] is None else {"cue": cues[cue], "gate": gates[gate]}
+
+    study = Ablation({"gate": list(gates), "cue": list(cues)}, configure, "{}, {}")
     parts, skipped, contents = {}, [], []
     bar = tqdm(sequences, desc="sequences", disable=not progress)
     for given in bar:
@@ -97,7 +98,7 @@ def measure_injections(
         except InvalidArgument as error:
             skipped.append(f"{sequence.attrs['name']}: {error}")
             continue
-        part = _by_gate_and_cue(inject(backbone, pair, configurations), list(gates), list(cues))
+        part = study.unfolded(inject(backbone, pair, study.configurations))
         inside = slice(pair.attrs["start"], pair.attrs["stop"])
         part["moving_share"] = 100 * float(pair["changed"][inside].mean())
         parts[pair.attrs["name"]] = part
@@ -158,31 +159,30 @@ def finding(table: xr.Dataset) -> Finding:
         From :func:`measure_injections`.
     """
     later, seen = afterwards(table), while_in_view(table)
-    plain = {"gate": PLAIN, "cue": table["cue"].values[0]}
+    cue = table["cue"].values[0]
+    plain = {"gate": PLAIN, "cue": cue}
     state = remaining(table).sel(measure="state", drop=True)
     found = []
     if (gate := "state_to_image") in table["gate"].values:
         found += rows(state.sel(gate=gate, drop=True), f"{gate}, {{}}")
     lead = len(found)
-    if lead and any(cue.endswith(SHUFFLED) for cue in table["cue"].values.tolist()):
+    if lead and any(each.endswith(SHUFFLED) for each in table["cue"].values.tolist()):
         errors = later["state"].sel(gate=gate, injection="state", drop=True)
         found += rows(against_control(errors), f"{gate}, {{}}, against shuffled scores")
     if ALL_GATES in table["gate"].values:
-        first = {"gate": ALL_GATES, "cue": plain["cue"]}
-        found.append(row(f"{ALL_GATES}, {plain['cue']}", state.sel(first)))
-        price = estimate(later["price"].sel(first))
-        effect = f"change of the state at rest by {ALL_GATES}, {plain['cue']}"
-        found.append(row(effect, price, reference=None))
-    for name in ("state", "translation", "depth"):
-        cells = estimate(later[name].sel(plain, drop=True))
-        written = cells.sel(injection="state")
-        found.append(row(f"{name} left behind by frames that are written", written, None))
-    cells = estimate(later["state"].sel(plain, drop=True))
+        first = {"gate": ALL_GATES, "cue": cue}
+        found.append(row(f"{ALL_GATES}, {cue}", state.sel(first)))
+        effect = f"change of the state at rest by {ALL_GATES}, {cue}"
+        found.append(row(effect, estimate(later["price"].sel(first)), reference=None))
+    names = ("state", "translation", "depth")
+    left = {name: estimate(later[name].sel(plain, drop=True)) for name in names}
+    for name, cells in left.items():
+        effect = f"{name} left behind by frames that are written"
+        found.append(row(effect, cells.sel(injection="state"), None))
     effect = "state left behind by frames that are only read"
-    found.append(row(effect, cells.sel(injection="image"), None))
-    for injection in ("image", "state"):
-        cell = estimate(seen["depth"].sel(plain, drop=True)).sel(injection=injection)
-        found.append(row(f"change of depth in view, through the {injection}", cell, None))
+    found.append(row(effect, left["state"].sel(injection="image"), None))
+    through = estimate(seen["depth"].sel(plain, drop=True)).sel(injection=["image", "state"])
+    found += rows(through, "change of depth in view, through the {}", None)
     about = "Against the plain run, what moving content leaves in the state is"
     note = f"Moving: {table.attrs['contents']}."
     return Finding(QUESTION, found, about, note, lead)
@@ -192,20 +192,6 @@ def _mean_after(table: xr.Dataset, chosen: xr.DataArray) -> xr.Dataset:
     measures = [name for name in table.data_vars if "after" in table[name].dims]
     with xr.set_options(keep_attrs=True):
         return table[measures].where(chosen).mean("after")
-
-
-def _by_gate_and_cue(found: xr.Dataset, gates: list[str], cues: list[str]) -> xr.Dataset:
-    """Unfold configurations; without a gate the cue makes no difference."""
-    keys = found["configuration"].values.tolist()
-    places = [
-        [0 if gate == PLAIN else keys.index(_key(gate, cue)) for cue in cues] for gate in gates
-    ]
-    index = xr.DataArray(places, {"gate": gates, "cue": cues}, ("gate", "cue"))
-    return found.isel(configuration=index).drop_vars("configuration")
-
-
-def _key(gate: str, cue: str) -> str:
-    return f"{gate}, {cue}"
 
 
 INJECTIONS = ("none", "image", "state", "both")
@@ -337,11 +323,11 @@ def _compared(
     same: np.ndarray,
 ) -> xr.Dataset:
     """Return the distances of one frame, (configuration, injection)."""
+    read = [[_read(*one) for one in found] for found in results]
 
     def gathered(what: str) -> np.ndarray:
         parts = [
-            np.stack([_value(what, *one).double().cpu().numpy() for one in found], axis=1)
-            for found in results
+            np.stack([one[what].double().cpu().numpy() for one in found], axis=1) for found in read
         ]
         return np.concatenate(parts)[np.argsort(order)]
 
@@ -364,14 +350,12 @@ def _compared(
     return xr.Dataset(found).merge(apart(pose, pose.isel(injection=0)))
 
 
-def _value(what: str, result: FrameResult, carried: BatchState) -> torch.Tensor:
-    """One of the compared quantities, with its leading batch."""
-    if what == "state":
-        return carried.state.tokens
-    if what == "memory":
-        return carried.state.memory
+def _read(result: FrameResult, carried: BatchState) -> dict[str, torch.Tensor]:
+    """Return the compared quantities, each with its leading batch."""
     pose, points = result.prediction.pose, result.prediction.points_self
     # Both were asked for.
     assert pose is not None
     assert points is not None
-    return pose_matrix(pose) if what == "pose" else points[..., 2]
+    state = carried.state
+    return {"state": state.tokens, "memory": state.memory, "pose": pose_matrix(pose),
+            "depth": points[..., 2]}  # fmt: skip

@@ -5,15 +5,15 @@ capture stores, so one run answers for all of them at once. Missing is only `col
 (R3b), a variant of R3 that needs the sum of squared weights.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from mut3r_analysis.attention import SITE_KINDS, STATISTICS
+from mut3r_analysis.attention import SITE_KINDS
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.readings import READINGS, STEADY
 from mut3r_analysis.studies.emergence.observation import SITES, Observed
@@ -25,10 +25,24 @@ MEAN_HEAD = "mean"
 """Label of the mean over heads along ``head``; the others are the heads' numbers, as text."""
 
 
-_STORED = [item for item in READINGS.values() if item.statistic.name in {*STATISTICS, "max_logit"}]
+_STORED: dict[str, tuple[tuple[str, ...], Callable[..., Array]]] = {
+    "logit_key_mean": (("logit_mean",), lambda keys, mean: mean),
+    "received": (("received",), lambda keys, share: keys * share),
+    "entropy": (("entropy",), lambda keys, entropy: entropy / np.log(keys)),
+    "peak_complement": (("max_weight",), lambda keys, peak: 1 - peak),
+    "logit_query_mean": (("received_logit",), lambda keys, mean: mean),
+    "pose_complement": (("pose_weight",), lambda keys, share: (1 - share) / (keys - 1)),
+    "logit_key_std": (("logit_variance",), lambda keys, variance: np.sqrt(variance)),
+    "maxpool_similarity": (("max_weight", "logsumexp"), lambda keys, peak, z: np.log(peak) + z),
+}
+"""How a reading follows from stored statistics, given the number of keys."""
+
 _UNSTEADY = {f"R5 instability of {READINGS[name].code}": name for name in STEADY}
 
-SIGNS = {f"{item.code} {item.name}": item.sign for item in _STORED} | dict.fromkeys(_UNSTEADY, 1)
+_LABELS = {name: f"{READINGS[name].code} {name}" for name in _STORED}
+SIGNS = {label: READINGS[name].sign for name, label in _LABELS.items()} | dict.fromkeys(
+    _UNSTEADY, 1
+)
 """Label of a reading -> its declared sign: +1 where high means motion, -1 where low does."""
 
 OVER_TIME = tuple(_UNSTEADY)
@@ -58,22 +72,18 @@ def patch_readings(observed: Observed, site: str) -> xr.DataArray:
         raise InvalidArgument(f"site must be one of {', '.join(SITES)}, got {site!r}")
     kind, statistics = SITE_KINDS[site], observed.statistics[site]
     keys = statistics["received"].shape[-1]
-    if {"max_weight", "logsumexp"} <= set(statistics):
-        peak = np.log(statistics["max_weight"]) + statistics["logsumexp"]
-        statistics = statistics | {"max_logit": peak}
     found: dict[str, Array] = {}
-    for item in _STORED:
-        stream = kind.queries if item.side == "query" else kind.keys
-        if item.statistic.name not in statistics or (stream == "state" and site != "state_self"):
+    for name, (needed, read) in _STORED.items():
+        stream = kind.queries if READINGS[name].side == "query" else kind.keys
+        if not {*needed} <= {*statistics} or (stream == "state" and site != "state_self"):
             continue
-        stored = torch.from_numpy(statistics[item.statistic.name])
-        value = item.convert(stored, keys).numpy()
+        value = read(keys, *(statistics[each] for each in needed))
         if stream == "state":
             value = np.matmul(observed.carrying[:, None], value[..., None])[..., 0]
         elif stream == "image":
             value = value[..., 1:]
-        found[item.name] = _with_mean(value)
-    labelled = {f"{READINGS[name].code} {name}": value for name, value in found.items()}
+        found[name] = _with_mean(value)
+    labelled = {_LABELS[name]: value for name, value in found.items()}
     labelled |= {
         label: _instability(found[name]) for label, name in _UNSTEADY.items() if name in found
     }

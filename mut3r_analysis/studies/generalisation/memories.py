@@ -1,19 +1,20 @@
 """One checkpoint with several memories, ungated and gated: scores, and what gating changes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, against_control
+from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, Ablation, against_control
 from mut3r_analysis.studies.estimates import change, difference
 from mut3r_analysis.studies.finding import Finding, Row, row, rows
 from mut3r_analysis.studies.labelling import beside
@@ -90,12 +91,12 @@ def treatments(memory: Memory, beta: float) -> dict[str, dict[str, Any]]:
     would follow what replaced it.
     """
     gate = Gate.mut3r(beta=beta)
-    scores = {OWN: Cue.mut3r()}
+    own, mask = Cue.mut3r(), Cue(reading=MASK, normaliser="raw")
+    scores = {OWN: own}
     if memory.plain:
-        scores[OWN + SHUFFLED] = Cue.mut3r(control="shuffle")
-        scores[TRUE] = Cue(reading="mask", normaliser="raw")
-        scores[TRUE + SHUFFLED] = Cue(reading="mask", normaliser="raw", control="shuffle")
-    found: dict[str, dict[str, Any]] = {PLAIN: {"cue": Cue.mut3r()}}
+        scores[OWN + SHUFFLED] = replace(own, control="shuffle")
+        scores |= {TRUE: mask, TRUE + SHUFFLED: replace(mask, control="shuffle")}
+    found: dict[str, dict[str, Any]] = {PLAIN: {"cue": own}}
     found |= {label: {"cue": cue, "gate": gate} for label, cue in scores.items()}
     return {label: {**parts, "commit": memory.commit} for label, parts in found.items()}
 
@@ -145,21 +146,23 @@ def sweep_memories(
             if memory.update == update
             for treatment, configuration in treatments(memory, beta).items()
         }
-        sighted = {cell: each for cell, each in planned.items() if each["cue"].reading == "mask"}
-        blind = {cell: each for cell, each in planned.items() if cell not in sighted}
-        for chosen, names in ((blind, list(sequences)), (sighted, masked)):
+        for by_mask, names in ((False, list(sequences)), (True, masked)):
+            chosen = {
+                cell: each
+                for cell, each in planned.items()
+                if (each["cue"].reading == MASK) == by_mask
+            }
             if chosen and names:
-                parts.append(
-                    sweep(
-                        model,
-                        names,
-                        configurations=chosen,
-                        frames=taken,
-                        outputs=("pose", "depth"),
-                        out=out,
-                        progress=progress,
-                    )
+                found = sweep(
+                    model,
+                    names,
+                    configurations=chosen,
+                    frames=taken,
+                    outputs=("pose", "depth"),
+                    out=out,
+                    progress=progress,
                 )
+                parts.append(found)
     return arranged(parts, memories)
 
 
@@ -168,54 +171,42 @@ def arranged(parts: Iterable[xr.Dataset], memories: Iterable[str]) -> xr.Dataset
     parts = [part[[name for name in part if "sequence" in part[name].dims]] for part in parts]
     parts = [part.drop_dims(set(part.dims) - {"configuration", "sequence", "frame"})
              for part in parts]  # fmt: skip
-    table = xr.concat(
+    joined = xr.concat(
         parts, dim="configuration", data_vars="all", coords="minimal", compat="override",
         join="outer", combine_attrs="override",
     )  # fmt: skip
     order = list(dict.fromkeys(name for part in parts for name in part["sequence"].values.tolist()))
-    cells = [tuple(text.split(_JOIN)) for text in table["configuration"].values.tolist()]
-    index = pd.MultiIndex.from_tuples(cells, names=("memory", "treatment"))
-    coords = xr.Coordinates.from_pandas_multiindex(index, "configuration")
-    table = table.drop_vars("configuration").assign_coords(coords).unstack("configuration")
-    seen = {treatment for _, treatment in cells}
+    seen = {text.split(_JOIN)[1] for text in joined["configuration"].values.tolist()}
     kept = [name for name in TREATMENTS if name in seen]
-    table = table.sel(memory=list(memories), treatment=kept, sequence=order)
+    factors = {"memory": list(memories), "treatment": kept}
+    study = Ablation(factors, lambda *levels: levels, f"{{}}{_JOIN}{{}}")
+    joined = joined.reindex(configuration=list(study.design), sequence=order)
+    # Cells that were not run have no store.
+    joined["run"] = joined["run"].fillna("").astype(str)
+    table = study.unfolded(joined.transpose("sequence", "configuration", ...))
     table["memory"].attrs = {"long_name": "memory"}
     table["treatment"].attrs = {"long_name": "gated by"}
-    # Cells that were not run have no store.
-    table["run"] = table["run"].fillna("").astype(str)
-    for name, variable in table.data_vars.items():
-        table[name] = variable.transpose("memory", "treatment", "sequence", ...)
-    return table
+    return table.transpose("memory", "treatment", "sequence", ...)
 
 
 DEPTH, POSE = "abs_rel", "ate"
 """The metric of each task that a finding speaks of."""
-
-NAMES = {DEPTH: "depth error (AbsRel)", POSE: "trajectory error (ATE)"}
 
 QUESTION = "Does gating by the same cue do the same when another rule writes the memory?"
 
 
 def has_truth(table: xr.Dataset) -> bool:
     """Say whether anything could be scored."""
-    return any(name in table and bool(table[name].notnull().any()) for name in (DEPTH, POSE))
+    return bool(_scored(table))
 
 
-def gated_treatments(table: xr.Dataset) -> list[str]:
-    """Return the treatments that gate."""
-    return [str(name) for name in table["treatment"].values if name != PLAIN]
-
-
-def gating_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> xr.Dataset:
+def gating_effects(table: xr.Dataset) -> xr.Dataset:
     """Return the paired change of the error by every treatment, in percent of the same memory.
 
     Parameters
     ----------
     table : Dataset
         From `sweep_memories`.
-    metrics : iterable of str
-        Those the table lacks are left out.
 
     Returns
     -------
@@ -228,10 +219,10 @@ def gating_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) ->
     InvalidArgument
         When the table has none of the metrics.
     """
-    return _by_metric(table, metrics, lambda errors: change(*_gated_and_plain(errors)))
+    return _by_metric(table, lambda errors: change(*_gated_and_plain(errors)))
 
 
-def rule_contrasts(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> xr.Dataset:
+def rule_contrasts(table: xr.Dataset) -> xr.Dataset:
     """Return how far the effect of gating differs from that under the first memory.
 
     Each sequence's change is put in percent of its memory's mean error without a gate, so that the
@@ -244,7 +235,7 @@ def rule_contrasts(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) ->
         (metric, memory, treatment), without the first memory: percentage points, as
         `difference`.
     """
-    return _by_metric(table, metrics, _contrast)
+    return _by_metric(table, _contrast)
 
 
 def _contrast(errors: xr.DataArray) -> xr.Dataset:
@@ -255,7 +246,7 @@ def _contrast(errors: xr.DataArray) -> xr.Dataset:
     return difference(effect.isel(memory=slice(1, None)), effect.isel(memory=0, drop=True))
 
 
-def place_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> xr.Dataset:
+def place_effects(table: xr.Dataset) -> xr.Dataset:
     """Return the change of the error by a score, against the same score at shuffled patches.
 
     Both gate as strongly; only the place differs.
@@ -270,7 +261,7 @@ def place_effects(table: xr.Dataset, metrics: Iterable[str] = (DEPTH, POSE)) -> 
         both = against_control(errors, "treatment")
         return both.sel(memory=(both["n"] > 0).any("treatment"))
 
-    return _by_metric(table, metrics, compared)
+    return _by_metric(table, compared)
 
 
 def finding(
@@ -331,14 +322,15 @@ def _gated_and_plain(errors: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     return errors.drop_sel(treatment=PLAIN), errors.sel(treatment=PLAIN, drop=True)
 
 
-def _by_metric(
-    table: xr.Dataset, metrics: Iterable[str], compare: Callable[[xr.DataArray], xr.Dataset]
-) -> xr.Dataset:
+def _scored(table: xr.Dataset) -> list[str]:
+    return [name for name in (DEPTH, POSE) if name in table and bool(table[name].notnull().any())]
+
+
+def _by_metric(table: xr.Dataset, compare: Callable[[xr.DataArray], xr.Dataset]) -> xr.Dataset:
     """Compare the errors of every metric that was scored, (metric, memory, treatment)."""
-    present = [name for name in metrics if name in table and bool(table[name].notnull().any())]
-    if not present:
+    if not (present := _scored(table)):
         raise InvalidArgument(
-            f"the table scores none of {', '.join(metrics)}; it holds {', '.join(map(str, table))}"
+            f"the table scores none of {DEPTH}, {POSE}; it holds {', '.join(map(str, table))}"
         )
     parts = {name: compare(table[name]).transpose("memory", ...) for name in present}
     found = beside(parts, "metric")
@@ -346,5 +338,4 @@ def _by_metric(
         found[part].attrs["long_name"] = "change by gating"
     for dim in ("memory", "treatment"):
         found[dim].attrs = table[dim].attrs
-    words = [NAMES.get(name, str(table[name].attrs.get("long_name", name))) for name in present]
-    return found.assign_coords(name=("metric", words))
+    return found.assign_coords(name=("metric", [find_metric(name).label for name in present]))

@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.metrics import UndefinedMetric, roc_auc
+from mut3r_analysis.running import open_run
 from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.estimates import difference, estimate, formatted
 from mut3r_analysis.studies.generalisation.memories import OWN
@@ -133,26 +134,14 @@ def auc_table(traces: xr.Dataset) -> pd.DataFrame:
 
 def _of_sequence(paths: xr.DataArray) -> xr.Dataset:
     """Traces of one sequence from its stores (memory, treatment)."""
-    from mut3r_analysis.running import open_run
-
     memories = paths["memory"].values.tolist()
     maps, rows = [], {}
     for memory in memories:
-        plain, gated = (
-            open_run(paths.sel(memory=memory, treatment=t).item()) for t in (PLAIN, OWN)
-        )
-        maps.append(plain["cue"].to_dataset()["motion"].values.astype(np.float64))
-        truth = plain["truth"].to_dataset() if "truth" in plain.children else xr.Dataset()
-        states = {PLAIN: plain, OWN: gated}
-        row = beside(
-            {t: _state(run["state"].to_dataset()) for t, run in states.items()}, "treatment"
-        )
-        row["auc"] = _auc(truth, maps[-1])
-        row["moved"] = (
-            "what",
-            list(_moved(*(run["prediction"].to_dataset() for run in (plain, gated)))),
-        )
-        rows[memory] = row
+        runs = {t: open_run(paths.sel(memory=memory, treatment=t).item()) for t in (PLAIN, OWN)}
+        maps.append(runs[PLAIN]["cue/motion"].values.astype(np.float64))
+        row = beside({name: _state(run) for name, run in runs.items()}, "treatment")
+        auc, moved = _auc(runs[PLAIN], maps[-1]), _moved(*runs.values())
+        rows[memory] = row.assign(auc=auc, moved=("what", list(moved)))
     found = beside(rows, "memory").assign_coords(other=memories, what=["depth", "camera"])
     pairs = ("memory", "other", "frame")
     correlation, same = _likeness(np.stack(maps))
@@ -172,33 +161,30 @@ def _likeness(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return correlation, same.astype(float)
 
 
-def _state(state: xr.Dataset) -> xr.Dataset:
+def _state(run: xr.DataTree) -> xr.Dataset:
     """Change of a token in percent of its norm, and share replaced; means over tokens."""
+    state = run["state"].to_dataset()
     size, norm, rate = (
         state[name].values.astype(np.float64) for name in ("update_size", "norm", "write_rate")
     )
-    return xr.Dataset(
-        {
-            "update_size": ("frame", 100 * (size / norm).mean(-1)),
-            "write_rate": ("frame", 100 * rate.mean(-1)),
-        },
-        coords={"frame": state["frame"].values},
-    )
+    means = {"update_size": 100 * (size / norm).mean(-1), "write_rate": 100 * rate.mean(-1)}
+    found = {name: ("frame", values) for name, values in means.items()}
+    return xr.Dataset(found, {"frame": state["frame"].values})
 
 
-def _moved(plain: xr.Dataset, gated: xr.Dataset) -> tuple[float, float]:
+def _moved(*runs: xr.DataTree) -> tuple[float, float]:
     """How far depth and camera move, in percent of the mean depth."""
-    depth, other = (run["depth"].values.astype(np.float64) for run in (plain, gated))
-    centre, elsewhere = (run["pose"].values[:, :3, 3].astype(np.float64) for run in (plain, gated))
+    depth, other = (run["prediction/depth"].values.astype(np.float64) for run in runs)
+    poses = [run["prediction/pose"].values.astype(np.float64) for run in runs]
     scale = np.abs(depth).mean() / 100
-    away = np.linalg.norm(elsewhere - centre, axis=-1).mean()
+    away = np.linalg.norm((poses[1] - poses[0])[:, :3, 3], axis=-1).mean()
     return np.abs(other - depth).mean() / scale, away / scale
 
 
-def _auc(truth: xr.Dataset, motion: np.ndarray) -> float:
-    if "motion_mask" not in truth:
+def _auc(run: xr.DataTree, motion: np.ndarray) -> float:
+    if "motion_mask" not in run.get("truth", {}):
         return float("nan")
-    mask = truth["motion_mask"].values
+    mask = run["truth/motion_mask"].values
     size = mask.shape[-1] // motion.shape[-1]
     pixels = motion.repeat(size, axis=-2).repeat(size, axis=-1)
     try:

@@ -1,13 +1,16 @@
 """What the paper's tables say of gating and one's own runs beside them, as changes and as text."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.literature.comparison import unit_factor
+from mut3r_analysis.literature.conflicts import joined_conflicts
 from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.studies.estimates import change
 from mut3r_analysis.studies.finding import Finding, Row, row
@@ -15,10 +18,9 @@ from mut3r_analysis.studies.labelling import described
 from mut3r_analysis.studies.paper_tables.published import (
     AFTER,
     BEFORE,
-    METRIC_NAMES,
     PAPER_TABLES,
+    SHOWN,
     gating_deltas,
-    joined_conflicts,
 )
 from mut3r_analysis.studies.paper_tables.rebuilt import STAND_INS
 
@@ -44,24 +46,23 @@ def own_changes(own: Mapping[str, xr.Dataset]) -> dict[tuple[str, str], xr.Datas
     for protocol, values in own.items():
         if not {BEFORE, AFTER} <= set(values["system"].values.tolist()):
             continue
+        scores = values["scores"].drop_vars("unit")
+        changes = change(*(scores.sel(system=name, drop=True) for name in (AFTER, BEFORE)))
         for metric in values["metric"].values.tolist():
-            scores = (
-                values["scores"].sel(metric=metric, drop=True).drop_vars("unit", errors="ignore")
-            )
-            after, before = (scores.sel(system=name, drop=True) for name in (AFTER, BEFORE))
-            if metric in METRIC_NAMES and bool((after + before).notnull().any()):
-                found[protocol, metric] = change(after, before)
+            cell = changes.sel(metric=metric, drop=True)
+            if metric in SHOWN and int(cell["n"]):
+                found[protocol, metric] = cell
     return found
 
 
 def error_changes(
-    tables: Sequence[xr.Dataset], own: Mapping[str, xr.Dataset], here: str
+    tables: Sequence[pd.DataFrame], own: Mapping[str, xr.Dataset], here: str
 ) -> xr.Dataset:
     """Return all changes of errors by gating in one column: published ones, then one's own.
 
     Parameters
     ----------
-    tables : sequence of Dataset
+    tables : sequence of DataFrame
         From `published_table`.
     own : mapping of str to Dataset
         Protocol -> own values, of the paper's protocols and of others.
@@ -75,39 +76,30 @@ def error_changes(
         changes come from rounding (``n`` is 0), those of one's own from the bootstrap over ``n``
         sequences.
     """
-    rows: dict[str, xr.Dataset] = {}
+    rows: dict[str, tuple[float, ...]] = {}
+    known: dict[tuple[str, str], str] = {}
     for table in tables:
-        deltas = gating_deltas(table)
-        for cell in deltas["cell"].values.tolist():
-            one = deltas.sel(cell=cell)
-            if (
-                bool(one["comparable"])
-                and not find_metric(str(one["metric"].item())).higher_is_better
-            ):
-                rows.setdefault(f"paper: {cell}", one)
-    known = {
-        (str(table["protocol"].sel(cell=cell).item()), str(table["metric"].sel(cell=cell).item())):
-        str(cell) for table in tables for cell in table["cell"].values
-    }  # fmt: skip
+        known |= {(one.protocol, one.metric): one.cell for one in table.itertuples()}
+        for one in gating_deltas(table).query("comparable").itertuples():
+            if not find_metric(one.metric).higher_is_better:
+                rows.setdefault(f"paper: {one.Index}", (one.value, one.lower, one.upper, 0))
+    parts = ["value", "lower", "upper"]
     for (protocol, metric), cell in own_changes(own).items():
+        label = find_metric(metric).label
         if find_metric(metric).higher_is_better or metric.startswith(_NEAREST):
             continue
         if (protocol, metric) in known:
-            rows[f"own runs: {known[protocol, metric]}"] = cell
+            name = f"own runs: {known[protocol, metric]}"
         else:
-            align = protocol.rpartition(":")[2].replace("_", " ")
-            rows[f"{here}: {METRIC_NAMES[metric]} ({align})"] = cell
-    parts = ("value", "lower", "upper")
-    values = {part: [float(row[part]) for row in rows.values()] for part in parts}
-    values["n"] = [int(row.get("n", 0)) for row in rows.values()]
-    found = xr.Dataset(
-        {name: ("number", each) for name, each in values.items()}, {"number": list(rows)}
-    )
+            name = f"{here}: {label} ({protocol.rpartition(':')[2].replace('_', ' ')})"
+        rows[name] = (*(float(cell[part]) for part in parts), int(cell["n"]))
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*parts, "n"])
+    found = table.rename_axis("number").to_xarray()
     return described(found, dict.fromkeys(parts, ("change of the error by gating", "%")))
 
 
 def finding(
-    tables: Sequence[xr.Dataset],
+    tables: Sequence[pd.DataFrame],
     own: Mapping[str, xr.Dataset],
     bundled: Mapping[str, xr.Dataset] | None,
     here: str,
@@ -116,7 +108,7 @@ def finding(
 
     Parameters
     ----------
-    tables : sequence of Dataset
+    tables : sequence of DataFrame
         From `published_table`.
     own : mapping of str to Dataset
         Own values under the paper's protocols.
@@ -127,7 +119,7 @@ def finding(
     """
     count = _counts(tables, own)
     changes = own_changes(bundled or {})
-    lead = [row(METRIC_NAMES[key[1]], changes[key]) for key in _LEADING if key in changes]
+    lead = [row(find_metric(key[1]).label, changes[key]) for key in _LEADING if key in changes]
     note = (
         f"Of {count['published values']} published values, {count['with a named protocol']} have a "
         f"named protocol and {count['with own runs']} own runs beside them; of "
@@ -145,17 +137,11 @@ def finding(
     )
 
 
-def _counts(tables: Sequence[xr.Dataset], own: Mapping[str, xr.Dataset]) -> dict[str, int]:
+def _counts(tables: Sequence[pd.DataFrame], own: Mapping[str, xr.Dataset]) -> dict[str, int]:
     """Count values and changes, each once however many tables hold it."""
-    values, changes = (
-        pd.concat([part.to_dataframe().reset_index() for part in parts])
-        for parts in (
-            [table[["value", "conflict"]] for table in tables],
-            [gating_deltas(table) for table in tables],
-        )
-    )
-    values = values.dropna(subset="value").drop_duplicates(["cell", "protocol", "system"])
-    changes = changes[changes["comparable"].astype(bool)].drop_duplicates("cell")
+    values = pd.concat(tables).drop_duplicates(["cell", "protocol", "system"])
+    changes = pd.concat([gating_deltas(table) for table in tables]).query("comparable")
+    changes = changes[~changes.index.duplicated()]
     disputed = values.loc[values["conflict"] != "", "conflict"].tolist()
     keys = values[["protocol", "metric", "system"]].itertuples(index=False, name=None)
     return {
@@ -178,10 +164,7 @@ def _is_computed(values: xr.Dataset | None, metric: str, system: str) -> bool:
     return int(values["n"].sel(metric=metric, system=system)) > 0
 
 
-_FACTORS = {("1", "%"): 100.0, ("%", "1"): 0.01}
-
-
-def paper_columns(table: xr.Dataset) -> pd.DataFrame:
+def paper_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Write a published table: values with the range of their sources, protocol, n, conflicts.
 
     Returns
@@ -190,21 +173,22 @@ def paper_columns(table: xr.Dataset) -> pd.DataFrame:
         Indexed by ``cell``: one column per system, then ``unit``, ``protocol``, ``sequences`` and
         ``conflicts``.
     """
+    written = table.assign(text=[_published(one) for one in table.itertuples()])
+    values = written.pivot(index="cell", columns="system", values="text")
+    cells = table.groupby("cell", sort=False).agg(
+        unit=("unit", "first"),
+        protocol=("protocol", "first"),
+        sequences=("sequences", "first"),
+        conflicts=("conflict", joined_conflicts),
+    )
+    cells = cells.astype({"sequences": str}).replace({"sequences": {"0": "not stated"}})
+    cells = cells.replace({"conflicts": {"": "none known"}})
+    systems = list(table["system"].cat.categories)
+    found = values.reindex(index=cells.index, columns=systems).fillna("–").join(cells)
+    return found.rename_axis(index="number", columns=None)
 
-    def written(one: xr.Dataset) -> dict[str, str]:
-        count, known = int(one["sequences"]), joined_conflicts(one["conflict"].values.tolist())
-        return {
-            **{name: _published(one.sel(system=name)) for name in one["system"].values.tolist()},
-            "unit": str(one["unit"].item()),
-            "protocol": str(one["protocol"].item()),
-            "sequences": str(count or "not stated"),
-            "conflicts": known or "none known",
-        }
 
-    return _by_cell(table, written)
-
-
-def delta_columns(table: xr.Dataset) -> pd.DataFrame:
+def delta_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Write what a published table says gating changes, and what else could make that change.
 
     Returns
@@ -214,22 +198,19 @@ def delta_columns(table: xr.Dataset) -> pd.DataFrame:
         ``direction``, ``rounding alone`` and ``scatter of the baseline``.
     """
     words = {1.0: "better", -1.0: "worse", 0.0: "the same"}
-
-    def written(one: xr.Dataset) -> dict[str, str]:
-        value, lower, upper = (float(one[part]) for part in ("value", "lower", "upper"))
-        scatter = "one source" if bool(one["comparable"]) else "no protocol"
-        if bool(one["comparable"]) and one["scatter"].notnull():
-            inside = "as large" if bool(one["in_scatter"]) else "smaller"
-            scatter = f"{float(one['scatter']):.2g}, {inside}"
-        return {
-            "change": f"{value:+.1f} [{lower:+.1f}, {upper:+.1f}] %",
-            "direction": words[float(one["better"])],
-            "rounding alone": "possible" if bool(one["rounding"]) else "no",
+    rows = {}
+    for one in gating_deltas(table).itertuples():
+        scatter = "one source" if one.comparable else "no protocol"
+        if one.comparable and np.isfinite(one.scatter):
+            scatter = f"{one.scatter:.2g}, {'as large' if one.in_scatter else 'smaller'}"
+        rows[one.Index] = {
+            "change": f"{one.value:+.1f} [{one.lower:+.1f}, {one.upper:+.1f}] %",
+            "direction": words[one.better],
+            "rounding alone": "possible" if one.rounding else "no",
             "scatter of the baseline": scatter,
-            "conflicts": str(one["conflict"].item()) or "none known",
+            "conflicts": one.conflict or "none known",
         }
-
-    return _by_cell(gating_deltas(table), written)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("number")
 
 
 def in_unit(values: xr.Dataset, metric: str, unit: str) -> xr.Dataset:
@@ -242,17 +223,14 @@ def in_unit(values: xr.Dataset, metric: str, unit: str) -> xr.Dataset:
     """
     cell = values.sel(metric=metric)
     own = str(cell["unit"].item())
-    if unit in (own, "unstated"):
-        return cell
-    if (own, unit) not in _FACTORS:
+    factor = unit_factor(own, unit)
+    if factor is None:
         raise InvalidArgument(f"{metric} is in {own!r} here and in {unit!r} in the literature")
-    scaled = cell.copy()
-    for part in ("value", "lower", "upper", "scores"):
-        scaled[part] = cell[part] * _FACTORS[own, unit]
-    return scaled
+    parts = ("value", "lower", "upper", "scores")
+    return cell.assign({part: cell[part] * factor for part in parts})
 
 
-def own_column(table: xr.Dataset, own: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+def own_column(table: pd.DataFrame, own: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Write own values of a published table's numbers: ``value [lower, upper] (n of expected)``.
 
     Returns
@@ -260,18 +238,16 @@ def own_column(table: xr.Dataset, own: Mapping[str, xr.Dataset]) -> pd.DataFrame
     DataFrame
         Indexed by ``cell``, one column per system; ``"–"`` where there is none.
     """
-
-    def written(place: xr.Dataset) -> dict[str, str]:
-        values = own.get(str(place["protocol"].item()))
-        metric, unit = str(place["metric"].item()), str(place["unit"].item())
-        row = dict.fromkeys(table["system"].values.tolist(), "–")
-        if values is not None and metric in values["metric"]:
-            scaled = in_unit(values, metric, unit)
-            for system in set(row) & set(values["system"].values.tolist()):
-                row[system] = _formatted(scaled.sel(system=system), int(values.attrs["expected"]))
-        return row
-
-    return _by_cell(table, written).rename_axis("cell")
+    rows = {}
+    for one in table.drop_duplicates("cell").itertuples():
+        rows[one.cell] = dict.fromkeys(table["system"].cat.categories, "–")
+        values = own.get(one.protocol)
+        if values is not None and one.metric in values["metric"]:
+            scaled = in_unit(values, one.metric, one.unit)
+            for system in rows[one.cell].keys() & set(values["system"].values.tolist()):
+                cell, expected = scaled.sel(system=system), int(values.attrs["expected"])
+                rows[one.cell][system] = _formatted(cell, expected)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("cell")
 
 
 def stand_in_column(table: str, own: Mapping[str, xr.Dataset]) -> pd.DataFrame:
@@ -281,25 +257,17 @@ def stand_in_column(table: str, own: Mapping[str, xr.Dataset]) -> pd.DataFrame:
         for metric in PAPER_TABLES[table].metrics:
             cell = own[name].sel(metric=metric)
             unit = str(cell["unit"].item())
-            label = f"{METRIC_NAMES[metric]}{'' if unit == '1' else f' ({unit})'}, {name}"
+            label = f"{find_metric(metric).label}{'' if unit == '1' else f' ({unit})'}, {name}"
             present = [each for each in PAPER_TABLES[table].systems if each in cell["system"]]
             rows[label] = {each: _formatted(cell.sel(system=each), 0) for each in present}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("number")
 
 
-def _by_cell(table: xr.Dataset, written: Callable[[xr.Dataset], dict[str, str]]) -> pd.DataFrame:
-    rows = {cell: written(table.sel(cell=cell)) for cell in table["cell"].values.tolist()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("number")
-
-
-def _published(cell: xr.Dataset) -> str:
-    if cell["value"].isnull().item():
-        return "–"
-    digits = round(-math.log10(2 * float(cell["half_unit"])))
-    text = f"{float(cell['value']):.{digits}f}"
-    low, high = float(cell["minimum"]), float(cell["maximum"])
-    if low < high:
-        text += f" (sources: {low:.{digits}f} to {high:.{digits}f})"
+def _published(one: Any) -> str:
+    digits = round(-math.log10(2 * one.half_unit))
+    text = f"{one.value:.{digits}f}"
+    if one.minimum < one.maximum:
+        text += f" (sources: {one.minimum:.{digits}f} to {one.maximum:.{digits}f})"
     return text
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.literature import conflicts, published
+from mut3r_analysis.literature.conflicts import joined_conflicts
 from mut3r_analysis.literature.rows import UNSPECIFIED
 from mut3r_analysis.metrics import PROTOCOLS, find_metric
+from mut3r_analysis.metrics.reconstruction import RECONSTRUCTION_METRICS
 
 BEFORE, AFTER = "CUT3R", "MUT3R"
 """The systems without and with gates."""
@@ -25,24 +26,10 @@ ABLATION = (
     "MUT3R (without state-to-image gate)",
     AFTER,
 )
-_KEY = ["protocol", "dataset", "metric"]
 _PAPER = "arXiv:2512.03939"
 _KINDS = ("paper", "quotation", "readme", "rerun", "summary")
 """How far a source is from the measurement, nearest first."""
 
-METRIC_NAMES = {
-    "abs_rel": "AbsRel",
-    "delta_1": "δ<1.25",
-    "ate": "ATE",
-    "rpe_translation": "RPE translation",
-    "rpe_rotation": "RPE rotation",
-    "accuracy_mean": "accuracy, mean",
-    "accuracy_median": "accuracy, median",
-    "completion_mean": "completion, mean",
-    "completion_median": "completion, median",
-    "distance_mean": "distance, mean",
-    "distance_median": "distance, median",
-}
 _ALIGNMENTS = {
     "metric": "metric scale",
     "scale_irls": "scale per sequence",
@@ -100,8 +87,7 @@ PAPER_TABLES = {
         "Table 3: reconstruction of dynamic scenes",
         "reconstruction",
         ("reconstruction:dycheck-stride10:sim3",),
-        tuple(name for name in METRIC_NAMES if name.split("_")[0] in
-              ("accuracy", "completion", "distance")),
+        tuple(RECONSTRUCTION_METRICS),
     ),
     "ablation": PaperTable(
         "Table 4: ablations",
@@ -113,8 +99,11 @@ PAPER_TABLES = {
     ),
 }  # fmt: skip
 
+SHOWN = {metric for table in PAPER_TABLES.values() for metric in table.metrics}
+"""Every metric that stands in a table."""
 
-def published_table(name: str) -> xr.Dataset:
+
+def published_table(name: str) -> pd.DataFrame:
     """Return one table of the paper as the literature reports it.
 
     Parameters
@@ -124,91 +113,77 @@ def published_table(name: str) -> xr.Dataset:
 
     Returns
     -------
-    Dataset
-        (cell, system): ``value``, as MUT3R's paper gives it, else of the source nearest to the
-        measurement; ``half_unit``, half of the last digit it is given with; ``minimum``,
-        ``maximum``, ``n_sources`` over all sources; ``conflict``, ids joined by ``;``; ``source``.
-        NaN and empty where nothing is published.
-        Along ``cell``, one per protocol and metric: ``dataset``, ``protocol``, ``metric``,
-        ``unit``, ``sequences``, how many the protocol has (0 where it does not say), and
-        ``comparable``, whether there is a protocol at all. Without one a cell holds what the
-        paper itself reports, and nothing can be put beside it.
+    DataFrame
+        One row per published ``cell`` and ``system``: ``value``, as MUT3R's paper gives it, else of
+        the source nearest to the measurement; ``half_unit``, half of the last digit it is given
+        with; ``minimum``, ``maximum``, ``n_sources`` over all sources; ``conflict``, ids joined by
+        ``;``; ``source``. A cell is one metric of one protocol: ``dataset``, ``protocol``,
+        ``metric``, ``unit``, ``sequences``, how many the protocol has (0 where it does not say),
+        and ``comparable``, whether there is a protocol at all. Without one a cell holds what the
+        paper itself reports, and nothing can be put beside it. The categories of ``system`` are all
+        of the table's, ``attrs["title"]`` is its heading.
     """
     if name not in PAPER_TABLES:
         raise InvalidArgument(f"no table {name!r}; there are {', '.join(PAPER_TABLES)}")
     chosen = PAPER_TABLES[name]
-    rows = _rows(chosen)
-    keys = rows.drop_duplicates(_KEY).sort_values(["place", "dataset", "rank"], kind="stable")
-    groups = rows.sort_values("distance", kind="stable").groupby(["cell", "system"], sort=False)
+    groups = _rows(chosen).groupby(["place", "dataset", "rank", "cell", "system"], observed=True)
+    first = ("value", "half_unit", "source", "protocol", "metric", "unit")
     table = groups.agg(
-        value=("value", "first"),
-        half_unit=("half_unit", "first"),
+        **{column: (column, "first") for column in first},
         minimum=("value", "min"),
         maximum=("value", "max"),
-        conflict=("conflict", joined_conflicts),
-        source=("source", "first"),
         n_sources=("source", "nunique"),
-    )
-    found = table.to_xarray().reindex(cell=keys["cell"].tolist(), system=list(chosen.systems))
-    found = found.fillna({"conflict": "", "source": "", "n_sources": 0})
-    found["n_sources"] = found["n_sources"].astype(int)
-    protocols = keys["protocol"].tolist()
-    return found.assign_coords(
-        {name: ("cell", keys[name].tolist()) for name in ("dataset", "protocol", "metric")}
-        | {
-            "unit": ("cell", keys["unit"].to_numpy(object)),
-            "sequences": ("cell", [_expected(each) for each in protocols]),
-            "comparable": ("cell", [each != UNSPECIFIED for each in protocols]),
-        }
-    ).assign_attrs(title=chosen.title, name=name)
+        conflict=("conflict", joined_conflicts),
+    ).reset_index()
+    table["sequences"] = table["protocol"].map(_expected)
+    table["comparable"] = table["protocol"] != UNSPECIFIED
+    table.attrs["title"] = chosen.title
+    return table
 
 
-def gating_deltas(table: xr.Dataset) -> xr.Dataset:
+def gating_deltas(table: pd.DataFrame) -> pd.DataFrame:
     """Return what the literature says gating changes, and what else could make that change.
 
     Parameters
     ----------
-    table : Dataset
+    table : DataFrame
         From :func:`published_table`.
 
     Returns
     -------
-    Dataset
-        Along ``cell``, those with both values: ``before``, ``after``, ``change`` in the unit of
-        the cell; ``value``, the change in percent, between ``lower`` and ``upper`` whatever the
+    DataFrame
+        Indexed by ``cell``, those with both values: ``before``, ``after``, ``change`` in the unit
+        of the cell; ``value``, the change in percent, between ``lower`` and ``upper`` whatever the
         digits that were rounded away; ``better`` (1 gain, -1 loss, 0 none); ``rounding``, whether
         rounding alone could make it; ``scatter``, the range of the published values of the
         baseline (NaN for a single one), and ``in_scatter``, whether the change lies within it.
     """
-    pair = table.sel(system=[BEFORE, AFTER])
-    pair = pair.sel(cell=pair["value"].notnull().all("system"))
-    before, after = (pair.sel(system=name, drop=True) for name in (BEFORE, AFTER))
-    found = pair.drop_vars([*pair.data_vars, "system"])
-    found["before"], found["after"] = before["value"], after["value"]
-    found["change"] = after["value"] - before["value"]
-    found["value"] = 100 * (after["value"] / before["value"] - 1)
+    cells = table.set_index("cell")
+    before, after = (cells[cells["system"] == name] for name in (BEFORE, AFTER))
+    both = before.index.intersection(after.index, sort=False)
+    before, after = before.loc[both], after.loc[both]
+    change = after["value"] - before["value"]
     low, high = after["value"] - after["half_unit"], after["value"] + after["half_unit"]
-    found["lower"] = 100 * (low / (before["value"] + before["half_unit"]) - 1)
-    found["upper"] = 100 * (high / (before["value"] - before["half_unit"]) - 1)
-    higher = xr.DataArray(
-        [find_metric(str(name)).higher_is_better for name in pair["metric"].values], dims="cell"
-    )
-    found["better"] = np.sign(found["change"]) * xr.where(higher, 1, -1)
+    higher = [find_metric(name).higher_is_better for name in after["metric"]]
     # A hair of tolerance, since decimal halves are not exact in binary.
     slack = (before["half_unit"] + after["half_unit"]) * (1 + 1e-9)
-    found["rounding"] = abs(found["change"]) <= slack
-    several = before["n_sources"] > 1
-    found["scatter"] = (before["maximum"] - before["minimum"]).where(several)
-    found["in_scatter"] = several & (abs(found["change"]) <= found["scatter"] * (1 + 1e-9))
-    joined = [joined_conflicts(cells) for cells in pair["conflict"].values.tolist()]
-    found["conflict"] = ("cell", np.array(joined, dtype=object))
-    for part in ("value", "lower", "upper"):
-        found[part].attrs = {"long_name": "change by gating", "units": "%"}
-    found["cell"].attrs = {"long_name": "published number"}
-    return found.assign_attrs(table.attrs)
+    scatter = (before["maximum"] - before["minimum"]).where(before["n_sources"] > 1)
+    return after[["protocol", "metric", "comparable"]].assign(
+        before=before["value"],
+        after=after["value"],
+        change=change,
+        value=100 * (after["value"] / before["value"] - 1),
+        lower=100 * (low / (before["value"] + before["half_unit"]) - 1),
+        upper=100 * (high / (before["value"] - before["half_unit"]) - 1),
+        better=np.sign(change) * np.where(higher, 1, -1),
+        rounding=change.abs() <= slack,
+        scatter=scatter,
+        in_scatter=change.abs() <= scatter * (1 + 1e-9),
+        conflict=[*map(joined_conflicts, zip(before["conflict"], after["conflict"], strict=True))],
+    )
 
 
-def conflict_table(tables: Sequence[xr.Dataset]) -> pd.DataFrame:
+def conflict_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return the known conflicts that touch these tables, with what to do about each.
 
     Returns
@@ -217,31 +192,22 @@ def conflict_table(tables: Sequence[xr.Dataset]) -> pd.DataFrame:
         Indexed by ``conflict``: ``title``, ``flag``, ``advice``, ``numbers``, how many values of
         the tables take part, and ``where``, their data sets.
     """
-    rows = pd.concat([table[["conflict"]].to_dataframe().reset_index() for table in tables])
+    rows = pd.concat(tables)
     rows = rows.assign(conflict=rows["conflict"].str.split(";")).explode("conflict")
     touched = rows[rows["conflict"] != ""].groupby("conflict")["dataset"]
+    counts = touched.agg(numbers="size", where=lambda names: ", ".join(names.unique()))
     known = conflicts().drop_duplicates("conflict").set_index("conflict")
-    numbers = [str(each) for each in touched.groups]
-    ids = joined_conflicts(numbers).split(";") if numbers else []
-    found = known.loc[ids, ["title", "flag", "advice"]]
-    found["numbers"] = [len(touched.get_group(each)) for each in ids]
-    found["where"] = [", ".join(touched.get_group(each).unique()) for each in ids]
-    return found
+    found = known[["title", "flag", "advice"]].join(counts, how="inner")
+    return found.sort_index(key=lambda ids: ids.str[1:].astype(int))
 
 
 def cell_name(protocol: str, dataset: str, metric: str) -> str:
     """Name a number as a table of a paper would: data set, alignment, metric."""
-    name = METRIC_NAMES.get(metric, metric)
+    name = find_metric(metric).label
     if protocol == UNSPECIFIED:
         return f"{dataset}, no protocol: {name}"
     align = PROTOCOLS[protocol].align
     return f"{dataset}, {_ALIGNMENTS.get(align, align)}: {name}"
-
-
-def joined_conflicts(cells: Sequence[str]) -> str:
-    """Join lists of conflict ids, each once and in order."""
-    ids = {each for cell in cells for each in str(cell).split(";") if each}
-    return ";".join(sorted(ids, key=lambda name: int(name[1:])))
 
 
 def _rows(chosen: PaperTable) -> pd.DataFrame:
@@ -255,9 +221,13 @@ def _rows(chosen: PaperTable) -> pd.DataFrame:
     # Baselines of the paper's own table come first: its changes are against those.
     distance = rows["kind"].map(_KINDS.index).where(~own.loc[rows.index], -1)
     order = (*chosen.protocols, UNSPECIFIED)
-    cells = [cell_name(*key) for key in rows[_KEY].itertuples(index=False, name=None)]
-    place, rank = rows["protocol"].map(order.index), rows["metric"].map(chosen.metrics.index)
-    return rows.assign(distance=distance, cell=cells, place=place, rank=rank)
+    names = rows[["protocol", "dataset", "metric"]].itertuples(index=False, name=None)
+    return rows.assign(
+        cell=[cell_name(*each) for each in names],
+        system=pd.Categorical(rows["system"], chosen.systems),
+        place=rows["protocol"].map(order.index),
+        rank=rows["metric"].map(chosen.metrics.index),
+    ).iloc[np.argsort(distance, kind="stable")]
 
 
 def _half_units() -> pd.Series:

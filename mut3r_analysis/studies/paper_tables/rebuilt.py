@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from mut3r_analysis.backbones import Preparation, load_backbone
@@ -17,6 +16,7 @@ from mut3r_analysis.metrics import FrameSelection, Protocol, UndefinedMetric
 from mut3r_analysis.metrics import protocol as find_protocol
 from mut3r_analysis.metrics.protocols import OFFICIAL_INPUT
 from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
+from mut3r_analysis.motion.gate import PAPER_DEPTH
 from mut3r_analysis.running import Commit, Configuration, open_run
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.labelling import beside
@@ -28,9 +28,6 @@ from mut3r_analysis.studies.paper_tables.published import (
     SYSTEMS,
 )
 from mut3r_analysis.sweeps import sweep
-
-_DEPTH = 12
-"""Layers of the decoder that the paper's ranges count."""
 
 _OUTPUTS = {
     "video-depth": ("depth",),
@@ -60,13 +57,19 @@ def system_configurations(
     """
     gates = {
         AFTER: Gate.mut3r(beta=beta),
-        "MUT3R (layers 0-2)": Gate.mut3r(beta=beta, layers=(0, 2), of_depth=_DEPTH),
-        "MUT3R (layers 0-12)": Gate.mut3r(beta=beta, layers=(0, 12), of_depth=_DEPTH),
+        **{
+            f"MUT3R (layers 0-{stop})": Gate.mut3r(
+                beta=beta, layers=(0, stop), of_depth=PAPER_DEPTH
+            )
+            for stop in (2, 12)
+        },
+        **{
+            f"MUT3R (without {name.replace('_', '-')} gate)": Gate.mut3r(
+                beta=beta, directions=[each for each in DIRECTIONS if each != name]
+            )
+            for name in DIRECTIONS
+        },
     }
-    for left_out in DIRECTIONS:
-        label = f"MUT3R (without {left_out.replace('_', '-')} gate)"
-        kept = [direction for direction in DIRECTIONS if direction != left_out]
-        gates[label] = Gate.mut3r(beta=beta, directions=kept)
     known = {BEFORE: Configuration(), "TTT3R": Configuration(commit=Commit.ttt3r())}
     known |= {label: Configuration(cue=Cue.mut3r(), gate=gate) for label, gate in gates.items()}
     return {name: known[name] for name in dict.fromkeys(names)}
@@ -147,7 +150,7 @@ def run_protocol(
         out=out,
         progress=progress,
     )
-    return own_values(table, chosen, truth=location)
+    return own_values(runs_of(table), chosen, truth=location)
 
 
 def run_datasets(
@@ -182,11 +185,9 @@ def run_datasets(
     model = load_backbone(backbone) if isinstance(backbone, str) else backbone
     wanted: dict[str, dict[str, Configuration]] = {}
     for table in PAPER_TABLES.values():
-        for name in table.protocols:
-            chosen = {
-                each: configurations[each] for each in table.systems if each in configurations
-            }
-            wanted.setdefault(name, {}).update(chosen)
+        chosen = {name: configurations[name] for name in table.systems if name in configurations}
+        for protocol in table.protocols:
+            wanted.setdefault(protocol, {}).update(chosen)
     found: dict[str, xr.Dataset] = {}
     left_out: list[str] = []
     for name, systems in wanted.items():
@@ -200,13 +201,27 @@ def run_datasets(
     return found, left_out
 
 
-def own_values(table: xr.Dataset, protocol: Protocol, truth: Any = None) -> xr.Dataset:
-    """Score the runs of a sweep, one system per configuration.
+def runs_of(table: xr.Dataset) -> list[tuple[str, list[str]]]:
+    """Return the stores of a sweep over ``configuration``, one system per configuration."""
+    stores = table["run"].transpose("configuration", ...)
+    return [
+        (system, [path for path in paths if path])
+        for system, paths in zip(
+            stores["configuration"].values, stores.values.tolist(), strict=True
+        )
+    ]
+
+
+def own_values(
+    runs: Iterable[tuple[str, Sequence[Any]]], protocol: Protocol, truth: Any = None
+) -> xr.Dataset:
+    """Score runs by system.
 
     Parameters
     ----------
-    table : Dataset
-        From :func:`~mut3r_analysis.sweep` over ``configuration``.
+    runs : iterable of (str, sequence of runs)
+        A system and what :func:`~mut3r_analysis.evaluate` takes; a later one of the same name
+        replaces an earlier one.
     protocol : Protocol
     truth
         As :func:`~mut3r_analysis.evaluate` takes it.
@@ -226,16 +241,23 @@ def own_values(table: xr.Dataset, protocol: Protocol, truth: Any = None) -> xr.D
     """
     parts: dict[str, xr.Dataset] = {}
     reasons: list[str] = []
-    for system in table["configuration"].values.tolist():
-        paths = [path for path in table["run"].sel(configuration=system).values.tolist() if path]
+    for system, group in runs:
         try:
-            parts[system] = summarised(evaluate(paths, protocol, truth=truth), protocol)
-            reasons += parts[system].attrs["reasons"]
+            scores = evaluate(group, protocol, truth=truth)
         except Mut3rError as error:
-            reasons.append(" ".join(str(error).split()))
+            reasons.append(f"{system}: {' '.join(str(error).split())}")
+            continue
+        parts[system] = _summarised(scores, protocol)
+        reasons += filter(None, scores["skipped"].values.tolist())
     if not parts:
-        raise UndefinedMetric("; ".join(dict.fromkeys(reasons)))
-    return joined_systems(parts, protocol, reasons)
+        raise UndefinedMetric("; ".join(reasons))
+    joined = beside(parts, "system", combine_attrs="drop")
+    joined["n"] = joined["n"].fillna(0).astype(int)
+    return joined.assign_attrs(
+        protocol=protocol.id,
+        expected=protocol.expected_sequences or 0,
+        reasons=list(dict.fromkeys(reasons)),
+    )
 
 
 def bundled_values(
@@ -280,7 +302,7 @@ def bundled_values(
         given = truth if key == "reconstruction" else None
         with suppress(UndefinedMetric):
             chosen = table.sel(configuration=systems)
-            found[name] = own_values(chosen, named_stand_in(name), given)
+            found[name] = own_values(runs_of(chosen), named_stand_in(name), given)
     return found
 
 
@@ -296,35 +318,15 @@ def _prepared(preparation: Preparation, protocol: Protocol) -> Preparation:
     return Preparation.from_dict(fields)
 
 
-def summarised(scores: xr.Dataset, protocol: Protocol) -> xr.Dataset:
+def _summarised(scores: xr.Dataset, protocol: Protocol) -> xr.Dataset:
     """Return what :func:`own_values` holds of one system, from what ``evaluate`` gave."""
-    metrics = list(protocol.metrics)
-    means = [scores[f"mean_{name}"] for name in metrics]
-    bounds = [scores[f"interval_{name}"] for name in metrics]
-    columns = {
-        "value": [float(mean) for mean in means],
-        "n": [int(mean.attrs["n_valid"]) for mean in means],
-        **{end: [float(each.sel(bound=end)) for each in bounds] for end in ("lower", "upper")},
-    }
-    units = [str(mean.attrs.get("units", "1")) for mean in means]
-    found = xr.Dataset({name: ("metric", values) for name, values in columns.items()})
-    found["scores"] = (("metric", "sequence"), np.stack([scores[n].values for n in metrics]))
-    labels = {"metric": metrics, "unit": ("metric", units), "sequence": scores["sequence"].values}
-    reasons = [str(text) for text in scores["skipped"].values if str(text)]
-    return found.assign_coords(labels).assign_attrs(reasons=reasons)
-
-
-def joined_systems(
-    parts: Mapping[str, xr.Dataset], protocol: Protocol, reasons: Iterable[str]
-) -> xr.Dataset:
-    """Join what :func:`summarised` gave, by system; sequences that one lacks are NaN."""
-    joined = beside(parts, "system", combine_attrs="drop")
-    joined["n"] = joined["n"].fillna(0).astype(int)
-    return joined.assign_attrs(
-        protocol=protocol.id,
-        expected=protocol.expected_sequences or 0,
-        reasons=list(dict.fromkeys(reasons)),
-    )
+    rows = {}
+    for metric in protocol.metrics:
+        mean, bounds = scores[f"mean_{metric}"], scores[f"interval_{metric}"]
+        row = {end: bounds.sel(bound=end, drop=True) for end in ("lower", "upper")}
+        row |= {"value": mean, "n": int(mean.attrs["n_valid"]), "scores": scores[metric]}
+        rows[metric] = xr.Dataset(row).assign_coords(unit=str(mean.attrs.get("units", "1")))
+    return beside(rows, "metric", coords=["unit"])[["value", "lower", "upper", "n", "scores"]]
 
 
 def read_results(
@@ -366,20 +368,21 @@ def read_results(
         rule = (made.get("preparation") or {}).get("rule", "")
         runs.setdefault((system, str(sequence["kind"]), rule), []).append(run)
     found: dict[str, xr.Dataset] = {}
-    for name in protocols:
-        protocol = find_protocol(name)
-        parts: dict[str, xr.Dataset] = {}
-        for (system, kind, rule), group in runs.items():
-            if kind != protocol.dataset:
-                continue
-            try:
-                truth = (locations or {}).get(kind)
-                parts[system] = summarised(evaluate(group, protocol, truth=truth), protocol)
-            except Mut3rError as error:
-                left_out.append(f"{name}, {system}, {rule}: {' '.join(str(error).split())}")
-        if parts:
-            ordered = {system: parts[system] for system in configurations if system in parts}
-            found[name] = joined_systems(ordered, protocol, [])
+    order = list(configurations)
+    for protocol in map(find_protocol, protocols):
+        groups = [
+            (system, group) for (system, kind, _), group in runs.items() if kind == protocol.dataset
+        ]
+        if not groups:
+            continue
+        groups.sort(key=lambda each: order.index(each[0]))
+        try:
+            truth = (locations or {}).get(protocol.dataset)
+            found[protocol.id] = own_values(groups, protocol, truth)
+            reasons = found[protocol.id].attrs["reasons"]
+        except UndefinedMetric as error:
+            reasons = [str(error)]
+        left_out += [f"{protocol.id}: {reason}" for reason in reasons]
     return found, left_out
 
 

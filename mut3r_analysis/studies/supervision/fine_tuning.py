@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
@@ -16,7 +17,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.scenes import SceneDistribution
-from mut3r_analysis.studies.labelling import described
+from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.training.clip_cues import check_trainable, standardised
 from mut3r_analysis.training.clips import Clips, clips_from
 from mut3r_analysis.training.loop import Training
@@ -276,10 +277,10 @@ _LOG: dict[str, tuple[str, str]] = {
 
 
 def _log(rows: list[dict[str, dict[str, float]]], arms: list[str]) -> xr.Dataset:
-    values = {
-        name: np.array([[row[arm][name] for row in rows] for arm in arms]).reshape(len(arms), -1)
-        for name in _LOG
-    }
-    steps = ("step", np.arange(1, len(rows) + 1), {"long_name": "step"})
-    found = xr.Dataset({name: (("arm", "step"), each) for name, each in values.items()})
-    return described(found.assign_coords(arm=arms, step=steps), _LOG)
+    steps = np.arange(1, len(rows) + 1)
+    parts = {arm: pd.DataFrame([row[arm] for row in rows], steps, list(_LOG)) for arm in arms}
+    found = beside(
+        {arm: part.rename_axis("step").to_xarray() for arm, part in parts.items()}, "arm"
+    )
+    found["step"].attrs = {"long_name": "step"}
+    return described(found, _LOG)

@@ -3,25 +3,23 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from torch import Tensor
 
 from mut3r_analysis.backbones.protocol import Backbone
-from mut3r_analysis.errors import Mut3rError
-from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running.configuration import Configuration
-from mut3r_analysis.running.planning import human_bytes, plan
-from mut3r_analysis.running.streaming import run_batch
+from mut3r_analysis.running.opening import open_run
+from mut3r_analysis.running.planning import human_bytes, human_flops, plan
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.ablation import PLAIN, against
 from mut3r_analysis.studies.estimates import difference
 from mut3r_analysis.studies.finding import Finding, Row, row, rows
 from mut3r_analysis.studies.labelling import beside, described
+from mut3r_analysis.studies.measures import departures
 from mut3r_analysis.studies.supervision.fine_tuning import (
     ARMS,
     CONTROL,
@@ -30,6 +28,8 @@ from mut3r_analysis.studies.supervision.fine_tuning import (
     FineTuning,
     clip_size,
 )
+from mut3r_analysis.sweeps import sweep
+from mut3r_analysis.sweeps.sources import Sequences
 from mut3r_analysis.training.clip_cues import areas, scored, standardised
 from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.rollout import PLAIN as UNGATED
@@ -309,16 +309,9 @@ def formatted_price(priced: xr.Dataset) -> str:
     return (
         f"{priced.attrs['backbone']} has {float(priced['parameters']) / 1e6:,.1f} million weights; "
         f"on clips of {priced.attrs['clip']} all arms together take "
-        f"{_flop(float(priced['operations']))}, and one arm holds "
+        f"{human_flops(float(priced['operations']))}, and one arm holds "
         f"{human_bytes(int(priced['memory']))} before activations"
     )
-
-
-def _flop(operations: float) -> str:
-    for unit, size in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12)):
-        if operations >= size:
-            return f"{operations / size:.3g} {unit}"
-    return f"{operations / 1e9:.3g} GFLOP"
 
 
 def not_run(priced: xr.Dataset, largest: int) -> Finding:
@@ -334,81 +327,71 @@ def not_run(priced: xr.Dataset, largest: int) -> Finding:
     return Finding(QUESTION, table, note=note, lead=0)
 
 
-METRICS = {
-    "abs_rel": ("depth AbsRel (one scale per sequence)", "1"),
-    "ate": ("ATE (sim3)", "m"),
-    "rpe_translation": ("RPE translation (sim3)", "m"),
-    "rpe_rotation": ("RPE rotation", "degree"),
-}
-DEPARTURES = {
-    "depth_apart": ("depth apart from the original's plain run", "%"),
-    "camera_apart": ("camera apart from it, of the mean depth", "%"),
-    "cue_agreement": ("correlation of its cue with the original's", "1"),
-}
-
-_COMPARED = ("prediction/depth", "prediction/pose", "cue/motion")
-
-Runs = Mapping[tuple[str, str], xr.DataTree]
-"""By (arm, inference)."""
-
-
 def run_arms(
-    models: Mapping[str, Backbone], sequence: xr.Dataset, cue: Cue, gate: Gate
-) -> dict[tuple[str, str], xr.DataTree]:
-    """Run every arm over a sequence, plain with its cue measured, and gated by it."""
-    configurations: list[dict[str, Any]] = [{"cue": cue}, {"cue": cue, "gate": gate}]
-    runs: dict[tuple[str, str], xr.DataTree] = {}
-    for arm, model in models.items():
-        found = run_batch(
-            model, sequence, configurations, outputs=("pose", "depth"), progress=False
-        )
-        runs |= {(arm, name): run for name, run in zip((PLAIN, GATED), found, strict=True)}
-    return runs
-
-
-def transfer(runs: Mapping[str, Runs]) -> xr.Dataset:
-    """Score runs of whole sequences, and compare them with the original's plain run.
+    models: Mapping[str, Backbone],
+    sequences: Sequences,
+    cue: Cue,
+    gate: Gate,
+    *,
+    frames: int | None = None,
+    out: str | Path,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Run and score every arm on whole sequences, plain with its cue measured, and gated by it.
 
     Parameters
     ----------
-    runs : mapping of str to runs
-        Sequence -> what :func:`run_arms` returned, with the arm :data:`ORIGINAL`.
+    models : mapping of str to Backbone
+        By arm.
+    sequences
+        As of :func:`~mut3r_analysis.sweep`.
+    cue, gate
+    frames : int, optional
+        At most so many of each sequence.
+    out : path
+        Folder of the runs; what is there is not run again.
+    progress : bool
 
     Returns
     -------
     Dataset
-        (arm, inference, sequence): :data:`METRICS` under the default protocols, NaN without
-        truth, and :data:`DEPARTURES`; ``skipped`` (sequence) says why there is no metric.
+        As of :func:`~mut3r_analysis.sweep`, over (arm, inference, sequence[, frame]).
     """
-    rows, skipped = [], []
-    for sequence, its in runs.items():
-        reason = ""
-        for (arm, inference), run in its.items():
-            row = {"arm": arm, "inference": inference, "sequence": sequence}
-            rows.append(row | _departures(run, its[ORIGINAL, PLAIN]))
-            try:
-                scores = evaluate(run)
-            except Mut3rError as error:
-                reason = str(error)
-                continue
-            rows[-1] |= {name: float(scores[name].squeeze()) for name in METRICS if name in scores}
-        skipped.append(reason)
-    words = METRICS | DEPARTURES
-    table = pd.DataFrame(rows)
-    order = {dim: table[dim].unique() for dim in ("arm", "inference", "sequence")}
-    table = table.set_index(list(order)).reindex(columns=list(words))
-    found = described(table.to_xarray().sel(order), words)
-    found["arm"].attrs = {"long_name": "fine-tuning"}
-    return found.assign(skipped=("sequence", skipped, {"long_name": "why there is no metric"}))
-
-
-def _departures(run: xr.DataTree, base: xr.DataTree) -> dict[str, float]:
-    (depth, centre, cue), (before, start, usual) = (
-        [np.asarray(each[name], dtype=np.float64) for name in _COMPARED] for each in (run, base)
+    table = sweep(
+        models,
+        sequences,
+        configurations={PLAIN: {"cue": cue}, GATED: {"cue": cue, "gate": gate}},
+        frames="::" if frames is None else f":{frames}:",
+        outputs=("pose", "depth"),
+        out=out,
+        progress=progress,
     )
-    size = before.mean()
-    return {
-        "depth_apart": 100 * np.abs(depth - before).mean() / size,
-        "camera_apart": 100 * np.linalg.norm((centre - start)[:, :3, 3], axis=-1).mean() / size,
-        "cue_agreement": float(np.corrcoef(cue.ravel(), usual.ravel())[0, 1]),
-    }
+    return table.rename(backbone="arm", configuration="inference")
+
+
+def transfer(table: xr.Dataset) -> xr.DataArray:
+    """Compare runs of whole sequences with the original's plain run, which takes no truth.
+
+    Parameters
+    ----------
+    table : Dataset
+        From :func:`run_arms`, with the arm :data:`ORIGINAL`.
+
+    Returns
+    -------
+    DataArray
+        (measure, arm, inference, sequence), as of `measures.departures`, and the correlation of
+        the cue's scores with the original's.
+    """
+    original = {"arm": ORIGINAL, "inference": PLAIN}
+    runs = table["run"]
+    alike = xr.apply_ufunc(_correlation, runs, runs.sel(original, drop=True), vectorize=True)
+    labels = {"metric": "", "task": "", "protocol": "none", "units": "1"}
+    labels["measure"] = "correlation of the cue"
+    parts = [departures(table, original), alike.assign_coords(labels).expand_dims("measure")]
+    return xr.concat(parts, "measure", combine_attrs="override")
+
+
+def _correlation(*paths: str) -> float:
+    scores = [open_run(path)["cue/motion"].values.astype(np.float64).ravel() for path in paths]
+    return float(np.corrcoef(*scores)[0, 1])

@@ -9,13 +9,14 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.metrics.bootstrap import drawn_places, percentile_bounds
 from mut3r_analysis.studies.ablation import SHUFFLED
 from mut3r_analysis.studies.estimates import change, difference, estimate
 from mut3r_analysis.studies.finding import Finding, Row, row, rows, without_truth
 from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.trajectories.path_parts import apart
-from mut3r_analysis.studies.trajectories.read_write import DEPTH, LEVELS, POSE, SHORT, commit_of
+from mut3r_analysis.studies.trajectories.read_write import DEPTH, LEVELS, POSE, commit_of
 
 FACTS = ("motion_share", "camera_speed", "turn_speed", "texture")
 _FEWEST = 4
@@ -99,7 +100,7 @@ def metric_contributions(cells: xr.Dataset) -> xr.Dataset:
     ]
     if not names:
         raise InvalidArgument("no sequence has an error: none has ground truth")
-    parts = {SHORT[name]: relative_contributions(cells[name], paths) for name in names}
+    parts = {find_metric(name).label: relative_contributions(cells[name], paths) for name in names}
     words = {"value": ("contribution to the change of the mean error", "%")}
     return described(beside(parts, "metric"), words)
 
@@ -115,7 +116,7 @@ def sequence_changes(cells: xr.Dataset) -> xr.DataArray:
     rows = {}
     for name in (name for name in (*POSE, DEPTH[0]) if name in cells):
         gated, plain = gated_and_plain(cells[name], cells.attrs["paths"])
-        rows[SHORT[name]] = 100 * (gated / plain - 1)
+        rows[find_metric(name).label] = 100 * (gated / plain - 1)
     found = beside(rows, "metric")
     return found.assign_attrs(long_name="change under gating", units="%").rename(None)
 
@@ -253,8 +254,8 @@ def finding(cells: xr.Dataset, parts: xr.Dataset | None = None) -> Finding:
         if not cue.endswith(SHUFFLED) and bool(cells["ate"].sel(cue=cue).notnull().any())
     ]
     lead = [
-        row(f"{SHORT[name]}, {cue}", change(*gated_and_plain(cells[name].sel(cue=cue), paths)))
-        for cue in cues
+        row(f"{find_metric(name).label}, {cue}", change(*gated_and_plain(its[name], paths)))
+        for cue, its in ((cue, cells.sel(cue=cue)) for cue in cues)
         for name in ASKED
     ]
     table: list[Row] = []

@@ -1,6 +1,6 @@
 """Read and write apart: runs in which gating acts on either path alone, and their errors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -11,13 +11,12 @@ from tqdm.auto import tqdm
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument, Mut3rError
-from mut3r_analysis.evaluation.scores import named_protocols
-from mut3r_analysis.evaluation.tasks import score_run
+from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.running import Commit, run_batch
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.studies.ablation import SHUFFLED
+from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, Ablation
 from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.trajectories.path_parts import apart
 
@@ -33,14 +32,8 @@ design the pose memory follows what is written to the state."""
 
 POSE = ("ate", "rpe_translation", "rpe_rotation")
 DEPTH = ("abs_rel", "delta_1")
-SHORT = {
-    "ate": "ATE",
-    "rpe_translation": "RPE, translation",
-    "rpe_rotation": "RPE, rotation",
-    "abs_rel": "depth, abs rel",
-    "delta_1": "depth, δ < 1.25",
-}
-"""Metrics that are kept, and how tables and figures name them."""
+METRICS = (*POSE, *DEPTH)
+"""What is kept of the scores."""
 
 _FACTS = {
     "motion_share": ("share of moving pixels", "%"),
@@ -71,6 +64,18 @@ def commit_of(levels: Mapping[str, str]) -> Commit:
     return Commit(**fields)
 
 
+def ablation(gate: Gate, cues: Mapping[str, Cue], paths: Sequence[str]) -> Ablation:
+    """Gate every combination of paths by every cue; without any it is the plain run."""
+    design = _design(paths)
+
+    def configure(cue: str, *levels: str) -> dict[str, Any] | None:
+        commit = commit_of(dict(zip(design, levels, strict=True)))
+        return {"cue": cues[cue], "gate": gate, "commit": commit} if "gated" in levels else None
+
+    factors = {"cue": list(cues), **dict.fromkeys(design, LEVELS)}
+    return Ablation(factors, configure, " ".join(["{}"] * len(factors)))
+
+
 def measure_cells(
     backbone: Backbone,
     sequences: Sequence[str | xr.Dataset],
@@ -80,7 +85,6 @@ def measure_cells(
     paths: Sequence[str] = ("read", "write"),
     frames: int | None = None,
     protocol: str = "default",
-    state: bool = True,
     progress: bool = True,
 ) -> xr.Dataset:
     """Run every combination of gated and ungated paths, per cue and sequence.
@@ -93,14 +97,13 @@ def measure_cells(
     gate : Gate
     cues : mapping of str to Cue
         Named motion scores. Where a sequence lacks the mask that one reads, its runs are left out.
+        A run keeps all states of a sequence in memory.
     paths : sequence of str
         One of `DESIGNS`; three paths cost twice the runs of two.
     frames : int, optional
         At most so many of each sequence.
     protocol : str
         Of :func:`~mut3r_analysis.evaluate`.
-    state : bool
-        Measure how far states are apart; a run then keeps all states of a sequence in memory.
     progress : bool
 
     Returns
@@ -114,42 +117,45 @@ def measure_cells(
 
         With all paths ungated it is the plain run, whatever the cue.
     """
-    design = _design(paths)
-    rows, names = [], []
+    study = ablation(gate, cues, paths)
+    rows: dict[str, xr.Dataset] = {}
     bar = tqdm(sequences, desc="sequences", disable=not progress)
     for given in bar:
         sequence = open_sequence(given, stop=frames)
-        names.append(str(sequence.attrs["name"]))
-        bar.set_postfix_str(names[-1])
-        usable = {
-            name: cue for name, cue in cues.items() if cue.reading != MASK or cue.of in sequence
-        }
-        levels = [
-            dict(zip(design, each, strict=True)) for each in product(LEVELS, repeat=len(design))
+        bar.set_postfix_str(str(sequence.attrs["name"]))
+        lacking = [
+            name for name, cue in cues.items() if cue.reading == MASK and cue.of not in sequence
         ]
-        gated = [(name, each) for name in usable for each in levels[1:]]
+        known = {
+            label: each
+            for label, each in study.configurations.items()
+            if label == PLAIN or study.design[label]["cue"] not in lacking
+        }
         runs = run_batch(
             backbone,
             sequence,
-            [{}, *({"cue": cues[name], "gate": gate, "commit": commit_of(each)}
-                   for name, each in gated)],
-            capture=Capture(statistics=[], sites=[], state=True) if state else None,
+            list(known.values()),
+            capture=Capture(statistics=[], sites=[], state=True),
             outputs=("pose", "depth"),
             progress=False,
-        )  # fmt: skip
-        rows.append(_row(sequence, runs, gated, list(cues), design, protocol))
-    table = xr.concat(
-        rows, dim=xr.Variable("sequence", names), join="outer", combine_attrs="drop_conflicts"
-    )
-    table["skipped"] = table["skipped"].astype(str)
-    table["frame"].attrs = {"long_name": "frames since the first", "units": "1"}
-    order = ("cue", *design, "sequence", "frame", "row", "col")
-    return table.transpose(*order).assign_attrs(
+        )
+        parts = [_measured(run, runs[0], protocol) for run in runs]
+        row = beside(dict(zip(known, parts, strict=True)), "configuration")
+        row = row.merge(sequence_facts(sequence)).assign(skipped=parts[0]["skipped"])
+        if "pose" in sequence:
+            truth = runs[0]["truth/pose"].load()
+            row["true_pose"] = (truth.dims, truth.values, {**truth.attrs, "long_name": "true pose"})
+        rows[str(sequence.attrs["name"])] = row
+    table = beside(rows, "sequence", combine_attrs="drop_conflicts").transpose("sequence", ...)
+    cells = table.reindex(configuration=list(study.configurations))
+    cells = study.unfolded(cells).assign(skipped=cells["skipped"].astype(str))
+    cells["frame"].attrs = {"long_name": "frames since the first", "units": "1"}
+    return cells.transpose(*study.factors, "sequence", "frame", "row", "col").assign_attrs(
         backbone=backbone.origin.name,
         gate=repr(gate),
         protocol=protocol,
-        paths=list(design),
-        source=f"{backbone.origin.name}, {len(names)} sequences, {protocol}",
+        paths=list(paths),
+        source=f"{backbone.origin.name}, {len(rows)} sequences, {protocol}",
     )
 
 
@@ -195,24 +201,22 @@ def split_reads(cells: xr.Dataset) -> xr.Dataset:
     """
     if {"read", "write"} - set(cells.dims):
         raise InvalidArgument("split reads need the paths 'read' and 'write'")
-    sources = {
-        str(Commit(read=read, write=write)): (pose, depth, write)
-        for write in LEVELS
-        for read, pose, depth in (
-            ("probe", "probe", "probe"),
-            ("gated", "gated", "gated"),
-            ("split", "gated", "probe"),
-            ("split_rev", "probe", "gated"),
-        )
+    reads = {
+        "probe": ("probe", "probe"),
+        "gated": ("gated", "gated"),
+        "split": ("gated", "probe"),
+        "split_rev": ("probe", "gated"),
     }
     parts = {}
-    for commit, (pose, depth, write) in sources.items():
-        chosen = dict.fromkeys(POSE, pose) | dict.fromkeys(DEPTH, depth)
-        levels = {name: {"read": read, "write": write} for name, read in chosen.items()}
-        kept = {
-            name: cells[name].sel(at, drop=True) for name, at in levels.items() if name in cells
-        }
-        parts[commit] = xr.Dataset(kept)
+    for write, (read, (pose, depth)) in product(LEVELS, reads.items()):
+        levels = dict.fromkeys(POSE, pose) | dict.fromkeys(DEPTH, depth)
+        parts[str(Commit(read=read, write=write))] = xr.Dataset(
+            {
+                name: cells[name].sel(read=level, write=write, drop=True)
+                for name, level in levels.items()
+                if name in cells
+            }
+        )
     return beside(parts, "commit")
 
 
@@ -223,69 +227,24 @@ def _design(paths: Sequence[str] | Mapping[str, Any]) -> dict[str, str]:
     return DESIGNS[tuple(paths)]
 
 
-def _row(
-    sequence: xr.Dataset,
-    runs: Sequence[xr.DataTree],
-    gated: Sequence[tuple[str, dict[str, str]]],
-    cues: list[str],
-    design: Mapping[str, str],
-    protocol: str,
-) -> xr.Dataset:
-    plain = runs[0]
-    base, reason = _measured(plain, plain, protocol)
-    empty = xr.full_like(base, np.nan)
-    found = {
-        (name, *levels.values()): _measured(run, plain, protocol)[0]
-        for (name, levels), run in zip(gated, runs[1:], strict=True)
-    }
-
-    def cell(key: tuple[str, ...]) -> xr.Dataset:
-        return base if set(key[1:]) == {"probe"} else found.get(key, empty)
-
-    row = _nested(cell, {"cue": cues, **{path: list(LEVELS) for path in design}})
-    row = row.merge(sequence_facts(sequence)).assign(skipped=reason)
-    if "pose" in sequence:
-        truth = plain["truth/pose"].load()
-        row["true_pose"] = (truth.dims, truth.values, {**truth.attrs, "long_name": "true pose"})
-    return row
-
-
-def _nested(
-    cell: Callable[[tuple[str, ...]], xr.Dataset],
-    dims: Mapping[str, list[str]],
-    key: tuple[str, ...] = (),
-) -> xr.Dataset:
-    """Put the Datasets of all combinations of labels side by side, one dimension per name."""
-    if len(key) == len(dims):
-        return cell(key)
-    name = list(dims)[len(key)]
-    return beside({label: _nested(cell, dims, (*key, label)) for label in dims[name]}, name)
-
-
-def _measured(run: xr.DataTree, plain: xr.DataTree, protocol: str) -> tuple[xr.Dataset, str]:
+def _measured(run: xr.DataTree, plain: xr.DataTree, protocol: str) -> xr.Dataset:
+    """Cameras, scores and the distance of states to the plain run's."""
     pose = run["prediction/pose"].load().astype(np.float64)
-    found = xr.Dataset({"pose": (pose.dims, pose.values, pose.attrs)})
-    found = found.assign_coords(frame=np.arange(pose.sizes["frame"]))
-    if "tokens" in run["state"]:
-        token = ("state_token", "channel")
-        base = plain["state/tokens"].load()
-        moved = run["state/tokens"].load().drop_vars(base.coords) - base.drop_vars(base.coords)
-        norm = np.sqrt((base.drop_vars(base.coords) ** 2).sum(token))
-        found["state_distance"] = 100 * np.sqrt((moved**2).sum(token)) / norm
-        words = {"state_distance": ("distance of the state to the plain run's", "% of its norm")}
-        described(found, words)
-    reasons = []
-    chosen = named_protocols(protocol)
-    name = run.attrs["sequence"]["name"]
-    for one in chosen:
-        try:
-            if one.sequences and not one.select([name])[0]:
-                raise InvalidArgument(f"{name} is not among the sequences of {one.id}")
-            scores = score_run(one, run, None)
-        except Mut3rError as error:
-            reasons.append(f"{one.task}: {error}" if len(chosen) > 1 else str(error))
-            continue
-        for metric in SHORT:
-            if metric in scores:
-                found[metric] = scores[metric].reset_coords(drop=True)
-    return found, "; ".join(reasons)
+    base, tokens = (
+        each["state/tokens"].load().reset_coords(drop=True).drop_vars("frame")
+        for each in (plain, run)
+    )
+    inner = ("state_token", "channel")
+    moved, norm = (np.sqrt((each**2).sum(inner)) for each in (tokens - base, base))
+    found = xr.Dataset(
+        {"pose": (pose.dims, pose.values, pose.attrs), "state_distance": 100 * moved / norm},
+        {"frame": np.arange(pose.sizes["frame"])},
+    )
+    words = {"state_distance": ("distance of the state to the plain run's", "% of its norm")}
+    described(found, words)
+    try:
+        scores = evaluate(run, protocol).isel(sequence=0)
+    except Mut3rError as error:
+        return found.assign(skipped=str(error))
+    kept = [name for name in (*METRICS, "skipped") if name in scores]
+    return found.assign(scores[kept].reset_coords(drop=True))
