@@ -132,7 +132,8 @@ def rows(
     found : Dataset
         From `estimates`, of any dimensions.
     effect : str
-        Into which the labels are filled, such as ``"{}, against the plain run"``.
+        Into which the labels are filled, all together or by dimension: ``"{}, against the plain
+        run"`` or ``"{measure} by {cue}"``.
     reference : float or None
         As of :class:`Row`.
     n : int, optional
@@ -141,7 +142,7 @@ def rows(
     dims = list(found["value"].dims)
     labels = product(*(found[dim].values.tolist() for dim in dims))
     return [
-        row(effect.format(", ".join(map(str, each))), found.sel(place), reference, n)
+        row(effect.format(", ".join(map(str, each)), **place), found.sel(place), reference, n)
         for each in labels
         for place in [dict(zip(dims, each, strict=True))]
     ]

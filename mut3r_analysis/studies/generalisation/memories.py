@@ -16,7 +16,7 @@ from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, Ablation, against_control
 from mut3r_analysis.studies.estimates import change, difference
-from mut3r_analysis.studies.finding import Finding, Row, row, rows
+from mut3r_analysis.studies.finding import Finding, Row, rows
 from mut3r_analysis.studies.labelling import beside
 from mut3r_analysis.sweeps import sweep
 
@@ -295,19 +295,17 @@ def finding(
 
     def of_rules(found: xr.Dataset, effect: str) -> list[Row]:
         known = [rule for rule in rules if rule in found["memory"].values]
-        return [
-            row(effect.format(cells["name"].item(), rule), cells.sel(memory=rule))
-            for cells in (found.sel(metric=name) for name in found["metric"].values)
-            for rule in known
-        ]
+        found = found.sel(treatment=OWN, memory=known, drop=True)
+        named = found.assign_coords(metric=found["name"].values)
+        return rows(named.transpose("metric", "memory"), effect)
 
-    table = of_rules(effects.sel(treatment=OWN), "{} under {}")
+    table = of_rules(effects, "{metric} under {memory}")
     lead = len(table)
     if contrasts is not None:
-        first = f"{{}} under {{}}, effect less that under {rules[0]}"
-        table += of_rules(contrasts.sel(treatment=OWN), first)
+        less = f"effect less that under {rules[0]}"
+        table += of_rules(contrasts, f"{{metric}} under {{memory}}, {less}")
     if OWN in place["treatment"].values:
-        table += of_rules(place.sel(treatment=OWN), "{} under {}, against shuffled scores")
+        table += of_rules(place, "{metric} under {memory}, against shuffled scores")
     shares = written.sel(treatment=PLAIN, memory=list(rules), drop=True)
     table += rows(shares, "state replaced per frame, {}", reference=None)
     if alike is not None:

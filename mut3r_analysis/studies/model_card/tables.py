@@ -1,7 +1,8 @@
 """A model card as labelled data and findings, and what of a scene its training has not seen."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.scenes import Scene, SceneDistribution, load_scene, scene_names
 from mut3r_analysis.scenes.arrays import ROOM_SURFACES
 from mut3r_analysis.scenes.paths import RATE, SWING
-from mut3r_analysis.studies.finding import HIGHER, Finding, Row, rows
+from mut3r_analysis.studies.finding import Finding, Row, rows
 from mut3r_analysis.training.card import FORMAT, strongest
 from mut3r_analysis.training.card_words import TARGETS_SET, cell_name
 from mut3r_analysis.training.validation import AXES, SHORTEST_PATH
@@ -101,7 +102,7 @@ def targets(card: Card) -> xr.Dataset:
     names = [row["target"] for row in rows]
     return _intervals(shares, "share of the target that is reached", target=names).assign_coords(
         reached=("target", [row["reached"] for row in rows]),
-        area=("target", [_is_area(row) for row in rows]),
+        area=("target", [name.startswith("AUC") for name in names]),
     )
 
 
@@ -114,18 +115,15 @@ def areas(card: Card) -> xr.Dataset:
         (asked, cell): ``value``, ``lower`` and ``upper``. ``asked`` is what is told apart, with the
         bound; ``cell`` says how it was named: only what was declared before training is a target.
     """
-    rows = [row for row in card["targets"] if _is_area(row)]
-    # The card words each as "AUC of a ... (cell) what is asked, interval ...".
-    cells = [
-        row["target"].removeprefix("AUC of a ").split(")")[0].replace(" (", ": ") for row in rows
-    ]
-    asked = [row["target"].split(") ")[1].rsplit(",", 1)[0] for row in rows]
-    values = {
-        key: row["value"] for key, row in zip(zip(asked, cells, strict=True), rows, strict=True)
-    }
-    asked, cells = list(dict.fromkeys(asked)), list(dict.fromkeys(cells))
-    held = [[values[what, cell] for cell in cells] for what in asked]
-    return _intervals(held, _AREA, asked=asked, cell=cells)
+    held: dict[str, dict[str, Any]] = {}
+    for row in card["targets"]:
+        # The card words each as "AUC of a ... (cell) what is asked, interval ...".
+        if words := re.match(r"AUC of a (.*?) \((.*?)\) (.*),", row["target"]):
+            how, cell, asked = words.groups()
+            held.setdefault(asked, {})[f"{how}: {cell}"] = row["value"]
+    cells = list(next(iter(held.values())))
+    values = [[each[cell] for cell in cells] for each in held.values()]
+    return _intervals(values, _AREA, asked=list(held), cell=cells)
 
 
 def curve(card: Card, names: Mapping[str, str] = RATIOS) -> xr.DataArray:
@@ -183,7 +181,11 @@ def cues(card: Card) -> xr.Dataset:
     that half of the clips chose, the same one on other scenes, and the choice in the untrained
     model.
     """
-    names, rows = zip(*read_cells(card), strict=True)
+    return _told(read_cells(card))
+
+
+def _told(cells: Iterable[tuple[str, Mapping[str, Any]]]) -> xr.Dataset:
+    names, rows = zip(*cells, strict=True)
     cells = [f"{name}: {cell_name(row)}" for name, row in zip(names, rows, strict=True)]
     values = [[row[name] for name in AGAINST] for row in rows]
     return _intervals(values, _AREA, cell=cells, against=list(AGAINST.values()))
@@ -216,10 +218,6 @@ def set_before(card: Card) -> list[Mapping[str, Any]]:
     return [row for row in card["targets"] if row["set"] == TARGETS_SET[0]]
 
 
-def _is_area(row: Mapping[str, Any]) -> bool:
-    return str(row["target"]).startswith("AUC")
-
-
 def _intervals(
     values: Sequence[Any], long_name: str, units: str = "1", **labels: Sequence[Any]
 ) -> xr.Dataset:
@@ -243,34 +241,29 @@ GATING_QUESTION = "Do gates help it when they are given the truth?"
 CHANCE = 0.5
 
 
-def learned(card: Mapping[str, Any]) -> Finding:
+def learned(card: Card) -> Finding:
     """Tell which targets are reached, and where the model stands beside what knows nothing."""
     clips = card["evaluation"]["clips"]
-    scores = card["scores"]["moving"]
-    table = [
-        _interval(f"{text}, {length} frames", scores[length]["model"][name], clips, 1.0)
-        for length in ("2", "8")
-        for name, text in RATIOS.items()
-        if (name, length) != ("ate_ratio", "2")
-    ]
+    shown = scores(card).sel(scenes="moving", length=[2, 8]).transpose("length", "score")
+    table = rows(shown, "{score}, {length} frames", 1.0, clips)
+    table = [each for each in table if each.value is not None]
     lead = len(table)
     held = set_before(card)
     reached = sum(each["reached"] for each in held)
     table.append(Row("targets reached", reached, n=len(held), reference=None))
     for each in held:
         effect = f"{each['target']} ({'reached' if each['reached'] else 'missed'})"
-        table.append(_interval(effect, each["value"], clips, each["bound"]))
-    if card.get("curve"):
-        trend = late_change(card)
-        for name in trend["score"].values.tolist():
-            effect = f"change over the last tenth of training, {name}"
-            table.append(Row(effect, float(trend.sel(score=name)), reference=None))
+        table.append(Row(effect, *each["value"], n=clips, reference=each["bound"]))
+    trend = late_change(card).to_series() if card.get("curve") else {}
+    for name, value in trend.items():
+        effect = f"change over the last tenth of training, {name}"
+        table.append(Row(effect, value, reference=None))
     note = f"{reached} of {len(held)} targets set before training are reached."
     about = "Beside a baseline that knows nothing (1), on unseen scenes with movers, the error is"
     return Finding(QUESTION, table, about, note, lead)
 
 
-def late_change(card: Mapping[str, Any]) -> xr.DataArray:
+def late_change(card: Card) -> xr.DataArray:
     """Return how scores of the longest clips changed over the last tenth of training, (score)."""
     found = curve(card)
     found = found.isel(length=-1).dropna("frames", how="all")
@@ -279,7 +272,7 @@ def late_change(card: Mapping[str, Any]) -> xr.DataArray:
     return (found.isel(frames=-1, drop=True) - before.drop_vars("frames")).dropna("score")
 
 
-def motion_in_attention(card: Mapping[str, Any]) -> Finding:
+def motion_in_attention(card: Card) -> Finding:
     """Tell what the cue test found, for the cells declared before and for the one chosen."""
     test = card["cue_test"]
     # Half of the clips choose, the others report.
@@ -288,40 +281,27 @@ def motion_in_attention(card: Mapping[str, Any]) -> Finding:
         "declared": strongest(test["declared"]),
         "declared later": strongest(test["declared_later"]),
     }
-    cells = {f"{which}: {cell_name(each)}": each for which, each in told.items()}
-    probe = max(test["probe"], key=lambda each: each["objects"][0])
-    read = [(name, *each) for name in AGAINST for each in cells.items()]
-    read += [(n, f"linear probe of layer {probe['layer']}", probe) for n in AGAINST if n in probe]
-    table = [
-        _interval(f"{which}, {AGAINST[name]}", each[name], clips, CHANCE)
-        for name, which, each in read
-    ]
+    areas = _told(told.items()).transpose("against", "cell")
+    table = rows(areas, "{cell}, {against}", CHANCE, clips)
+    probed = probe(card)
+    best = probed["value"].sel(against=AGAINST["objects"]).idxmax("layer").item()
+    effect = f"linear probe of layer {best}, {{}}"
+    table += rows(probed.sel(layer=best, drop=True), effect, CHANCE, clips)
     for which in ("declared", "declared_later"):
-        number = sum(_tells(each, clips) for each in test[which])
+        # With the whole interval: its lower bound.
+        number = sum(min(each["objects"][1], each["twin"][1]) > CHANCE for each in test[which])
         effect = f"cells {which.replace('_', ' ')} with both AUCs above chance"
         table.append(Row(effect, number, n=len(test[which]), reference=None))
     about = f"Against chance ({CHANCE}), the AUC of moving patches is"
-    return Finding(CUE_QUESTION, table, about, lead=len(cells))
+    return Finding(CUE_QUESTION, table, about, lead=len(told))
 
 
-def gating_by_truth(card: Mapping[str, Any]) -> Finding:
+def gating_by_truth(card: Card) -> Finding:
     """Tell which errors gates change when they are given the true masks, and another clip's."""
     clips = card["gating_test"]["trained"]["setting"]["clips"]
     table = rows(gating(card), n=clips)
     about = "Against the plain run, with the masks of the truth, the error is"
     return Finding(GATING_QUESTION, table, about, lead=len(GATING_ERRORS) * len(MASKS))
-
-
-def _tells(cell: Mapping[str, Any], clips: int) -> bool:
-    """Whether moving is told from resting objects and from the twin, with the whole interval."""
-    areas = [_interval(name, cell[name], clips, CHANCE) for name in ("objects", "twin")]
-    return all(each.verdict == HIGHER for each in areas)
-
-
-def _interval(effect: str, found: Sequence[float], clips: int, reference: float) -> Row:
-    """Make a row of a value with its interval, as cards hold it."""
-    value, lower, upper = found
-    return Row(effect, value, lower, upper, n=clips, reference=reference)
 
 
 def outside_training(backbone: str, sequence: xr.Dataset) -> list[str]:

@@ -1,7 +1,6 @@
 """Sensitivity to beta: where suppression turns into harm, by normaliser and by speed of motion."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.site_gates import LARGEST_SCORE
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.studies.ablation import SHUFFLED, Ablation, against, chosen_elsewhere
-from mut3r_analysis.studies.finding import FEWEST, Finding, Row, row
+from mut3r_analysis.studies.finding import FEWEST, Finding, Row, rows
 from mut3r_analysis.studies.labelling import beside
 from mut3r_analysis.studies.measures import leading
 from mut3r_analysis.studies.sensitivity.motion_speed import FAST, SLOW, STATIC, UNMEASURED
@@ -137,20 +136,17 @@ def finding(errors: xr.DataArray, cue: str) -> Finding:
     cue : str
         Whose numbers are told.
     """
-    measures, speeds = leading(errors), errors["speed"].values.tolist()
+    measures = leading(errors)
     changes = against_plain(errors.sel(cue=cue, drop=True))
     onsets = onset(changes)
     beta = min(errors["beta"].values[errors["beta"].values > 0], key=lambda each: abs(np.log(each)))
-    table = [
-        row(f"{measure}, {speed}", changes.sel(measure=measure, speed=speed, beta=beta))
-        for measure, speed in product(measures, speeds)
-    ]
+    shown = changes.sel(measure=measures, beta=beta).transpose("measure", "speed")
+    table = rows(shown)
     lead = len(table)
-    for measure, speed in product(errors["measure"].values.tolist(), speeds):
-        start = onsets.sel(measure=measure, speed=speed)
+    for (measure, speed), start in onsets.transpose("measure", "speed").to_series().items():
         if np.isfinite(start):
             effect = f"smallest β from which on {measure} is higher, {speed}"
-            table.append(Row(effect, float(start), reference=None))
+            table.append(Row(effect, start, reference=None))
     if enough(errors):
         table += _transferred(errors.sel(cue=cue, measure=measures, drop=True))
     boundary = errors["speed"].attrs.get("boundary", np.nan)
@@ -167,12 +163,10 @@ def _transferred(errors: xr.DataArray) -> list[Row]:
     gains, costs = transferred(moved, errors), cost_of_transfer(moved)
     found = []
     for measure in errors["measure"].values.tolist():
-        for learned, tested in product((SLOW, FAST), repeat=2):
-            cell = gains.sel(measure=measure, learned=learned, tested=tested)
-            found.append(row(f"{measure}, {tested}, β chosen on other {learned} scenes", cell))
-        for tested in (SLOW, FAST):
-            effect = f"{measure}, {tested}, β chosen at the other speed instead of this one"
-            found.append(row(effect, costs.sel(measure=measure, tested=tested)))
+        effect = f"{measure}, {{tested}}, β chosen on other {{learned}} scenes"
+        found += rows(gains.sel(measure=measure).transpose("learned", "tested"), effect)
+        effect = f"{measure}, {{}}, β chosen at the other speed instead of this one"
+        found += rows(costs.sel(measure=measure), effect)
     return found
 
 
