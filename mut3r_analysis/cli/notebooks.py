@@ -45,8 +45,12 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the verb."""
     from tqdm.auto import tqdm
 
-    from mut3r_analysis.notebooks.execution import find_notebook, notebook_parameters
-    from mut3r_analysis.notebooks.overview import execute_all, notebook_map, notebook_names
+    from mut3r_analysis.notebooks.execution import (
+        find_notebook,
+        notebook_names,
+        notebook_parameters,
+    )
+    from mut3r_analysis.notebooks.overview import execute_all, notebook_map
 
     known = notebook_names()
     names = [name for name in known if not args.names or name.startswith(tuple(args.names))]

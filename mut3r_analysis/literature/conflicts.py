@@ -70,9 +70,7 @@ def headlines() -> pd.DataFrame:
     """
     path = data_path("published", "headlines.csv")
     table = pd.read_csv(path, keep_default_na=False, dtype=str)
-    for column in ("value_before", "value_after"):
-        table[column] = table[column].astype("float64")
-    return table
+    return table.astype({"value_before": float, "value_after": float})
 
 
 @lru_cache(maxsize=1)
@@ -98,12 +96,9 @@ def _sides() -> pd.DataFrame:
             )
         for number, side in enumerate(entry["sides"], start=1):
             for values in _numbers(entry["id"], side):
-                header = (entry["id"], entry["title"], entry["flag"], number, side["claim"])
-                records.append(
-                    dict(zip(_HEADER, header, strict=True))
-                    | values
-                    | {"statement": entry["statement"], "advice": entry["advice"]}
-                )
+                told = {name: entry[name] for name in ("title", "flag", "statement", "advice")}
+                header = {"conflict": entry["id"], "side": number, "claim": side["claim"]}
+                records.append(told | header | values)
     table = pd.DataFrame.from_records(records)
     return table[[*_HEADER, *COLUMNS, "statement", "advice", "row"]]
 

@@ -1,6 +1,5 @@
 """The rows of ``data/published/published.csv`` and how they are selected."""
 
-import csv
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -47,16 +46,13 @@ def read_rows() -> pd.DataFrame:
         When the columns are not the ones this version reads or a value is not a number.
     """
     path = data_path("published", "published.csv")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise UnreadableFile(
-                f"{path} has the columns {reader.fieldnames}; expected {list(COLUMNS)}; "
-                "reinstall the package or restore the file"
-            )
-        records = list(reader)
-    # The csv module keeps "" and "none" as text, where pandas would guess missing values.
-    rows = pd.DataFrame.from_records(records, columns=list(COLUMNS))
+    # "" and "none" are texts here, where pandas would guess missing values.
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if tuple(rows) != COLUMNS:
+        raise UnreadableFile(
+            f"{path} has the columns {list(rows)}; expected {list(COLUMNS)}; "
+            "reinstall the package or restore the file"
+        )
     try:
         rows["value"] = rows["value"].astype("float64")
     except ValueError as error:

@@ -18,6 +18,11 @@ _REMOTE_SCRIPT = re.compile(
 )
 
 
+def notebook_names() -> list[str]:
+    """Return the names of all notebooks, in order."""
+    return sorted({path.stem for root in NOTEBOOK_FOLDERS for path in root.glob("*.ipynb")})
+
+
 def find_notebook(name: str) -> Path:
     """Return the path of one of the project's notebooks.
 
@@ -35,9 +40,8 @@ def find_notebook(name: str) -> Path:
     for root in NOTEBOOK_FOLDERS:
         if (root / file).is_file():
             return root / file
-    present = sorted({path.stem for root in NOTEBOOK_FOLDERS for path in root.glob("*.ipynb")})
     raise MissingFile(
-        f"no notebook {file!r}; there are: {', '.join(present) or 'none'}. Notebooks come with a "
+        f"no notebook {file!r}; there are: {', '.join(notebook_names())}. Notebooks come with a "
         "checkout of the repository and with its wheel; install again from either"
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mut3r_analysis.errors import MissingFile
-from mut3r_analysis.notebooks.execution import NOTEBOOK_FOLDERS, execute_notebook, find_notebook
+from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook, notebook_names
 from mut3r_analysis.studies.finding import findings_of
 
 _SECONDS = "mut3r_seconds"
@@ -35,11 +35,6 @@ class Executed:
     name: str
     seconds: float
     error: str = ""
-
-
-def notebook_names() -> list[str]:
-    """Return the names of all notebooks, in order."""
-    return sorted({path.stem for root in NOTEBOOK_FOLDERS for path in root.glob("*.ipynb")})
 
 
 def execute_all(
@@ -135,20 +130,13 @@ def notebook_map(folder: str | Path, beside: Sequence[str | Path] = ()) -> str:
     for name in notebook_names():
         paths = [Path(each) / f"{name}.ipynb" for each in (folder, *beside)]
         parts.append(_section(name, *(nbformat.read(p, 4) for p in paths if p.is_file())))
-    return "\n".join(
-        [
-            "# Notebooks",
-            "",
-            _MARKER,
-            "",
-            "Each asks one question and computes its answer. What is said here was found on the "
-            "bundled models, small specimens, on rendered scenes: it shows that "
-            "the instrument works, not what a full-size model does. The same notebooks run on the "
-            "official checkpoint and on data sets when the parameters named below are set.",
-            "",
-            *parts,
-        ]
+    opening = (
+        "Each asks one question and computes its answer. What is said here was found on the "
+        "bundled models, small specimens, on rendered scenes: it shows that "
+        "the instrument works, not what a full-size model does. The same notebooks run on the "
+        "official checkpoint and on data sets when the parameters named below are set."
     )
+    return "\n".join(["# Notebooks", "", _MARKER, "", opening, "", *parts])
 
 
 def _section(name: str, notebook: Any, *others: Any) -> str:

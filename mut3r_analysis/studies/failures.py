@@ -67,14 +67,15 @@ def harms(table: xr.Dataset, reference: Labels, treatment: Labels, metric: str) 
     name, units = _named(table[metric]), str(table[metric].attrs.get("units", "1"))
     changed = f"change of {name} by gating"
     words = {"reference": name, "treatment": name, "harm": changed, "frame_harm": changed}
+    first, second = (cell.reset_coords(drop=True) for cell in (first, second))
     found = xr.Dataset(
         {
-            "reference": first[metric].drop_vars(list(reference), errors="ignore"),
-            "treatment": second[metric].drop_vars(list(treatment), errors="ignore"),
+            "reference": first[metric],
+            "treatment": second[metric],
             "harm": second[metric] - first[metric],
             "frame_harm": second[f"frame_{metric}"] - first[f"frame_{metric}"],
         }
-    ).reset_coords(drop=True)
+    )
     return _worst_first(described(found, {part: (text, units) for part, text in words.items()}))
 
 
@@ -177,52 +178,35 @@ def attention_change(
     runs = run_batch(
         backbone, short, [reference, treatment], capture=capture, outputs=("pose",), progress=False
     )
-    sites = {}
-    for site in _SITES:
-        one, other = (run[f"attention/{site}"].to_dataset().isel(frame=0) for run in runs)
-        parts = {}
-        for name in _STATISTICS:
-            spread = one[name].sel(token="patch").std("query")
-            apart = abs(other[name] - one[name])
-            values = apart.sel(token="patch", patch_row=row, patch_col=column)
-            parts[name] = (values.squeeze(drop=True) / spread).reset_coords(drop=True)
-        sites[site] = beside(parts, "statistic")
+
+    def changed(site: str, name: str) -> xr.DataArray:
+        one, other = (run[f"attention/{site}/{name}"].isel(frame=0) for run in runs)
+        here = abs(other - one).sel(token="patch", patch_row=row, patch_col=column)
+        spread = one.sel(token="patch").std("query")
+        return (here.squeeze(drop=True) / spread).reset_coords(drop=True)
+
+    sites = {
+        site: beside({name: changed(site, name) for name in _STATISTICS}, "statistic")
+        for site in _SITES
+    }
     words = {"long_name": "change of attention", "units": "sd over patches"}
     return beside(sites, "site").assign_attrs(words)
 
 
-def finding(
-    table: xr.Dataset, reference: Labels, treatment: Labels, metric: str, worst: Mapping[str, Any]
-) -> Finding:
+def finding(found: xr.Dataset, worst: Mapping[str, Any]) -> Finding:
     """Tell what gating changes on average, and where the sweep's worst case is.
 
     Parameters
     ----------
-    table, reference, treatment, metric
-        As for :func:`harms`.
+    found : Dataset
+        From :func:`harms`.
     worst : mapping
         ``sequence``, ``frame``, ``row``, ``column``, ``score``, ``moving`` (None without truth),
         ``site``, ``layer``, ``head`` of the worst frame; ``beta`` of the gates; ``outside``, what
         of the sequence's scene the backbone was not trained on.
     """
-    found = harms(table, reference, treatment, metric)
     harm = found["harm"].dropna("sequence")
-    count, units = harm.sizes["sequence"], harm.attrs["units"]
-    unit = "" if units == "1" else units
-    rows = []
-    if metric != DIFFERENCE:
-        name = found["treatment"].attrs["long_name"]
-        rows.append(row(name, change(found["treatment"], found["reference"])))
-        raised = int((harm > 0).sum())
-        rows.append(Row("sequences whose error is raised", raised, n=count, reference=None))
-    else:
-        rows.append(Row("depth", float(harm.mean()), n=count, unit=unit, reference=None))
-    for text, place in (("most raised", 0), ("least raised", -1)):
-        effect = f"{text}: {harm['sequence'].values[place]}"
-        rows.append(Row(effect, float(harm[place]), unit=unit, reference=None))
-    rows.append(Row("motion score of the worst patch", worst["score"], reference=None))
-    if worst["moving"] is not None:
-        rows.append(Row("moving share of the worst patch", worst["moving"], reference=None))
+    count, unit = harm.sizes["sequence"], harm.attrs["units"].replace("1", "")
     note = (
         f"Worst: frame {worst['frame']} of {worst['sequence']}, patch ({worst['row']}, "
         f"{worst['column']}); attention changed most at {worst['site']}, layer {worst['layer']}, "
@@ -230,9 +214,21 @@ def finding(
     )
     if worst["outside"]:
         note += f" Unlike the scenes of training: {'; '.join(worst['outside'])}."
-    about = f"Against the plain run, with gates of β = {worst['beta']:g}, the error is"
-    if metric == DIFFERENCE:
+    if "treatment" in found:
+        about = f"Against the plain run, with gates of β = {worst['beta']:g}, the error is"
+        mean = change(found["treatment"], found["reference"])
+        rows = [row(found["treatment"].attrs["long_name"], mean)]
+        raised = int((harm > 0).sum())
+        rows.append(Row("sequences whose error is raised", raised, n=count, reference=None))
+    else:
         about, note = f"Gates of β = {worst['beta']:g} change", f"{NO_TRUTH} {note}"
+        rows = [Row("depth", float(harm.mean()), n=count, unit=unit, reference=None)]
+    for text, place in (("most raised", 0), ("least raised", -1)):
+        effect = f"{text}: {harm['sequence'].values[place]}"
+        rows.append(Row(effect, float(harm[place]), unit=unit, reference=None))
+    rows.append(Row("motion score of the worst patch", worst["score"], reference=None))
+    if worst["moving"] is not None:
+        rows.append(Row("moving share of the worst patch", worst["moving"], reference=None))
     return Finding("Where does gating fail?", rows, about, note, lead=1)
 
 
@@ -246,17 +242,16 @@ def _cell(table: xr.Dataset, labels: Labels) -> xr.Dataset:
 
 def _differences(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
     rows = []
-    for one, other in zip(first["run"].values, second["run"].values, strict=True):
-        if not one or not other:
+    for paths in zip(first["run"].values, second["run"].values, strict=True):
+        if not all(paths):
             rows.append(xr.DataArray([], dims="frame", coords={"frame": np.array([], int)}))
             continue
-        apart = _log_difference(*(_depth(open_run(str(path))) for path in (one, other)))
+        apart = _log_difference(*(_depth(open_run(str(path))) for path in paths))
         rows.append((100 * apart).median(["y", "x"]).reset_coords(drop=True))
     frames = xr.concat(rows, dim=first["sequence"].reset_coords(drop=True), join="outer")
     found = xr.Dataset({"harm": frames.mean("frame"), "frame_harm": frames})
-    return _worst_first(
-        described(found, dict.fromkeys(map(str, found), ("difference of depth", "%")))
-    )
+    words = dict.fromkeys(("harm", "frame_harm"), ("difference of depth", "%"))
+    return _worst_first(described(found, words))
 
 
 def _worst_first(found: xr.Dataset) -> xr.Dataset:

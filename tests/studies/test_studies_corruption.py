@@ -171,7 +171,7 @@ def test_reading_moving_content_is_what_a_fork_does(backbone, pair, injected):
 def test_a_pair_is_shown_frame_by_frame(pair):
     figure = show_pair(pair)
     assert len(figure.axes) % 2 == 0
-    assert figure.axes[0].get_title(loc="left").startswith("frame")
+    assert figure.axes[0].get_title().startswith("frame")
 
 
 def table_of(effects, *, count=8):

@@ -71,7 +71,7 @@ def test_sequences_and_frames_are_ranked_by_harm(table):
 
 def test_the_finding_follows_the_data(table):
     def said(swept, **changes):
-        return finding(swept, **CELLS, metric="abs_rel", worst=STORY | changes)
+        return finding(harms(swept, **CELLS, metric="abs_rel"), STORY | changes)
 
     name = "depth AbsRel (median scale)"
     harm = said(table)

@@ -1,7 +1,7 @@
 """Depth of gating chosen per frame from the variance of attention, against depths that stay."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.studies import ablation
-from mut3r_analysis.studies.ablation import PLAIN
+from mut3r_analysis.studies.ablation import PLAIN, Ablation
 from mut3r_analysis.studies.adaptive_depth.walk import (
     CRITERIA,
     Policy,
@@ -138,20 +138,17 @@ def fit(
         (sequence, direction, quantile, frame) as of :func:`stream`; ``direction`` is :data:`RULE`
         or :data:`OPPOSITE`.
     """
-    keys = [(direction, q) for direction in (RULE, OPPOSITE) for q in quantiles]
+    factors = {"direction": [RULE, OPPOSITE], "quantile": list(quantiles)}
+    study = Ablation(factors, lambda *levels: levels, "{} {}")
 
     def policies_of(name: str) -> dict[str, Policy]:
         own = _spread(surveyed, half, int(half.sel(sequence=name)))
-        return {f"{direction} {q}": _rule(experiment, own, direction, q) for direction, q in keys}
+        return {label: _rule(experiment, own, **levels) for label, levels in study.design.items()}
 
-    chosen = {str(name): sequences[str(name)] for name in half["sequence"].values}
-    found = stream(experiment, chosen, policies_of)
-    attrs = {"long_name": "quantile of the spread that is the threshold"}
-    parts = {}
-    for direction in (RULE, OPPOSITE):
-        part = found.sel(policy=[f"{direction} {q}" for q in quantiles]).rename(policy="quantile")
-        parts[direction] = part.assign_coords(quantile=("quantile", list(quantiles), attrs))
-    return beside(parts, "direction")
+    chosen = {name: sequences[name] for name in half["sequence"].values.tolist()}
+    found = study.unfolded(stream(experiment, chosen, policies_of).rename(policy="configuration"))
+    found["quantile"].attrs = {"long_name": "quantile of the spread that is the threshold"}
+    return found
 
 
 def choices(
@@ -165,20 +162,13 @@ def choices(
         (half, criterion) ``depth``; (half, criterion, direction) ``quantile``.
     """
 
-    def best(which: int, name: str) -> xr.Dataset:
-        own = half["sequence"].values[half.values == which]
-        steady, ruled = (
-            _mean_error(found, name).sel(sequence=own).mean("sequence")
-            for found in (surveyed, fitted)
-        )
-        found = {"depth": steady.idxmin("depth"), "quantile": ruled.idxmin("quantile")}
-        return xr.Dataset(found)
+    def lowest(found: xr.Dataset, option: str) -> xr.DataArray:
+        errors = beside({name: _mean_error(found, name) for name in criteria}, "criterion")
+        known = errors.sel(sequence=half["sequence"].values)
+        return known.groupby(half.rename("half")).mean("sequence").idxmin(option)
 
-    rows = {
-        which: beside({name: best(which, name) for name in criteria}, "criterion")
-        for which in (0, 1)
-    }
-    return beside(rows, "half")
+    depth, quantile = lowest(surveyed, "depth"), lowest(fitted, "quantile")
+    return xr.Dataset({"depth": depth, "quantile": quantile})
 
 
 def trial(
@@ -199,42 +189,44 @@ def trial(
         (option, criterion, sequence): ``error``, the mean over frames of the criterion's error;
         ``chosen`` (option, criterion, sequence, frame), gated layers.
     """
-    criteria = [str(name) for name in chosen["criterion"].values]
-    moving = (RULE, OPPOSITE, RANDOM, BOUND)
-    order = [str(name) for name in half["sequence"].values]
+    criteria = chosen["criterion"].values.tolist()
+    order = half["sequence"].values.tolist()
+    moving = [RULE, OPPOSITE, RANDOM, BOUND]
+    study = Ablation({"criterion": criteria, "option": moving}, lambda *levels: levels, "{}|{}")
 
-    def policies_of(name: str) -> dict[str, Policy]:
+    def policy(name: str, criterion: str, option: str) -> Policy:
         other = 1 - int(half.sel(sequence=name))
-        spread = _spread(surveyed, half, other)
-        policies: dict[str, Policy] = {}
-        for criterion in criteria:
-            its = chosen["quantile"].sel(half=other, criterion=criterion)
-            for direction in (RULE, OPPOSITE):
-                q = float(its.sel(direction=direction))
-                policies[f"{direction}|{criterion}"] = _rule(experiment, spread, direction, q)
+        its = chosen["quantile"].sel(half=other, criterion=criterion)
+        if option == BOUND:
+            return oracle(experiment.depths, criterion)
+        if option == RANDOM:
             used = fitted["chosen"].sel(
                 sequence=half["sequence"].values[half.values == other],
                 direction=RULE,
                 quantile=float(its.sel(direction=RULE)),
             )
             values = used.values[np.isfinite(used.values)].astype(int)
-            policies[f"{RANDOM}|{criterion}"] = drawn(values.tolist(), (seed, order.index(name)))
-            policies[f"{BOUND}|{criterion}"] = oracle(experiment.depths, criterion)
-        return policies
+            return drawn(values.tolist(), (seed, order.index(name)))
+        quantile = float(its.sel(direction=option))
+        return _rule(experiment, _spread(surveyed, half, other), option, quantile)
+
+    def policies_of(name: str) -> dict[str, Policy]:
+        return {label: policy(name, **levels) for label, levels in study.design.items()}
 
     walked = stream(experiment, {name: sequences[name] for name in order}, policies_of)
+    walked = study.unfolded(walked.rename(policy="configuration"))
+    still = surveyed.sel(sequence=order)
+    depths: dict[str, Any] = {PLAIN: 0, PAPER: paper_depth(experiment.backbone.decoder_layers)}
     cells = {}
     for criterion in criteria:
-        still = surveyed.sel(sequence=half["sequence"])
-        own = chosen["depth"].sel(criterion=criterion, drop=True)
-        best = own.sel(half=1 - half).drop_vars("half", errors="ignore")
-        depth = paper_depth(experiment.backbone.decoder_layers)
-        parts = [still.sel(depth=each).drop_vars("depth") for each in (0, depth, best)]
-        parts += [
-            walked.sel(policy=f"{option}|{criterion}").drop_vars("policy") for option in moving
-        ]
-        kept = [part[["chosen", f"{criterion}_error"]] for part in parts]
-        together = beside(dict(zip(OPTIONS, kept, strict=True)), "option", "depth")
+        depths[BEST] = chosen["depth"].sel(half=1 - half, criterion=criterion, drop=True)
+        parts = {
+            option: still.sel(depth=depth).drop_vars(["depth", "half"], errors="ignore")
+            for option, depth in depths.items()
+        }
+        parts |= {each: walked.sel(option=each, criterion=criterion, drop=True) for each in moving}
+        kept = {name: part[["chosen", f"{criterion}_error"]] for name, part in parts.items()}
+        together = beside(kept, "option", "depth")
         error = _mean_error(together, criterion)
         cells[criterion] = xr.Dataset({"error": error, "chosen": together["chosen"]})
     found = beside(cells, "criterion")
@@ -264,14 +256,8 @@ def _apart(walked: xr.Dataset) -> xr.Dataset:
     shift = (walked["pose"] - plain["pose"]).isel(col=3, row=slice(0, 3))
     camera = np.sqrt((shift**2).sum("row"))
     found = xr.Dataset({"depth_apart": 100 * depth / size, "camera_apart": 100 * camera / size})
-    units = "% of the mean depth"
-    return described(
-        found,
-        {
-            "depth_apart": ("depth apart from plain", units),
-            "camera_apart": ("camera apart from plain", units),
-        },
-    )
+    names = {"depth_apart": "depth apart from plain", "camera_apart": "camera apart from plain"}
+    return described(found, {name: (text, "% of the mean depth") for name, text in names.items()})
 
 
 QUESTION = "Does the variance of attention choose the depth of gating better than one fixed depth?"

@@ -315,12 +315,9 @@ def _labelled(
         "pose": ("camera-to-world transform", "m"),
     }
     missing = np.full(len(policies), np.nan)
+    stacked = {name: np.stack([row.get(name, missing) for row in rows], axis=1) for name in texts}
     variables = {
-        name: (
-            ("policy", "frame", *dims.get(name, ())),
-            np.stack([row.get(name, missing) for row in rows], axis=1),
-        )
-        for name in texts
+        name: (("policy", "frame", *dims.get(name, ())), each) for name, each in stacked.items()
     }
     layers = ("layer", np.arange(rows[0]["spread"].shape[-1]), {"long_name": "decoder layer"})
     coords = {"policy": policies, "frame": sequence["frame"].values, "layer": layers}

@@ -22,30 +22,25 @@ def show_pair(pair: xr.Dataset, *, size: str = "page") -> "Page":
         From `content_pair`.
     size : {"column", "page", "slide"}
     """
-    from mut3r_analysis.figures.page import fix_layout, new_page
+    from mut3r_analysis.figures.tiles import Tiles, show
 
     start, stop = pair.attrs["start"], pair.attrs["stop"]
     shown = np.unique(np.linspace(start - 1, stop, _MOST).round().astype(int))
     labels = pair["frame"].values
+    height, width = pair.sizes["y"], pair.sizes["x"]
+    texts = (
+        f"Contents of {pair.attrs['name']}",
+        f"moving: {pair.attrs['how']}; outlined: pixels that show something else",
+        f"moving content in frames {labels[start]} to {labels[stop - 1]}",
+    )
     with style(size) as page:
-        width = (page.width - 0.6 * page.scale) / len(shown)
-        height = 2 * (width * pair.sizes["y"] / pair.sizes["x"] + 0.1) + 0.2 * page.scale
-        subtitle = f"moving: {pair.attrs['how']}; outlined: pixels that show something else"
-        figure, _ = new_page(
-            page, height, f"Contents of {pair.attrs['name']}", subtitle,
-            f"moving content in frames {labels[start]} to {labels[stop - 1]}",
-        )  # fmt: skip
-        grid = figure.subplots(2, len(shown), squeeze=False)
-        for row, content in zip(grid, pair["content"].values, strict=True):
-            for axis, position in zip(row, shown, strict=True):
-                axis.imshow(pair["image"].sel(content=content)[position].values)
-                changed = pair["changed"][position].values
-                if changed.any():
+        tiles = Tiles(page, 2, len(shown), height / width, texts)
+        tiles.label_columns([f"frame {labels[position]}" for position in shown])
+        for row, content in enumerate(pair["content"].values):
+            tiles.label_row(row, content)
+            for axis, position in zip(tiles.axes[row], shown, strict=True):
+                picture = pair["image"].sel(content=content)[position].values
+                show(axis, picture, (-0.5, width - 0.5, height - 0.5, -0.5))
+                if (changed := pair["changed"][position].values).any():
                     axis.contour(changed, [0.5], colors=ACCENT, linewidths=0.7 * page.scale)
-                axis.set(xticks=[], yticks=[])
-                axis.spines[:].set_visible(False)
-            row[0].set_ylabel(content)
-        for axis, position in zip(grid[0], shown, strict=True):
-            axis.set_title(f"frame {labels[position]}")
-        fix_layout(figure)
-    return figure
+    return tiles.figure

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from mut3r_analysis.backbones.geometry import pose_matrix
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
+from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.grouping import grouped
@@ -31,20 +31,17 @@ QUESTION = "Does state-to-image gating protect the memory from moving content?"
 ALL_GATES = "all three"
 
 
-def gates_by_direction(beta: float, **changes: Any) -> dict[str, Gate | None]:
+def gates_by_direction(beta: float) -> dict[str, Gate | None]:
     """Return MUT3R's gates: none, each direction alone, and all three.
 
     Parameters
     ----------
     beta : float
         Sharpness.
-    **changes
-        Other fields of :meth:`Gate.mut3r` that differ, such as ``layers``.
     """
-    alone = {name: Gate.mut3r(beta, directions=[name], **changes) for name in DIRECTIONS}
     order = ("state_to_image", "image_to_state", "image_self")
-    return {PLAIN: None, **{name: alone[name] for name in order},
-            ALL_GATES: Gate.mut3r(beta, **changes)}  # fmt: skip
+    alone = {name: Gate.mut3r(beta, directions=[name]) for name in order}
+    return {PLAIN: None, **alone, ALL_GATES: Gate.mut3r(beta)}
 
 
 def measure_injections(

@@ -294,8 +294,7 @@ def finding(found: xr.Dataset) -> Finding:
         table += rows(estimate(areas[name].sel(test=asked)), f"{name}, {{}}", CHANCE)
     lead = [table[place] for place in (0, 1, 2, len(asked), len(asked) + 2)]
     if ENCODER in areas:
-        looks = estimate(areas[ENCODER].sel(test=test, drop=True))
-        lead.append(row(f"{ENCODER}, {test}", looks, CHANCE))
+        lead += rows(estimate(areas[ENCODER].sel(test=[test])), f"{ENCODER}, {{}}", CHANCE)
     table = [*lead, *(each for each in table if each not in lead)]
     for each in dict.fromkeys([test, WHOLE]):
         controls = estimate(found["control_auc"].sel(test=each, drop=True))
@@ -321,23 +320,21 @@ def estimates(areas: Mapping[str, xr.DataArray], dim: str = "cell") -> xr.Datase
     return beside({name: estimate(values) for name, values in areas.items()}, dim)
 
 
-def explained(areas: xr.DataArray, test: str = WHOLE) -> xr.Dataset:
-    """How much of an AUC's distance from chance the controls explain, in percent.
+def explained(areas: xr.DataArray) -> xr.Dataset:
+    """How much of an AUC's distance from chance over the whole image controls explain, percent.
 
     Parameters
     ----------
     areas : DataArray
         (sequence, test) of one cell.
-    test : str
-        One that is also given with the controls taken out.
 
     Returns
     -------
     Dataset
         As of `estimates.estimate`. 100: nothing is left; 0: all of it.
     """
-    lost = change(areas.sel(test=CONTROLS_OUT[test], drop=True) - 0.5,
-                  areas.sel(test=test, drop=True) - 0.5)  # fmt: skip
+    whole, rest = (areas.sel(test=test, drop=True) - 0.5 for test in (WHOLE, CONTROLS_OUT[WHOLE]))
+    lost = change(rest, whole)
     share = (-lost[["value", "lower", "upper"]]).rename(lower="upper", upper="lower")
     words = ("explained by the controls", "%")
     return described(share.assign(n=lost["n"]), dict.fromkeys(("value", "lower", "upper"), words))

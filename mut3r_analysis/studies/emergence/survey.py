@@ -188,7 +188,7 @@ def clip_evidence(
         ]
         return _tested(score[..., 1:, :], labels, columns, pairs)
 
-    areas, by_frame, changes = {}, {}, {}
+    parts = {}
     for site in SITES:
         readings = patch_readings(own, site)
         values = readings.values
@@ -198,17 +198,17 @@ def clip_evidence(
             other[readings["reading"].isin(OVER_TIME).values] = np.nan
         auc, change = tested(values, others)
         cells = readings.isel(frame=0, patch=0, drop=True).drop_attrs()
-        areas[site] = cells.expand_dims(test=list(TESTS)).copy(data=auc)
-        changes[site] = cells.copy(data=change)
+        part = {
+            "auc": cells.expand_dims(test=list(TESTS)).copy(data=auc),
+            "change": cells.copy(data=change),
+        }
         if OBJECTS in labels:
             won, pairs = frame_wins(values[..., 1:, :], *labels[OBJECTS])
             each = np.divide(won, pairs, out=np.full(won.shape, np.nan), where=pairs > 0)
             past = np.arange(1, values.shape[-2])
-            by_frame[site] = cells.expand_dims(past=past, axis=-1).copy(data=each)
-    found["auc"] = _joined(areas)
-    found["change"] = _joined(changes)
-    if by_frame:
-        found["frame_auc"] = _joined(by_frame)
+            part["frame_auc"] = cells.expand_dims(past=past, axis=-1).copy(data=each)
+        parts[site] = xr.Dataset(part)
+    found = found.merge(_joined(parts))
     auc, change = tested(own.motion, [twin.motion for _, twin in twins])
     found["cue_auc"] = ("test", auc)
     found["cue_change"] = float(change)
@@ -288,25 +288,19 @@ def _tested(
     twins: list[tuple[Array, Array, Array, Array]],
 ) -> tuple[Array, Array]:
     """AUC ``(test, ...)`` of scores ``(..., frame, patch)``, and their change between twins."""
-    leading = score.shape[:-2]
-    missing = np.full(leading, np.nan)
-    results: dict[str, Array] = {
-        test: area(*frame_wins(score, *pair)) for test, pair in labels.items()
-    }
+    change = missing = np.full(score.shape[:-2], np.nan)
+    results = {test: area(*frame_wins(score, *pair)) for test, pair in labels.items()}
     if columns is not None:
         rest = without_controls(score, columns, labels[WHOLE][1])
         for test in labels.keys() & CONTROLS_OUT.keys():
             results[CONTROLS_OUT[test]] = area(*frame_wins(rest, *labels[test]))
-    change = missing
     if twins:
-        evidence = twin_evidence(twins)
-        results |= {TWIN: evidence.separation, LOCAL: evidence.locality}
-        change = evidence.change
+        results[TWIN], results[LOCAL], change = twin_evidence(twins)
     return np.stack([results.get(test, missing) for test in TESTS]), change
 
 
-def _joined(sites: dict[str, xr.DataArray]) -> xr.DataArray:
-    """Put sites with different layers, heads and readings into one array."""
+def _joined(sites: dict[str, xr.Dataset]) -> xr.Dataset:
+    """Put sites with different layers, heads and readings beside each other."""
     joined = beside(sites, "site", combine_attrs="drop")
     heads = sorted(set(joined["head"].values.tolist()) - {MEAN_HEAD}, key=int)
     readings = [label for label in SIGNS if label in joined["reading"].values]

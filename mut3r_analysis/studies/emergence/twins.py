@@ -1,7 +1,6 @@
 """Frozen twins: the same picture now, after another past."""
 
 import json
-from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -14,24 +13,6 @@ from mut3r_analysis.training.evidence import frozen
 
 LEAST_TWIN_PAIRS = 4
 """Two moving patches: the same patches stand on both sides, so few pairs tell more."""
-
-
-class TwinEvidence(NamedTuple):
-    """What the past alone does to readings ``(...)``, over all twin frames of a sequence.
-
-    Attributes
-    ----------
-    separation : ndarray
-        AUC of moving patches against the same patches in the twin, where they have always rested.
-    locality : ndarray
-        AUC of the change between twins: moving patches against the still ones of that frame.
-    change : ndarray
-        Mean change of moving patches, in standard deviations of the reading over the frame.
-    """
-
-    separation: np.ndarray
-    locality: np.ndarray
-    change: np.ndarray
 
 
 def frozen_twin(sequence: xr.Dataset, frame: int) -> xr.Dataset:
@@ -91,14 +72,24 @@ def twin_frames(truth: xr.Dataset, most: int) -> list[int]:
 
 def twin_evidence(
     pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
-) -> TwinEvidence:
-    """Compare readings of twins.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tell what the past alone does to readings, over all twin frames of a sequence.
 
     Parameters
     ----------
     pairs : list of (own, other, moving, still)
         Per frame the readings (..., patch) of the scene and of its twin, and which patches move
         or are still in the scene, (patch,) bool.
+
+    Returns
+    -------
+    separation : ndarray
+        (...), AUC of moving patches against the same patches in the twin, where they have always
+        rested.
+    locality : ndarray
+        AUC of the change between twins: moving patches against the still ones of that frame.
+    change : ndarray
+        Mean change of moving patches, in standard deviations of the reading over the frame.
     """
     separated, concentrated, changes = [], [], []
     counts = np.array(
@@ -111,8 +102,6 @@ def twin_evidence(
         spread = own.std(axis=-1)
         mean = change[..., moving].mean(axis=-1)
         changes.append(np.divide(mean, spread, out=np.zeros_like(mean), where=spread > 0))
-    return TwinEvidence(
-        area(np.stack(separated, axis=-1), counts[:, 0], LEAST_TWIN_PAIRS),
-        area(np.stack(concentrated, axis=-1), counts[:, 1]),
-        np.mean(changes, axis=0),
-    )
+    separation = area(np.stack(separated, axis=-1), counts[:, 0], LEAST_TWIN_PAIRS)
+    locality = area(np.stack(concentrated, axis=-1), counts[:, 1])
+    return separation, locality, np.mean(changes, axis=0)

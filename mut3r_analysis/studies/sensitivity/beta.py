@@ -67,9 +67,7 @@ def with_plain(errors: xr.DataArray, plain: xr.DataArray) -> xr.DataArray:
     return joined.assign_attrs(errors.attrs)
 
 
-def by_speed(
-    values: xr.DataArray, speeds: xr.Dataset, groups: Sequence[str] | None = None
-) -> xr.DataArray:
+def by_speed(values: xr.DataArray, speeds: xr.Dataset) -> xr.DataArray:
     """Average sequences of one family and one speed, so that families are what is resampled.
 
     Parameters
@@ -78,8 +76,6 @@ def by_speed(
         (..., sequence).
     speeds : Dataset
         ``group`` and ``family`` along ``sequence``, from :func:`motion_speed.speeds_of`.
-    groups : sequence of str, optional
-        Which of its groups; by default those that it has.
 
     Returns
     -------
@@ -87,8 +83,7 @@ def by_speed(
         (..., speed, family), NaN where a family has no sequence of a speed.
     """
     speeds = speeds.sel(sequence=values["sequence"].values)
-    if groups is None:
-        groups = [group for group in GROUPS if group in speeds["group"].values]
+    groups = [group for group in GROUPS if group in speeds["group"].values]
     names = list(dict.fromkeys(speeds["family"].values.tolist()))
     labels = {"speed": speeds["group"].variable, "family": speeds["family"].variable}
     means = values.assign_coords(labels).groupby(list(labels)).mean("sequence")
@@ -170,16 +165,16 @@ def _transferred(errors: xr.DataArray) -> list[Row]:
     return found
 
 
-def enough(errors: xr.DataArray, groups: Sequence[str] = (SLOW, FAST)) -> bool:
-    """Whether at least two families have errors at each of the speeds."""
-    if not errors.sizes["measure"] or not set(groups) <= set(errors["speed"].values.tolist()):
+def enough(errors: xr.DataArray) -> bool:
+    """Whether at least two families have errors at each speed, slow and fast."""
+    if not errors.sizes["measure"] or not {SLOW, FAST} <= set(errors["speed"].values.tolist()):
         return False
     present = errors.notnull().any([dim for dim in errors.dims if dim not in ("speed", "family")])
-    return all(int(present.sel(speed=group).sum()) > 1 for group in groups)
+    return bool((present.sel(speed=[SLOW, FAST]).sum("family") > 1).all())
 
 
-def transfer(errors: xr.DataArray, groups: Sequence[str] = (SLOW, FAST)) -> xr.Dataset:
-    """Choose beta on one speed, and pay for it on another.
+def transfer(errors: xr.DataArray) -> xr.Dataset:
+    """Choose beta at one speed, slow or fast, and pay for it at the other.
 
     For every family beta is chosen, 0 among the choices, on the other families only, so no scene
     is tested with a beta that any rendering of it had a say in.
@@ -188,8 +183,6 @@ def transfer(errors: xr.DataArray, groups: Sequence[str] = (SLOW, FAST)) -> xr.D
     ----------
     errors : DataArray
         (measure, cue, beta, speed, family), with beta 0.
-    groups : sequence of str
-        Speeds to choose on and to test on.
 
     Returns
     -------
@@ -207,8 +200,8 @@ def transfer(errors: xr.DataArray, groups: Sequence[str] = (SLOW, FAST)) -> xr.D
         return chosen_elsewhere(at, "beta", "family", learned=by).rename(chosen="beta")
 
     rows = {
-        learned: beside({tested: paid(learned, tested) for tested in groups}, "tested")
-        for learned in groups
+        learned: beside({tested: paid(learned, tested) for tested in (SLOW, FAST)}, "tested")
+        for learned in (SLOW, FAST)
     }
     found = beside(rows, "learned")
     found["learned"].attrs = {"long_name": "β chosen on", "units": "1"}

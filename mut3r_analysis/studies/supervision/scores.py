@@ -290,16 +290,14 @@ def price(backbone: Backbone, tuning: FineTuning) -> xr.Dataset:
     frame = open_sequence(np.zeros((1, height, width, 3), np.uint8), name="one frame")
     forward = sum(plan(backbone, frame).flops.values())
     count = sum(weight.numel() for weight in backbone.parameters())
-    frames = tuning.steps * tuning.clips * tuning.frames
-    arms = len([arm for arm in ARMS if arm != ORIGINAL])
-    operations = (1 + _BACKWARD) * forward * frames * arms
-    values = {"parameters": count, "operations": operations, "memory": _COPIES * 4 * count}
-    found = xr.Dataset({name: ((), float(value)) for name, value in values.items()})
+    seen = tuning.steps * tuning.clips * tuning.frames * len(set(ARMS) - {ORIGINAL})
     words = {
         "parameters": ("weights of the backbone", "1"),
         "operations": ("operations of all arms", "FLOP"),
         "memory": ("weights and what belongs to them, one arm", "byte"),
     }
+    values = (count, (1 + _BACKWARD) * forward * seen, _COPIES * 4 * count)
+    found = xr.Dataset(dict(zip(words, map(float, values), strict=True)))
     about = {"backbone": backbone.origin.name, "clip": f"{width} x {height} px"}
     return described(found, words).assign_attrs(about)
 

@@ -33,9 +33,7 @@ OWN, ORACLE = "own cue", "oracle cue"
 QUESTION = "Which layers should be gated?"
 
 
-def layer_ranges(
-    depth: int, asked: Sequence[Sequence[int]] = PAPER_RANGES, of_depth: int = PAPER_DEPTH
-) -> xr.Dataset:
+def layer_ranges(depth: int, asked: Sequence[Sequence[int]] = PAPER_RANGES) -> xr.Dataset:
     """Scale ranges of layers to a decoder, naming those that fall together.
 
     Parameters
@@ -43,9 +41,7 @@ def layer_ranges(
     depth : int
         Decoder layers of the model.
     asked : sequence of (int, int)
-        Half-open ranges of layers.
-    of_depth : int
-        The depth that `asked` is counted in.
+        Half-open ranges of layers, of `PAPER_DEPTH`.
 
     Returns
     -------
@@ -57,11 +53,11 @@ def layer_ranges(
     Raises
     ------
     InvalidArgument
-        When no range keeps a layer, or one does not fit `of_depth`.
+        When no range keeps a layer, or one does not fit `PAPER_DEPTH`.
     """
     merged: dict[tuple[int, int], list[str]] = {}
     for start, stop in asked:
-        bounds = Gate(layers=(start, stop), of_depth=of_depth).layer_range(depth)
+        bounds = Gate(layers=(start, stop), of_depth=PAPER_DEPTH).layer_range(depth)
         kept = (bounds.start, bounds.stop) if len(bounds) else (0, 0)
         merged.setdefault(kept, []).append(range_label(start, stop))
     empty = merged.pop((0, 0), [])
@@ -71,7 +67,9 @@ def layer_ranges(
             f"{depth}; give wider ranges"
         )
     labels = [range_label(*bounds) for bounds in merged]
-    notes = [f"Ranges of {of_depth} layers, scaled to {depth}."] if depth != of_depth else []
+    notes = []
+    if depth != PAPER_DEPTH:
+        notes.append(f"Ranges of {PAPER_DEPTH} layers, scaled to {depth}.")
     notes += [
         f"{' and '.join(names)} are both {label} here and computed once."
         for label, names in zip(labels, merged.values(), strict=True)
@@ -85,7 +83,7 @@ def layer_ranges(
         {"start": ("layers", list(starts)), "stop": ("layers", list(stops)),
          "asked": ("layers", several)},
         {"layers": np.array(labels, dtype=object)},
-        {"empty": empty, "note": " ".join(notes), "depth": depth, "of_depth": of_depth},
+        {"empty": empty, "note": " ".join(notes)},
     )  # fmt: skip
     found["layers"].attrs = {"long_name": f"gated layers of {depth}", "units": "1"}
     return found

@@ -1,8 +1,7 @@
 """Where a change under gating comes from (paths, parts, sequences, facts), and the answer."""
 
 from collections.abc import Sequence
-from itertools import combinations, product
-from math import factorial
+from itertools import permutations, product
 
 import numpy as np
 import xarray as xr
@@ -19,6 +18,7 @@ from mut3r_analysis.studies.trajectories.path_parts import apart
 from mut3r_analysis.studies.trajectories.read_write import DEPTH, LEVELS, POSE, commit_of
 
 FACTS = ("motion_share", "camera_speed", "turn_speed", "texture")
+_ERRORS = (*POSE, DEPTH[0])
 _FEWEST = 4
 """Sequences below which a rank correlation says nothing."""
 
@@ -68,15 +68,11 @@ def contributions(values: xr.DataArray, paths: Sequence[str]) -> xr.DataArray:
         levels = {path: LEVELS[path in gated] for path in paths}
         return values.sel(levels, drop=True)
 
-    count, parts = len(paths), []
+    orders = list(permutations(paths))
+    parts = []
     for path in paths:
-        others = [other for other in paths if other != path]
-        part = xr.zeros_like(cell([]))
-        for size in range(count):
-            weight = factorial(size) * factorial(count - size - 1) / factorial(count)
-            for before in combinations(others, size):
-                part = part + weight * (cell([*before, path]) - cell(before))
-        parts.append(part)
+        before = [order[: order.index(path)] for order in orders]
+        parts.append(sum(cell([*gated, path]) - cell(gated) for gated in before) / len(orders))
     total = cell(paths) - cell([])
     alone = sum((cell([path]) - cell([]) for path in paths), xr.zeros_like(total))
     labels = [*paths, "total", "interaction"]
@@ -95,9 +91,7 @@ def relative_contributions(values: xr.DataArray, paths: Sequence[str]) -> xr.Dat
 def metric_contributions(cells: xr.Dataset) -> xr.Dataset:
     """Return :func:`relative_contributions` to every error that was scored, over ``metric``."""
     paths = cells.attrs["paths"]
-    names = [
-        name for name in (*POSE, DEPTH[0]) if name in cells and bool(cells[name].notnull().any())
-    ]
+    names = [name for name in _ERRORS if name in cells and bool(cells[name].notnull().any())]
     if not names:
         raise InvalidArgument("no sequence has an error: none has ground truth")
     parts = {find_metric(name).label: relative_contributions(cells[name], paths) for name in names}
@@ -114,7 +108,7 @@ def by_commit(values: xr.DataArray, paths: Sequence[str]) -> xr.DataArray:
 def sequence_changes(cells: xr.Dataset) -> xr.DataArray:
     """Return the change of every error per sequence, all paths gated, in percent."""
     rows = {}
-    for name in (name for name in (*POSE, DEPTH[0]) if name in cells):
+    for name in (name for name in _ERRORS if name in cells):
         gated, plain = gated_and_plain(cells[name], cells.attrs["paths"])
         rows[find_metric(name).label] = 100 * (gated / plain - 1)
     found = beside(rows, "metric")
@@ -180,7 +174,7 @@ def rank_correlations(values: xr.DataArray, facts: xr.Dataset) -> xr.Dataset:
         vectorize=True,
     )
     parts = ("value", "lower", "upper", "n")
-    result = xr.Dataset({part: found.isel(part=i) for i, part in enumerate(parts)})
+    result = found.assign_coords(part=list(parts)).to_dataset("part")
     words = [str(facts[name].attrs.get("long_name", name)) for name in names]
     effect = values.attrs.get("long_name", "effect")
     result["value"].attrs = {"long_name": f"rank correlation with {effect}", "units": "1"}

@@ -46,17 +46,16 @@ def show_paths(
     chosen = cells.sel(sequence=sequence)
     gated, plain = gated_and_plain(chosen["pose"], paths)
     cues = [cue for cue in cells["cue"].values if bool(gated.sel(cue=cue).notnull().any())]
-    truth = chosen["true_pose"].transpose("frame", "row", "col").values
+    order = ("frame", "row", "col")
+    truth = chosen["true_pose"].transpose(*order).values
     estimates = {
-        cue: [one.sel(cue=cue).transpose("frame", "row", "col").values for one in (plain, gated)]
+        cue: [truth, *(one.sel(cue=cue).transpose(*order).values for one in (plain, gated))]
         for cue in cues
     }
-    known = np.isfinite([truth, *(each for pair in estimates.values() for each in pair)])
-    kept = known.all((0, 2, 3))
-    target = truth[kept]
+    kept = np.isfinite([each for several in estimates.values() for each in several]).all((0, 2, 3))
     lines = {
-        cue: [_from_above(target, target), *(_from_above(each[kept], target) for each in pair)]
-        for cue, pair in estimates.items()
+        cue: [_from_above(each[kept], truth[kept]) for each in several]
+        for cue, several in estimates.items()
     }
     every = np.concatenate([line for each in lines.values() for line in each])
     low, high = every.min(axis=0), every.max(axis=0)
@@ -69,18 +68,12 @@ def show_paths(
         figure, _ = new_page(page, height, title, _WORDS, source)
         axes = figure.subplots(1, len(cues), squeeze=False)[0]
         for axis, cue in zip(axes, cues, strict=True):
-            for name, (color, dashes), line in zip(
-                _LOOKS, _LOOKS.values(), lines[cue], strict=True
-            ):
+            for (name, (color, dashes)), line in zip(_LOOKS.items(), lines[cue], strict=True):
                 axis.plot(*line.T, color=color, linestyle=dashes, label=name, zorder=2)
                 axis.plot(*line[0], color=color, marker="o", zorder=3)
             axis.set_aspect("equal")
-            axis.set(
-                xlim=(middle[0] - half[0], middle[0] + half[0]),
-                ylim=(middle[1] - half[1], middle[1] + half[1]),
-                xlabel="x, right (m)",
-                title=cue,
-            )
+            (left, bottom), (right, top) = middle - half, middle + half
+            axis.set(xlim=(left, right), ylim=(bottom, top), xlabel="x, right (m)", title=cue)
         axes[0].set_ylabel("z, forward (m)")
         fix_layout(figure)
     return figure

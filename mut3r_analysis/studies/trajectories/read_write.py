@@ -169,17 +169,17 @@ def sequence_facts(sequence: xr.Dataset) -> xr.Dataset:
         ``turn_speed`` (mean, degrees per frame) and ``texture`` (mean absolute difference of
         neighbouring pixels' luminance, grey levels of 255).
     """
-    steps = []
+    texture = []
     for position in range(sequence.sizes["frame"]):
         grey = sequence["image"][position].values.astype(float) @ (0.299, 0.587, 0.114)
-        steps.append(np.mean([np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1)]))
+        texture.append(np.mean([np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1)]))
     share = 100 * float(sequence["motion_mask"].mean()) if "motion_mask" in sequence else np.nan
     speed, turn = np.nan, np.nan
     if "pose" in sequence and sequence.sizes["frame"] > 1:
-        pose = sequence["pose"]
-        steps_of = apart(pose[:-1].drop_vars("frame"), pose[1:].drop_vars("frame"))
-        speed, turn = (float(steps_of[name].mean()) for name in ("translation", "rotation"))
-    values = (share, speed, turn, float(np.mean(steps)))
+        pose = sequence["pose"].drop_vars("frame")
+        moved = apart(pose[:-1], pose[1:]).mean()
+        speed, turn = float(moved["translation"]), float(moved["rotation"])
+    values = (share, speed, turn, float(np.mean(texture)))
     return described(xr.Dataset(dict(zip(_FACTS, values, strict=True))), _FACTS)
 
 
