@@ -139,7 +139,7 @@ def rows(
     n : int, optional
         As of :func:`row`.
     """
-    dims = list(found["value"].dims)
+    dims = [str(dim) for dim in found["value"].dims]
     labels = product(*(found[dim].values.tolist() for dim in dims))
     return [
         row(effect.format(", ".join(map(str, each)), **place), found.sel(place), reference, n)

@@ -142,13 +142,13 @@ def protocols_of(values: xr.DataArray) -> list[tuple[str, str]]:
     )
 
 
-def first_of(values: xr.DataArray, task: str) -> str | None:
+def first_of(values: xr.DataArray | xr.Dataset, task: str) -> str | None:
     """Return the first measure of a task, which stands for it in sentences; None without one."""
     labels = values["measure"].values[values["task"].values == task]
     return str(labels[0]) if len(labels) else None
 
 
-def leading(values: xr.DataArray) -> list[str]:
+def leading(values: xr.DataArray | xr.Dataset) -> list[str]:
     """Return the first measure of depth and the first of pose, as far as there are any."""
     found = [first_of(values, task) for task in TAKEN]
     return [name for name in found if name is not None]
@@ -171,11 +171,11 @@ def _apart(*paths: str) -> tuple[float, float]:
     """How far the depth and the camera of a run lie from those of another, percent of its depth."""
     if not all(paths):
         return np.nan, np.nan
-    runs = [open_run(str(path))["prediction"] for path in paths]
-    depth, base = (run["depth"].values.astype(np.float64) for run in runs)
-    centre, start = (run["pose"].values[:, :3, 3].astype(np.float64) for run in runs)
-    away = np.linalg.norm(centre - start, axis=-1)
-    return tuple(100 * apart.mean() / base.mean() for apart in (np.abs(depth - base), away))
+    runs = [open_run(str(path)) for path in paths]
+    depth, base = (np.asarray(run["prediction/depth"], np.float64) for run in runs)
+    pose, start = (np.asarray(run["prediction/pose"], np.float64) for run in runs)
+    away = np.linalg.norm((pose - start)[:, :3, 3], axis=-1)
+    return 100 * np.abs(depth - base).mean() / base.mean(), 100 * away.mean() / base.mean()
 
 
 def _stacked(

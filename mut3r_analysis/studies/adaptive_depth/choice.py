@@ -138,7 +138,7 @@ def fit(
         (sequence, direction, quantile, frame) as of :func:`stream`; ``direction`` is :data:`RULE`
         or :data:`OPPOSITE`.
     """
-    factors = {"direction": [RULE, OPPOSITE], "quantile": list(quantiles)}
+    factors: dict[str, Sequence[Any]] = {"direction": (RULE, OPPOSITE), "quantile": quantiles}
     study = Ablation(factors, lambda *levels: levels, "{} {}")
 
     def policies_of(name: str) -> dict[str, Policy]:

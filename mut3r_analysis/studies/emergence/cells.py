@@ -120,8 +120,8 @@ def choose(
     distance = areas.mean("sequence") / spread * np.sqrt(areas.notnull().sum("sequence"))
     together = distance.sum("test").where(distance.notnull().any("test"))
     cell = together[abs(together).fillna(-1).argmax(...)]
-    names = (cell[dim].item() for dim in ("site", "reading", "layer", "head"))
-    return SignedCell(*names, sign=1 if cell.item() >= 0 else -1)
+    names = {dim: cell[dim].item() for dim in ("site", "reading", "layer", "head")}
+    return SignedCell(**names, sign=1 if cell.item() >= 0 else -1)
 
 
 def chosen_cells(found: xr.Dataset) -> dict[str, SignedCell]:

@@ -111,7 +111,7 @@ def _places(shape: tuple[int, ...]) -> dict[str, Any]:
 
 def on_grid(values: xr.DataArray, grid: tuple[int, int], frames: Any) -> xr.DataArray:
     """Unfold ``patch`` to ``patch_row`` and ``patch_col`` and label frames, as figures take it."""
-    index = pd.MultiIndex.from_product(map(range, grid), names=["patch_row", "patch_col"])
+    index = pd.MultiIndex.from_product([range(n) for n in grid], names=["patch_row", "patch_col"])
     coords = xr.Coordinates.from_pandas_multiindex(index, "patch")
     return values.assign_coords(coords).unstack("patch").assign_coords(frame=frames)
 

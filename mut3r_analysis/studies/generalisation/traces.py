@@ -138,7 +138,7 @@ def _of_sequence(paths: xr.DataArray) -> xr.Dataset:
     maps, rows = [], {}
     for memory in memories:
         runs = {t: open_run(paths.sel(memory=memory, treatment=t).item()) for t in (PLAIN, OWN)}
-        maps.append(runs[PLAIN]["cue/motion"].values.astype(np.float64))
+        maps.append(np.asarray(runs[PLAIN]["cue/motion"], np.float64))
         row = beside({name: _state(run) for name, run in runs.items()}, "treatment")
         auc, moved = _auc(runs[PLAIN], maps[-1]), _moved(*runs.values())
         rows[memory] = row.assign(auc=auc, moved=("what", list(moved)))
@@ -174,17 +174,17 @@ def _state(run: xr.DataTree) -> xr.Dataset:
 
 def _moved(*runs: xr.DataTree) -> tuple[float, float]:
     """How far depth and camera move, in percent of the mean depth."""
-    depth, other = (run["prediction/depth"].values.astype(np.float64) for run in runs)
-    poses = [run["prediction/pose"].values.astype(np.float64) for run in runs]
+    depth, other = (np.asarray(run["prediction/depth"], np.float64) for run in runs)
+    poses = [np.asarray(run["prediction/pose"], np.float64) for run in runs]
     scale = np.abs(depth).mean() / 100
     away = np.linalg.norm((poses[1] - poses[0])[:, :3, 3], axis=-1).mean()
     return np.abs(other - depth).mean() / scale, away / scale
 
 
 def _auc(run: xr.DataTree, motion: np.ndarray) -> float:
-    if "motion_mask" not in run.get("truth", {}):
+    if "truth" not in run.children or "motion_mask" not in run["truth"]:
         return float("nan")
-    mask = run["truth/motion_mask"].values
+    mask = np.asarray(run["truth/motion_mask"])
     size = mask.shape[-1] // motion.shape[-1]
     pixels = motion.repeat(size, axis=-2).repeat(size, axis=-1)
     try:

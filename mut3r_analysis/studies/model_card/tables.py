@@ -186,9 +186,9 @@ def cues(card: Card) -> xr.Dataset:
 
 def _told(cells: Iterable[tuple[str, Mapping[str, Any]]]) -> xr.Dataset:
     names, rows = zip(*cells, strict=True)
-    cells = [f"{name}: {cell_name(row)}" for name, row in zip(names, rows, strict=True)]
+    labels = [f"{name}: {cell_name(row)}" for name, row in zip(names, rows, strict=True)]
     values = [[row[name] for name in AGAINST] for row in rows]
-    return _intervals(values, _AREA, cell=cells, against=list(AGAINST.values()))
+    return _intervals(values, _AREA, cell=labels, against=list(AGAINST.values()))
 
 
 def probe(card: Card) -> xr.Dataset:
@@ -253,8 +253,9 @@ def learned(card: Card) -> Finding:
     table.append(Row("targets reached", reached, n=len(held), reference=None))
     for each in held:
         effect = f"{each['target']} ({'reached' if each['reached'] else 'missed'})"
-        table.append(Row(effect, *each["value"], n=clips, reference=each["bound"]))
-    trend = late_change(card).to_series() if card.get("curve") else {}
+        value, lower, upper = each["value"]
+        table.append(Row(effect, value, lower, upper, clips, reference=each["bound"]))
+    trend = late_change(card).to_series() if card.get("curve") else pd.Series(dtype=float)
     for name, value in trend.items():
         effect = f"change over the last tenth of training, {name}"
         table.append(Row(effect, value, reference=None))
@@ -284,7 +285,7 @@ def motion_in_attention(card: Card) -> Finding:
     areas = _told(told.items()).transpose("against", "cell")
     table = rows(areas, "{cell}, {against}", CHANCE, clips)
     probed = probe(card)
-    best = probed["value"].sel(against=AGAINST["objects"]).idxmax("layer").item()
+    best = int(probed["value"].sel(against=AGAINST["objects"]).idxmax("layer"))
     effect = f"linear probe of layer {best}, {{}}"
     table += rows(probed.sel(layer=best, drop=True), effect, CHANCE, clips)
     for which in ("declared", "declared_later"):

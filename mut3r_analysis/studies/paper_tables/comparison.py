@@ -1,7 +1,7 @@
 """What the paper's tables say of gating and one's own runs beside them, as changes and as text."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,8 @@ def own_changes(own: Mapping[str, xr.Dataset]) -> dict[tuple[str, str], xr.Datas
         if not {BEFORE, AFTER} <= set(values["system"].values.tolist()):
             continue
         scores = values["scores"].drop_vars("unit")
-        changes = change(*(scores.sel(system=name, drop=True) for name in (AFTER, BEFORE)))
+        after, before = (scores.sel(system=name, drop=True) for name in (AFTER, BEFORE))
+        changes = change(after, before)
         for metric in values["metric"].values.tolist():
             cell = changes.sel(metric=metric, drop=True)
             if metric in SHOWN and int(cell["n"]):
@@ -79,8 +80,8 @@ def error_changes(
     rows: dict[str, tuple[float, ...]] = {}
     known: dict[tuple[str, str], str] = {}
     for table in tables:
-        known |= {(one.protocol, one.metric): one.cell for one in table.itertuples()}
-        for one in gating_deltas(table).query("comparable").itertuples():
+        known |= {(one.protocol, one.metric): one.cell for one in _rows(table)}
+        for one in _rows(gating_deltas(table).query("comparable")):
             if not find_metric(one.metric).higher_is_better:
                 rows.setdefault(f"paper: {one.Index}", (one.value, one.lower, one.upper, 0))
     parts = ["value", "lower", "upper"]
@@ -173,7 +174,7 @@ def paper_columns(table: pd.DataFrame) -> pd.DataFrame:
         Indexed by ``cell``: one column per system, then ``unit``, ``protocol``, ``sequences`` and
         ``conflicts``.
     """
-    written = table.assign(text=[_published(one) for one in table.itertuples()])
+    written = table.assign(text=[_published(one) for one in _rows(table)])
     values = written.pivot(index="cell", columns="system", values="text")
     cells = table.groupby("cell", sort=False).agg(
         unit=("unit", "first"),
@@ -199,7 +200,7 @@ def delta_columns(table: pd.DataFrame) -> pd.DataFrame:
     """
     words = {1.0: "better", -1.0: "worse", 0.0: "the same"}
     rows = {}
-    for one in gating_deltas(table).itertuples():
+    for one in _rows(gating_deltas(table)):
         scatter = "one source" if one.comparable else "no protocol"
         if one.comparable and np.isfinite(one.scatter):
             scatter = f"{one.scatter:.2g}, {'as large' if one.in_scatter else 'smaller'}"
@@ -239,7 +240,7 @@ def own_column(table: pd.DataFrame, own: Mapping[str, xr.Dataset]) -> pd.DataFra
         Indexed by ``cell``, one column per system; ``"–"`` where there is none.
     """
     rows = {}
-    for one in table.drop_duplicates("cell").itertuples():
+    for one in _rows(table.drop_duplicates("cell")):
         rows[one.cell] = dict.fromkeys(table["system"].cat.categories, "–")
         values = own.get(one.protocol)
         if values is not None and one.metric in values["metric"]:
@@ -261,6 +262,10 @@ def stand_in_column(table: str, own: Mapping[str, xr.Dataset]) -> pd.DataFrame:
             present = [each for each in PAPER_TABLES[table].systems if each in cell["system"]]
             rows[label] = {each: _formatted(cell.sel(system=each), 0) for each in present}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("number")
+
+
+def _rows(table: pd.DataFrame) -> Iterable[Any]:
+    return table.itertuples()
 
 
 def _published(one: Any) -> str:

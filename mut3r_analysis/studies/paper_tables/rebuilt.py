@@ -323,7 +323,9 @@ def _summarised(scores: xr.Dataset, protocol: Protocol) -> xr.Dataset:
     rows = {}
     for metric in protocol.metrics:
         mean, bounds = scores[f"mean_{metric}"], scores[f"interval_{metric}"]
-        row = {end: bounds.sel(bound=end, drop=True) for end in ("lower", "upper")}
+        row: dict[str, Any] = {
+            end: bounds.sel(bound=end, drop=True) for end in bounds["bound"].values
+        }
         row |= {"value": mean, "n": int(mean.attrs["n_valid"]), "scores": scores[metric]}
         rows[metric] = xr.Dataset(row).assign_coords(unit=str(mean.attrs.get("units", "1")))
     return beside(rows, "metric", coords=["unit"])[["value", "lower", "upper", "n", "scores"]]

@@ -138,7 +138,8 @@ def finding(errors: xr.DataArray, cue: str) -> Finding:
     shown = changes.sel(measure=measures, beta=beta).transpose("measure", "speed")
     table = rows(shown)
     lead = len(table)
-    for (measure, speed), start in onsets.transpose("measure", "speed").to_series().items():
+    starts: Any = onsets.transpose("measure", "speed").to_series()
+    for (measure, speed), start in starts.items():
         if np.isfinite(start):
             effect = f"smallest β from which on {measure} is higher, {speed}"
             table.append(Row(effect, start, reference=None))
@@ -272,7 +273,7 @@ def _spread(path: str) -> float:
     """Mean over frames of log10 of how much more a patch scored low weighs than one scored high."""
     if not path:
         return np.nan
-    motion = open_run(path)["cue/motion"].values.astype(np.float64)
+    motion = np.asarray(open_run(path)["cue/motion"], np.float64)
     kept = np.log10(1 - np.clip(motion.reshape(len(motion), -1), 0, LARGEST_SCORE))
     low, high = np.quantile(kept, _TAILS, axis=1)
     return float(np.mean(high - low))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -48,11 +49,9 @@ def retimed(scene: Scene, factor: float, at: int = 0) -> Scene:
     """
     if not factor >= 0:
         raise InvalidArgument(f"factor={factor}; give 0 (at rest) or more")
+    clock = partial(_retimed, factor=factor, at=at)
     objects = tuple(
-        replace(
-            each,
-            **{name: _retimed(getattr(each, name), factor, at) for name in ("position", "angles")},
-        )
+        replace(each, position=clock(each.position), angles=clock(each.angles))
         for each in scene.objects
     )
     return replace(scene, name=f"{scene.name}+speed-{factor:g}", objects=objects)

@@ -391,5 +391,5 @@ def transfer(table: xr.Dataset) -> xr.DataArray:
 
 
 def _correlation(*paths: str) -> float:
-    scores = [open_run(path)["cue/motion"].values.astype(np.float64).ravel() for path in paths]
-    return float(np.corrcoef(*scores)[0, 1])
+    one, other = (np.asarray(open_run(path)["cue/motion"], np.float64).ravel() for path in paths)
+    return float(np.corrcoef(one, other)[0, 1])

@@ -183,7 +183,7 @@ def beside_paper(
     paper = paper_table().to_dataframe().reindex(labels)
     paper.loc["none", "change"] = np.nan
     here = {
-        label: layers
+        label: str(layers)
         for layers, several in ranges["asked"].to_series().items()
         for label in re.findall(r"\[.*?\)", several)
     }

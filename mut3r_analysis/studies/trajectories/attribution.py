@@ -72,7 +72,8 @@ def contributions(values: xr.DataArray, paths: Sequence[str]) -> xr.DataArray:
     parts = []
     for path in paths:
         before = [order[: order.index(path)] for order in orders]
-        parts.append(sum(cell([*gated, path]) - cell(gated) for gated in before) / len(orders))
+        steps = (cell([*gated, path]) - cell(gated) for gated in before)
+        parts.append(sum(steps, xr.zeros_like(cell([]))) / len(orders))
     total = cell(paths) - cell([])
     alone = sum((cell([path]) - cell([]) for path in paths), xr.zeros_like(total))
     labels = [*paths, "total", "interaction"]
