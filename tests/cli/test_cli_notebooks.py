@@ -27,8 +27,7 @@ def write(folder, name, *cells, parameters=PARAMETERS):
 def folder(tmp_path, monkeypatch):
     home = tmp_path / "notebooks"
     home.mkdir()
-    for module in (execution, overview):
-        monkeypatch.setattr(module, "NOTEBOOK_FOLDERS", (home,))
+    monkeypatch.setattr(execution, "NOTEBOOK_FOLDERS", (home,))
     return home
 
 
