@@ -26,6 +26,7 @@ from mut3r_analysis.backbones import CUT3R
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.inventory import RunStore, expected
 from mut3r_analysis.running.provenance import FORMAT_VERSION
 from mut3r_analysis.running.schema import Schema, run_schema
 from mut3r_analysis.running.store import BlockWriter, block_length, create_store, frame_bytes
@@ -159,6 +160,13 @@ def sparse_store(path: Path, layers: int, heads: int, size: float) -> tuple[int,
     for position, values in enumerate(rows(frame, frames, there)):
         for name, value in values.items():
             root[name][position] = value
+    store = RunStore(path)
+    for group in (f"attention/{SITE}", "prediction"):
+        for key, length in expected(store, group, frames):
+            if key not in store.files:
+                (path / key).parent.mkdir(parents=True, exist_ok=True)
+                with (path / key).open("wb") as file:
+                    file.truncate(length)
     return frames, there
 
 

@@ -12,6 +12,7 @@ _COMMANDS = (
     "mut3r_analysis.cli.demo",
     "mut3r_analysis.cli.run",
     "mut3r_analysis.cli.plan",
+    "mut3r_analysis.cli.check",
     "mut3r_analysis.cli.convert",
     "mut3r_analysis.cli.datasets",
     "mut3r_analysis.cli.doctor",

@@ -3,17 +3,19 @@
 import importlib.util
 import warnings
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import xarray as xr
+from xarray.core import indexing
 from xarray.indexes import PandasMultiIndex
 from zarr.abc.store import Store
-from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
-from mut3r_analysis.errors import InvalidArgument, MissingFile, StoreError
+from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError, StoreError
 from mut3r_analysis.running.derived import derived_variables
+from mut3r_analysis.running.inventory import RunStore, StoredArray, altered, damaged, lacking
 from mut3r_analysis.running.provenance import FORMAT_VERSION
 
 
@@ -23,7 +25,7 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
     Parameters
     ----------
     path : str or Path
-        What was given to ``run(out=...)``.
+        What was given to ``run(out=...)``, or a zip archive of it.
     chunks : {"auto"}, optional
         By default arrays are lazy and a selection reads only itself. With ``"auto"`` they are Dask
         arrays, for computations larger than memory: one Dask chunk per block of the store (per
@@ -45,7 +47,9 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
     MissingFile
         When there is nothing at the path.
     StoreError
-        When it is not a run, or was written by an incompatible version.
+        When it is not a run, was written by a newer version, or is damaged: files that are
+        missing, cut or altered. Chunks are verified when they are read, where this may be raised
+        as well; ``mut3r check`` reads all of a store.
 
     Warns
     -----
@@ -54,66 +58,117 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
         ``attrs["frames_complete"]`` says how many.
     """
     _check_chunks(chunks)
-    if isinstance(path, str | Path):
-        location = Path(path).expanduser()
-        if not location.exists():
-            raise MissingFile(f"no run at {location}")
-        store: Store = LocalStore(location, read_only=True)
-    else:
-        location, store = Path("memory"), path
+    store = store_at(path)
+    place = store.place if isinstance(store, RunStore) else Path("memory")
     try:
-        with warnings.catch_warnings():
-            # A writer that was killed may leave a temporary file, which is not part of the store.
-            warnings.filterwarnings("ignore", r"Object at .*\.partial", ZarrUserWarning)
-            tree = xr.open_datatree(store, engine="zarr", consolidated=False, chunks=None)  # type: ignore[arg-type]
-    except Exception as error:
-        raise StoreError(f"{location} is not the Zarr store of a run: {error}") from error
-    version = tree.attrs.get("format_version")
-    if version != FORMAT_VERSION:
-        found = "has no format version" if version is None else f"has format version {version}"
-        raise StoreError(
-            f"{location} {found}, this package reads version {FORMAT_VERSION}; "
-            "run the sequence again, or use the package version named in its attributes"
-        )
-    lacking = [name for name in ("frames", "frames_complete", "sequence") if name not in tree.attrs]
-    if lacking or "prediction" not in tree.children:
-        raise StoreError(
-            f"{location} is damaged: it has no {', '.join(lacking) or 'group /prediction'}; run "
-            "the sequence again"
-        )
-    frames, complete = tree.attrs["frames"], tree.attrs["frames_complete"]
+        opened = _opened(store, place, chunks)
+    except Mut3rError:
+        raise
+    except Exception as error:  # what the metadata say may be wrong in any way
+        raise damaged(place, [f"{type(error).__name__}: {error}"]) from error
+    frames, complete = opened.attrs["frames"], opened.attrs["frames_complete"]
     if complete < frames:
         warnings.warn(
-            f"the run at {location} was interrupted: {complete} of {frames} frames are whole "
+            f"the run at {place} was interrupted: {complete} of {frames} frames are whole "
             "and are shown",
             stacklevel=2,
         )
-    longest = _longest(tree)
-    # Every run has a prediction of every frame; it tells which source frames are whole.
-    whole = set(tree["prediction"].to_dataset()["frame"].values[:complete].tolist())
-    nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=tree.attrs)}
-    for node in tree.subtree:
-        dataset = node.to_dataset(inherit=False)
-        if node.path == "/" or not dataset.variables:
-            continue
-        if complete < frames:
-            kept = [i for i, frame in enumerate(dataset["frame"].values) if int(frame) in whole]
-            dataset = dataset.isel(frame=slice(0, len(kept)))
-        growing = {dim for value in dataset.values() for dim in value.attrs.pop("grows", ())}
-        dataset = dataset.isel({dim: slice(longest) for dim in growing})
-        dataset = label(dataset.assign(derived_variables(dataset, str(node.name))))
-        nodes[node.path] = dataset if chunks is None else _blocks(dataset)
-    # The path of a node in a tree is made of names, which so cannot hold a slash.
-    name = str(tree.attrs["sequence"]["name"]).replace("/", "_")
-    opened = xr.DataTree.from_dict(nodes, name=name)
-    opened.set_close(tree.close)
     return opened
 
 
-def _longest(tree: xr.DataTree) -> int | None:
+def store_at(path: str | Path | Store) -> Store:
+    """Return the store at a path, once it is known to be that of a run which can be read.
+
+    Raises
+    ------
+    MissingFile, StoreError
+    """
+    if isinstance(path, LocalStore):
+        path = path.root
+    if not isinstance(path, str | Path):
+        return path
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise MissingFile(f"no run at {place}")
+    try:
+        store = RunStore(place)
+        attrs = store.attributes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"{place} is not the Zarr store of a run: {error}") from error
+    if "zarr.json" not in store.metadata:
+        raise StoreError(f"{place} is not the Zarr store of a run: it has no zarr.json")
+    version = attrs.get("format_version") if isinstance(attrs, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise StoreError(
+            f"{place} has format version {version}, this package reads up to {FORMAT_VERSION}: it "
+            f"was written by a newer one ({attrs.get('package_version')}); update the package with "
+            "pip install --upgrade mut3r-analysis"
+        )
+    if not isinstance(version, int) or version < 1:
+        found = "has no format version" if version is None else f"has format version {version!r}"
+        raise StoreError(
+            f"{place} {found}, so it is not the store of a run of this package, or is damaged; "
+            "run the sequence again"
+        )
+    return store
+
+
+def _opened(store: Store, place: Path, chunks: str | None) -> xr.DataTree:
+    checked = store if isinstance(store, RunStore) else None
+    if checked and (problems := list(altered(checked))):
+        raise damaged(place, problems)
+    groups = xr.open_groups(store, engine="zarr", consolidated=False, chunks=None)  # type: ignore[arg-type]
+    attrs = groups["/"].attrs
+    lost = [name for name in ("frames", "frames_complete", "sequence") if name not in attrs]
+    if lost or "/prediction" not in groups:
+        raise damaged(place, [f"it has no {', '.join(lost) or 'group /prediction'}"])
+    frames, complete = attrs["frames"], attrs["frames_complete"]
+    if not 0 <= complete <= frames:
+        raise damaged(place, [f"it says that {complete} of {frames} frames are whole"])
+    # Every run has a prediction of every frame; it tells which source frames are whole.
+    labels = groups["/prediction"]["frame"].values
+    if len(labels) != frames:
+        raise damaged(place, [f"it has predictions of {len(labels)} frames, not of {frames}"])
+    whole = set(labels[:complete].tolist())
+    shown = {name: value for name, value in attrs.items() if name not in ("checksums", "grown")}
+    nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=shown)}
+    longest = _longest(groups.get("/state"))
+    for path, dataset in groups.items():
+        if path == "/" or not dataset.variables:
+            continue
+        kept = sum(int(frame) in whole for frame in dataset["frame"].values)
+        if checked and (problems := list(lacking(checked, path[1:], kept))):
+            raise damaged(place, problems)
+        told = _told(dataset, f"{place}{path}")
+        if complete < frames:
+            told = told.isel(frame=slice(0, kept))
+        growing = {dim for value in told.values() for dim in value.attrs.pop("grows", ())}
+        told = told.isel({dim: slice(longest) for dim in growing}) if growing else told
+        told = label(told.assign(derived_variables(told, path.rpartition("/")[2])))
+        nodes[path] = told if chunks is None else _blocks(told)
+    # The path of a node in a tree is made of names, which so cannot hold a slash.
+    name = str(attrs["sequence"]["name"]).replace("/", "_")
+    opened = xr.DataTree.from_dict(nodes, name=name)
+    opened.set_close(groups["/"].close)
+    return opened
+
+
+def _told(dataset: xr.Dataset, what: str) -> xr.Dataset:
+    """Let damage that shows when a variable is read be told in words."""
+    stored = {}
+    for name, array in dataset.data_vars.items():
+        found = array.variable
+        lazy: Any = indexing.LazilyIndexedArray(StoredArray(found, f"{what}/{name}"))
+        cached = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(lazy))
+        stored[name] = xr.Variable(found.dims, cached, found.attrs, found.encoding)
+    return dataset.assign(stored)
+
+
+def _longest(state: xr.Dataset | None) -> int | None:
     """Return the most tokens that a growing memory held; None where none grows."""
-    state = tree["state"].to_dataset() if "state" in tree.children else xr.Dataset()
-    counts = [values for name, values in state.items() if str(name).endswith("_count")]
+    counts = [values for name, values in (state or {}).items() if str(name).endswith("_count")]
     return max((int(values.max()) for values in counts), default=None)
 
 

@@ -14,7 +14,8 @@ from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.foundation.version import __version__
 from mut3r_analysis.running.configuration import Configuration
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of the stores that are written: 2 has checksums, 1 had none and is read all the same."""
 
 UNNAMED = "unnamed callable: this run cannot be repeated from what it records"
 """Stands for the name of a function that has none."""

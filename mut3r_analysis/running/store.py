@@ -1,7 +1,7 @@
 """A run's Zarr v3 store: created from a schema, filled in blocks of whole frames.
 
 A block is the unit of writing: one file per variable and block, and several for whole maps. A
-frame, or a head's map of it, is the unit of reading.
+frame, or a head's map of it, is the unit of reading, and has a checksum (CRC-32C).
 The root attribute ``frames_complete`` is raised after every array of a block is on disk, so a store
 whose writer was killed says truthfully how many frames are whole.
 """
@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import zarr
-from zarr.abc.store import Store
+from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore, MemoryStore
 
 from mut3r_analysis.errors import AlreadyExists, StoreError
+from mut3r_analysis.running.inventory import checksums
 from mut3r_analysis.running.schema import Schema, Variable
 
 BLOCK_BYTES = 32 * 2**20
@@ -28,6 +30,7 @@ _GROWING_CHUNK = 256
 """Tokens of a growing memory in one chunk."""
 _MAP_BYTES = 16 * 2**20
 _FILE_BYTES = 2**20
+_CHECKSUM = 4
 _FLAT: Any = {"name": "default", "separator": "."}
 
 
@@ -97,7 +100,7 @@ def stored_bytes(variable: Variable, block: int, dense: bool) -> int:
     """Bytes that the chunks of a variable take on disk (nothing is compressed)."""
     chunks, shards = chunking(variable, block, dense)
     per_axis = [math.ceil(n / c) for n, c in zip(variable.shape, chunks, strict=True)]
-    stored = math.prod(per_axis) * math.prod(chunks) * variable.dtype.itemsize
+    stored = math.prod(per_axis) * (math.prod(chunks) * variable.dtype.itemsize + _CHECKSUM)
     if shards is not None:
         count = math.prod(math.ceil(n / s) for n, s in zip(variable.shape, shards, strict=True))
         inner = math.prod(s // c for s, c in zip(shards, chunks, strict=True))
@@ -145,7 +148,7 @@ def create_store(
     StoreError
         When it cannot be created.
     """
-    store: Store
+    store: LocalStore | MemoryStore
     if out is None:
         store = MemoryStore()
     else:
@@ -156,9 +159,30 @@ def create_store(
         root = zarr.create_group(store, zarr_format=3, attributes=dict(attrs))
         for path_in_store, group in schema.items():
             _create_group(root, path_in_store, group.variables, block, _is_dense(schema, group))
+        root.attrs["checksums"] = checksums(_metadata(store), attrs)
+        root.attrs["grown"] = _none_grown(schema)
     except OSError as error:
         raise StoreError(f"cannot create the store {out}: {error}") from error
     return root, block
+
+
+def _metadata(store: LocalStore | MemoryStore) -> dict[str, bytes]:
+    """Return every ``zarr.json`` of a new store by its key."""
+    if isinstance(store, LocalStore):
+        files = store.root.rglob("zarr.json")
+        return {file.relative_to(store.root).as_posix(): file.read_bytes() for file in files}
+    held = store._store_dict.items()
+    return {key: value.to_bytes() for key, value in held if key.endswith("zarr.json")}
+
+
+def _none_grown(schema: Schema) -> dict[str, int]:
+    """Return how many chunks of each variable that grows are written: none so far."""
+    return {
+        f"{path}/{name}": 0
+        for path, group in schema.items()
+        for name, variable in group.variables.items()
+        if variable.grows
+    }
 
 
 def _is_dense(schema: Schema, group: Any) -> bool:
@@ -188,7 +212,7 @@ def _create_group(
             shards=shards,
             dimension_names=variable.dims,
             attributes=attributes,
-            compressors=None,
+            compressors=[Crc32cCodec()],
             # Files of maps lie side by side: a folder per index would cost as much as a file.
             chunk_key_encoding=_FLAT if _is_large_map(variable) else None,
             fill_value=_fill_value(variable),
@@ -237,14 +261,9 @@ class BlockWriter:
             path: {item.name for item in group.variables.values() if item.values is None}
             for path, group in schema.items()
         }
-        self._growing = {
-            (path, name)
-            for path, group in schema.items()
-            for name, variable in group.variables.items()
-            if variable.grows
-        }
         self._rows: dict[tuple[str, str], list[np.ndarray]] = {}
         self._first: dict[str, int] = {}
+        self._grown = _none_grown(schema)
         self._buffered = 0
         self.complete = 0
 
@@ -286,26 +305,29 @@ class BlockWriter:
         """
         if not self._buffered:
             return
+        grown = dict(self._grown)
         try:
             for (path, name), rows in self._rows.items():
                 array, first = self._array(path, name), self._first[path]
                 if (path, name) in self._maps and isinstance(array.store, LocalStore):
                     for index, row in enumerate(rows, start=first):
                         _write_map(array, index, row)
-                elif (path, name) in self._growing:
+                elif f"{path}/{name}" in grown:
                     for index, row in enumerate(rows, start=first):
                         part = tuple(slice(0, size) for size in row.shape)
                         array[(index, *part)] = row  # type: ignore[index]
+                        grown[f"{path}/{name}"] += _chunks_of(row.shape, array.chunks[1:])
                 else:
                     array[first : first + len(rows)] = np.stack(rows)
             done = self.complete + self._buffered
-            self._root.attrs["frames_complete"] = done
+            self._root.attrs.update({"frames_complete": done, "grown": grown})
         except OSError as error:
             raise StoreError(
                 f"could not write frames {self.complete} to {self.complete + self._buffered - 1} "
                 f"to {self._root.store_path}: {error}. The first {self.complete} frames are whole "
                 "and can be read with open_run"
             ) from error
+        self._grown = grown
         self._rows.clear()
         self._first.clear()
         self._buffered = 0
@@ -321,6 +343,10 @@ class BlockWriter:
         return self._arrays[key]
 
 
+def _chunks_of(shape: tuple[int, ...], chunks: tuple[int, ...]) -> int:
+    return math.prod(math.ceil(size / chunk) for size, chunk in zip(shape, chunks, strict=True))
+
+
 def _write_map(array: "zarr.Array[Any]", index: int, row: np.ndarray) -> None:
     """Write the chunks of one frame of a large map.
 
@@ -334,4 +360,6 @@ def _write_map(array: "zarr.Array[Any]", index: int, row: np.ndarray) -> None:
     for layer, head in np.ndindex(row.shape[0] // layers, row.shape[1] // heads):
         chunk = (index, layer, head, 0, 0)
         part = values[layer * layers :, head * heads :][:layers, :heads]
-        (folder / array.metadata.encode_chunk_key(chunk)).write_bytes(part.data)
+        with (folder / array.metadata.encode_chunk_key(chunk)).open("wb") as file:
+            file.write(part.data)
+            file.write(google_crc32c.value(part).to_bytes(_CHECKSUM, "little"))

@@ -13,6 +13,7 @@ from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.inventory import RunStore, expected
 from mut3r_analysis.running.provenance import provenance
 from mut3r_analysis.running.schema import run_schema
 from mut3r_analysis.running.store import create_store
@@ -39,6 +40,7 @@ def archived_store(path: Path, frames: int, written: Collection[int]) -> Path:
         for side in ("query", "key"):
             array = root[f"attention/image_self/rotated_{side}"]
             array[frame] = 0.8 * random.standard_normal(array.shape[1:], np.float32)
+    declare_the_rest(path)
     return path
 
 
@@ -53,7 +55,20 @@ def points_store(path: Path, frames: int) -> Path:
         root["prediction/points_world"][frame] = points
         root["prediction/confidence_world"][frame] = np.ones(IMAGE)
         root["prediction/pose"][frame] = np.eye(4)
+    declare_the_rest(path)
     return path
+
+
+def declare_the_rest(path: Path) -> None:
+    """Make files with holes for everything that the store should hold and was not written."""
+    store = RunStore(path)
+    frames = store.attributes()["frames"]
+    groups = [key.removesuffix("/zarr.json") for key in store.metadata if key != "zarr.json"]
+    for key, size in (file for group in groups for file in expected(store, group, frames)):
+        if key not in store.files:
+            (path / key).parent.mkdir(parents=True, exist_ok=True)
+            with (path / key).open("wb") as file:
+                file.truncate(size)
 
 
 def _store(
