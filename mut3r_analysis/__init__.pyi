@@ -14,6 +14,9 @@ from . import (
     figures as figures,
 )
 from . import (
+    foreign as foreign,
+)
+from . import (
     metrics as metrics,
 )
 from . import (
@@ -54,6 +57,8 @@ from .evaluation import (
 from .evaluation import (
     table as table,
 )
+from .foreign import Tokens as Tokens
+from .foreign import attach as attach
 from .foundation.version import __version__ as __version__
 from .literature import (
     compare as compare,

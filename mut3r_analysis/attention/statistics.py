@@ -202,6 +202,7 @@ def compute(
     *,
     pose_key: int | None = None,
     diagonal: bool = True,
+    bias: Callable[[slice], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Compute rows of statistics as :func:`site_statistics` does.
 
@@ -212,6 +213,9 @@ def compute(
         As for :func:`site_statistics`.
     diagonal : bool
         Whether a token's entry with itself counts; False needs a self-attention site.
+    bias : callable, optional
+        From a range of queries to what a mask adds to their logits ``(..., row, key)``. Closed
+        forms know no mask and are left out then.
     """
     import torch
 
@@ -219,10 +223,11 @@ def compute(
     q = q.to(precise) * q.shape[-1] ** -0.5
     k = k.to(precise)
     rows = [row for row in rows if pose_key is not None or not row.needs_pose]
+    rows = [row for row in rows if bias is None or not row.closed_form]
     tiled = [(row.name, row.side, row.of_tile) for row in rows if row.of_tile is not None]
     parts: dict[str, list[Tensor]] = {name: [] for name, side, _ in tiled if side == "query"}
     sums = {name: q.new_zeros(()) for name, side, _ in tiled if side == "key"}
-    for tile in tiles(q, k, pose_key, diagonal) if tiled else ():
+    for tile in tiles(q, k, pose_key, diagonal, bias) if tiled else ():
         for name, side, of_tile in tiled:
             if side == "query":
                 parts[name].append(of_tile(tile))
@@ -240,19 +245,27 @@ def tile_rows(heads: int, queries: int, keys: int) -> int:
     return max(1, min(fitting, (queries + 1) // 2))
 
 
-def tiles(q: Tensor, k: Tensor, pose_key: int | None, diagonal: bool) -> Iterator[Tile]:
+def tiles(
+    q: Tensor,
+    k: Tensor,
+    pose_key: int | None,
+    diagonal: bool,
+    bias: Callable[[slice], Tensor] | None = None,
+) -> Iterator[Tile]:
     """Go through a site one tile of query rows at a time; ``q`` is scaled already."""
     queries, keys = q.shape[-2], k.shape[-2]
     rows = tile_rows(q[..., 0, 0].numel(), queries, keys)
     transposed = k.mT
     for start in range(0, queries, rows):
         z = q[..., start : start + rows, :] @ transposed
+        if bias is not None:
+            z = z + bias(slice(start, start + rows))
         if not diagonal:
             z.diagonal(start, dim1=-2, dim2=-1).fill_(-math.inf)
         peak = z.amax(dim=-1, keepdim=True)
         z = z - peak
         e = z.exp()
-        if not diagonal:
+        if not diagonal or bias is not None:
             # What has no weight has no part in an entropy either: 0 times minus infinity is NaN.
             z = z.masked_fill(z == -math.inf, 0)
         yield Tile(z, e, e.sum(dim=-1), peak.squeeze(-1), pose_key)

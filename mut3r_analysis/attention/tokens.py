@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 ROLES = ("pose", "patch", "state", "pointer", "slot", "summary", "camera", "register", "cached",
-         "partner")  # fmt: skip
+         "partner", "class", "token")  # fmt: skip
 """What a token can be; stores keep the names beside the numbers."""
 
 

@@ -1,0 +1,3 @@
+from .attachment import Attachment as Attachment
+from .attachment import attach as attach
+from .tokens import Tokens as Tokens
