@@ -54,8 +54,8 @@ def test_soft_scores_are_standardised_per_frame(clips):
     torch.testing.assert_close(gain.soft(shares[None, None], 2.0)[0, 0], expected)
 
 
-def test_every_reading_is_a_cue_where_it_describes_patches():
-    cues = gain.own_cues((3, 6))
+def test_every_reading_is_a_cue_where_it_describes_patches(model):
+    cues = gain.own_cues(model)
     assert cues["logit_query_mean at state_to_image"].layers == range(3, 6)
     assert "pose_complement at image_to_state" not in cues  # the state has no pose token
     assert {cue.reading for cue in cues.values()} == {*m3.motion.READINGS, "instability"}
@@ -108,7 +108,7 @@ def test_the_least_auc_is_that_from_which_on_all_scores_help(upper, least):
 
 
 @pytest.mark.slow
-def test_the_notebook_answers_for_both_models():
+def test_the_notebook_answers_for_both_models(model):
     notebook = execute_notebook(
         find_notebook("14_cue_to_gain"),
         {"clips": 6, "frames": 4, "metrics": ["rpe_translation"], "progress": False},
@@ -119,5 +119,5 @@ def test_the_notebook_answers_for_both_models():
         f"Does gating by the own cues of {name} help?" for name in ("tiny", "tiny-static")
     ]
     for each in own:
-        assert len(each.rows) == len(gain.own_cues((3, 6)))
+        assert len(each.rows) == len(gain.own_cues(model))
         assert NOT_MEASURED not in {row.verdict for row in each.rows}

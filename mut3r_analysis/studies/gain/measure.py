@@ -103,9 +103,13 @@ def degraded(clips: Clips, patch: int) -> Iterator[Score]:
         yield Score(SOFT, f"noise {noise:g}", noise, noisy(shares, noise), GATE)
 
 
-def own_cues(layers: tuple[int, int]) -> dict[str, Cue]:
-    """Return the cues of every reading at every site of the decoder that has it, by name."""
-    sites = [name for name, kind in SITE_KINDS.items() if kind.part == "decoder" and kind.captured]
+def own_cues(model: Backbone) -> dict[str, Cue]:
+    """Return the cues of every reading at every site of the decoder that has it, by name.
+
+    They are read in the second half of the decoder.
+    """
+    layers = range(model.decoder_layers // 2, model.decoder_layers)
+    sites = [name for name in model.sites() if SITE_KINDS[name].part == "decoder"]
     steady = {name: Cue(reading=INSTABILITY, of=name, site="image_self") for name in STEADY}
     found = {
         f"{name} at {site}": Cue(reading=name, site=site, layers=layers)
@@ -152,7 +156,7 @@ def variants(clips: Clips, patch: int, layers: int) -> Iterator[Score]:
 def all_scores(model: Backbone, clips: Clips) -> tuple[Iterator[Score], int]:
     """Return all scores that the study compares, made one by one, and their number."""
     patch, depth = model.patch_size, model.decoder_layers
-    cues = own_cues((depth // 2, depth))
+    cues = own_cues(model)
     made = variants(clips, patch, depth)
     number = len(FLIPPED) + len(NOISE) + len(cues) + 5 + 8 + 5 + 3
     return chain(degraded(clips, patch), own_scores(model, clips, cues), made), number
