@@ -121,7 +121,7 @@ def published_table(name: str) -> pd.DataFrame:
         ``metric``, ``unit``, ``sequences``, how many the protocol has (0 where it does not say),
         and ``comparable``, whether there is a protocol at all. Without one a cell holds what the
         paper itself reports, and nothing can be put beside it. The categories of ``system`` are all
-        of the table's, ``attrs["title"]`` is its heading.
+        of the table's.
     """
     if name not in PAPER_TABLES:
         raise InvalidArgument(f"no table {name!r}; there are {', '.join(PAPER_TABLES)}")
@@ -137,7 +137,6 @@ def published_table(name: str) -> pd.DataFrame:
     ).reset_index()
     table["sequences"] = table["protocol"].map(_expected)
     table["comparable"] = table["protocol"] != UNSPECIFIED
-    table.attrs["title"] = chosen.title
     return table
 
 
