@@ -32,7 +32,7 @@ _PHRASES = {
     NOT_MEASURED: "not measured for",
 }
 _LONGEST = 4
-"""Effects of one verdict that a sentence lists."""
+"""Effects of one verdict that a sentence lists before it says how many others there are."""
 NO_TRUTH = "No ground truth: only differences between runs are shown."
 
 
@@ -213,16 +213,18 @@ def sentence(about: str, table: Sequence[Row]) -> str:
     """Put rows into one sentence, verdict by verdict; numbers where something was found."""
     counts = {each.n for each in table}
     alike = len(counts) == 1
+
+    def told(each: Row) -> str:
+        numbers = each.interval if each.verdict in (LOWER, HIGHER, "") else ""
+        count = "" if alike or not each.n else f"n = {each.n}"
+        shown = ", ".join(filter(None, [numbers, count]))
+        return f"{each.effect} ({shown})" if shown else each.effect
+
     parts = []
     for verdict, phrase in _PHRASES.items():
-        effects = []
-        for each in (each for each in table if each.verdict == verdict):
-            numbers = each.interval if verdict in (LOWER, HIGHER, "") else ""
-            count = "" if alike or not each.n else f"n = {each.n}"
-            shown = ", ".join(filter(None, [numbers, count]))
-            effects.append(f"{each.effect} ({shown})" if shown else each.effect)
-        if len(effects) > _LONGEST:
-            effects[_LONGEST:] = [f"{len(effects) - _LONGEST} more"]
+        effects = [told(each) for each in table if each.verdict == verdict]
+        if (others := len(effects) - _LONGEST) > 1:
+            effects[_LONGEST - 1 :] = [f"{effects[_LONGEST - 1]} and {others} others"]
         if effects:
             parts.append(f"{phrase} {', '.join(effects)}".strip())
     if not parts:

@@ -78,7 +78,9 @@ def test_a_sentence_stays_short():
     told = [Row(name, -20.0, -25.0, -15.0, 8, "%") for name in "ABCDEF"]
     said = sentence("The error is", told)
     assert said.startswith("The error is lower for A (-20 [-25, -15] %), B (")
-    assert said.endswith("D (-20 [-25, -15] %), 2 more (n = 8).")
+    assert said.endswith("D (-20 [-25, -15] %) and 2 others (n = 8).")
+    # One other is named: that takes no more words.
+    assert sentence("The error is", told[:5]).endswith(", E (-20 [-25, -15] %) (n = 8).")
 
 
 def test_rows_are_named_by_the_labels_of_a_table():

@@ -214,23 +214,6 @@ def delta_columns(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("number")
 
 
-def in_unit(values: xr.Dataset, metric: str, unit: str) -> xr.Dataset:
-    """Return one metric of own values, (system), in the unit that the literature uses.
-
-    Raises
-    ------
-    InvalidArgument
-        When one cannot be turned into the other.
-    """
-    cell = values.sel(metric=metric)
-    own = str(cell["unit"].item())
-    factor = unit_factor(own, unit)
-    if factor is None:
-        raise InvalidArgument(f"{metric} is in {own!r} here and in {unit!r} in the literature")
-    parts = ("value", "lower", "upper", "scores")
-    return cell.assign({part: cell[part] * factor for part in parts})
-
-
 def own_column(table: pd.DataFrame, own: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Write own values of a published table's numbers: ``value [lower, upper] (n of expected)``.
 
@@ -243,11 +226,17 @@ def own_column(table: pd.DataFrame, own: Mapping[str, xr.Dataset]) -> pd.DataFra
     for one in _rows(table.drop_duplicates("cell")):
         rows[one.cell] = dict.fromkeys(table["system"].cat.categories, "–")
         values = own.get(one.protocol)
-        if values is not None and one.metric in values["metric"]:
-            scaled = in_unit(values, one.metric, one.unit)
-            for system in rows[one.cell].keys() & set(values["system"].values.tolist()):
-                cell, expected = scaled.sel(system=system), int(values.attrs["expected"])
-                rows[one.cell][system] = _formatted(cell, expected)
+        if values is None or one.metric not in values["metric"]:
+            continue
+        cell = values.sel(metric=one.metric)
+        own_unit = str(cell["unit"].item())
+        if (factor := unit_factor(own_unit, one.unit)) is None:
+            raise InvalidArgument(
+                f"{one.metric} is in {own_unit!r} here and in {one.unit!r} in the literature"
+            )
+        for system in rows[one.cell].keys() & set(values["system"].values.tolist()):
+            expected = int(values.attrs["expected"])
+            rows[one.cell][system] = _formatted(cell.sel(system=system), expected, factor)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("cell")
 
 
@@ -260,7 +249,7 @@ def stand_in_column(table: str, own: Mapping[str, xr.Dataset]) -> pd.DataFrame:
             unit = str(cell["unit"].item())
             label = f"{find_metric(metric).label}{'' if unit == '1' else f' ({unit})'}, {name}"
             present = [each for each in PAPER_TABLES[table].systems if each in cell["system"]]
-            rows[label] = {each: _formatted(cell.sel(system=each), 0) for each in present}
+            rows[label] = {each: _formatted(cell.sel(system=each)) for each in present}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("number")
 
 
@@ -276,13 +265,13 @@ def _published(one: Any) -> str:
     return text
 
 
-def _formatted(cell: xr.Dataset, expected: int) -> str:
+def _formatted(cell: xr.Dataset, expected: int = 0, factor: float = 1.0) -> str:
+    """Write ``value [lower, upper] (n)`` of one metric and system, times a factor of units."""
     if not int(cell["n"]):
         return "–"
-    digits = 3 if abs(float(cell["value"])) < 10 else 1
-    value, lower, upper = (
-        f"{float(cell[part]):.{digits}f}" for part in ("value", "lower", "upper")
-    )
+    numbers = [factor * float(cell[part]) for part in ("value", "lower", "upper")]
+    digits = 3 if abs(numbers[0]) < 10 else 1
+    value, lower, upper = (f"{number:.{digits}f}" for number in numbers)
     counted = f"{int(cell['n'])} of {expected}" if expected else f"n = {int(cell['n'])}"
-    interval = f" [{lower}, {upper}]" if np.isfinite(float(cell["lower"])) else ""
+    interval = f" [{lower}, {upper}]" if math.isfinite(numbers[1]) else ""
     return f"{value}{interval} ({counted})"
