@@ -285,12 +285,12 @@ def test_numbers_of_a_backbone_of_another_size_are_not_put_beside_the_paper(sint
     found, left_out = run_datasets("tiny", {"sintel": sintel}, systems, out=place, progress=False)
     assert found == {}
     assert len(left_out) == 3  # depth twice, pose once
-    assert all("512 px" in text and "64 px" in text for text in left_out)
+    assert all("512 px" in text and "size=64" in text for text in left_out)
     assert not place.exists()
 
 
 def test_a_protocol_is_refused_on_another_data_set(sintel, tmp_path):
-    with pytest.raises(InvalidArgument, match="give 'bonn:'"):
+    with pytest.raises(InvalidArgument, match="of 'bonn'"):
         run_protocol("tiny", sintel, "video-depth:bonn5:metric", {}, out=tmp_path)
 
 

@@ -238,20 +238,19 @@ def place_auc(truths: Sequence[xr.Dataset]) -> xr.DataArray:
         (sequence, control, test): the score of a patch is how often that place, relative to the
         picture, moves in the other sequences.
     """
-    found = np.full((len(truths), 1, len(TESTS)), np.nan)
     known = {
         index: truth.isel(frame=slice(1, None))
         for index, truth in enumerate(truths)
         if "moving" in truth and truth.sizes["frame"] > 1
     }
+    found = np.full((len(truths), 1, len(TESTS)), np.nan)
     for index, truth in known.items():
         others = [_places(other, truth) for each, other in known.items() if each != index]
         if others:
             prior = np.broadcast_to(np.mean(others, axis=0), truth["moving"].shape)
             found[index, 0] = _tested(prior, _labels(truth), None, [])[0]
-    return xr.DataArray(
-        found, {"control": [PLACE], "test": list(TESTS)}, ("sequence", "control", "test")
-    )
+    coords = {"control": [PLACE], "test": list(TESTS)}
+    return xr.DataArray(found, coords, ("sequence", "control", "test"))
 
 
 def _batches(backbone: Backbone, opened: list[xr.Dataset], most: int) -> list[list[int]]:

@@ -2,22 +2,21 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from mut3r_analysis.backbones import Preparation, load_backbone
+from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError
 from mut3r_analysis.evaluation import check_dataset, evaluate
 from mut3r_analysis.metrics import FrameSelection, Protocol, UndefinedMetric
 from mut3r_analysis.metrics import protocol as find_protocol
-from mut3r_analysis.metrics.protocols import OFFICIAL_INPUT
 from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
 from mut3r_analysis.motion.gate import PAPER_DEPTH
 from mut3r_analysis.running import Commit, Configuration, open_run
+from mut3r_analysis.running.inputs import as_scored
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.labelling import beside
 from mut3r_analysis.studies.paper_tables.published import (
@@ -126,19 +125,15 @@ def run_protocol(
     """
     chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
     layout, _, root = location.partition(":")
-    if layout != chosen.dataset:
-        raise InvalidArgument(
-            f"{chosen.id} is a protocol of {chosen.dataset!r}; {location!r} is not, give "
-            f"'{chosen.dataset}:' and the folder of the data set"
-        )
     present = [each.name for each in check_dataset(root, layout).sequences]
     names, _ = chosen.select(present)
     if not names:
-        raise InvalidArgument(f"{location!r} holds none of the sequences of {chosen.id}")
-    # A copy shares the weights, and the caller's backbone keeps its own preparation.
-    model = load_backbone(backbone) if isinstance(backbone, str) else copy(backbone)
-    if chosen.preparation != "given":
-        model.preparation = _prepared(model.preparation, chosen)
+        raise InvalidArgument(
+            f"{location!r} holds none of the sequences of {chosen.id}, which is of "
+            f"{chosen.dataset!r}"
+        )
+    model = load_backbone(backbone) if isinstance(backbone, str) else backbone
+    model, _ = as_scored(model, open_sequence(f"{location}#{names[0]}"), chosen, None)
     frames = chosen.frames
     stop = "" if frames.limit is None else frames.start + frames.step * frames.limit
     table = sweep(
@@ -304,18 +299,6 @@ def bundled_values(
             chosen = table.sel(configuration=systems)
             found[name] = own_values(runs_of(chosen), named_stand_in(name), given)
     return found
-
-
-def _prepared(preparation: Preparation, protocol: Protocol) -> Preparation:
-    """Prepare frames by a protocol's rule, which is for backbones of one size."""
-    if any(getattr(preparation, name) != value for name, value in OFFICIAL_INPUT.items()):
-        raise InvalidArgument(
-            f"{protocol.id} takes frames of {OFFICIAL_INPUT['size']} px in patches of "
-            f"{OFFICIAL_INPUT['patch']} px; this backbone takes {preparation.size} px in patches "
-            f"of {preparation.patch} px, so no number of it compares"
-        )
-    fields = preparation.to_dict() | {"rule": protocol.preparation}
-    return Preparation.from_dict(fields)
 
 
 def _summarised(scores: xr.Dataset, protocol: Protocol) -> xr.Dataset:
