@@ -8,13 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from PIL import Image
 
 from mut3r_analysis.errors import MissingFile, UnreadableFile
 from mut3r_analysis.foundation.text_files import read_text
 from mut3r_analysis.metrics.trajectory_files import detect_order, read_trajectory
 from mut3r_analysis.sequences.layouts.files import GRID, POSE, planes
-from mut3r_analysis.sequences.layouts.formats import read_map
+from mut3r_analysis.sequences.layouts.formats import read_map, read_mask
 from mut3r_analysis.sequences.layouts.layout import Variables
 
 _FOCAL = {"long_name": "focal length", "units": "px"}
@@ -38,7 +37,7 @@ def _evaluation(
     notes: dict[str, str] = {}
     masks = _numbered(folder, r"dynamic_mask_(\d+)\.png")
     if masks:
-        variables["motion_mask"] = (GRID, np.stack([_load_mask(file) for file in masks]))
+        variables["motion_mask"] = (GRID, np.stack([read_mask(file) for file in masks]))
     path = folder / "pred_traj.txt"
     if path.is_file():
         order, evidence = quaternion, "declared"
@@ -120,16 +119,20 @@ def _numbered(folder: Path, pattern: str) -> tuple[Path, ...]:
     UnreadableFile
         A number is missing: every later frame would be scored against another one's truth.
     """
-    found = {}
+    found: dict[int, Path] = {}
     for file in folder.iterdir() if folder.is_dir() else ():
         match = re.fullmatch(pattern, file.name)
         if match:
-            found[int(match[1])] = file
-    gaps = sorted(set(range(max(found, default=-1) + 1)) - set(found))
-    if gaps:
+            number = int(match[1])
+            if number in found:
+                raise UnreadableFile(f"{file} and {found[number].name} have one number; keep one")
+            found[number] = file
+    count = max(found, default=-1) + 1
+    if len(found) < count:
+        first = next(number for number, given in enumerate(sorted(found)) if number != given)
         raise UnreadableFile(
-            f"{folder}: of the files like {next(iter(found.values())).name} number {gaps[0]} is "
-            f"missing ({len(gaps)} of {max(found) + 1} are); predictions are numbered from 0 "
+            f"{folder}: of the files like {found[max(found)].name} number {first} is missing "
+            f"({count - len(found)} of {count} are); predictions are numbered from 0 "
             "without gaps"
         )
     return tuple(found[number] for number in sorted(found))
@@ -147,14 +150,6 @@ def _maps(depth: Path, depth_files: str, confidence: Path, confidence_files: str
             first = read_map(files[0])
             found[name] = (*planes(files, read_map, first.shape, first.dtype), attrs)
     return found
-
-
-def _load_mask(file: Path) -> NDArray[np.bool_]:
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("L")) > 0
-    except OSError as error:
-        raise UnreadableFile(f"{file} is not an image: {error}") from error
 
 
 def _load_camera(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

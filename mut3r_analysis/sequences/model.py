@@ -42,6 +42,7 @@ VARIABLES = {
 COORDINATES = {
     "frame": ("index of the frame in the source", "1"),
     "file": ("file of the frame", "1"),
+    "page": ("place of the frame in its file", "1"),
     "time": ("time since the first frame of the source", "s"),
 }
 """Long name and units of the coordinates that frames may have."""

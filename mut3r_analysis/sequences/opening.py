@@ -12,7 +12,7 @@ import xarray as xr
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.sequences.arrays import open_array
 from mut3r_analysis.sequences.frames import Selection, lazy_frames
-from mut3r_analysis.sequences.images import image_suffixes, open_images
+from mut3r_analysis.sequences.images import ImageFiles, open_images, open_pages, pages_of
 from mut3r_analysis.sequences.model import check_sequence, label
 from mut3r_analysis.sequences.prefixes import find_opener, split_prefix
 
@@ -37,7 +37,8 @@ def open_sequence(
     source
         - a folder of images: any format Pillow decodes, in natural order of the names, turned
           upright by EXIF; alpha is dropped, gray, palette and 16-bit images become 8-bit RGB;
-          other files in the folder are ignored
+          other files in the folder are ignored, but one that stands for a lost frame is refused
+        - one file of several images: an animated GIF, PNG or WebP, a TIFF file with pages
         - a video file
         - an array (frame, y, x, rgb), numpy or torch: uint8, or floating point in [0, 1]
         - a Dataset that holds such a sequence already
@@ -54,9 +55,10 @@ def open_sequence(
     -------
     xarray.Dataset
         ``image`` (frame, y, x, rgb) uint8 at source size, and what else the source knows. The
-        coordinate ``frame`` is the index in the source; ``file`` names the images of a folder;
-        ``time`` is in seconds for videos. Attributes: ``name``, ``kind``, ``source`` and
-        ``sha256``, a digest of the contents and the frames taken.
+        coordinate ``frame`` is the index in the source; ``file`` names the images of a folder, and
+        ``page`` the place in a file of several; ``time`` is in seconds for videos. Attributes:
+        ``name``, ``kind``, ``source`` and ``sha256``, a digest of the contents and the frames
+        taken; ``left_out`` says what was lost of a damaged video.
 
     Raises
     ------
@@ -103,13 +105,11 @@ def _from_path(path: Path, selection: Selection, name: str | None) -> xr.Dataset
     # What is read later must not depend on the working directory then.
     path = Path(os.path.abspath(path))
     if path.is_dir():
-        images = open_images(path, selection)
-        attrs = {"name": name or _readable(path.name), "kind": "images", "source": str(path)}
-        # Objects, because text of fixed width has no settled place in Zarr.
-        files = np.array([file.name for file in images.files], dtype=object)
-        coords = {"frame": np.array(images.indices), "file": files}
-        return _sequence(lazy_frames(images), coords, attrs, images.sha256)
-    if path.suffix.lower() in image_suffixes() - {".gif"}:
+        return _from_images(open_images(path, selection), path, name or _readable(path.name))
+    pages = pages_of(path)
+    if len(pages) > 1:
+        return _from_images(open_pages(path, selection), path, name or _readable(path.stem))
+    if pages:
         raise InvalidArgument(
             f"{path} is a single image; give its folder, {path.parent}, and choose frames with "
             "start=, stop= and stride="
@@ -119,10 +119,22 @@ def _from_path(path: Path, selection: Selection, name: str | None) -> xr.Dataset
 
     video = open_video(path, selection)
     attrs = {"name": name or _readable(path.stem), "kind": "video", "source": str(path)}
+    attrs |= video.notes
     coords = {"frame": video.indices, "time": video.seconds}
     sequence = _sequence(lazy_frames(video), coords, attrs, video.sha256)
     sequence.set_close(video.close)
     return sequence
+
+
+def _from_images(images: ImageFiles, path: Path, name: str) -> xr.Dataset:
+    """Label the frames of image files."""
+    # Objects, because text of fixed width has no settled place in Zarr.
+    files = np.array([file.name for file in images.files], dtype=object)
+    coords = {"frame": np.array(images.indices), "file": files}
+    if any(images.pages):
+        coords["page"] = np.array(images.pages)
+    attrs = {"name": name, "kind": "images", "source": str(path)}
+    return _sequence(lazy_frames(images), coords, attrs, images.sha256)
 
 
 def _from_dataset(

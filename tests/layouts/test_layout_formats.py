@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -124,11 +125,65 @@ def test_masks_are_gray_palette_or_one_bit(tmp_path):
     assert_array_equal(read_labels(tmp_path / "p.png"), wanted)
 
 
-def test_a_mask_in_colour_or_16_bit_is_refused(tmp_path):
-    for mode in ("RGB", "I;16"):
-        Image.new(mode, (4, 3)).save(tmp_path / "a.png")
-        with pytest.raises(UnreadableFile, match="not 8-bit"):
-            read_mask(tmp_path / "a.png")
+def png(width, height, bits, kind, rows):
+    """Write a PNG by its definition; `kind` is 0 for gray, 3 for palette, 4 for gray and alpha."""
+
+    def chunk(name, data):
+        check = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    palette = chunk(b"PLTE", bytes(range(48))) if kind == 3 else b""
+    body = zlib.compress(b"".join(b"\0" + row for row in rows))
+    whole = chunk(b"IHDR", header) + palette + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + whole
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "row", "labels"),
+    [
+        (1, 0, b"\x50", [0, 1, 0, 1]),
+        (2, 0, b"\x1b", [0, 1, 2, 3]),
+        (4, 0, b"\x01\x2f", [0, 1, 2, 15]),
+        (8, 0, b"\x00\x01\x02\xff", [0, 1, 2, 255]),
+        (16, 0, b"\0\0\0\1\0\2\0\xff", [0, 1, 2, 255]),
+        (1, 3, b"\x50", [0, 1, 0, 1]),
+        (2, 3, b"\x1b", [0, 1, 2, 3]),
+        (4, 3, b"\x01\x2f", [0, 1, 2, 15]),
+        (8, 3, b"\x00\x01\x02\x0f", [0, 1, 2, 15]),
+        (8, 4, b"\0\xff\1\xff\2\xff\7\xff", [0, 1, 2, 7]),
+    ],
+)
+def test_masks_are_read_in_every_mode_of_one_plane(tmp_path, bits, kind, row, labels):
+    path = tmp_path / "a.png"
+    path.write_bytes(png(4, 1, bits, kind, [row]))
+    assert_array_equal(read_labels(path), [labels])
+    assert_array_equal(read_mask(path), [np.array(labels) > 0])
+
+
+def test_a_mask_of_many_labels_is_one_though_its_labels_do_not_fit(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(png(3, 1, 16, 0, [b"\0\0\x27\x10\0\1"]))
+    assert_array_equal(read_mask(path), [[False, True, True]])
+    with pytest.raises(UnreadableFile, match="labels up to 10000; renumber"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_mask_in_colour_is_refused(mode, tmp_path):
+    Image.new(mode, (4, 3)).save(tmp_path / "a.png")
+    with pytest.raises(UnreadableFile, match="not 8-bit"):
+        read_mask(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(png(2, 1, 8, 4, [b"\0\xff\1\0"]))
+    with pytest.raises(UnreadableFile, match="opacity"):
+        read_mask(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "JPEG2000"])
+def test_a_mask_compressed_with_loss_is_refused_whatever_it_is_called(form, tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.png", form)
+    with pytest.raises(UnreadableFile, match=f"a.png is {form} by what it holds"):
+        read_mask(tmp_path / "a.png")
 
 
 def test_number_files_hold_what_they_should(tmp_path):

@@ -1,6 +1,7 @@
 """A folder of images opens as one lazy, labelled sequence, or says what is wrong with it."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from mut3r_analysis.errors import InvalidArgument, UnreadableFile
 from mut3r_analysis.sequences import check_sequence, images, open_sequence
+from mut3r_analysis.sweeps.sources import sequence_sources
 
 FOLDERS = {
     "dog_and_geese": 24,
@@ -267,6 +269,183 @@ def test_formats_beyond_png_and_jpeg_open(tmp_path, suffix):
     write_frames(tmp_path, count=2, size=(32, 24), suffix=suffix)
     sequence = open_sequence(tmp_path)
     assert sequence.image.values.shape == (2, 24, 32, 3)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 12\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("name", ["001.png", "001.jpg", "001.tiff"])
+def test_a_file_is_what_it_holds_and_never_starts_an_interpreter(tmp_path, monkeypatch, name):
+    def interpreter(*_, **__):
+        raise AssertionError("an interpreter was started")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", interpreter)
+    write_frames(tmp_path, count=3)
+    (tmp_path / "001.png").unlink()
+    (tmp_path / name).write_bytes(EPS)
+    with pytest.raises(UnreadableFile, match=rf"{name} \(frame 1\) .*no image format"):
+        open_sequence(tmp_path).image.load()
+
+
+@pytest.mark.parametrize(("form", "name"), [("JPEG", "0.png"), ("BMP", "0.jpg"), ("GIF", "0.tif")])
+def test_an_image_under_the_name_of_another_format_opens(tmp_path, form, name):
+    Image.new("RGB", (8, 6), (255, 255, 255)).save(tmp_path / name, form)
+    assert (open_sequence(tmp_path).image.values == 255).all()
+
+
+def moving(count=5, size=(24, 16)):
+    """Frames of few colours, each unlike the one before."""
+    frames = []
+    for index in range(count):
+        pixels = np.zeros((size[1], size[0], 3), np.uint8)
+        pixels[:, : 4 * index + 3] = [(40 * index) % 256, 255, 0]
+        frames.append(pixels)
+    return frames
+
+
+SEVERAL = {
+    "a.gif": {"disposal": 2},
+    "a.png": {},
+    "default.png": {"default_image": True},
+    "a.webp": {"lossless": True},
+    "a.tiff": {},
+}
+
+
+def write_several(path, frames, **options):
+    pictures = [Image.fromarray(frame) for frame in frames]
+    if options.get("default_image"):
+        pictures.insert(0, Image.new("RGB", pictures[0].size, "red"))
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], **options)
+    return path
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("given", ["file", "folder"])
+def test_images_of_one_file_are_frames(tmp_path, name, given):
+    frames = moving()
+    path = write_several(tmp_path / name, frames, **SEVERAL[name])
+    sequence = open_sequence(path if given == "file" else tmp_path)
+    check_sequence(sequence)
+    assert sequence.sizes["frame"] == len(frames)
+    for order in (range(5), (3, 0, 4, 1)):
+        for frame in order:
+            np.testing.assert_array_equal(sequence.image[frame].values, frames[frame])
+    assert sequence.file.values.tolist() == [name] * 5
+    assert np.diff(sequence.page.values).tolist() == [1] * 4
+    chosen = open_sequence(path, start=1, stride=2)
+    assert chosen.frame.values.tolist() == [1, 3]
+    np.testing.assert_array_equal(chosen.image[1].values, frames[3])
+
+
+def test_files_of_several_images_stand_among_others_in_order(tmp_path):
+    frames = moving(4)
+    Image.fromarray(frames[0]).save(tmp_path / "1.png")
+    write_several(tmp_path / "2.tiff", frames[1:3])
+    Image.fromarray(frames[3]).save(tmp_path / "10.png")
+    sequence = open_sequence(tmp_path)
+    np.testing.assert_array_equal(sequence.image.values, frames)
+    assert sequence.page.values.tolist() == [0, 0, 1, 0]
+
+
+def test_pages_of_another_size_are_refused(tmp_path):
+    path = tmp_path / "a.tiff"
+    Image.new("RGB", (8, 6)).save(path, save_all=True, append_images=[Image.new("RGB", (4, 3))])
+    with pytest.raises(InvalidArgument, match="differ in size"):
+        open_sequence(path)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+def test_a_still_image_is_no_sequence(tmp_path, name):
+    Image.new("RGB", (8, 6)).save(tmp_path / name)
+    with pytest.raises(InvalidArgument, match="is a single image; give its folder"):
+        open_sequence(tmp_path / name)
+
+
+def lose(folder, how):
+    """Make the frame 002.png vanish, and say which file should be named."""
+    file = folder / "002.png"
+    file.unlink()
+    if how == "link":
+        file.symlink_to(folder / "not-mounted" / "002.png")
+    elif how == "loop":
+        file.symlink_to(file)
+    elif how == "folder":
+        file.mkdir()
+    elif how == "placeholder":
+        file = folder / ".002.png.icloud"
+        file.write_bytes(b"")
+    else:
+        file = folder / how
+        file.write_bytes(b"\0" * 40)
+    return file.name
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "link", "loop", "folder", "002.heic", "002.HEIC", "002.exr", "002.dng", "002.jxl",
+        "002.npy", "002.raw", "002.png.part", "002.png.crdownload", "placeholder",
+    ],
+)  # fmt: skip
+def test_a_frame_that_vanished_from_the_middle_is_named(tmp_path, how):
+    write_frames(tmp_path, count=5)
+    name = lose(tmp_path, how)
+    with pytest.raises(UnreadableFile, match=f"{name} is .*among 4 images"):
+        open_sequence(tmp_path)
+    with pytest.raises(UnreadableFile, match=name):
+        open_sequence(tmp_path, stop=2)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        "000.json", "002.npy", "002.heic", "002.png.txt", "notes.npy", "7.txt", "._002.png",
+        ".DS_Store", "Thumbs.db", "desktop.ini", "clip.mp4", "005.npz",
+    ],
+)  # fmt: skip
+def test_files_beside_the_frames_do_not_matter(tmp_path, beside):
+    frames = write_frames(tmp_path, count=5)
+    (tmp_path / beside).write_bytes(b"\0\5\x16\7")
+    np.testing.assert_array_equal(open_sequence(tmp_path).image.values, frames)
+
+
+def test_numbers_left_out_by_rule_are_no_gap(tmp_path):
+    for index in range(0, 100, 10):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{index:05d}.png")
+    for index in range(100):
+        (tmp_path / f"{index:05d}.json").write_bytes(b"{}")
+    assert open_sequence(tmp_path).sizes["frame"] == 10
+
+
+@pytest.mark.parametrize("number", [10**9, 10**30, 10**200])
+def test_numbers_far_apart_cost_nothing(tmp_path, number):
+    for index in (0, 1, number):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{index}.png")
+    assert open_sequence(tmp_path).file.values.tolist() == ["0.png", "1.png", f"{number}.png"]
+
+
+@pytest.mark.parametrize("name", [b"\x83t%d.png", b"gr\xf6\xdfe%d.png", b"%d\xff\xfe.png"])
+def test_a_name_that_is_not_utf_8_is_named(tmp_path, name):
+    write_frames(tmp_path, count=1)
+    try:
+        os.rename(tmp_path / "000.png", os.path.join(os.fsencode(tmp_path), name % 0))
+    except OSError:
+        pytest.skip("this file system keeps names in UTF-8 only")
+    with pytest.raises(InvalidArgument, match=r"\\udc.*is not UTF-8; rename it") as caught:
+        open_sequence(tmp_path)
+    assert str(caught.value).isascii()
+
+
+@pytest.mark.parametrize("name", ["clip [1]", "a*b", "what?", "[x]", "größe", "tum:x"])
+def test_a_folder_is_called_what_it_is_called(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    frames = write_frames(tmp_path / name, count=2)
+    np.testing.assert_array_equal(open_sequence(tmp_path / name).image.values, frames)
+    (source,) = sequence_sources(str(tmp_path / name))
+    assert (source.name, source.frames) == (name, 2)
+    monkeypatch.chdir(tmp_path)
+    assert sequence_sources(name)[0].frames == 2
 
 
 def test_one_frame_and_a_tiny_frame_are_sequences(tmp_path):

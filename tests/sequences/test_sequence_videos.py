@@ -3,6 +3,8 @@
 import gc
 import os
 import pickle
+import struct
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -18,13 +20,17 @@ from mut3r_analysis.sequences.video import open_video
 COUNT, RATE, GOP = 40, 20, 10
 
 
-def write_video(path, count=COUNT, codec="libx264", size=(64, 48), form=None, rotation=None):
+def write_video(
+    path, count=COUNT, codec="libx264", size=(64, 48), form=None, rotation=None, ratio=None
+):
     """Frames of one gray level each, level 5 x index, with a bright top left corner."""
     width, height = size
     with av.open(str(path), "w", format=form) as container:
         stream = container.add_stream(codec, rate=RATE)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.gop_size = GOP
+        if ratio is not None:
+            stream.codec_context.sample_aspect_ratio = ratio
         if rotation is not None:
             stream.set_display_rotation(rotation)
         for index in range(count):
@@ -145,6 +151,187 @@ def test_a_video_filmed_sideways_is_turned_upright(tmp_path, degrees):
     stored = decode_all(path)[1]
     pixels = open_sequence(path).image[1].values
     np.testing.assert_array_equal(pixels, np.rot90(stored, degrees // 90))
+
+
+def across(pixels):
+    return pixels[:, ::-1]
+
+
+def down(pixels):
+    return pixels[::-1]
+
+
+def transposed(pixels):
+    return pixels.swapaxes(0, 1)
+
+
+# How a file says it: x' = a x + c y, y' = b x + d y, in columns of 16.16 fixed point.
+MATRICES = {
+    (1, 0, 0, 1): lambda p: p,
+    (-1, 0, 0, 1): across,
+    (1, 0, 0, -1): down,
+    (-1, 0, 0, -1): lambda p: down(across(p)),
+    (0, 1, 1, 0): transposed,
+    (0, -1, 1, 0): lambda p: down(transposed(p)),
+    (0, 1, -1, 0): lambda p: across(transposed(p)),
+    (0, -1, -1, 0): lambda p: down(across(transposed(p))),
+}
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_a_mirrored_or_transposed_video_is_shown_as_the_file_says(tmp_path, matrix):
+    path = write_video(tmp_path / "clip.mp4", count=3)
+    content = bytearray(path.read_bytes())
+    a, b, c, d = (number << 16 for number in matrix)
+    at = content.index(b"tkhd") + 44
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    stored = decode_all(path)
+    sequence = open_sequence(path)
+    for frame in range(3):
+        expected = MATRICES[matrix](stored[frame])
+        np.testing.assert_array_equal(sequence.image[frame].values, expected)
+    again = pickle.loads(pickle.dumps(sequence))
+    np.testing.assert_array_equal(again.image[2].values, MATRICES[matrix](stored[2]))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "rotation", "shown"),
+    [((4, 3), None, "85 x 48 px"), ((1, 2), None, "32 x 48 px"), ((4, 3), 90, "36 x 64 px")],
+)
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_pixels_that_are_not_square_are_said(tmp_path, suffix, ratio, rotation, shown):
+    if suffix == "mkv" and rotation:
+        pytest.skip("this Matroska muxer keeps no rotation")
+    path = write_video(tmp_path / f"a.{suffix}", count=2, rotation=rotation, ratio=Fraction(*ratio))
+    with pytest.warns(UserWarning, match=f"not square, their aspect ratio.*shown as {shown}"):
+        sequence = open_sequence(path)
+    assert sequence.attrs["shown_size"] == shown
+    ratio = Fraction(*ratio) if rotation is None else 1 / Fraction(*ratio)
+    assert sequence.attrs["pixel_aspect_ratio"] == str(ratio)
+
+
+def test_square_pixels_are_not_mentioned(clip):
+    assert not {"shown_size", "pixel_aspect_ratio", "left_out"} & set(open_sequence(clip).attrs)
+
+
+def assert_frames_are_what_decodes(path, expected, lost):
+    """Count, order and place in time are those of plain decoding; what is lost is said."""
+    with pytest.warns(UserWarning, match=lost):
+        sequence = open_sequence(path)
+    assert sequence.sizes["frame"] == len(expected)
+    assert lost.split(" of")[0] in sequence.attrs["left_out"]
+    for frame in (len(expected) - 1, 0, len(expected) // 2):
+        np.testing.assert_array_equal(sequence.image[frame].values, expected[frame])
+
+
+def without_first_packets(source, target, dropped):
+    with av.open(str(source)) as container, av.open(str(target), "w") as cut:
+        stream = cut.add_stream_from_template(container.streams.video[0])
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        for packet in packets[dropped:]:
+            packet.stream = stream
+            cut.mux(packet)
+        key = min(packet.pts for packet in packets[dropped:] if packet.is_keyframe)
+        return sum(packet.pts < key for packet in packets)
+
+
+@pytest.mark.parametrize(("suffix", "dropped"), [("ts", 1), ("ts", 4), ("mkv", 7), ("mkv", 13)])
+def test_frames_that_need_an_earlier_one_are_left_out_and_said(tmp_path, suffix, dropped):
+    whole = write_video(tmp_path / f"whole.{suffix}")
+    cut = tmp_path / f"cut.{suffix}"
+    first = without_first_packets(whole, cut, dropped)
+    assert first > dropped
+    lost = f"{first - dropped} of {COUNT - dropped} frames.*{first - dropped} of them before"
+    assert_frames_are_what_decodes(cut, decode_all(whole)[first:], lost)
+    with pytest.warns(UserWarning, match="damaged or lost"):
+        seconds = open_sequence(cut, start=3).time.values
+    np.testing.assert_allclose(seconds[:2], [3 / RATE, 4 / RATE], atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "lost"), [("cut.ts", "8 of 53"), ("nokey.mkv", "7 of 37")])
+def test_recordings_cut_in_the_middle_open(shared, name, lost):
+    path = shared / "cases" / "03_video_starts_mid_gop" / name
+    assert_frames_are_what_decodes(path, decode_all(path), lost)
+
+
+@pytest.mark.parametrize("name", ["clip.ts", "clip.mkv", "clip.webm"])
+def test_a_video_cut_short_says_how_many_frames_it_lost(tmp_path, name):
+    codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
+    whole = write_video(tmp_path / name, codec=codec)
+    content = whole.read_bytes()
+    cut = tmp_path / f"cut-{name}"
+    cut.write_bytes(content[: len(content) * 6 // 10])
+    expected = decode_all(cut)
+    if name.endswith("ts"):
+        # A transport stream does not say how long it is.
+        assert open_sequence(cut).sizes["frame"] == len(expected) < COUNT
+        return
+    assert_frames_are_what_decodes(cut, expected, f"{COUNT - len(expected)} of {COUNT} frames")
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.8])
+def test_a_video_damaged_inside_counts_what_decodes(tmp_path, place):
+    path = write_video(tmp_path / "clip.ts")
+    content = bytearray(path.read_bytes())
+    at = int(len(content) * place) // 188 * 188
+    noise = np.random.default_rng(0).integers(0, 256, 10 * 188, dtype=np.uint8)
+    content[at : at + 10 * 188] = noise.tobytes()
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="damaged or lost"):
+        sequence = open_sequence(path)
+    times = sequence.time.values
+    whole = [np.rint(time * RATE) for time in times]
+    assert int(sequence.attrs["left_out"].split()[0]) == COUNT - len(times)
+    assert (np.diff(times) > 0).all()
+    # What stands before the damage, and behind a keyframe after it, keeps its place in time.
+    for frame in (0, 5, *[len(times) - 1] * (place < 0.8)):
+        level = sequence.image[frame, 40, 40, 0].values.astype(int)
+        assert abs(level - (5 * whole[frame]) % 200) <= 3
+
+
+def test_a_packet_of_vp8_that_is_only_a_reference_is_no_frame_and_not_lost(tmp_path):
+    path = write_video(tmp_path / "clip.webm", codec="libvpx")
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    content = path.read_bytes()
+    at = content.index(packets[5])
+    hidden = bytes([packets[5][0] & ~0x10]) + packets[5][1:]
+    path.write_bytes(content[:at] + hidden + content[at + len(hidden) :])
+    expected = decode_all(path)
+    sequence = open_sequence(path)
+    assert sequence.sizes["frame"] == len(expected) == COUNT - 1
+    np.testing.assert_array_equal(sequence.image[5].values, expected[5])
+
+
+def test_long_videos_are_indexed_by_their_packets(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "DECODED_AT_OPENING", 10)
+    whole = write_video(tmp_path / "whole.mkv")
+    assert open_sequence(whole).sizes["frame"] == COUNT
+    cut = tmp_path / "cut.mkv"
+    first = without_first_packets(whole, cut, 7)
+    assert_frames_are_what_decodes(cut, decode_all(whole)[first:], f"{first - 7} of 33 frames")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "named"),
+    [
+        ("notes.txt", "frames are numbered\n" * 50, r"notes\.txt is not a video"),
+        ("list.mp4", "ffconcat version 1.0\nfile clip.mp4\n", r"list\.mp4 is not a video"),
+        ("list.m3u8", "#EXTM3U\n#EXTINF:2,\nclip.ts\n#EXT-X-ENDLIST\n", "is not a video"),
+    ],
+)
+def test_text_and_lists_of_other_files_are_no_videos(tmp_path, name, text, named):
+    write_video(tmp_path / "clip.mp4", count=2)
+    write_video(tmp_path / "clip.ts", count=2)
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(UnreadableFile, match=named):
+        open_sequence(tmp_path / name)
+
+
+def test_a_video_called_an_image_is_a_video(tmp_path):
+    path = write_video(tmp_path / "clip.mp4", count=4).rename(tmp_path / "clip.png")
+    assert open_sequence(path).sizes["frame"] == 4
 
 
 def test_the_file_is_closed_at_the_end_by_close_and_when_forgotten(tmp_path):

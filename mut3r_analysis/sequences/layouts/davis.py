@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.images import ImageFiles, visible
 from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.files import SequenceFiles, existing, planes
 from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
@@ -51,7 +51,7 @@ def list_files(base: Path, name: str, options: Options) -> SequenceFiles:
     """List the files of a sequence."""
     resolution = options["resolution"]
     folder = base / "JPEGImages" / resolution / name
-    images = sorted(folder.glob("*.jpg"))
+    images = visible(folder, "*.jpg")
     labels = existing(
         base / "Annotations" / resolution / name / f"{image.stem}.png" for image in images
     )

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.errors import MissingFile, UnreadableFile
 from mut3r_analysis.foundation.text_files import parse_json, read_text
-from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.images import ImageFiles, visible
 from mut3r_analysis.sequences.layouts import colmap, formats
 from mut3r_analysis.sequences.layouts.files import (
     INTRINSICS,
@@ -182,7 +182,7 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
 
 def _frame_names(folder: Path, split: str) -> list[str]:
     if split == "all":
-        return sorted(file.stem for file in (folder / "rgb" / "1x").glob("*.png"))
+        return [file.stem for file in visible(folder / "rgb" / "1x", "*.png")]
     path = folder / "splits" / f"{split}.json"
     if not path.is_file():
         raise MissingFile(f"{path} does not exist; ?split=all takes every image of the scene")

@@ -93,8 +93,19 @@ class SequenceFiles:
 
 
 def existing(candidates: Iterable[Path]) -> tuple[Path | None, ...]:
-    """Keep the files that exist, None for the others."""
-    return tuple(file if file.is_file() else None for file in candidates)
+    """Keep the files that exist, None for the others.
+
+    Raises
+    ------
+    MissingFile
+        One is a link to nothing.
+    """
+    found = []
+    for file in candidates:
+        if file.is_symlink() and not file.exists():
+            raise MissingFile(f"{file} is a link to nothing; copy what it leads to, or remove it")
+        found.append(file if file.is_file() else None)
+    return tuple(found)
 
 
 class PlaneSource(Protocol):
@@ -202,7 +213,7 @@ def assemble(
     for name, held in sorted(files.truth.items()):
         digest.update(f"{name} {[file and file.name for file in held]}\n".encode())
         # One file may hold the truth of every frame.
-        for file in dict.fromkeys(file for file in held if file is not None):
+        for file in filter(None, existing(dict.fromkeys(filter(None, held)))):
             with file.open("rb") as content:
                 digest.update(file_digest(content, "sha256").digest())
     for name, (_, values, *_) in sorted(variables.items()):

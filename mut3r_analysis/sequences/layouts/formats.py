@@ -14,6 +14,7 @@ from PIL import Image
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
 from mut3r_analysis.foundation.text_files import read_bytes, read_text
+from mut3r_analysis.sequences.images import open_picture
 
 TAG = np.float32(202021.25)
 UNKNOWN_FLOW = 1e9
@@ -23,6 +24,7 @@ _HEADER = np.dtype([("tag", "<f4"), ("width", "<i4"), ("height", "<i4")])
 _CAMERA = np.dtype([("tag", "<f4"), ("intrinsics", "<f8", (3, 3)), ("extrinsics", "<f8", (3, 4))])
 _CHANNELS = {".dpt": 1, ".flo": 2}
 _LARGEST_STEP = 65535
+_LOSSY = {"AVIF", "JPEG", "JPEG2000", "MPO", "WEBP"}
 
 
 def read_dpt(path: Path) -> NDArray[np.float32]:
@@ -148,21 +150,22 @@ def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def read_labels(path: Path) -> NDArray[np.uint8]:
-    """Read an 8-bit mask or label PNG (y, x): gray levels, palette indices, or 0 and 1.
+    """Read a label PNG (y, x) of up to 255 labels: gray levels, palette indices, or 0 and 1.
 
     Raises
     ------
     MissingFile, UnreadableFile
-        No file, not an image, or one in colour or of another bit depth.
+        No file, not an image, one in colour or compressed with loss, or a label beyond 255.
     """
-    return _read_plane(path, ("1", "L", "P"), "8-bit gray or palette, as masks are stored").astype(
-        np.uint8
-    )
+    labels = _read_labels(path)
+    if labels.max(initial=0) > np.iinfo(np.uint8).max:
+        raise UnreadableFile(f"{path} has labels up to {labels.max()}; renumber them from 0 to 255")
+    return labels.astype(np.uint8)
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a mask (y, x): true wherever `read_labels` is not 0."""
-    return read_labels(path) > 0
+    """Read a mask (y, x), one plane of any depth: true wherever it is not 0."""
+    return _read_labels(path) > 0
 
 
 def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
@@ -207,7 +210,7 @@ def check_file(path: Path) -> None:
 
 def depth_png_problem(path: Path) -> str | None:
     """Say why a PNG cannot be a depth map, from its header; None if it can."""
-    with _opened(path) as file, Image.open(file) as image:
+    with _opened(path) as file, open_picture(file) as image:
         return None if image.mode == "I;16" else _wrong_mode(path, image.mode, "16-bit gray")
 
 
@@ -246,7 +249,7 @@ def _check_plane(path: Path) -> None:
                 # Mapping a file compares its length with its header.
                 np.load(path, mmap_mode="r", allow_pickle=False)
             else:
-                Image.open(file).close()
+                open_picture(file).close()
         except Exception as error:
             raise UnreadableFile(
                 f"{path} is not a whole {path.suffix} file: {error}; copy it again"
@@ -296,13 +299,32 @@ def _write_tagged(path: Path, values: NDArray[np.floating]) -> None:
 def _read_plane(path: Path, modes: tuple[str, ...], wanted: str) -> NDArray[Any]:
     content = read_bytes(path)
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            mode, plane = image.mode, np.asarray(image)
+        with open_picture(content) as image:
+            form, mode, plane = image.format, image.mode, np.asarray(image)
     # Decoders of damaged data raise whatever they stumble over, SyntaxError and struct.error too.
     except Exception as error:
         raise UnreadableFile(f"{path} cannot be decoded: {error}; copy it again") from error
+    if form in _LOSSY:
+        raise UnreadableFile(
+            f"{path} is {form} by what it holds, whatever it is called, and {form} is not exact; "
+            "copy the original"
+        )
     if mode not in modes:
         raise UnreadableFile(_wrong_mode(path, mode, wanted))
+    return plane
+
+
+def _read_labels(path: Path) -> NDArray[Any]:
+    wanted = "8-bit or 16-bit gray, or palette, as masks are stored"
+    plane = _read_plane(path, ("1", "L", "LA", "P", "I", "I;16"), wanted)
+    if plane.ndim == 3:
+        if (plane[..., 1] != np.iinfo(np.uint8).max).any():
+            raise UnreadableFile(f"{path} has a second plane, its opacity; save it without")
+        plane = plane[..., 0]
+    # Gray of 2 or 4 bits is spread over 0 to 255 by what decodes it. A PNG says its bits here.
+    header = read_bytes(path)[:26]
+    if header[:4] == b"\x89PNG" and header[25] == 0 and header[24] in (2, 4):
+        plane = plane // (255 // (2 ** header[24] - 1))
     return plane
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.errors import UnreadableFile
 from mut3r_analysis.foundation.text_files import read_text
-from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.images import ImageFiles, visible
 from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.files import INTRINSICS, SequenceFiles, planes
 from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
@@ -54,12 +54,12 @@ def find(root: Path) -> dict[str, Path]:
     for split in reversed(SPLITS):
         for folder in subfolders(root / split):
             folders[folder.name.removesuffix("_sync")] = folder / _TRUTH
-    return {name: folder for name, folder in folders.items() if any(folder.glob("*.png"))}
+    return {name: folder for name, folder in folders.items() if visible(folder, "*.png")}
 
 
 def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
     """List the files of a drive from the folder of its depth images."""
-    depth = sorted(folder.glob("*.png"))
+    depth = visible(folder, "*.png")
     images = _image_folder(folder, name)
     truth: dict[str, tuple[Path | None, ...]] = {"depth": tuple(depth)}
     calibration = _day(folder, name) / _CALIBRATION

@@ -9,9 +9,17 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mut3r_analysis.sequences.images import ImageFiles, survey_images
+from mut3r_analysis.sequences.images import (
+    ImageFiles,
+    refuse_lost_frames,
+    survey_images,
+    visible,
+)
 from mut3r_analysis.sequences.layouts.files import SequenceFiles, assemble
 from mut3r_analysis.sequences.layouts.location import parse_location
+
+# What other systems add to copies: a Mac to archives, a network disk for its thumbnails.
+_OF_SYSTEMS = ("__MACOSX", "@eaDir")
 
 Options = Mapping[str, str]
 Variables = dict[str, tuple[Any, ...]]
@@ -88,6 +96,8 @@ class Layout:
         name = location.choose(found, self.short_name(location.sequence))
         files = self.list_files(found[name], name, options)
         files.require_complete()
+        for folder in {image.parent for image in files.images}:
+            refuse_lost_frames(folder, [each for each in files.images if each.parent == folder])
         count = range(len(files.images))
         images = survey_images(files.images, count, [file.name for file in files.images])
         variables, attrs = self.read(files, images, options)
@@ -98,4 +108,4 @@ def subfolders(folder: Path) -> list[Path]:
     """Folders in a folder, sorted by name; none if it does not exist."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    return [path for path in visible(folder) if path.is_dir() and path.name not in _OF_SYSTEMS]

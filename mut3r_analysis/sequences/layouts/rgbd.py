@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import InvalidArgument, UnreadableFile
-from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.images import ImageFiles, visible
 from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.files import INTRINSICS, POSE, SequenceFiles, planes
 from mut3r_analysis.sequences.layouts.layout import Variables
@@ -46,7 +46,7 @@ def listed_files(folder: Path, kind: str) -> tuple[dict[float, Path], tuple[str,
 def named_files(folder: Path, kind: str) -> dict[float, Path]:
     """Find ``<kind>/<stamp>.png``: stamp to file, sorted."""
     found = {}
-    for file in (folder / kind).glob("*.png"):
+    for file in visible(folder / kind, "*.png"):
         try:
             found[float(file.stem)] = file
         except ValueError as error:

@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import UnreadableFile
-from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.images import ImageFiles, visible
 from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.files import (
     INTRINSICS,
@@ -98,7 +98,7 @@ def find(root: Path) -> dict[str, Path]:
 
 def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
     """List the files of a scene, in the order of their numbers."""
-    images = [*(folder / "color").glob("*.jpg"), *(folder / "color").glob("*.png")]
+    images = visible(folder / "color", "*.jpg") + visible(folder / "color", "*.png")
     for file in images:
         if not re.fullmatch(r"[0-9]+", file.stem):
             raise UnreadableFile(f"{file} is not named by the number of its frame; move it away")
