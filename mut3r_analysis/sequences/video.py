@@ -293,7 +293,7 @@ def _missing(container: Any, stream: Any, packets: list[_Packet], rate: Fraction
     return lacking if lacking > 1 else 0
 
 
-def _decodable(path: Path, only_first: bool) -> list[tuple[int | None, bool]]:
+def _decodable(path: Path, only_first: bool) -> list[tuple[Any, bool]]:
     """Decode a video from its start: time and kind of each frame that comes."""
     found = []
     with _open_container(path) as container:
