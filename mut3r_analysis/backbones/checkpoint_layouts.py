@@ -165,7 +165,8 @@ def read_safetensors(path: Path, given: ModelConfig | None) -> Contents:
 
     config, report = _settled(described, given, path)
     weights, converted = float32_weights(tensors)
-    return config, with_duplicates(weights), (*report, *converted), metadata.get("card")
+    weights, stripped = without_wrapper(weights)
+    return config, with_duplicates(weights), (*report, *stripped, *converted), metadata.get("card")
 
 
 def _settled(

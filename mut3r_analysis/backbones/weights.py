@@ -14,7 +14,13 @@ from mut3r_analysis.errors import CheckpointError
 
 _SHOWN = 20
 _READABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_WRAPPER = "module."
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""Prefixes that data parallelism, torch.compile and training frameworks leave."""
+
+_COMPILED = "._orig_mod."
+_MOST_READINGS = 8
+"""Times that the bytes of a storage may be read, by views and as float32."""
+
 _DPT = "downstream_head.dpt_self."
 _VALUE_BLOCK = re.compile(r"value_encoder\.(\d+)\.")
 
@@ -72,9 +78,11 @@ def float32_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], t
     Raises
     ------
     CheckpointError
-        When an entry is not a dense tensor of floating-point numbers of 16 bits or more.
+        When an entry is not a dense tensor of floating-point numbers of 16 bits or more, repeats
+        a few stored numbers many times, or holds NaN or infinity.
     """
     converted: dict[str, int] = {}
+    readings: dict[int, int] = {}
     result = {}
     for name, tensor in weights.items():
         if (
@@ -89,22 +97,59 @@ def float32_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], t
                 f"the entry {name!r} of the weights is {kind}, not a dense tensor of "
                 f"floating-point numbers of 16 bits or more; save the model's plain state_dict"
             )
+        storage = tensor.untyped_storage()
+        readings[storage.data_ptr()] = readings.get(storage.data_ptr(), 0) + 4 * tensor.numel()
+        if readings[storage.data_ptr()] > _MOST_READINGS * storage.nbytes():
+            raise CheckpointError(
+                f"the entry {name!r} of the weights, {tuple(tensor.shape)}, repeats "
+                f"{storage.nbytes()} stored bytes again and again; save the plain state_dict"
+            )
         if tensor.dtype != torch.float32:
             kind = str(tensor.dtype).removeprefix("torch.")
             converted[kind] = converted.get(kind, 0) + 1
         result[name] = tensor.detach().to(torch.float32).contiguous()
+    _check_finite(result)
     report = tuple(f"{count} tensors stored as {kind}" for kind, count in converted.items())
     return result, tuple(f"{line}, converted to float32" for line in report)
+
+
+def _check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Refuse numbers that would make every result NaN; one pass that keeps nothing."""
+    bad = [
+        name
+        for name, tensor in weights.items()
+        if tensor.numel() and not all(torch.isfinite(end) for end in tensor.aminmax())
+    ]
+    if bad:
+        raise CheckpointError(
+            f"{len(bad)} of {len(weights)} tensors hold NaN or infinite numbers: {_listed(bad)}. "
+            "The training diverged, or the file is damaged; use an earlier checkpoint"
+        )
 
 
 def without_wrapper(
     weights: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Strip the prefix ``module.`` where every name has it, as official loaders do, and say so."""
-    if not weights or not all(name.startswith(_WRAPPER) for name in weights):
-        return dict(weights), ()
-    renamed = {name.removeprefix(_WRAPPER): tensor for name, tensor in weights.items()}
-    return renamed, (f"prefix '{_WRAPPER}' stripped from all {len(renamed)} names",)
+    """Strip the prefixes that tools leave where every name has them, and say so.
+
+    What torch.compile leaves within names, of parts that were compiled, goes as well.
+    """
+    renamed, stripped = dict(weights), []
+    while renamed:
+        prefix = next((p for p in _WRAPPERS if all(name.startswith(p) for name in renamed)), None)
+        if prefix is None:
+            break
+        renamed = {name.removeprefix(prefix): tensor for name, tensor in renamed.items()}
+        stripped.append(prefix)
+    report = []
+    if stripped:
+        report.append(f"prefix '{''.join(stripped)}' stripped from all {len(renamed)} names")
+    compiled = {name.replace(_COMPILED, "."): tensor for name, tensor in renamed.items()}
+    marked = sum(_COMPILED in name for name in renamed)
+    if marked and len(compiled) == len(renamed):
+        renamed = compiled
+        report.append(f"'{_COMPILED[1:]}' taken out of {marked} names")
+    return renamed, tuple(report)
 
 
 def with_copies(
