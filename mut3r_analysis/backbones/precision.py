@@ -1,8 +1,10 @@
 """Arithmetic of a backbone, by name."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -89,13 +91,108 @@ def find_precision(name: str | None, dtype: torch.dtype | None, device: torch.de
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Hold CUDA's global TF32 switches at what a precision says; elsewhere do nothing."""
-    if device.type != "cuda":
+    """Compute as a precision says, whatever the caller set; afterwards all is as it was.
+
+    Autocast and inference mode are off (gradients stay as they are), the default dtype is float32,
+    and torch's switches of float32 products, TF32, cuDNN's search and deterministic algorithms are
+    ours. Switches belong to the process: threads that want the same share them, one that wants
+    others waits until they are free.
+
+    Raises
+    ------
+    InvalidArgument
+        When a thread computes in one precision inside another that needs other switches.
+    """
+    kinds = {"cpu", device.type} - {"meta"}
+    with _SWITCHES.held(precision.tf32), ExitStack() as own:
+        if torch.is_inference_mode_enabled():
+            gradients = torch.is_grad_enabled()
+            own.enter_context(torch.inference_mode(False))
+            own.enter_context(torch.set_grad_enabled(gradients))
+        for kind in kinds:
+            if torch.is_autocast_enabled(kind):
+                own.enter_context(torch.autocast(kind, enabled=False))
         yield
-        return
-    wanted = "tf32" if precision.tf32 else "ieee"
-    with ExitStack() as restore:
-        for switch in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
-            restore.callback(setattr, switch, "fp32_precision", switch.fp32_precision)
-            switch.fp32_precision = wanted
-        yield
+
+
+class _Switches:
+    """The process's switches, set when the first thread takes them and restored by the last."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._users = 0
+        self._tf32 = False
+        self._restore: Callable[[], None] = lambda: None
+        self._own = threading.local()
+
+    @contextmanager
+    def held(self, tf32: bool) -> Iterator[None]:
+        """Hold the switches at what a precision needs."""
+        depth = getattr(self._own, "depth", 0)
+        with self._free:
+            if depth and tf32 != self._tf32:
+                raise InvalidArgument(
+                    "a backbone of precision 'tf32' and one of another cannot compute inside each "
+                    "other; load both with the same precision"
+                )
+            self._free.wait_for(lambda: not self._users or tf32 == self._tf32)
+            if not self._users:
+                self._restore, self._tf32 = _set_switches(tf32), tf32
+            self._users += 1
+        self._own.depth = depth + 1
+        try:
+            yield
+        finally:
+            self._own.depth = depth
+            with self._free:
+                self._users -= 1
+                if not self._users:
+                    self._restore()
+                    self._free.notify_all()
+
+
+_SWITCHES = _Switches()
+
+
+def _set_switches(tf32: bool) -> Callable[[], None]:
+    """Set the process's switches and return what sets them back.
+
+    Torch has two interfaces to them. The older one raises once the newer one has said something
+    else, so ours are set by the older, which sets both, after the newer is emptied.
+    """
+    backends: Any = torch.backends
+    cuda, cudnn, mkldnn = backends.cuda.matmul, backends.cudnn, backends.mkldnn
+    newer = [backends, cuda, cudnn, cudnn.conv, cudnn.rnn]
+    newer += [mkldnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+    before = [switch.fp32_precision for switch in newer]
+    products = convolutions = None
+    with suppress(RuntimeError):
+        products = "high" if cuda.allow_tf32 else "highest"
+    with suppress(RuntimeError):
+        products = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        convolutions = cudnn.allow_tf32
+    dtype = torch.get_default_dtype()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    search = cudnn.benchmark, cudnn.deterministic
+
+    def restore() -> None:
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        if convolutions is not None:
+            cudnn.allow_tf32 = convolutions
+        for switch, value in zip(newer, before, strict=True):
+            switch.fp32_precision = value
+        torch.set_default_dtype(dtype)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        cudnn.benchmark, cudnn.deterministic = search
+
+    for switch in newer:
+        switch.fp32_precision = "none"
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    cudnn.allow_tf32 = tf32
+    torch.set_default_dtype(torch.float32)
+    torch.use_deterministic_algorithms(False)
+    cudnn.benchmark = cudnn.deterministic = False
+    return restore

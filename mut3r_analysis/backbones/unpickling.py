@@ -191,10 +191,10 @@ class _Anything(Inert):
     def _ignore(self, *_: Any) -> None:
         pass
 
-    __setitem__ = append = extend = add = __setstate__ = _ignore
+    __setitem__ = append = extend = add = _ignore
 
 
-class _Survey(pickle._Unpickler):  # type: ignore[name-defined,misc]
+class _Survey(pickle._Unpickler):
     """Goes through a pickle with inert objects alone, and notes the storages that it declares.
 
     This is the unpickler in Python: the one in C takes memory for any number of a memo entry.

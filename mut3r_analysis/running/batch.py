@@ -135,7 +135,8 @@ class Batch:
 
     def start(self) -> BatchState:
         """Return what is carried before the first frame."""
-        return self.carry(self.backbone.begin(self.size), (0,) * self.size)
+        with self.computing():
+            return self.carry(self.backbone.begin(self.size), (0,) * self.size)
 
     def carry(self, state: Any, age: tuple[int, ...]) -> BatchState:
         """Return what is carried with a given state, by cues that remember nothing."""

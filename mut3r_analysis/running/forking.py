@@ -120,10 +120,10 @@ def fork(
         for batch, its, state in zip(batches, (sequence, seen), (carried, branched), strict=True)
     ]
     shared = carried.state.tokens.shape[1]
-    rows = [
-        _distances(backbone, first, second, shared)
-        for (first,), (second,) in zip(*futures, strict=True)
-    ]
+    rows = []
+    for (first,), (second,) in zip(*futures, strict=True):
+        with batches[0].computing():
+            rows.append(_distances(backbone, first, second, shared))
     found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     labels = sequence["frame"].values[start:stop]
     return _labelled(found, labels, backbone, run, {"base": base, "fork": forked}, content)

@@ -303,16 +303,17 @@ def _frames(
                     before, rest = (part / len(group) for part in result.seconds)
                     rest += result.shared / len(configurations)
                     probes = configurations[index].probes
-                    found[index] = recorded(
-                        backbone,
-                        result,
-                        sample,
-                        cue=configurations[index].cue,
-                        schema=schemas[index],
-                        truth=truth,
-                        seconds=(before, rest) if probes else (before + rest,),
-                        memory=memory,
-                    )
+                    with batches[0].computing():
+                        found[index] = recorded(
+                            backbone,
+                            result,
+                            sample,
+                            cue=configurations[index].cue,
+                            schema=schemas[index],
+                            truth=truth,
+                            seconds=(before, rest) if probes else (before + rest,),
+                            memory=memory,
+                        )
             yield [found[index] for index in range(len(configurations))]
             bar.set_postfix_str(f"{memory / 2**30:.2f} GiB", refresh=False)
             bar.update()

@@ -15,6 +15,7 @@ import yaml
 
 from mut3r_analysis.backbones import Backbone, load_backbone, write_checkpoint
 from mut3r_analysis.backbones.families import family_of
+from mut3r_analysis.backbones.precision import arithmetic
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
 from mut3r_analysis.training.clips import Clips, clips_from
 from mut3r_analysis.training.objective import Helpers, helper_heads, objective_terms, weighted_sum
@@ -69,6 +70,10 @@ class Training:
 
         Among several processes `clips` are this one's share, and what is returned is of all.
         """
+        with arithmetic(self.model.precision, self.model.device), torch.enable_grad():
+            return self._advance(clips, among or Peers())
+
+    def _advance(self, clips: Clips, among: Peers) -> dict[str, float]:
         weights, stage = self.recipe.objective_at(self.step), self.recipe.stage_at(self.step)
         with torch.set_grad_enabled(stage.train == "all"):
             rollout = roll_out(self.model, clips.image, lattice=stage.lattice)
@@ -77,7 +82,7 @@ class Training:
         terms = objective_terms(rollout, self.helpers, clips, weights, self.recipe.model, offset)
         loss = weighted_sum(terms, weights)
         loss.backward()
-        values = (among or Peers()).average(self.optimisers.weights, [loss, *terms.values()])
+        values = among.average(self.optimisers.weights, [loss, *terms.values()])
         norm = self.optimisers.step(self.step)
         update_average(self.average, self.model, self.recipe.average_at(self.step))
         self.step += 1

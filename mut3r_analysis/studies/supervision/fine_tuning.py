@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 from torch.nn import functional as F
 
+from mut3r_analysis.backbones.precision import arithmetic
 from mut3r_analysis.backbones.protocol import Backbone, Origin
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue
@@ -156,7 +157,8 @@ def fine_tune(
         clips = clips.to(backbone.device)
         usual = _spread(backbone, clips, cue) if usual is None else usual
         told = (cue, tuning, usual)
-        rows.append({arm: _advance(each, clips, arm, *told) for arm, each in trained.items()})
+        with arithmetic(backbone.precision, backbone.device), torch.enable_grad():
+            rows.append({arm: _advance(each, clips, arm, *told) for arm, each in trained.items()})
     models = {ORIGINAL: backbone} if ORIGINAL in arms else {}
     for arm, training in trained.items():
         identity = f"{recipe.sha256} {cue} {tuning.weight} {tuning.contrast} {arm}"
