@@ -10,7 +10,7 @@ from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.seam import logits
 from mut3r_analysis.attention.sites import SITE_KINDS, Site, Sites
 from mut3r_analysis.attention.statistics import STATISTICS, compute
-from mut3r_analysis.attention.tokens import Axes
+from mut3r_analysis.attention.tokens import Axes, TokenAxis
 
 ARCHIVE_NAMES = ("rotated_query", "rotated_key")
 
@@ -22,6 +22,7 @@ class _Kept(NamedTuple):
     """What is recorded at one kind of site."""
 
     pose_key: int | None
+    cached: TokenAxis | None
     layers: frozenset[int]
     map: bool
     outputs: str | None
@@ -50,6 +51,7 @@ class Recorder:
         self._kept = {
             kind: _Kept(
                 axes[SITE_KINDS[kind].keys].first("pose"),
+                _cached(axes[SITE_KINDS[kind].keys]),
                 frozenset(capture.layers or range(sites[kind].layers)),
                 capture.keeps_map(kind),
                 capture.keeps_outputs(kind),
@@ -78,6 +80,13 @@ class Recorder:
             found |= {
                 name: tokens.to("cpu", self._archive)
                 for name, tokens in zip(ARCHIVE_NAMES, (q, k), strict=True)
+            }
+        if kept.cached is not None:
+            found = {
+                name: values
+                if (dim := _key_dim(name)) is None
+                else kept.cached.by_frame(values, dim)
+                for name, values in found.items()
             }
         self._add(site.kind, found)
 
@@ -110,3 +119,15 @@ class Recorder:
             kind: {name: torch.stack(layers, dim=1).cpu() for name, layers in found.items()}
             for kind, found in records.items()
         }
+
+
+def _cached(axis: TokenAxis) -> TokenAxis | None:
+    """Return an axis whose tokens are stored by the frame that they come from."""
+    return axis if axis.frame is not None else None
+
+
+def _key_dim(name: str) -> int | None:
+    """Return the dimension along which a record has the keys; None where it has none."""
+    if name in STATISTICS:
+        return -1 if STATISTICS[name].side == "key" else None
+    return {"logits": -1, "rotated_key": -2}.get(name)

@@ -1,6 +1,6 @@
 """The cues of a batch: one for all samples or one per sample, measured in the same pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -172,6 +172,7 @@ class CueBatch:
         grid: tuple[int, int],
         position: int = 0,
         masks: Mapping[str, Tensor] | None = None,
+        unpassed: Collection[str] = (),
     ) -> tuple[tuple[Motion, ...], tuple[CueHistory, ...]]:
         """Score one frame: :func:`~mut3r_analysis.motion.motion_score` per different cue.
 
@@ -182,6 +183,9 @@ class CueBatch:
         masks : mapping of str to Tensor, optional
             Variables of the sequence ``(sample, y, x)`` that ``mask`` cues read, prepared like the
             image.
+        unpassed : collection of str
+            Kinds of site that the frame does not pass: what a cue reads there is unknown, NaN, and
+            not remembered.
 
         Returns
         -------
@@ -192,6 +196,10 @@ class CueBatch:
         raws = probe.raw if probe is not None else (None,) * len(self._parts)
         motions, after = [], []
         for part, raw, before in zip(self._parts, raws, history, strict=True):
+            if part.cue.measured and part.cue.site in unpassed:
+                motions.append(self._unknown(part.cue, before, grid))
+                after.append(before)
+                continue
             if part.cue.reading == MASK:
                 raw = self._mask(part, masks or {}, grid, len(before.frames))
             motion, new = motion_score(part.cue, raw, before, grid=grid, position=position)
@@ -263,6 +271,11 @@ class CueBatch:
             after.unless(self._own(part, which), before)
             for part, after, before in zip(self._parts, new, old, strict=True)
         )
+
+    def _unknown(self, cue: Cue, history: CueHistory, grid: tuple[int, int]) -> Motion:
+        shape = len(history.frames), len(cue_layers(cue, self._sites)), *grid
+        raw = torch.full(shape, torch.nan, device=history.frames.device)
+        return Motion(raw[:, 0], raw)
 
     def _own(self, part: _Part, values: Tensor) -> Tensor:
         return values if part.samples is None else values[part.samples.to(values.device)]

@@ -169,7 +169,9 @@ class Batch:
         frame = replace(frame, encoded=replace(frame.encoded, features=features))
         active = self._active(carried)
         with self.computing():
-            passes = self._passes(frame, carried, active, frame.measured[number])
+            entered = self.backbone.enter(frame.encoded, carried.state)
+            frame = frame.met(self.backbone, entered)
+            passes = self._passes(frame, entered, carried, active, frame.measured[number])
             prediction, at_heads = self._predict(frame, passes)
             if self._cues is not None and not passes.motions:
                 passes.motions, passes.history = self._score(passes.pending, carried, frame)
@@ -193,6 +195,7 @@ class Batch:
             readings=self._cues.readings(passes.motions) if self._cues else [],
             attention=self._attention(frame, passes, {**at_heads, **at_commit}),
             seconds=(before, time.perf_counter() - began - before),
+            unpassed=frame.unpassed,
         )
 
     def _active(self, carried: BatchState) -> tuple[bool, ...]:
@@ -239,11 +242,11 @@ class Batch:
     def _passes(
         self,
         frame: EncodedFrame,
+        entered: Any,
         carried: BatchState,
         active: tuple[bool, ...],
         measured: CueBatchProbe | None,
     ) -> Passes:
-        entered = self.backbone.enter(frame.encoded, carried.state)
         decode = partial(self._decode, frame, entered)
         cues, grid = self._cues, frame.encoded.grid
         if cues is None:
@@ -338,6 +341,7 @@ class Batch:
             grid=frame.encoded.grid,
             position=frame.given.position,
             masks=frame.given.masks,
+            unpassed=frame.unpassed,
         )
 
     def _predict(self, frame: EncodedFrame, passes: Passes) -> tuple[Prediction, Records]:
@@ -365,7 +369,7 @@ class Batch:
         recorder: Recorder | None = None,
         probe: Probe | None = None,
     ) -> Prediction:
-        backbone, count = self.backbone, len(decoded.pose_token)
+        backbone, count = self.backbone, len(decoded.levels[0])
         gate, watch = self.seen(None, recorder), together(recorder, probe)
         height, width = decoded.grid
         size = max(1, _HEAD_PIXELS // (height * width * backbone.patch_size**2))

@@ -169,6 +169,12 @@ class Configuration:
                     f"alone; ask for it beside {list(outputs)}"
                 )
         self._check_commit(backbone)
+        reset, frames = self.commit.reset, sequence.sizes["frame"]
+        if backbone.looks_ahead and reset is not None and (frames - 1) % reset == 0:
+            raise InvalidArgument(
+                f"reset = {reset} leaves the last of {frames} frames alone, and {backbone.family} "
+                "reads each frame together with the next one; reset at another interval"
+            )
 
     def _check_commit(self, backbone: Backbone) -> None:
         rates, update = list(self.commit.rates), backbone.update
@@ -182,6 +188,17 @@ class Configuration:
             raise InvalidArgument(
                 f"write = {self.commit.write!r} mixes two new states token by token; the memory of "
                 f"{backbone.family} grows differently in each. Write one of the passes"
+            )
+        words = {
+            "mem.masked_mean": self.commit.masked_mean,
+            f"mem.{self.commit.memory}": self.commit.memory != "follow",
+            f"reset.pose.{self.commit.reset_pose}": self.commit.reset_pose is not None,
+        }
+        spoken = [word for word, said in words.items() if said]
+        if spoken and not backbone.pose_memory:
+            raise InvalidArgument(
+                f"commit says {', '.join(spoken)}, and {backbone.family} has no pose memory; leave "
+                "it out"
             )
         own = backbone.rules
         twice = [name for name in rates if not needs_cue(name)]

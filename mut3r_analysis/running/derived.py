@@ -11,6 +11,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from mut3r_analysis.attention.statistics import STATISTICS, site_statistics
+from mut3r_analysis.running.schema import KEY_FRAME
 
 _OUTER = indexing.IndexingSupport.OUTER
 
@@ -22,8 +23,11 @@ class DerivedArray(BackendArray):
     ----------
     shape : tuple of int
     compute : callable
-        Maps numbers of frame and layer, and the selected heads (an index array), to an array of the
-        remaining dims ``(head, ...)``, then narrowed by the rest of the selection.
+        Maps numbers of frame and layer, the selected heads (an index array) and the selected
+        queries, where `by_query`, to an array of the remaining dims ``(head, ...)``, then narrowed
+        by the rest of the selection.
+    by_query : bool
+        Whether queries are the first of the remaining dims and narrowed by `compute`.
     """
 
     def __init__(
@@ -31,8 +35,11 @@ class DerivedArray(BackendArray):
         shape: tuple[int, ...],
         compute: Callable[[int, int, np.ndarray, np.ndarray | None], np.ndarray],
         dtype: Any,
+        *,
+        by_query: bool,
     ) -> None:
         self.shape = shape
+        self._by_query = by_query
         self.dtype = np.dtype(dtype)
         self._compute = compute
 
@@ -42,14 +49,16 @@ class DerivedArray(BackendArray):
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         picks = [np.arange(n)[part] for n, part in zip(self.shape, key, strict=True)]
         frames, layers, heads, *rest = (np.atleast_1d(pick) for pick in picks)
-        queries = rest[0] if len(rest) == 2 else None
+        queries = rest.pop(0) if self._by_query else None
         out = np.empty(tuple(np.size(pick) for pick in picks), self.dtype)
         for i, frame in enumerate(frames):
             for j, layer in enumerate(layers):
                 block = self._compute(int(frame), int(layer), heads, queries)
-                # Selecting by number copies, which for whole maps would take as long as the maps.
-                whole = np.array_equal(rest[-1], np.arange(block.shape[-1]))
-                out[i, j] = block if whole else block[..., rest[-1]]
+                for axis, pick in enumerate(rest, start=-len(rest)):
+                    # Selecting by number copies, which for whole maps would take as long as they.
+                    if not np.array_equal(pick, np.arange(block.shape[axis])):
+                        block = block.take(pick, axis=axis)
+                out[i, j] = block
         scalars = tuple(0 if np.ndim(pick) == 0 else slice(None) for pick in picks)
         return out[scalars]
 
@@ -67,7 +76,8 @@ def derived_variables(dataset: xr.Dataset, kind: str) -> dict[str, xr.Variable]:
     Returns
     -------
     dict of str to xarray.Variable
-        ``logits`` and ``weights`` where maps or archive allow it, and statistics not stored.
+        ``logits`` and ``weights`` where maps or archive allow it, and statistics not stored. Tokens
+        that were not there are NaN, and have no part in those that were.
     """
     if "rotated_query" in dataset:
         source = "computed from archived queries and keys"
@@ -78,11 +88,13 @@ def derived_variables(dataset: xr.Dataset, kind: str) -> dict[str, xr.Variable]:
         return {}
     sizes = dataset.sizes
     base = tuple(sizes[dim] for dim in ("frame", "layer", "head"))
+    keys = tuple(dim for dim in (KEY_FRAME, "key") if dim in sizes)
     has_pose_key = "pose" in _roles(dataset, "key_token")
 
     def variable(dims: tuple[str, ...], compute: Any, long_name: str, units: str) -> xr.Variable:
         shape = (*base, *(sizes[dim] for dim in dims))
-        lazy = indexing.LazilyIndexedArray(DerivedArray(shape, compute, np.float32))
+        array = DerivedArray(shape, compute, np.float32, by_query=dims == ("query", *keys))
+        lazy = indexing.LazilyIndexedArray(array)
         attrs = {"long_name": long_name, "units": units, "source": f"{kind}, {source}"}
         return xr.Variable(("frame", "layer", "head", *dims), lazy, attrs)
 
@@ -92,18 +104,26 @@ def derived_variables(dataset: xr.Dataset, kind: str) -> dict[str, xr.Variable]:
             return np.asarray(block if queries is None else block[:, queries], np.float32)
         q, k = read(frame, layer, heads)
         q = q if queries is None else q[:, queries]
-        return (q / sqrt(q.shape[-1]) @ k.mT).numpy()
+        q = q / sqrt(q.shape[-1])
+        return (q @ k.flatten(1, -2).mT).unflatten(-1, k.shape[1:-1]).numpy()
 
     def weights(
         frame: int, layer: int, heads: np.ndarray, queries: np.ndarray | None
     ) -> np.ndarray:
-        return torch.from_numpy(logits(frame, layer, heads, queries)).softmax(-1).numpy()
+        z = torch.from_numpy(logits(frame, layer, heads, queries))
+        flat = z.flatten(2)
+        absent = flat.isnan()
+        if absent.any():
+            flat = flat.masked_fill(absent, -torch.inf).softmax(-1).masked_fill(absent, torch.nan)
+        else:
+            flat = flat.softmax(-1)
+        return flat.reshape(z.shape).numpy()
 
     found: dict[str, xr.Variable] = {}
     if read is not None and "logits" not in dataset:
         text = "scaled logit before softmax"
-        found["logits"] = variable(("query", "key"), logits, text, "nat")
-    found["weights"] = variable(("query", "key"), weights, "attention weight", "1")
+        found["logits"] = variable(("query", *keys), logits, text, "nat")
+    found["weights"] = variable(("query", *keys), weights, "attention weight", "1")
     if read is None:
         return found
     for name, item in STATISTICS.items():
@@ -118,10 +138,25 @@ def derived_variables(dataset: xr.Dataset, kind: str) -> dict[str, xr.Variable]:
             name: str = name,
         ) -> np.ndarray:
             q, k = read(frame, layer, heads)
-            return site_statistics([name], q, k, pose_key=0 if has_pose_key else None)[name].numpy()
+            pose_key = 0 if has_pose_key else None
+            return _of_present(name, q, k, pose_key).numpy()
 
-        found[name] = variable((item.side,), statistic, item.long_name, item.units)
+        dims = keys if item.side == "key" else ("query",)
+        found[name] = variable(dims, statistic, item.long_name, item.units)
     return found
+
+
+def _of_present(name: str, q: torch.Tensor, k: torch.Tensor, pose_key: int | None) -> torch.Tensor:
+    """Compute a statistic of the tokens that were there; NaN for those that were not."""
+    shape, keys = k.shape[1:-1], k.flatten(1, -2)
+    query_there, key_there = (~side[0, :, 0].isnan() for side in (q, keys))
+    of_keys = STATISTICS[name].side == "key"
+    there = key_there if of_keys else query_there
+    found = q.new_full((len(q), len(there)), torch.nan)
+    if key_there.any() and query_there.any():
+        tokens = q[:, query_there], keys[:, key_there]
+        found[:, there] = site_statistics([name], *tokens, pose_key=pose_key)[name]
+    return found.unflatten(1, shape) if of_keys else found
 
 
 def _archive_reader(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def fork(
     commit: Any = AS_RUN,
     content: xr.Dataset | None = None,
     frames: int | None = None,
-    outputs: Collection[str] = ("pose", "depth"),
+    outputs: Collection[str] | None = None,
     intervene: Observer | None = AS_RUN,
 ) -> xr.Dataset:
     """Branch off a run at a frame, and compare the future it had with another one.
@@ -61,8 +62,9 @@ def fork(
         scene, say, or the same frames with something painted over.
     frames : int, optional
         Follow so many frames; None follows to the end.
-    outputs : collection of str
-        Predictions to compare, among ``pose`` and ``depth``; state and memory are always.
+    outputs : collection of str, optional
+        Predictions to compare, among ``pose``, ``depth`` and ``points_world``; state and memory are
+        always. None compares pose and depth, or the points of a model that predicts neither.
     intervene : callable, optional
         What replaces outputs of sites in the forked future, as for :func:`~mut3r_analysis.run`.
         A run that had one of its own can be forked from a kept state alone, by giving it here
@@ -73,8 +75,9 @@ def fork(
     xarray.Dataset
         From frame `at` on: ``state_distance`` (frame, state_token) and ``memory_distance`` (frame,
         slot), norms of the difference; ``translation_distance`` (frame) m and ``rotation_distance``
-        (frame) degrees between the poses; ``depth_distance`` (frame, y, x) m, absolute. Attributes
-        name both configurations.
+        (frame) degrees between the poses; ``depth_distance`` (frame, y, x) m, absolute;
+        ``points_distance`` (frame, y, x) m. Tokens of a memory that grows are those it had at the
+        fork; one that has left it since is at NaN. Attributes name both configurations.
 
     Raises
     ------
@@ -84,10 +87,14 @@ def fork(
     backbone = check_inputs(backbone, sequence, None)
     sequence = identified(sequence)
     _check_same(run, backbone, sequence)
+    if outputs is None:
+        outputs = {"pose", "depth"} & set(backbone.outputs) or {"points_world"}
     names = check_outputs(outputs, backbone.outputs)
-    unknown = sorted(set(names) - {"pose", "depth"})
+    unknown = sorted(set(names) - {"pose", "depth", "points_world"})
     if unknown:
-        raise InvalidArgument(f"fork compares 'pose' and 'depth'; got {unknown} beside")
+        raise InvalidArgument(
+            f"fork compares 'pose', 'depth' and 'points_world'; got {unknown} beside"
+        )
     start = _position(sequence, at)
     stop = sequence.sizes["frame"] if frames is None else start + frames
     if not start < stop <= sequence.sizes["frame"]:
@@ -107,10 +114,12 @@ def fork(
         configuration.check(backbone, its, computed)
         batches.append(Batch(backbone, [configuration], outputs=computed, intervene=acting))
     carried = _snapshot(run, batches[0], sequence, start)
-    # A cue of another kind has no memory of the frames before, and starts to remember here.
     branched = carried
+    if content is not None and backbone.looks_ahead and start:
+        branched = _looking_at(run, batches[0], sequence, content, start)
+    # A cue of another kind has no memory of the frames before, and starts to remember here.
     if forked.cue != base.cue:
-        branched = batches[1].carry(carried.state, carried.age)
+        branched = batches[1].carry(branched.state, branched.age)
     futures = [
         stream(
             [batch],
@@ -119,11 +128,11 @@ def fork(
         )
         for batch, its, state in zip(batches, (sequence, seen), (carried, branched), strict=True)
     ]
-    shared = carried.state.tokens.shape[1]
+    shared = backbone.token_ids(carried.state)
     rows = []
     for (first,), (second,) in zip(*futures, strict=True):
         with batches[0].computing():
-            rows.append(_distances(backbone, first, second, shared))
+            rows.append(_distances(backbone, first, second, shared, names))
     found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     labels = sequence["frame"].values[start:stop]
     return _labelled(found, labels, backbone, run, {"base": base, "fork": forked}, content)
@@ -165,6 +174,21 @@ def _snapshot(run: xr.DataTree, batch: Batch, sequence: xr.Dataset, start: int) 
     return carried
 
 
+def _looking_at(
+    run: xr.DataTree, batch: Batch, sequence: xr.Dataset, content: xr.Dataset, start: int
+) -> BatchState:
+    """Return what is carried into a frame of other content, which the frame before looked at."""
+    carried = _snapshot(run, batch, sequence, start - 1)
+    sources = ((sequence, start - 1), (content, start))
+    before, ahead = (
+        next(frame_inputs(batch.backbone, source, batch.configurations, start=position))
+        for source, position in sources
+    )
+    inputs = (before, replace(ahead, ahead=True))
+    ((result,),) = stream([batch], inputs, [carried])
+    return result.carried
+
+
 def _remembers(backbone: Backbone, base: Configuration) -> bool:
     """Whether more than state and memory is carried from frame to frame."""
     if backbone.rules.times([base.commit.rates]).remember:
@@ -181,7 +205,11 @@ def _remembers(backbone: Backbone, base: Configuration) -> bool:
 
 
 def _distances(
-    backbone: Backbone, one: FrameResult, other: FrameResult, shared: int
+    backbone: Backbone,
+    one: FrameResult,
+    other: FrameResult,
+    shared: torch.Tensor,
+    names: Collection[str],
 ) -> dict[str, np.ndarray]:
     states = [
         backbone.describe_state(each.before, each.carried.state, each.rate, keep=True)
@@ -190,16 +218,30 @@ def _distances(
     found = {}
     for name, variable in _kept(backbone).items():
         first, second = (state[variable.name] for state in states)
-        if backbone.state_dim in variable.sizes:
+        if backbone.state_grows and backbone.state_dim in variable.sizes:
             # Of a memory that grows, what either future adds has no counterpart in the other.
-            first, second = first[:, :shared], second[:, :shared]
+            first, second = (
+                _matched(values, backbone.token_ids(each.carried.state), shared)
+                for values, each in ((first, one), (second, other))
+            )
         found[name] = (second - first).norm(dim=-1)
     a, b = one.prediction, other.prediction
     if a.pose is not None and b.pose is not None:
         found |= _pose_distances(a, b)
     if a.points_self is not None and b.points_self is not None:
         found["depth_distance"] = (b.points_self[..., 2] - a.points_self[..., 2]).abs()
+    if "points_world" in names and a.points_world is not None and b.points_world is not None:
+        found["points_distance"] = (b.points_world - a.points_world).norm(dim=-1)
     return {name: value[0].cpu().numpy() for name, value in found.items()}
+
+
+def _matched(values: torch.Tensor, ids: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Values ``(batch, token, ...)`` of the wanted tokens; NaN for those that are gone."""
+    same = wanted[:, None] == ids
+    there = same.any(dim=1)
+    found = values.new_full((len(values), len(wanted), *values.shape[2:]), torch.nan)
+    found[:, there] = values[:, same[there].int().argmax(dim=1)]
+    return found
 
 
 def _kept(backbone: Backbone) -> dict[str, StateVariable]:
@@ -230,6 +272,7 @@ _VARIABLES = {
     "translation_distance": ("distance between camera positions", "m"),
     "rotation_distance": ("angle between camera orientations", "degree"),
     "depth_distance": ("absolute difference of depth", "m"),
+    "points_distance": ("distance between the points of the pixel in the world", "m"),
 }
 
 
@@ -245,7 +288,7 @@ def _labelled(
     variables = {}
     for name, values in found.items():
         dims = _dims(name, backbone)
-        long_name, units = _VARIABLES[name]
+        long_name, units = _VARIABLES.get(name) or _described(_kept(backbone)[name])
         described = {"long_name": long_name, "units": units, "source": source}
         variables[name] = (("frame", *dims), values, described)
     attrs: dict[str, Any] = {
@@ -268,8 +311,13 @@ def _labelled(
     return label(xr.Dataset(variables, {"frame": frames, **lattice}, attrs))
 
 
+def _described(variable: StateVariable) -> tuple[str, str]:
+    """Say what a distance between values of the state is, and its units."""
+    return f"norm of the difference of {variable.long_name}", variable.units
+
+
 def _dims(name: str, backbone: Backbone) -> tuple[str, ...]:
-    if name == "depth_distance":
+    if name in ("depth_distance", "points_distance"):
         return ("y", "x")
     kept = _kept(backbone)
     return tuple(kept[name].sizes)[:-1] if name in kept else ()

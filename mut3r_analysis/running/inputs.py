@@ -51,6 +51,11 @@ def check_inputs(backbone: Any, sequence: Any, capture: Any) -> Backbone:
         raise InvalidArgument(
             f"capture must be a Capture such as Capture(statistics='all'), or None; got {capture!r}"
         )
+    if backbone.looks_ahead and sequence.sizes["frame"] < 2:
+        raise InvalidArgument(
+            f"{backbone.family} reads each frame together with the next one, and this sequence has "
+            "a single frame; give at least two"
+        )
     return backbone
 
 
@@ -131,6 +136,8 @@ def frame_inputs(
 ) -> Iterator[FrameInput]:
     """Read the frames of a sequence one by one and prepare them for a backbone.
 
+    For a model that looks ahead one more follows, where there is one.
+
     Parameters
     ----------
     backbone : Backbone
@@ -145,7 +152,9 @@ def frame_inputs(
     cues = [item.cue for item in configurations if item.cue is not None]
     names = sorted({str(cue.of) for cue in cues if cue.reading == MASK})
     preparation, device = backbone.preparation, backbone.device
-    for position in range(start, sequence.sizes["frame"] if stop is None else stop):
+    frames = sequence.sizes["frame"]
+    stop = frames if stop is None else stop
+    for position in range(start, min(frames, stop + backbone.looks_ahead)):
         # variables alone: a Dataset of one frame would cost more than reading it
         image, *masks = (
             sequence.variables[name].isel(frame=position).values for name in ("image", *names)
@@ -158,4 +167,5 @@ def frame_inputs(
                 for name, mask in zip(names, masks, strict=True)
             },
             record=position in recorded,
+            ahead=position == stop,
         )

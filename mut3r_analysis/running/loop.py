@@ -23,11 +23,14 @@ def stream(
 ) -> Iterator[list[FrameResult]]:
     """Take batches of one backbone through frames: each is encoded once for all of them.
 
+    A model that looks ahead meets each frame together with the next one, which is encoded, and
+    shown to observers of the encoder, before the frame itself is decoded.
+
     Parameters
     ----------
     batches : sequence of Batch
     frames : iterable of FrameInput
-        Read one by one, when their turn comes.
+        Read one by one, when their turn comes. One that is only looked ahead to ends the walk.
     carried : sequence of BatchState, optional
         What each batch starts from; the beginning unless given.
     write_last : bool
@@ -39,11 +42,16 @@ def stream(
         Of one frame, one per batch.
     """
     states = [batch.start() for batch in batches] if carried is None else list(carried)
+    looks_ahead = any(batch.backbone.looks_ahead for batch in batches)
+    reads_on = looks_ahead or not write_last
     coming, began = iter(frames), time.perf_counter()
-    given = next(coming, None)
-    while given is not None:
-        following = None if write_last else next(coming, None)
-        frame = encode_frame(batches, given)
+    given, encoded = next(coming, None), None
+    while given is not None and not given.ahead:
+        following = next(coming, None) if reads_on else None
+        frame = encoded or encode_frame(batches, given)
+        if looks_ahead and following is not None:
+            encoded = encode_frame(batches, following)
+            frame = replace(frame, encoded=replace(frame.encoded, following=encoded.encoded))
         shared = time.perf_counter() - began
         results = [
             replace(
@@ -55,7 +63,7 @@ def stream(
         states = [result.carried for result in results]
         yield results
         began = time.perf_counter()
-        given = next(coming, None) if write_last else following
+        given = following if reads_on else next(coming, None)
 
 
 def encode_frame(batches: Sequence[Batch], given: FrameInput) -> EncodedFrame:

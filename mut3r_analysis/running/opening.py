@@ -17,6 +17,7 @@ from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError, Stor
 from mut3r_analysis.running.derived import derived_variables
 from mut3r_analysis.running.inventory import RunStore, StoredArray, altered, damaged, lacking
 from mut3r_analysis.running.provenance import FORMAT_VERSION
+from mut3r_analysis.running.schema import KEY_FRAME
 
 
 def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataTree:
@@ -145,6 +146,7 @@ def _opened(store: Store, place: Path, chunks: str | None) -> xr.DataTree:
         if complete < frames:
             told = told.isel(frame=slice(0, kept))
         growing = {dim for value in told.values() for dim in value.attrs.pop("grows", ())}
+        growing.discard(KEY_FRAME)  # as long as the sequence
         told = told.isel({dim: slice(longest) for dim in growing}) if growing else told
         told = label(told.assign(derived_variables(told, path.rpartition("/")[2])))
         nodes[path] = told if chunks is None else _blocks(told)

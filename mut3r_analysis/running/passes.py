@@ -1,15 +1,15 @@
 """What goes into a frame, what passes over it give, and what comes out of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
 from mut3r_analysis.attention.recorder import Records
 from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.backbones.heads import Prediction
-from mut3r_analysis.backbones.protocol import Encoded
+from mut3r_analysis.backbones.protocol import Backbone, Encoded
 from mut3r_analysis.motion.batch import CueBatchProbe
 from mut3r_analysis.motion.frame_gate import FrameGate
 from mut3r_analysis.motion.gate import Gate
@@ -53,6 +53,8 @@ class FrameInput:
         Where the image was encoded already.
     record : bool
         Whether a capture records this frame.
+    ahead : bool
+        Whether it is only looked ahead to, by the frame before.
     """
 
     position: int
@@ -60,6 +62,7 @@ class FrameInput:
     masks: Mapping[str, Tensor]
     encoded: Encoded | None = None
     record: bool = False
+    ahead: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,8 @@ class EncodedFrame:
         Per batch, what its cues read in the encoder.
     attention : dict
         What was recorded in the encoder.
+    unpassed : frozenset of str
+        Kinds of site that the frame does not pass.
     """
 
     given: FrameInput
@@ -83,6 +88,12 @@ class EncodedFrame:
     axes: Axes
     measured: Sequence[CueBatchProbe | None]
     attention: Records
+    unpassed: frozenset[str] = frozenset()
+
+    def met(self, backbone: Backbone, entered: Any) -> Self:
+        """Return the frame with the tokens and the sites that it has beside a state."""
+        axes, unpassed = backbone.axes_in(entered, self.axes), backbone.unpassed(entered)
+        return replace(self, axes=axes, unpassed=frozenset(unpassed))
 
 
 @dataclass(eq=False)
@@ -135,6 +146,8 @@ class FrameResult:
         Before the last pass, and from there on; without reading and encoding the frame.
     shared : float
         Seconds of reading and encoding the frame, for all batches.
+    unpassed : frozenset of str
+        Kinds of site that the frame did not pass.
     """
 
     before: Any
@@ -149,6 +162,7 @@ class FrameResult:
     attention: list[Records]
     seconds: tuple[float, float]
     shared: float = 0.0
+    unpassed: frozenset[str] = frozenset()
 
 
 class PassPolicy(Protocol):

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import torch
@@ -177,6 +177,8 @@ def frame_flops(
 
         with FlopCounterMode(display=False) as counter:
             encoded = shadow.encode(frame)
+            if shadow.looks_ahead:
+                encoded = replace(encoded, following=encoded)
             total = count("encoder", 0)
             entered = shadow.enter(encoded, state)
             decoded = shadow.decode(entered)

@@ -59,6 +59,8 @@ def recorded(
             f"attention/{kind}": {name: values.numpy() for name, values in records.items()}
             for kind, records in result.attention[sample].items()
         }
+    paths = {f"attention/{kind}" for kind in result.unpassed}
+    found |= {path: _blank(schema[path]) for path in paths & set(schema)}
     found["timing"] = {
         "seconds": np.array(seconds),
         "peak_memory": np.full(len(seconds), memory),
@@ -66,6 +68,21 @@ def recorded(
     if "truth" in schema:
         found["truth"] = truth
     return found
+
+
+def _blank(group: Group) -> dict[str, np.ndarray]:
+    """Return what is recorded of a site that a frame does not pass: NaN, and no keys."""
+    return {
+        item.name: np.full(
+            [0 if dim in item.grows else n for dim, n in zip(item.dims, item.shape, strict=True)][
+                1:
+            ],
+            np.nan,
+            item.dtype,
+        )
+        for item in group.variables.values()
+        if item.values is None
+    }
 
 
 def _predictions(prediction: Prediction, sample: int, group: Group) -> dict[str, np.ndarray]:

@@ -21,6 +21,9 @@ from mut3r_analysis.motion.sources import Source
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.sequences.model import label
 
+KEY_FRAME = "key_frame"
+"""Dimension of keys that come from several frames, one place per frame."""
+
 
 @dataclass(frozen=True, eq=False)
 class Variable:
@@ -133,7 +136,7 @@ def run_schema(
     if capture is not None and capture.records_attention:
         read = configuration.captured_pass
         axes = backbone.axes(grid, len(frames))
-        _attention(group, backbone, capture, len(frames), axes, read, outputs)
+        _attention(group, backbone, capture, frames, axes, read, outputs)
     if configuration.cue is not None:
         _cue(group("cue"), backbone, configuration.cue, configuration.acting_gate, grid)
     keep = capture is not None and capture.state
@@ -201,15 +204,15 @@ def _attention(
     group: Any,
     backbone: Backbone,
     capture: Capture,
-    frames: int,
+    frames: np.ndarray,
     axes: Axes,
     captured_pass: str,
     outputs: Collection[str],
 ) -> None:
-    positions = np.arange(frames)
+    positions = np.arange(len(frames))
     if capture.frames is not None:
         positions = np.array(capture.frames)
-        _check_indices("frames", positions, frames, "the sequence has {} frames")
+        _check_indices("frames", positions, len(frames), "the sequence has {} frames")
     sites = backbone.sites()
     for kind in capture.kinds(sites):
         size, row = sites[kind], SITE_KINDS[kind]
@@ -231,6 +234,9 @@ def _attention(
         made.coordinate("head", "head", heads, "attention head, 0-based")
         source = kind if captured_pass == "plain" else f"{kind}, {captured_pass} pass"
         sides = {"query": axes[row.queries], "key": axes[row.keys]}
+        if sides["key"].grows == KEY_FRAME:
+            text = "frame of the source that the key comes from"
+            made.coordinate(KEY_FRAME, KEY_FRAME, frames, text)
         _site(made, kind, size, sides, capture, source)
 
 
@@ -243,28 +249,34 @@ def _site(
     source: str,
 ) -> None:
     """Add what is recorded at one kind of site."""
-    group.grows = frozenset(side for side, axis in sides.items() if axis.grows)
+    group.grows = frozenset(
+        KEY_FRAME if axis.grows == KEY_FRAME else side for side, axis in sides.items() if axis.grows
+    )
     for side, axis in sides.items():
         _token_coordinates(group, side, axis)
-    lengths = {side: len(axis) for side, axis in sides.items()}
+    lengths = {side: {side: len(axis)} for side, axis in sides.items()}
+    if KEY_FRAME in group.grows:
+        held = group.variables[KEY_FRAME].shape
+        lengths["key"] = {KEY_FRAME: held[0]} | lengths["key"]
     base = {name: len(group.variables[name].values) for name in ("layer", "head")}  # type: ignore[arg-type]
     for name in capture.statistics:
         item = STATISTICS[name]
         if item.needs_pose and sides["key"].first("pose") is None:
             continue
-        sizes = base | {item.side: lengths[item.side]}
+        sizes = base | lengths[item.side]
         group.add(name, sizes, capture.dtype, item.long_name, item.units, source)
     if capture.keeps_map(kind):
         text = "scaled logit before softmax"
-        group.add("logits", base | lengths, capture.dtype, text, "nat", source)
+        sizes = base | lengths["query"] | lengths["key"]
+        group.add("logits", sizes, capture.dtype, text, "nat", source)
     if capture.archive:
         for side, length in lengths.items():
-            sizes = base | {side: length, "channel": size.channels}
+            sizes = base | length | {"channel": size.channels}
             text = f"{side} after rotary embedding"
             group.add(f"rotated_{side}", sizes, capture.archive, text, "1", source)
     kept = capture.keeps_outputs(kind)
     if kept is not None:
-        written = base | {"query": lengths["query"]}
+        written = base | lengths["query"]
         text = "what the head writes, before the projection"
         group.add("output_norm", written, capture.dtype, f"norm of {text}", "1", source)
         if kept == "values":

@@ -19,7 +19,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from mut3r_analysis.errors import AlreadyExists, StoreError
 from mut3r_analysis.running.inventory import checksums
-from mut3r_analysis.running.schema import Schema, Variable
+from mut3r_analysis.running.schema import KEY_FRAME, Schema, Variable
 
 BLOCK_BYTES = 32 * 2**20
 """A block holds as many frames as fit here (at least one), so that buffers stay small."""
@@ -86,7 +86,8 @@ def _growing_chunks(variable: Variable) -> tuple[int, ...]:
     shape[0] = 1
     for axis, dim in enumerate(variable.dims):
         if dim in variable.grows:
-            shape[axis] = min(_GROWING_CHUNK, shape[axis])
+            per_place = shape[axis + 1] if dim == KEY_FRAME else 1
+            shape[axis] = max(1, min(_GROWING_CHUNK // per_place, shape[axis]))
     return tuple(shape)
 
 
@@ -315,8 +316,9 @@ class BlockWriter:
                 elif f"{path}/{name}" in grown:
                     for index, row in enumerate(rows, start=first):
                         part = tuple(slice(0, size) for size in row.shape)
-                        array[(index, *part)] = row  # type: ignore[index]
-                        grown[f"{path}/{name}"] += _chunks_of(row.shape, array.chunks[1:])
+                        if row.size:
+                            array[(index, *part)] = row  # type: ignore[index]
+                            grown[f"{path}/{name}"] += _chunks_of(row.shape, array.chunks[1:])
                 else:
                     array[first : first + len(rows)] = np.stack(rows)
             done = self.complete + self._buffered
