@@ -184,8 +184,8 @@ def test_what_cannot_be_forked_is_refused(backbone, sequence, plain):
         m3.fork(plain, 99, **here)
     with pytest.raises(InvalidArgument, match="do not fit"):
         m3.fork(plain, 1, frames=9, **here)
-    with pytest.raises(InvalidArgument, match="'pose' and 'depth'"):
-        m3.fork(plain, 1, outputs=("points_world",), **here)
+    with pytest.raises(InvalidArgument, match="'pose', 'depth'"):
+        m3.fork(plain, 1, outputs=("color",), **here)
     with pytest.raises(InvalidArgument, match="as many frames"):
         m3.fork(plain, 1, content=sequence.isel(frame=slice(2)), **here)
     with pytest.raises(InvalidArgument, match="open the sequence as it was run"):
