@@ -341,7 +341,8 @@ class BlockWriter:
         if key not in self._arrays:
             found = self._root[f"{path}/{name}"]
             assert isinstance(found, zarr.Array)
-            self._arrays[key] = found
+            # A chunk of nothing but NaN or False is written too, or it would be missed on opening.
+            self._arrays[key] = found.with_config({"write_empty_chunks": True})
         return self._arrays[key]
 
 
