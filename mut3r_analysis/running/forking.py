@@ -87,14 +87,7 @@ def fork(
     backbone = check_inputs(backbone, sequence, None)
     sequence = identified(sequence)
     _check_same(run, backbone, sequence)
-    if outputs is None:
-        outputs = {"pose", "depth"} & set(backbone.outputs) or {"points_world"}
-    names = check_outputs(outputs, backbone.outputs)
-    unknown = sorted(set(names) - {"pose", "depth", "points_world"})
-    if unknown:
-        raise InvalidArgument(
-            f"fork compares 'pose', 'depth' and 'points_world'; got {unknown} beside"
-        )
+    names = _compared(outputs, backbone)
     start = _position(sequence, at)
     stop = sequence.sizes["frame"] if frames is None else start + frames
     if not start < stop <= sequence.sizes["frame"]:
@@ -136,6 +129,19 @@ def fork(
     found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     labels = sequence["frame"].values[start:stop]
     return _labelled(found, labels, backbone, run, {"base": base, "fork": forked}, content)
+
+
+def _compared(outputs: Collection[str] | None, backbone: Backbone) -> tuple[str, ...]:
+    """Return the predictions that are compared."""
+    if outputs is None:
+        outputs = {"pose", "depth"} & set(backbone.outputs) or {"points_world"}
+    names = check_outputs(outputs, backbone.outputs)
+    unknown = sorted(set(names) - {"pose", "depth", "points_world"})
+    if unknown:
+        raise InvalidArgument(
+            f"fork compares 'pose', 'depth' and 'points_world'; got {unknown} beside"
+        )
+    return names
 
 
 def _interventions(run: xr.DataTree, given: Any) -> tuple[Observer | None, Observer | None]:
