@@ -1,7 +1,7 @@
 """An ablation: factors crossed into configurations, each against the plain run and its control."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.studies.estimates import change
 from mut3r_analysis.studies.labelling import beside
 
@@ -18,6 +19,15 @@ PLAIN = "plain"
 
 SHUFFLED = ", shuffled"
 """Ending of the name of a control: the same scores at random places of the frame."""
+
+
+def with_controls(cues: Mapping[str, Cue]) -> dict[str, Cue]:
+    """Put behind each cue its control, named with `SHUFFLED`."""
+    return {
+        name + ending: replace(cue, control=control)
+        for name, cue in cues.items()
+        for ending, control in (("", None), (SHUFFLED, "shuffle"))
+    }
 
 
 @dataclass(frozen=True)

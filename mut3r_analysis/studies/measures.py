@@ -135,13 +135,6 @@ def departures(
     return stacked.assign_attrs(units="% of the mean depth")
 
 
-def protocols_of(values: xr.DataArray) -> list[tuple[str, str]]:
-    """Return every measure with the id of its protocol."""
-    return list(
-        zip(*(values[name].values.tolist() for name in ("measure", "protocol")), strict=True)
-    )
-
-
 def first_of(values: xr.DataArray | xr.Dataset, task: str) -> str | None:
     """Return the first measure of a task, which stands for it in sentences; None without one."""
     labels = values["measure"].values[values["task"].values == task]

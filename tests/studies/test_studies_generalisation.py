@@ -69,7 +69,7 @@ def table(factors=FACTORS, **kwargs):
     return arranged([swept(factors, **kwargs)], factors)
 
 
-def said(swept, contrasts=None, rates=(100.0, 50.0)):
+def said(swept, rates=(100.0, 50.0)):
     rules = [memory for memory in ("cut3r", "ttt3r") if memory in swept["memory"]]
     named = {"memory": list(rules)}
     written = xr.Dataset(
@@ -78,14 +78,7 @@ def said(swept, contrasts=None, rates=(100.0, 50.0)):
     )
     parts = {"value": 0.9, "lower": 0.8, "upper": 0.95, "n": 8}
     alike = xr.Dataset(parts).expand_dims(memory=list(rules[1:]))
-    return finding(
-        gating_effects(swept),
-        rules,
-        contrasts=contrasts,
-        place=place_effects(swept),
-        written=written,
-        alike=alike,
-    )
+    return finding(swept, rules, written, alike)
 
 
 def test_every_registered_write_rule_takes_part_also_later_ones(monkeypatch):
@@ -205,14 +198,14 @@ def test_the_finding_follows_the_signs(own, other, verdicts):
 
 def test_the_finding_says_how_much_can_be_told():
     strong = table(factors(0.8, 0.5), noise=0.01)
-    found = said(strong, rule_contrasts(strong))
+    found = said(strong)
     apart = "AbsRel under ttt3r, effect less that under cut3r"
     assert found.row(apart).verdict == LOWER
     weak = table(factors(1.0, 1.0))
     up_and_down = xr.DataArray([1.3, 0.7] * 4, dims="sequence")
     for metric in (DEPTH, POSE):
         weak[metric] = weak[metric] * xr.where(weak["treatment"] == OWN, up_and_down, 1.0)
-    found = said(weak, rule_contrasts(weak))
+    found = said(weak)
     assert {each.verdict for each in found.rows[: found.lead]} == {NOT_SIGNIFICANT}
     assert found.row(apart).verdict == IDENTICAL
     few = said(table(factors(0.8, 0.5), sequences=SEQUENCES[:3]))

@@ -1,7 +1,7 @@
 """One checkpoint with several memories, ungated and gated: scores, and what gating changes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, Ablation, against_control
+from mut3r_analysis.studies.ablation import (
+    PLAIN,
+    SHUFFLED,
+    Ablation,
+    against_control,
+    with_controls,
+)
 from mut3r_analysis.studies.estimates import change, difference
 from mut3r_analysis.studies.finding import Finding, Row, rows
 from mut3r_analysis.studies.labelling import beside
@@ -92,10 +98,7 @@ def treatments(memory: Memory, beta: float) -> dict[str, dict[str, Any]]:
     """
     gate = Gate.mut3r(beta=beta)
     own, mask = Cue.mut3r(), Cue(reading=MASK, normaliser="raw")
-    scores = {OWN: own}
-    if memory.plain:
-        scores[OWN + SHUFFLED] = replace(own, control="shuffle")
-        scores |= {TRUE: mask, TRUE + SHUFFLED: replace(mask, control="shuffle")}
+    scores = with_controls({OWN: own, TRUE: mask}) if memory.plain else {OWN: own}
     found: dict[str, dict[str, Any]] = {PLAIN: {"cue": own}}
     found |= {label: {"cue": cue, "gate": gate} for label, cue in scores.items()}
     return {label: {**parts, "commit": memory.commit} for label, parts in found.items()}
@@ -265,26 +268,16 @@ def place_effects(table: xr.Dataset) -> xr.Dataset:
 
 
 def finding(
-    effects: xr.Dataset,
-    rules: Sequence[str],
-    *,
-    contrasts: xr.Dataset | None,
-    place: xr.Dataset,
-    written: xr.Dataset,
-    alike: xr.Dataset | None,
+    table: xr.Dataset, rules: Sequence[str], written: xr.Dataset, alike: xr.Dataset | None
 ) -> Finding:
     """Tell what the own cue's gates change under every write rule, and whether rules differ.
 
     Parameters
     ----------
-    effects : Dataset
-        From :func:`gating_effects`.
+    table : Dataset
+        From :func:`sweep_memories`, with truth.
     rules : sequence of str
         Memories that are write rules, at least one.
-    contrasts : Dataset or None
-        From :func:`rule_contrasts`; None where there is nothing to compare.
-    place : Dataset
-        From :func:`place_effects`.
     written : Dataset
         (memory, treatment) ``value`` in percent: how much of the state a frame replaces. Rules
         that write alike are no test of each other.
@@ -299,21 +292,22 @@ def finding(
         named = found.assign_coords(metric=found["name"].values)
         return rows(named.transpose("metric", "memory"), effect)
 
-    table = of_rules(effects, "{metric} under {memory}")
-    lead = len(table)
-    if contrasts is not None:
+    found = of_rules(gating_effects(table), "{metric} under {memory}")
+    lead = len(found)
+    if table.sizes["memory"] > 1:
         less = f"effect less that under {rules[0]}"
-        table += of_rules(contrasts, f"{{metric}} under {{memory}}, {less}")
+        found += of_rules(rule_contrasts(table), f"{{metric}} under {{memory}}, {less}")
+    place = place_effects(table)
     if OWN in place["treatment"].values:
-        table += of_rules(place, "{metric} under {memory}, against shuffled scores")
+        found += of_rules(place, "{metric} under {memory}, against shuffled scores")
     shares = written.sel(treatment=PLAIN, memory=list(rules), drop=True)
-    table += rows(shares, "state replaced per frame, {}", reference=None)
+    found += rows(shares, "state replaced per frame, {}", reference=None)
     if alike is not None:
         others = alike.sel(memory=list(rules[1:]))
         effect = f"correlation of cue maps with those under {rules[0]}, {{}}"
-        table += rows(others, effect, reference=None)
+        found += rows(others, effect, reference=None)
     about = "Against the same rule without gates, with gates by the own cue,"
-    return Finding(QUESTION, table, f"{about} the error is", lead=lead)
+    return Finding(QUESTION, found, f"{about} the error is", lead=lead)
 
 
 def _gated_and_plain(errors: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:

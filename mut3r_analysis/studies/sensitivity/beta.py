@@ -10,7 +10,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.site_gates import LARGEST_SCORE
 from mut3r_analysis.running.opening import open_run
-from mut3r_analysis.studies.ablation import SHUFFLED, Ablation, against, chosen_elsewhere
+from mut3r_analysis.studies.ablation import Ablation, against, chosen_elsewhere, with_controls
 from mut3r_analysis.studies.finding import FEWEST, Finding, Row, rows
 from mut3r_analysis.studies.labelling import beside
 from mut3r_analysis.studies.measures import leading
@@ -35,8 +35,7 @@ def cues(normalisers: Sequence[str], oracle: bool = True) -> dict[str, Cue]:
     if not normalisers:
         raise InvalidArgument("no normaliser was given; name at least one, such as 'zscore'")
     own = {f"own, {name}": Cue.mut3r(normaliser=name) for name in normalisers}
-    perfect = {ORACLE: Cue.oracle(), ORACLE + SHUFFLED: Cue.oracle(control="shuffle")}
-    return own | (perfect if oracle else {})
+    return own | (with_controls({ORACLE: Cue.oracle()}) if oracle else {})
 
 
 def ablation(chosen: Mapping[str, Cue], betas: Sequence[float]) -> Ablation:

@@ -15,12 +15,12 @@ from mut3r_analysis.literature import published
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import PAPER_DEPTH, Gate
 from mut3r_analysis.studies.ablation import (
-    SHUFFLED,
     Ablation,
     against,
     against_control,
     best,
     chosen_elsewhere,
+    with_controls,
 )
 from mut3r_analysis.studies.estimates import formatted
 from mut3r_analysis.studies.finding import Finding, row, rows
@@ -97,12 +97,8 @@ def cues(oracle: bool = True) -> dict[str, Cue]:
     oracle : bool
         Whether the true motion mask is among them; it needs sequences that have one.
     """
-    bases = {OWN: Cue.mut3r} | ({ORACLE: Cue.oracle} if oracle else {})
-    return {
-        name + ending: make(control=control)
-        for name, make in bases.items()
-        for ending, control in (("", None), (SHUFFLED, "shuffle"))
-    }
+    perfect = {ORACLE: Cue.oracle()} if oracle else {}
+    return with_controls({OWN: Cue.mut3r(), **perfect})
 
 
 def ablation(ranges: xr.Dataset, chosen: Mapping[str, Cue], beta: float = 1.0) -> Ablation:

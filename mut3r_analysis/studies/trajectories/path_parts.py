@@ -151,11 +151,9 @@ def _slow_and_fast(errors: NDArray[np.float64]) -> tuple[float, float]:
 def _apart(
     one: NDArray[np.float64], other: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    one, other = (np.asarray(each, np.float64) for each in (one, other))
-    shape = one.shape[:-2] if one.ndim >= other.ndim else other.shape[:-2]
-    one, other = (np.broadcast_to(each, (*shape, 4, 4)) for each in (one, other))
+    one, other = np.broadcast_arrays(*(np.asarray(each, np.float64) for each in (one, other)))
     translation = np.linalg.norm(one[..., :3, 3] - other[..., :3, 3], axis=-1)
-    rotation = np.full(shape, np.nan)
+    rotation = np.full(translation.shape, np.nan)
     known = np.isfinite(one).all((-1, -2)) & np.isfinite(other).all((-1, -2))
     if known.any():
         between = Rotation.from_matrix(one[known][:, :3, :3]).inv() * Rotation.from_matrix(

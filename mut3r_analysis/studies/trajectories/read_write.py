@@ -16,7 +16,7 @@ from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.running import Commit, run_batch
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, Ablation
+from mut3r_analysis.studies.ablation import PLAIN, Ablation, with_controls
 from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.trajectories.path_parts import apart
 
@@ -42,11 +42,7 @@ _FACTS = {
     "texture": ("texture", "grey levels per px"),
 }
 
-CUES = {
-    "own": Cue.mut3r(),
-    "true mask": Cue.oracle(),
-    f"true mask{SHUFFLED}": Cue.oracle(control="shuffle"),
-}
+CUES = {"own": Cue.mut3r(), **with_controls({"true mask": Cue.oracle()})}
 """The model's own cue, the truth in its place, and the truth at wrong places: as many patches are
 gated as strongly, only others."""
 
