@@ -198,13 +198,9 @@ def run_datasets(
 
 def runs_of(table: xr.Dataset) -> list[tuple[str, list[str]]]:
     """Return the stores of a sweep over ``configuration``, one system per configuration."""
-    stores = table["run"].transpose("configuration", ...)
-    return [
-        (system, [path for path in paths if path])
-        for system, paths in zip(
-            stores["configuration"].values, stores.values.tolist(), strict=True
-        )
-    ]
+    systems = table["configuration"].values.tolist()
+    stores = {name: table["run"].sel(configuration=name).values.tolist() for name in systems}
+    return [(name, [path for path in paths if path]) for name, paths in stores.items()]
 
 
 def own_values(
@@ -277,9 +273,8 @@ def bundled_values(
     opened = [open_sequence(each, stop=frames) for each in sequences]
     if not any({"depth", "pose"} & set(each) for each in opened):
         return {}
-    model = load_backbone(backbone) if isinstance(backbone, str) else backbone
     table = sweep(
-        model,
+        backbone,
         sequences,
         configurations=dict(configurations),
         frames="::" if frames is None else f":{frames}:",
