@@ -4,7 +4,7 @@ One pass over a sequence answers for all of them; its twins, which show what the
 through the backbone in the same batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from zlib import crc32
@@ -114,34 +114,29 @@ def survey(
     if not sequences or len(set(sequences)) < len(sequences):
         raise InvalidArgument(f"give at least one sequence, all different; got {sequences}")
     cue = Cue.mut3r() if cue is None else cue
-    opened = [open_sequence(name, stop=frames) for name in sequences]
-    truths: dict[int, xr.Dataset] = {}
-    parts: dict[int, xr.Dataset] = {}
+    opened = {name: open_sequence(name, stop=frames) for name in sequences}
+    truths = {name: patch_truth(backbone, video) for name, video in opened.items()}
+    parts: dict[str, xr.Dataset] = {}
     with tqdm(total=len(sequences), unit="sequence", disable=not progress) as bar:
         for group in _batches(backbone, opened, batch):
-            clips: list[torch.Tensor] = []
-            owners: list[tuple[int, int]] = []
-            for index in group:
-                truths[index] = truth = patch_truth(backbone, opened[index])
-                clips.append(prepared(backbone, opened[index]))
-                owners.append((index, -1))
-                for at in twin_frames(truth, twins) if "scene" in opened[index].attrs else []:
+            clips: dict[tuple[str, int], torch.Tensor] = {}
+            for name in group:
+                video, truth = opened[name], truths[name]
+                clips[name, -1] = prepared(backbone, video)
+                for at in twin_frames(truth, twins) if "scene" in video.attrs else []:
                     # Without a twin where resting objects would stand in the camera's way.
                     with suppress(InvalidArgument):
-                        twin = frozen_twin(opened[index], int(truth["frame"][at]))
-                        clips.append(prepared(backbone, twin))
-                        owners.append((index, at))
-            seen = observe(backbone, torch.stack(clips), cue)
-            for index in group:
-                (_, own), *others = (
-                    (at, clip) for (i, at), clip in zip(owners, seen, strict=True) if i == index
-                )
-                parts[index] = clip_evidence(own, truths[index], others)
+                        twin = frozen_twin(video, int(truth["frame"][at]))
+                        clips[name, at] = prepared(backbone, twin)
+            watched = observe(backbone, torch.stack(list(clips.values())), cue)
+            seen = dict(zip(clips, watched, strict=True))
+            for name in group:
+                others = [(at, each) for (own, at), each in seen.items() if own == name and at >= 0]
+                parts[name] = clip_evidence(seen[name, -1], truths[name], others)
             bar.update(len(group))
-    found = beside({name: parts[index] for index, name in enumerate(sequences)}, "sequence")
-    found = found.sel(site=list(SITES))
+    found = beside({name: parts[name] for name in sequences}, "sequence").sel(site=list(SITES))
     if "control_auc" in found:
-        place = place_auc([truths[index] for index in range(len(sequences))])
+        place = place_auc(list(truths.values()))
         both = xr.concat([found["control_auc"], place], "control", join="outer")
         found = found.drop_vars(["control", "control_auc"]).assign(control_auc=both)
     return described(found, _LABELS).assign_attrs(backbone=backbone.origin.name, cue=str(cue))
@@ -253,12 +248,12 @@ def place_auc(truths: Sequence[xr.Dataset]) -> xr.DataArray:
     return xr.DataArray(found, coords, ("sequence", "control", "test"))
 
 
-def _batches(backbone: Backbone, opened: list[xr.Dataset], most: int) -> list[list[int]]:
-    """Group the positions of sequences that can be watched together."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, sequence in enumerate(opened):
+def _batches(backbone: Backbone, opened: Mapping[str, xr.Dataset], most: int) -> list[list[str]]:
+    """Group the names of sequences that can be watched together."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, sequence in opened.items():
         shape = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
-        groups.setdefault((*shape, sequence.sizes["frame"]), []).append(index)
+        groups.setdefault((*shape, sequence.sizes["frame"]), []).append(name)
     most = max(1, most)
     return [
         group[first : first + most]
