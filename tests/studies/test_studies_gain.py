@@ -108,16 +108,19 @@ def test_the_least_auc_is_that_from_which_on_all_scores_help(upper, least):
 
 
 @pytest.mark.slow
-def test_the_notebook_answers_for_both_models(model):
+def test_the_notebook_answers(model):
     notebook = execute_notebook(
         find_notebook("14_cue_to_gain"),
-        {"clips": 6, "frames": 4, "metrics": ["rpe_translation"], "progress": False},
+        {
+            "backbones": ["tiny-static"],
+            "clips": 4,
+            "frames": 3,
+            "metrics": ["rpe_translation"],
+            "progress": False,
+        },
     )
-    answer, *own = findings_of(notebook)
+    answer, own = findings_of(notebook)
     assert answer.question == gain.QUESTION
-    assert [each.question for each in own] == [
-        f"Does gating by the own cues of {name} help?" for name in ("tiny", "tiny-static")
-    ]
-    for each in own:
-        assert len(each.rows) == len(gain.own_cues(model))
-        assert NOT_MEASURED not in {row.verdict for row in each.rows}
+    assert own.question == "Does gating by the own cues of tiny-static help?"
+    assert len(own.rows) == len(gain.own_cues(model))
+    assert NOT_MEASURED not in {row.verdict for row in own.rows}
