@@ -47,7 +47,9 @@ def gain_against_auc(
     with style(size) as page:
         height = min(1.7 * len(measured), page.tallest) * page.scale + 0.3 * page.scale
         figure, _ = new_page(page, height, title, words, source)
-        axes = figure.subplots(len(measured), len(metrics), squeeze=False, sharex=True)
+        axes = figure.subplots(
+            len(measured), len(metrics), squeeze=False, sharex=True, sharey="row"
+        )
         for row, (model, found) in zip(axes, measured.items(), strict=True):
             for axis, metric in zip(row, metrics, strict=True):
                 axis.axhline(0, color=QUIET, linewidth=0.8, zorder=0)
@@ -68,12 +70,12 @@ def gain_against_auc(
                 label = str(found["metric_label"].sel(metric=metric).item())
                 axis.set_title(f"{model}: {label}")
                 axis.set_yscale("symlog", linthresh=10)
-                axis.yaxis.set_major_formatter("{x:+g}")
+                axis.yaxis.set_major_formatter(lambda x, _: f"{x:+g}" if x else "0")
         for axis in axes[-1]:
             axis.set_xlabel("AUC of the score (1)")
         for row in axes:
             row[0].set_ylabel("change (%)")
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(handles, labels, loc="outside lower right", ncols=3, frameon=False)
         fix_layout(figure)
     return figure
