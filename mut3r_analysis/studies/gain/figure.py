@@ -41,8 +41,8 @@ def gain_against_auc(
     from mut3r_analysis.figures.page import fix_layout, new_page
 
     words = (
-        "Change of the error against no gate; below the line gating helps. Bars: 95 % over clips, "
-        "both ways"
+        "Change of the error against no gate; below the line gating helps. Black: true mask, "
+        "patches flipped; orange: true share, noise added; blue: own cues. Bars: 95 % over clips"
     )
     with style(size) as page:
         height = min(1.7 * len(measured), page.tallest) * page.scale + 0.3 * page.scale
@@ -65,7 +65,7 @@ def gain_against_auc(
                     }
                     axis.errorbar(
                         kept["auc"], kept["change"], xerr=spans["auc"], yerr=spans["change"],
-                        label=family, markersize=3, linewidth=0.9, elinewidth=0.5, **look,
+                        markersize=3, linewidth=0.9, elinewidth=0.5, **look,
                     )  # fmt: skip
                 label = str(found["metric_label"].sel(metric=metric).item())
                 axis.set_title(f"{model}: {label}")
@@ -75,7 +75,5 @@ def gain_against_auc(
             axis.set_xlabel("AUC of the score (1)")
         for row in axes:
             row[0].set_ylabel("change (%)")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower right", ncols=3, frameon=False)
         fix_layout(figure)
     return figure
