@@ -47,11 +47,10 @@ def own_changes(own: Mapping[str, xr.Dataset]) -> dict[tuple[str, str], xr.Datas
         if not {BEFORE, AFTER} <= set(values["system"].values.tolist()):
             continue
         scores = values["scores"].drop_vars("unit")
-        after, before = (scores.sel(system=name, drop=True) for name in (AFTER, BEFORE))
-        changes = change(after, before)
-        for metric in values["metric"].values.tolist():
-            cell = changes.sel(metric=metric, drop=True)
-            if metric in SHOWN and int(cell["n"]):
+        for metric in (each for each in values["metric"].values.tolist() if each in SHOWN):
+            own_scores = scores.sel(metric=metric, drop=True)
+            after, before = (own_scores.sel(system=name, drop=True) for name in (AFTER, BEFORE))
+            if int((cell := change(after, before))["n"]):
                 found[protocol, metric] = cell
     return found
 

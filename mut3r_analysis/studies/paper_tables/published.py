@@ -128,7 +128,8 @@ def published_table(name: str) -> pd.DataFrame:
         maximum=("value", "max"),
         n_sources=("source", "nunique"),
         conflict=("conflict", joined_conflicts),
-    ).reset_index()
+    )
+    table = table.reset_index().drop(columns=["place", "rank"])
     table["sequences"] = table["protocol"].map(_expected)
     table["comparable"] = table["protocol"] != UNSPECIFIED
     return table
