@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
 def _report() -> Iterator[tuple[str, str]]:
     import torch
 
+    from mut3r_analysis.backbones.families import FAMILIES
     from mut3r_analysis.foundation.bundled import data_path
     from mut3r_analysis.foundation.version import __version__
 
@@ -53,6 +54,7 @@ def _report() -> Iterator[tuple[str, str]]:
         yield "device", "cpu (no CUDA device)"
         yield "attention kernels", "fused CPU kernel"
     yield "rotary embedding", "by angle in torch; no compiled extension is needed"
+    yield "kinds of model", ", ".join(FAMILIES)
     folder = data_path("checkpoints")
     checkpoints = sorted(file.name for file in folder.glob("*.safetensors"))
     yield "checkpoints", ", ".join(checkpoints) or "none bundled"

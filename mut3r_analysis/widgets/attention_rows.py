@@ -47,7 +47,8 @@ class AttentionRows:
     """Single rows of the attention maps of a run, by name.
 
     The maps of the latest frames, layers and kinds of site are remembered over all heads, so that
-    moving over patches costs nothing; a map is never sent anywhere whole.
+    moving over patches costs nothing; a map is never sent anywhere whole. Sites with tokens of
+    other frames, on either side, are not shown.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ class AttentionRows:
     Raises
     ------
     InvalidArgument
-        When the run holds no attention.
+        When the run holds no attention that can be shown.
     """
 
     def __init__(self, run: xr.DataTree) -> None:
@@ -71,7 +72,17 @@ class AttentionRows:
                 "this run holds no attention; run again with capture=m3.Capture(archive=True) for "
                 "rows of every map, or m3.Capture() for statistics"
             )
-        self.sites = {name: run["attention"][name].to_dataset() for name in groups}
+        self.sites = {
+            name: run["attention"][name].to_dataset()
+            for name in groups
+            if name not in SITE_KINDS or not _of_other_frames(name)
+        }
+        if not self.sites:
+            raise InvalidArgument(
+                f"an explorer shows sites among tokens of one frame and a state; this run holds "
+                f"{', '.join(groups)}, where some are of other frames. Read them from the run: "
+                f"run['attention/{next(iter(groups))}']"
+            )
         self.offers = {name: _offer(name, site) for name, site in self.sites.items()}
         self._map = lru_cache(maxsize=_KEPT_MAPS)(self._read_map)
 
@@ -197,6 +208,11 @@ def stream_grid(site: xr.Dataset, side: str) -> tuple[int, int, int]:
     prefix = "key_" if side == "key" else ""
     rows, columns = (site[f"{prefix}patch_{axis}"].values for axis in ("row", "col"))
     return int(rows.max()) + 1, int(columns.max()) + 1, len(rows)
+
+
+def _of_other_frames(name: str) -> bool:
+    kind = SITE_KINDS[name]
+    return bool({kind.queries, kind.keys} & {"partner", "bank"})
 
 
 def _offer(name: str, site: xr.Dataset) -> SiteOffer:

@@ -11,6 +11,7 @@ from mut3r_analysis.attention import SITE_KINDS
 from mut3r_analysis.backbones import Frame, Spann3R
 from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS, random_backbone
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.widgets import AttentionExplorer
 
 FRAMES = 7
 VIEWS = ("view1_self", "view1_to_view2", "view2_self", "view2_to_view1")
@@ -394,3 +395,12 @@ def test_weights_start_the_same_from_a_name_and_a_configuration():
         torch.equal(a, b) for a, b in zip(named.parameters(), built.parameters(), strict=True)
     )
     assert SITE_KINDS["bank_read"].keys == "bank"
+
+
+def test_an_explorer_shows_sites_of_the_frame_at_hand(backbone, sequence, stored):
+    explorer = AttentionExplorer(m3.open_run(stored))
+    shown = [site["name"] for site in explorer.held["sites"]]
+    assert shown == ["view1_self", "encoder_self", "value_self"]
+    only = quiet(backbone, sequence, capture=m3.Capture(sites=["bank_read"], archive=True))
+    with pytest.raises(InvalidArgument, match=r"of other frames.*run\['attention/bank_read'\]"):
+        AttentionExplorer(only)
