@@ -5,9 +5,30 @@ Each inherits :class:`Mut3rError` and the built-in exception a caller would expe
 allowed, and what to do next.
 """
 
+import re
+
+_LONGEST_WORD = 400
+_LONGEST = 40_000
+
 
 class Mut3rError(Exception):
     """Base of every error raised on purpose by this package."""
+
+    def __str__(self) -> str:
+        """Return the message; names as long as a page are cut, and any name can be printed."""
+        text = super().__str__().encode("utf-8", "backslashreplace").decode()
+        return _shortened(re.sub(rf"\S{{{_LONGEST_WORD},}}", _cut, text), _LONGEST)
+
+
+def _cut(word: re.Match[str]) -> str:
+    return _shortened(word[0], _LONGEST_WORD)
+
+
+def _shortened(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    part = longest // 3
+    return f"{text[:part]} ... {len(text) - 2 * part} characters ... {text[-part:]}"
 
 
 class InvalidArgument(Mut3rError, ValueError):

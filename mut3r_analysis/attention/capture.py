@@ -12,7 +12,7 @@ import numpy as np
 from mut3r_analysis.attention.sites import SITE_KINDS, Sites, check_kinds
 from mut3r_analysis.attention.statistics import check_statistics
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import Checked, Indices, flag, indices, names
+from mut3r_analysis.foundation.fields import Checked, Indices, flag, indices, names, shown
 from mut3r_analysis.foundation.layers import Chosen, chosen_layers
 from mut3r_analysis.foundation.specification import Specification
 
@@ -33,9 +33,11 @@ def _float_name(field: str, given: Any, known: tuple[str, ...], before: str = ""
     """Return the name of a float type given by name, or as NumPy's or torch's type."""
     if isinstance(given, type) and issubclass(given, np.generic):
         given = np.dtype(given)
-    name = str(given).removeprefix("torch.")
+    name = given if isinstance(given, int) else str(given).removeprefix("torch.")
     if name not in known:
-        raise InvalidArgument(f"{field} must be one of {before}{', '.join(known)}; got {given!r}")
+        raise InvalidArgument(
+            f"{field} must be one of {before}{', '.join(known)}; got {shown(given)}"
+        )
     return name
 
 
@@ -68,11 +70,11 @@ def _bytes(field: str, budget: int | str | None) -> int | None:
         if match is None or match[2] not in units:
             raise InvalidArgument(
                 f"{field} must be bytes or a text like '2 GiB' (units: {', '.join(_UNITS)}), "
-                f"got {budget!r}"
+                f"got {shown(budget)}"
             )
         budget = int(float(match[1]) * units[match[2]])
     if isinstance(budget, bool) or not isinstance(budget, Integral) or budget <= 0:
-        raise InvalidArgument(f"{field} must be a positive number of bytes, got {budget!r}")
+        raise InvalidArgument(f"{field} must be a positive number of bytes, got {shown(budget)}")
     return int(budget)
 
 

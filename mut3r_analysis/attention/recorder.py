@@ -1,5 +1,6 @@
 """The probe that records what a capture asks for, one frame at a time."""
 
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from mut3r_analysis.attention.sites import SITE_KINDS, Site, Sites
 from mut3r_analysis.attention.statistics import STATISTICS, compute
 from mut3r_analysis.attention.tokens import Axes, TokenAxis
 
+_INFINITE_IN_FLOAT16 = 65520.0
 ARCHIVE_NAMES = ("rotated_query", "rotated_key")
 
 Records = Mapping[str, Mapping[str, Tensor]]
@@ -59,6 +61,8 @@ class Recorder:
             for kind in capture.kinds(sites)
         }
         self._records: dict[str, dict[str, list[Tensor]]] = {}
+        self._beyond: dict[str, Tensor] = {}
+        self._warned: set[str] = set()
 
     @property
     def watches_outputs(self) -> bool:
@@ -73,12 +77,12 @@ class Recorder:
         if self._heads is not None:
             q, k = q[:, self._heads], k[:, self._heads]
         found = compute(self._statistics, q, k, pose_key=kept.pose_key)
-        found = {name: values.to(self._storage) for name, values in found.items()}
+        found = {name: self._stored(site, name, values) for name, values in found.items()}
         if kept.map:
-            found["logits"] = logits(q, k).to("cpu", self._storage)
+            found["logits"] = self._stored(site, "logits", logits(q, k)).cpu()
         if self._archive is not None:
             found |= {
-                name: tokens.to("cpu", self._archive)
+                name: self._stored(site, name, tokens, self._archive).cpu()
                 for name, tokens in zip(ARCHIVE_NAMES, (q, k), strict=True)
             }
         if kept.cached is not None:
@@ -96,15 +100,41 @@ class Recorder:
         if kept is None or kept.outputs is None or site.layer not in kept.layers:
             return
         out = out if self._heads is None else out[:, self._heads]
-        found = {"output_norm": out.float().norm(dim=-1).to(self._storage)}
+        found = {"output_norm": self._stored(site, "output_norm", out.float().norm(dim=-1))}
         if kept.outputs == "values":
-            found["output"] = out.to("cpu", self._storage)
+            found["output"] = self._stored(site, "output", out).cpu()
         self._add(site.kind, found)
 
     def _add(self, kind: str, found: Mapping[str, Tensor]) -> None:
         records = self._records.setdefault(kind, {})
         for name, values in found.items():
             records.setdefault(name, []).append(values)
+
+    def _stored(
+        self, site: Site, name: str, values: Tensor, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Return values in the numbers they are stored as; count those that do not fit."""
+        dtype = dtype or self._storage
+        if dtype == torch.float16:
+            # Minus infinity itself stands for a key that is masked.
+            beyond = ((values.abs() >= _INFINITE_IN_FLOAT16) & values.isfinite()).sum()
+            variable = f"{site.kind}/{name}"
+            known = self._beyond.get(variable)
+            self._beyond[variable] = beyond if known is None else known + beyond
+        return values.to(dtype)
+
+    def _warn_of_overflow(self) -> None:
+        """Say, once each, which variables do not fit into the numbers they are stored as."""
+        for name, count in self._beyond.items():
+            if name not in self._warned and count:
+                self._warned.add(name)
+                warnings.warn(
+                    f"attention/{name}: {int(count)} values of a frame are beyond what float16 "
+                    "holds and are stored as infinity; capture with dtype='float32', or "
+                    "archive='float32' for queries and keys",
+                    stacklevel=3,
+                )
+        self._beyond = {}
 
     def take(self) -> dict[str, dict[str, Tensor]]:
         """Return what was recorded since the last call and forget it.
@@ -114,6 +144,7 @@ class Recorder:
         dict of str to dict of str to Tensor
             Site kind -> name -> ``(batch, layer, head, ...)`` on the CPU.
         """
+        self._warn_of_overflow()
         records, self._records = self._records, {}
         return {
             kind: {name: torch.stack(layers, dim=1).cpu() for name, layers in found.items()}

@@ -156,7 +156,8 @@ def _load_camera(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     try:
         with np.load(file, allow_pickle=False) as held:
             pose, matrix = (np.asarray(held[key], np.float64) for key in ("pose", "intrinsics"))
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    # A damaged archive or header may stumble in any way.
+    except Exception as error:
         raise UnreadableFile(
             f"{file} is not an .npz file with pose and intrinsics: {error}"
         ) from error

@@ -1,5 +1,6 @@
 """Results that other code wrote, in the form of a run, so that one scorer scores all."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,8 @@ def import_predictions(
         An unknown layout, an order of quaternions that nothing tells, or numbers of frames that
         differ.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(path))
+    if not os.path.isdir(folder):
         raise MissingFile(f"no folder of predictions at {folder}")
     layout = recognise(folder) if layout is None else layout
     if layout not in PREDICTION_LAYOUTS:

@@ -4,6 +4,7 @@ import math
 import re
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import shown
 
 
 def parse_call(text: str) -> tuple[str, float | None]:
@@ -22,5 +23,5 @@ def parse_call(text: str) -> tuple[str, float | None]:
         if value is None or math.isfinite(value):
             return match[1], value
     raise InvalidArgument(
-        f"expected a name or name(number), for example 'iterate(2)'; got {text!r}"
+        f"expected a name or name(number), for example 'iterate(2)'; got {shown(text)}"
     )

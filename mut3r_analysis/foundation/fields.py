@@ -44,14 +44,27 @@ class Checked(Generic[Given, Held]):
         vars(instance)[self._name] = self._check(self._name, given)
 
 
+_LONGEST = 200
 Indices = Checked[Iterable[int] | int | None, tuple[int, ...] | None]
+
+
+def shown(given: Any) -> str:
+    """Write a value for a message, short whatever it is."""
+    try:
+        text = repr(given)
+    # Python spells out no number of thousands of digits, and nothing nested as deep.
+    except (ValueError, RecursionError):
+        return f"a {type(given).__name__} too long to write out"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 40]}... ({len(text)} characters)"
 
 
 def one_of(field: str, given: Any, known: Iterable[Any]) -> Any:
     """Return a value that is among the known ones, and refuse another."""
     known = tuple(known)
     if given not in known:
-        raise InvalidArgument(f"{field} must be one of {', '.join(map(str, known))}; got {given!r}")
+        raise InvalidArgument(
+            f"{field} must be one of {', '.join(map(str, known))}; got {shown(given)}"
+        )
     return given
 
 
@@ -63,21 +76,23 @@ def names(field: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:
         chosen = {given} if isinstance(given, str) else set(given)
     except TypeError:
         raise InvalidArgument(
-            f"{field} must be 'all', a name or a collection of names, got {given!r}; "
+            f"{field} must be 'all', a name or a collection of names, got {shown(given)}; "
             f"known: {', '.join(known)}"
         ) from None
     if chosen == {"all"}:
         return known
     unknown = sorted(map(str, chosen - set(known)))
     if unknown:
-        raise InvalidArgument(f"unknown {field} {unknown}; known: {', '.join(known)} (or 'all')")
+        raise InvalidArgument(
+            f"unknown {field} {shown(unknown)}; known: {', '.join(known)} (or 'all')"
+        )
     return tuple(name for name in known if name in chosen)
 
 
 def flag(field: str, given: Any) -> bool:
     """Return a truth value as a plain bool."""
     if not isinstance(given, bool | np.bool_):
-        raise InvalidArgument(f"{field} must be True or False, got {given!r}")
+        raise InvalidArgument(f"{field} must be True or False, got {shown(given)}")
     return bool(given)
 
 
@@ -86,7 +101,9 @@ def whole(field: str, given: Any, low: int, high: int | None = None) -> int:
     integral = isinstance(given, numbers.Integral) and not isinstance(given, bool)
     if not integral or given < low or (high is not None and given > high):
         most = "on" if high is None else f"to {high}"
-        raise InvalidArgument(f"{field} must be a whole number from {low} {most}, got {given!r}")
+        raise InvalidArgument(
+            f"{field} must be a whole number from {low} {most}, got {shown(given)}"
+        )
     return int(given)
 
 
@@ -101,13 +118,13 @@ def number(
     """Return a finite number within bounds, as a float."""
     try:
         value = math.nan if isinstance(given, bool | str) else float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     inside = low <= value and (value < high if open_high else value <= high)
     if not (inside and math.isfinite(value)):
         bracket = ")" if open_high or math.isinf(high) else "]"
         raise InvalidArgument(
-            f"{field} must be a number in [{low:g}, {high:g}{bracket}; got {given!r}"
+            f"{field} must be a number in [{low:g}, {high:g}{bracket}; got {shown(given)}"
         )
     return value
 
@@ -124,7 +141,7 @@ def indices(field: str, given: Iterable[int] | int | None) -> tuple[int, ...] | 
     if not found or found[0] < 0:
         raise InvalidArgument(
             f"{field} must be None (all) or a collection of at least one index from 0 on; "
-            f"got {given!r}"
+            f"got {shown(given)}"
         )
     return tuple(found)
 

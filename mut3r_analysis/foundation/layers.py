@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import Checked, indices
+from mut3r_analysis.foundation.fields import Checked, indices, shown
 
 
 class Layers(tuple[int, ...]):
@@ -32,8 +32,8 @@ def chosen_layers(field: str, given: Iterable[int] | int | None) -> Layers | Non
     if type(given) is tuple and len(given) == 2:
         start, stop = given
         raise InvalidArgument(
-            f"{field} = {given!r} could be two layers or all in between; write [{start}, {stop}] "
-            f"for these two, or range({start}, {stop})"
+            f"{field} = {shown(given)} could be two layers or all in between; write "
+            f"[{start}, {stop}] for these two, or range({start}, {stop})"
         )
     found = indices(field, given)
     return None if found is None else Layers(found)
@@ -55,7 +55,7 @@ def consecutive_layers(field: str, given: range | tuple[int, int] | None) -> ran
     if step != 1 or not 0 <= start <= stop:
         raise InvalidArgument(
             f"{field} must be None (all), a range or a pair (start, stop) with 0 <= start <= stop, "
-            f"half-open and 0-based: range(0, 6) is layers 0 to 5; got {given!r}"
+            f"half-open and 0-based: range(0, 6) is layers 0 to 5; got {shown(given)}"
         )
     return range(start, stop)
 

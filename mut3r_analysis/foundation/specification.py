@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 from typing import Any, Self
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import shown
 
 
 class Specification:
@@ -34,7 +35,9 @@ class Specification:
         unknown = sorted(set(values) - set(known))
         if unknown:
             name = " ".join(re.findall("[A-Z][a-z]*", cls.__name__)).lower()
-            raise InvalidArgument(f"unknown {name} field(s) {unknown}; known: {', '.join(known)}")
+            raise InvalidArgument(
+                f"unknown {name} field(s) {shown(unknown)}; known: {', '.join(known)}"
+            )
         try:
             return cls(**values)
         except TypeError as error:
@@ -55,12 +58,13 @@ class Specification:
         """
         try:
             values = json.loads(text)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise InvalidArgument(
-                f"{text!r} is not the JSON of a {cls.__name__.lower()}: {error}"
+                f"{shown(text)} is not the JSON of a {cls.__name__.lower()}: {error}"
             ) from error
         if not isinstance(values, dict):
             raise InvalidArgument(
-                f"the JSON of a {cls.__name__.lower()} is an object of its fields, got {text!r}"
+                f"the JSON of a {cls.__name__.lower()} is an object of its fields, got "
+                f"{shown(text)}"
             )
         return cls.from_dict(values)

@@ -5,16 +5,17 @@ all valid pixels of a sequence form one pair of vectors, one alignment is fitted
 prediction may be clipped above, then the errors are taken.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from mut3r_analysis.metrics.alignment import align_depth
+from mut3r_analysis.metrics.alignment import DepthAlignment, align_depth, lower_median
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.metric import Metric, rows
-from mut3r_analysis.metrics.pairs import check_frames, depth_vectors, in_order
+from mut3r_analysis.metrics.pairs import OTHER_UNITS, check_frames, depth_vectors, in_order
 from mut3r_analysis.metrics.resampling import resize_bicubic
 
 FLOOR = 1e-5
@@ -140,7 +141,14 @@ def score_depth(
     InvalidArgument
         Frames do not correspond, or an unknown alignment.
     UndefinedMetric
-        No valid pixel in the sequence, or a prediction that is not finite where the truth is valid.
+        No valid pixel in the sequence, a prediction that is not finite where the truth is valid, or
+        one that lies behind the camera or falls where the truth rises, so that only a negative
+        scale would fit it.
+
+    Warns
+    -----
+    UserWarning
+        Truth and prediction seem to be in different units, such as metres and millimetres.
     """
     truth, prediction = in_order(("frame", "y", "x"), truth=truth, prediction=prediction)
     check_frames(truth, prediction)
@@ -157,9 +165,9 @@ def score_depth(
                 "truth is valid; a score over the rest would hide them"
             )
         pairs.append((wanted[valid].astype(np.float64), given[valid]))
-    fitted = align_depth(
-        np.concatenate([g for g, _ in pairs]), np.concatenate([p for _, p in pairs]), alignment
-    )
+    true, given = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    fitted = align_depth(true, given, alignment)
+    _check_fit(fitted, true, given)
     pixels = np.array([g.size for g, _ in pairs])
     per_frame = {name: np.full(len(pairs), np.nan) for name in DEPTH_METRICS}
     for index, (g, p) in enumerate(pairs):
@@ -181,3 +189,30 @@ def score_depth(
     scores["alignment_scale"] = ((), fitted.scale, {"units": "1"})
     scores["alignment_shift"] = ((), fitted.shift, {"units": "m"})
     return scores.assign_coords(frame=truth["frame"]) if "frame" in truth.coords else scores
+
+
+def _check_fit(
+    fitted: DepthAlignment, truth: NDArray[np.float64], prediction: NDArray[np.float64]
+) -> None:
+    """Refuse a negative scale and warn of other units, which an alignment would hide."""
+    shifted = fitted.name.startswith("scale_shift")
+    middle = lower_median(prediction)
+    if fitted.scale < 0 or (middle < 0 and fitted.name == "scale_irls"):
+        why = (
+            "falls where the true depth rises, as inverse depth does"
+            if shifted
+            else f"is negative, {middle:.4g} in the middle: behind the camera, as if the axis "
+            "pointed backwards"
+        )
+        raise UndefinedMetric(
+            f"the predicted depth {why}, so only a negative scale fits it; convert it to depth "
+            "along the optical axis"
+        )
+    ratio = middle / lower_median(truth)
+    if not shifted and ratio > 0 and not 1 / OTHER_UNITS < ratio < OTHER_UNITS:
+        warnings.warn(
+            f"predicted depths are {ratio:.3g} times the true ones (medians): are both in metres? "
+            "Millimetres are 1,000 times as many"
+            + ("" if fitted.name == "metric" else ", which the alignment hides"),
+            stacklevel=3,
+        )

@@ -7,6 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.errors import UndefinedMetric
 
+OTHER_UNITS = 300.0
+"""Lengths that differ by more than this factor are not in the same unit, or one of them is none."""
+
 
 def in_order(dims: tuple[str, ...], **arrays: xr.DataArray) -> list[xr.DataArray]:
     """Transpose arrays, named as they are given, to these dims, or raise `InvalidArgument`."""

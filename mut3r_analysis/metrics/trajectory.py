@@ -5,6 +5,7 @@ alignment of Umeyama before either; the numbers equal those of evo's ``ape`` (tr
 ``rpe`` (frame delta, all pairs).
 """
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.metric import Metric, rows
-from mut3r_analysis.metrics.pairs import in_order
+from mut3r_analysis.metrics.pairs import OTHER_UNITS, in_order
 from mut3r_analysis.metrics.similarity import fit_similarity
 from mut3r_analysis.metrics.trajectory_files import (
     associate_known,
@@ -23,6 +24,8 @@ from mut3r_analysis.metrics.trajectory_files import (
     read_trajectory,
 )
 
+_CLEARLY = 0.25
+"""Poses are said to be inverted if their inverses have at most this part of their errors."""
 _RIGID = 0.05
 """Most that the determinant of a rotation may differ from one."""
 
@@ -139,11 +142,17 @@ def score_trajectory(
         Shapes do not correspond.
     UndefinedMetric
         The alignment is not determined, for instance because the camera stands still.
+
+    Warns
+    -----
+    UserWarning
+        The paths seem to be in different units, or the poses of one to be world-to-camera.
     """
     paths = in_order(("frame", "row", "col"), truth=truth, estimate=estimate)
     wanted, given = _pose_pair(*(poses.values for poses in paths))
     similarity = fit_similarity(given[:, :3, 3], wanted[:, :3, 3], align)
     aligned = similarity.apply_to_poses(given)
+    _warn_of_nonsense(wanted, given, aligned, align)
     errors = {
         name: np.asarray(row.values(wanted, aligned, delta), np.float64)
         for name, row in POSE_METRICS.items()
@@ -238,6 +247,50 @@ def compare_trajectories(
         truth_quaternion=truth.quaternion,
         truth_quaternion_evidence=truth.evidence,
     )
+
+
+def _warn_of_nonsense(
+    wanted: NDArray[np.float64],
+    given: NDArray[np.float64],
+    aligned: NDArray[np.float64],
+    align: str,
+) -> None:
+    """Say what an alignment hides: other units of length, and poses the other way round."""
+    sizes = [np.linalg.norm(np.std(poses[:, :3, 3], axis=0)) for poses in (given, wanted)]
+    ratio = sizes[0] / sizes[1] if min(sizes) > 0 else 1.0
+    if not 1 / OTHER_UNITS < ratio < OTHER_UNITS:
+        warnings.warn(
+            f"the estimated path is {ratio:.3g} times as large as the true one: are both in "
+            "metres? Millimetres are 1,000 times as many",
+            stacklevel=4,
+        )
+    own = _rms_errors(wanted, aligned)
+    for name, truth, estimate in (
+        ("estimated", wanted, _inverse(given)), ("true", _inverse(wanted), given)
+    ):  # fmt: skip
+        try:
+            fitted = fit_similarity(estimate[:, :3, 3], truth[:, :3, 3], align)
+        except UndefinedMetric:
+            continue
+        turned = _rms_errors(truth, fitted.apply_to_poses(estimate))
+        if all(better < _CLEARLY * worse for better, worse in zip(turned, own, strict=True)):
+            warnings.warn(
+                f"with the {name} poses inverted, the paths differ by {turned[0]:.3g} instead of "
+                f"{own[0]:.3g}: the {name} poses seem to be world-to-camera, and poses are "
+                "camera-to-world here; invert them",
+                stacklevel=4,
+            )
+            return
+
+
+def _inverse(poses: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _relative(poses, np.broadcast_to(np.eye(4), poses.shape))
+
+
+def _rms_errors(truth: NDArray[np.float64], estimate: NDArray[np.float64]) -> list[float]:
+    """Root mean squares of the absolute error and, degrees, of the relative rotation error."""
+    errors = absolute_errors(truth, estimate), relative_errors(truth, estimate)[1]
+    return [float(np.sqrt(np.mean(each**2))) for each in errors]
 
 
 def _relative(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:

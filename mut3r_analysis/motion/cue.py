@@ -7,7 +7,16 @@ from typing import Any, Self
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.calls import parse_call
-from mut3r_analysis.foundation.fields import Checked, Indices, flag, indices, number, one_of, whole
+from mut3r_analysis.foundation.fields import (
+    Checked,
+    Indices,
+    flag,
+    indices,
+    number,
+    one_of,
+    shown,
+    whole,
+)
 from mut3r_analysis.foundation.layers import Consecutive, consecutive_layers, with_pairs_as_ranges
 from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.motion.readings import (
@@ -147,13 +156,13 @@ class Cue(Specification):
             of = "motion_mask" if self.of is None else self.of
             if not (isinstance(of, str) and of):
                 raise InvalidArgument(
-                    f"of must name a variable (frame, y, x) of the sequence, got {of!r}"
+                    f"of must name a variable (frame, y, x) of the sequence, got {shown(of)}"
                 )
             return of
         if self.of is not None:
             raise InvalidArgument(
-                f"of = {self.of!r} has a meaning only for the readings 'instability' and 'mask', "
-                f"not for {self.reading!r}"
+                f"of = {shown(self.of)} has a meaning only for the readings 'instability' and "
+                f"'mask', not for {self.reading!r}"
             )
         return None
 
@@ -168,10 +177,10 @@ class Cue(Specification):
         elif name == "shift":
             if value is None or value != int(value) or value < 1:
                 raise InvalidArgument(
-                    f"shift needs a number of frames from 1 on; got {self.control!r}"
+                    f"shift needs a number of frames from 1 on; got {shown(self.control)}"
                 )
         elif value is not None:
-            raise InvalidArgument(f"control {name!r} takes no number, got {self.control!r}")
+            raise InvalidArgument(f"control {name!r} takes no number, got {shown(self.control)}")
         return name if value is None else f"{name}({value:g})"
 
     def _check_combinations(self, source: Source) -> None:

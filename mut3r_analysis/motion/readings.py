@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mut3r_analysis.attention.sites import PATCH_STREAMS, SITE_KINDS
 from mut3r_analysis.attention.statistics import STATISTICS, Statistic, compute
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,7 +133,7 @@ def check_reading(name: str) -> None:
         )
     if name not in (*READINGS, INSTABILITY, MASK):
         raise InvalidArgument(
-            f"unknown reading {name!r}; known: {', '.join((*READINGS, INSTABILITY, MASK))}"
+            f"unknown reading {shown(name)}; known: {', '.join((*READINGS, INSTABILITY, MASK))}"
         )
 
 

@@ -8,6 +8,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import shown
 
 
 class FrameSource(Protocol):
@@ -56,7 +57,9 @@ class Selection:
             if name == "stop" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise InvalidArgument(f"{name}={value!r} is not a whole number of frames")
+                raise InvalidArgument(f"{name}={shown(value)} is not a whole number of frames")
+            if abs(int(value)) > np.iinfo(np.int64).max:
+                raise InvalidArgument(f"{name}={shown(value)} is more frames than there can be")
         if self.start < 0:
             raise InvalidArgument(
                 f"start={self.start} is negative; frames are counted from 0, the first one"

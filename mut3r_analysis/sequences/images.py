@@ -204,9 +204,12 @@ def _pixel_formats() -> tuple[str, ...]:
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Make a sort key that puts ``frame2`` before ``frame10``, whatever their case."""
-    parts = [part for part in re.split(r"([0-9]+)", name.casefold()) if part]
+    # Without their zeros in front, of numbers the longer one is the larger.
+    parts = [part for part in re.split(r"0*([0-9]+)", name.casefold()) if part]
     # Digits sort before text; the name itself settles ties such as "1" and "01".
-    return [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts], name
+    return [
+        (0, len(part), part) if part[0] in "0123456789" else (1, 0, part) for part in parts
+    ], name
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:

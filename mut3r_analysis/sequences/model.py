@@ -67,6 +67,8 @@ def check_sequence(dataset: xr.Dataset) -> None:
             problems += _differences(dataset[name], expected)
     if not problems and 0 in dataset["image"].shape:
         problems.append(f"image is empty: its sizes are {dict(dataset['image'].sizes)}")
+    if "frame" in dataset.coords:
+        problems += _unclear_labels(dataset["frame"])
     if problems:
         raise InvalidArgument(
             "this Dataset is not a sequence:\n  - "
@@ -89,6 +91,17 @@ def label(dataset: xr.Dataset, source: str) -> xr.Dataset:
             **variable.attrs,
         }
     return labelled
+
+
+def _unclear_labels(frame: xr.DataArray) -> list[str]:
+    """Say which labels of frames name no frame, or several."""
+    labels = frame.to_index()
+    if labels.hasnans:
+        return [f"frame has {np.count_nonzero(labels.isna())} labels that are NaN; number them all"]
+    if not labels.is_unique:
+        again = labels[labels.duplicated()][0]
+        return [f"frame has the label {again} more than once; give every frame its own"]
+    return []
 
 
 def _differences(variable: xr.DataArray, expected: VariableModel) -> list[str]:

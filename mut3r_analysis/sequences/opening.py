@@ -87,7 +87,7 @@ def open_sequence(
     if isinstance(source, xr.Dataset):
         return _from_dataset(source, selection, name)
     if isinstance(source, str | Path):
-        return _from_path(Path(_as_named_on_disk(source)).expanduser(), selection, name)
+        return _from_path(Path(os.path.expanduser(_as_named_on_disk(source))), selection, name)
     if isinstance(source, np.ndarray) or hasattr(source, "detach"):
         frames = open_array(source, selection)
         attrs = {"name": name or "array", "kind": "array", "source": "array in memory"}
@@ -100,7 +100,7 @@ def open_sequence(
 
 def _from_path(path: Path, selection: Selection, name: str | None) -> xr.Dataset:
     """Open a folder of images or a video file."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise MissingFile(_missing(path))
     # What is read later must not depend on the working directory then.
     path = Path(os.path.abspath(path))
@@ -196,7 +196,7 @@ def _readable(name: str) -> str:
 
 def _missing(path: Path) -> str:
     """Say what does not exist, and what has a similar name beside the first missing part."""
-    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    existing = next(parent for parent in path.absolute().parents if os.path.exists(parent))
     lost = path.absolute().relative_to(existing).parts[0]
     names = [inner.name for inner in existing.iterdir()] if existing.is_dir() else []
     near = get_close_matches(lost, names, n=3, cutoff=0.5)

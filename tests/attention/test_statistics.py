@@ -189,3 +189,46 @@ def test_no_map_in_a_whole_captured_frame():
     found = recorder.take()
     assert set(found) == set(backbone.sites())
     assert found["image_self"]["entropy"].shape == (1, 2, 2, 65)
+
+
+def record(capture, scale, v=1.0):
+    """What a recorder keeps of one site whose queries and keys are as large as `scale`."""
+    config = CUT3RConfig(
+        img_size=(32, 32), patch_size=8, enc_embed_dim=64, enc_depth=1, enc_num_heads=2,
+        dec_embed_dim=64, dec_depth=2, dec_num_heads=2, state_size=5, local_mem_size=4,
+        head_type="linear",
+    )  # fmt: skip
+    backbone = load_backbone(config)
+    recorder = Recorder(capture, backbone.sites(), backbone.axes((4, 4)))
+    site, generator = Site("image_self", 0), torch.Generator().manual_seed(0)
+    q, k = (scale * torch.randn(1, 2, 17, 8, generator=generator) for _ in range(2))
+    recorder(site, q, k)
+    recorder.output(site, q, k, k, v * torch.ones(1, 2, 17, 8))
+    return recorder
+
+
+@pytest.mark.parametrize(
+    ("options", "scale", "v", "named"),
+    [
+        ({"dtype": "float16"}, 1e3, 1.0, "image_self/logit_variance"),
+        ({"dtype": "float16", "maps": "image_self"}, 1e3, 1.0, "image_self/logits"),
+        ({"archive": "float16"}, 1e5, 1.0, "image_self/rotated_query"),
+        ({"dtype": "float16", "head_outputs": "image_self"}, 1.0, 1e5, "image_self/output_norm"),
+    ],
+)
+def test_what_float16_cannot_hold_is_named_once(options, scale, v, named):
+    recorder = record(Capture(sites=["image_self"], **options), scale, v)
+    with pytest.warns(UserWarning, match="beyond what float16 holds") as caught:
+        kept = recorder.take()
+    messages = [str(each.message) for each in caught]
+    assert any(f"attention/{named}:" in message for message in messages)
+    assert len(set(messages)) == len(messages)
+    kind, name = named.split("/")
+    assert torch.isinf(kept[kind][name]).any()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_fits_is_kept_without_a_word(dtype):
+    scale = 1.0 if dtype == "float16" else 1e5
+    kept = record(Capture(sites=["image_self"], dtype=dtype), scale).take()
+    assert torch.isfinite(kept["image_self"]["logit_variance"]).all()

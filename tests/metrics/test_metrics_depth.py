@@ -293,3 +293,38 @@ class TestScoreDepth:
         prediction[1, 2, 3] = np.inf
         with pytest.raises(UndefinedMetric, match="frame 1 has NaN or infinity on 1 pixels"):
             score_depth(truth, prediction)
+
+
+def planes(values: NDArray[np.float64]) -> xr.DataArray:
+    return xr.DataArray(values.reshape(2, 4, 5), dims=("frame", "y", "x"))
+
+
+class TestNonsenseIsSaid:
+    """A fit that would hide nonsense is refused, or warned of where it may be meant."""
+
+    truth = np.random.default_rng(0).uniform(1, 5, 40)
+
+    @pytest.mark.parametrize("alignment", ["scale_median", "scale_irls"])
+    @pytest.mark.parametrize("factor", [-1.0, -0.1, -20.0])
+    def test_depth_behind_the_camera(self, alignment: str, factor: float) -> None:
+        with pytest.raises(UndefinedMetric, match=r"negative.*behind the camera.*negative scale"):
+            score_depth(planes(self.truth), planes(factor * self.truth), alignment)
+
+    @pytest.mark.parametrize("alignment", ["scale_shift_lad", "scale_shift_lstsq"])
+    @pytest.mark.parametrize("power", [1, 2, 0.5])
+    def test_inverse_depth_given_for_depth(self, alignment: str, power: float) -> None:
+        with pytest.raises(UndefinedMetric, match="falls where the true depth rises"):
+            score_depth(planes(self.truth), planes(self.truth**-power), alignment)
+
+    @pytest.mark.parametrize("alignment", ["scale_median", "scale_irls", "metric"])
+    @pytest.mark.parametrize("factor", [1000.0, 0.001, 1e6])
+    def test_depth_in_other_units(self, alignment: str, factor: float) -> None:
+        with pytest.warns(
+            UserWarning, match=rf"{factor:.3g} times the true ones".replace("+", ".")
+        ):
+            score_depth(planes(self.truth), planes(factor * self.truth), alignment)
+
+    @pytest.mark.parametrize("factor", [0.02, 1.0, 50.0])
+    def test_a_free_scale_is_not_another_unit(self, factor: float) -> None:
+        scores = score_depth(planes(self.truth), planes(factor * self.truth), "scale_median")
+        assert scores["alignment_scale"] == pytest.approx(1 / factor)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -230,6 +231,43 @@ def test_stamps_that_cannot_be_paired_are_refused(stamps: list[float], words: st
 def test_frame_numbers_do_not_meet_wall_clock_stamps() -> None:
     with pytest.raises(InvalidArgument, match="counts frames"):
         associate(1305031102.1 + np.arange(5), np.arange(5))
+
+
+class TestNonsenseIsSaid:
+    @pytest.mark.parametrize("align", ["sim3", "se3", "none"])
+    @pytest.mark.parametrize("factor", [1000.0, 0.001, 5e4])
+    def test_paths_in_other_units(self, align: str, factor: float) -> None:
+        truth, estimate = path_of(12, 0), path_of(12, 0)
+        estimate[:, :3, 3] *= factor
+        with pytest.warns(UserWarning, match=re.escape(f"{factor:.3g} times as large")):
+            scores = score_trajectory(labelled(truth), labelled(estimate), align)
+        assert (align == "sim3") == (float(scores["ate"]) < 1e-9)
+
+    @pytest.mark.parametrize("factor", [0.05, 1.0, 30.0])
+    def test_a_free_scale_is_not_another_unit(self, factor: float) -> None:
+        estimate = path_of(12, 0)
+        estimate[:, :3, 3] *= factor
+        assert score_trajectory(labelled(path_of(12, 0)), labelled(estimate))["ate"] < 1e-9
+
+    @pytest.mark.parametrize("inverted", ["truth", "estimate"])
+    @pytest.mark.parametrize("seed", range(3))
+    def test_world_to_camera_poses(self, inverted: str, seed: int) -> None:
+        poses = path_of(40, seed)
+        other = moved(poses, seed)
+        rng = np.random.default_rng(seed)
+        other[:, :3, 3] += rng.normal(0, 0.01, (40, 3))
+        pair = [np.linalg.inv(poses), other] if inverted == "truth" else [
+            poses, np.linalg.inv(other)
+        ]  # fmt: skip
+        words = {"truth": "true", "estimate": "estimated"}
+        with pytest.warns(
+            UserWarning, match=f"the {words[inverted]} poses seem to be world-to-cam"
+        ):
+            score_trajectory(*map(labelled, pair))
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_poor_estimate_is_poor_either_way(self, seed: int) -> None:
+        score_trajectory(labelled(path_of(40, seed)), labelled(path_of(40, seed + 10)))
 
 
 class TestDegeneratePaths:

@@ -182,3 +182,21 @@ def test_every_difference_of_a_dataset_is_listed_at_once():
         check_sequence(broken)
     for part in ("image (frame, y, x, rgb)", "pose has", "intrinsics has"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 1], "label 1 more than once"),
+        ([0.0, np.nan, 2.0], "1 labels that are NaN"),
+        (["a", "b", "a"], "label a more than once"),
+        ([np.nan] * 3, "3 labels that are NaN"),
+    ],
+)
+def test_labels_that_name_no_frame_or_several_are_refused(labels, message):
+    dataset = xr.Dataset(
+        {"image": (("frame", "y", "x", "rgb"), np.zeros((3, 8, 8, 3), np.uint8))},
+        coords={"frame": labels},
+    )
+    with pytest.raises(InvalidArgument, match=message):
+        open_sequence(dataset)

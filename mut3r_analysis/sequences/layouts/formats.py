@@ -134,7 +134,8 @@ def read_map(path: Path) -> NDArray[np.floating]:
         raise MissingFile(f"{path} does not exist")
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    # A damaged header is read as Python, which may stumble in any way.
+    except Exception as error:
         raise UnreadableFile(f"{path} is not a whole .npy file: {error}; copy it again") from error
     if found.ndim == 3 and 1 in (found.shape[0], found.shape[2]):
         found = found[0] if found.shape[0] == 1 else found[..., 0]

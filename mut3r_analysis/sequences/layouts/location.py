@@ -1,5 +1,6 @@
 """Names of sequences in a data set: ``ROOT#sequence?option=value&option=value``."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -102,7 +103,7 @@ def parse_location(layout: str, text: str) -> Location:
     if not mark:
         root, rest = text, ""
         # Without a name, options follow the root itself.
-        if "?" in text and not Path(text).expanduser().exists():
+        if "?" in text and not os.path.exists(os.path.expanduser(text)):
             root, rest = text.split("?", 1)[0], "?" + text.split("?", 1)[1]
     sequence, _, query = rest.partition("?")
     if not root:
@@ -117,8 +118,8 @@ def parse_location(layout: str, text: str) -> Location:
         if name in dict(options):
             raise InvalidArgument(f"{layout}:{text}: {name} is given twice")
         options.append((name, value))
-    folder = Path(root).expanduser().absolute()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(root)).absolute()
+    if not os.path.isdir(folder):
         raise MissingFile(
             f"{folder} is not a folder; write {layout}:FOLDER#SEQUENCE with the folder of the "
             "data set"
