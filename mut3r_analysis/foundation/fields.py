@@ -3,7 +3,8 @@
 import math
 import numbers
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from mut3r_analysis.errors import InvalidArgument
 
 Given = TypeVar("Given")
 Held = TypeVar("Held")
+Made = TypeVar("Made")
 
 
 class Checked(Generic[Given, Held]):
@@ -56,6 +58,22 @@ def shown(given: Any) -> str:
     except (ValueError, RecursionError):
         return f"a {type(given).__name__} too long to write out"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 40]}... ({len(text)} characters)"
+
+
+def made_of(where: str, kind: type[Made], given: Any) -> Made:
+    """Return a dataclass given as one, or as a mapping of its fields; refuse unknown names."""
+    if isinstance(given, kind):
+        return given
+    if not isinstance(given, Mapping):
+        raise InvalidArgument(f"{where}: give a mapping of named values, got {shown(given)}")
+    known = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    unknown = sorted(str(name) for name in given if name not in known)
+    if unknown:
+        raise InvalidArgument(f"{where}: unknown {shown(unknown)}; choose among {', '.join(known)}")
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise InvalidArgument(f"{where} is incomplete: {str(error).split('() ')[-1]}") from error
 
 
 def one_of(field: str, given: Any, known: Iterable[Any]) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import number, whole
+from mut3r_analysis.foundation.fields import made_of, number, whole
 from mut3r_analysis.scenes.arrays import (
     COLORS,
     CONTRAST,
@@ -26,7 +26,6 @@ from mut3r_analysis.scenes.distribution import draw_textures
 from mut3r_analysis.scenes.paths import evaluate_path
 
 Vector = tuple[float, float, float]
-Spec = TypeVar("Spec")
 _ZERO: Vector = (0.0, 0.0, 0.0)
 
 
@@ -41,20 +40,6 @@ def to_vector(
         raise InvalidArgument(f"{name}={value!r}; give {alone}three numbers.")
     x, y, z = (number(name, each, least, most) for each in value)
     return x, y, z
-
-
-def read_mapping(kind: type[Spec], where: str, value: Any) -> Spec:
-    """Build a specification from a mapping, refusing names it does not have."""
-    if not isinstance(value, Mapping):
-        raise InvalidArgument(f"{where}={value!r}; give a mapping, see {kind.__name__}.")
-    known = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for name in value:
-        if name not in known:
-            raise InvalidArgument(f"{where} has no {name!r}; choose among {', '.join(known)}.")
-    try:
-        return kind(**value)
-    except TypeError as error:
-        raise InvalidArgument(f"{where} is incomplete: {error}.") from None
 
 
 def require_type(name: str, value: Any, kind: type) -> None:
@@ -93,11 +78,8 @@ class Path:
     @classmethod
     def read(cls, where: str, value: Any) -> "Path":
         """Read a path: a mapping, or three numbers where it rests, or a path already made."""
-        if isinstance(value, Path):
-            return value
-        if isinstance(value, Mapping):
-            return read_mapping(cls, where, value)
-        return cls(to_vector(where, value))
+        moves = isinstance(value, Path | Mapping)
+        return made_of(where, cls, value if moves else {"start": to_vector(where, value)})
 
     def resting(self, frame: int) -> "Path":
         """Return the path that stays where this one is at a frame, to the last bit."""
@@ -161,13 +143,8 @@ class Texture:
 
     def changed(self, surface: str, change: Any) -> "Texture":
         """Return another texture, or this one with the fields of a mapping changed."""
-        if isinstance(change, Texture):
-            return change
-        if not isinstance(change, Mapping):
-            raise InvalidArgument(
-                f"texture of {surface}: {change!r}; give a Texture or a mapping of changed fields."
-            )
-        return read_mapping(Texture, f"texture of {surface}", {**vars(self), **change})
+        whole = {**vars(self), **change} if isinstance(change, Mapping) else change
+        return made_of(f"texture of {surface}", Texture, whole)
 
     @classmethod
     def random(cls, seed: int, *, surface: int = 3) -> "Texture":
@@ -222,11 +199,6 @@ class SceneObject:
             object.__setattr__(self, name, Path.read(name, getattr(self, name)))
         require_type("texture", self.texture, Texture)
 
-    def resting(self, frame: int) -> "SceneObject":
-        """Return the object that stays where this one is at a frame."""
-        position, angles = self.position.resting(frame), self.angles.resting(frame)
-        return dataclasses.replace(self, position=position, angles=angles)
-
 
 @dataclass(frozen=True)
 class Camera:
@@ -242,10 +214,14 @@ class Camera:
         if self.look_at is not None:
             object.__setattr__(self, "look_at", to_vector("look_at", self.look_at))
 
-    def resting(self, frame: int) -> "Camera":
-        """Return the camera that stays where this one is at a frame."""
-        position, angles = self.position.resting(frame), self.angles.resting(frame)
-        return dataclasses.replace(self, position=position, angles=angles)
+
+Mover = TypeVar("Mover", SceneObject, Camera)
+
+
+def resting(part: Mover, frame: int) -> Mover:
+    """Return the object or camera that stays where this one is at a frame."""
+    position, angles = part.position.resting(frame), part.angles.resting(frame)
+    return dataclasses.replace(part, position=position, angles=angles)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The renderer of `raycast` once more, batched in torch, for any device.
 
 The same closed forms over whole images at once: everything is `(view, ray, ...)`, where a view is
-one frame of one clip. Tests hold the two renderers to the same numbers.
+one frame of one clip. It renders what training asks for, with one ray per pixel; tests hold the two
+renderers to the same numbers.
 """
 
 import math
@@ -9,14 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import whole
 from mut3r_analysis.scenes.arrays import SceneArrays, image_size
-from mut3r_analysis.scenes.batches import (
-    MOST_SAMPLES,
-    MOTION_THRESHOLD,
-    intrinsics_of,
-)
+from mut3r_analysis.scenes.batches import MOTION_THRESHOLD, intrinsics_of
 from mut3r_analysis.scenes.raycast import (
     CORNER_SHADE,
     CORNER_WIDTH,
@@ -94,15 +89,10 @@ class _Views:
     """Every frame of every clip as a view, with the geometry it sees."""
 
     def __init__(
-        self,
-        scenes: SceneArrays,
-        frames: int,
-        size: tuple[int, int],
-        device: torch.device,
-        dtype: torch.dtype,
+        self, scenes: SceneArrays, frames: int, size: tuple[int, int], device: torch.device
     ) -> None:
         def real(array: object) -> Tensor:
-            return torch.as_tensor(array).to(device=device, dtype=dtype)
+            return torch.as_tensor(array).to(device=device, dtype=torch.float64)
 
         def spread(array: Tensor) -> Tensor:
             return array.repeat_interleave(frames, dim=0)
@@ -120,7 +110,7 @@ class _Views:
         self.focal = width / (2 * spread(real(scenes.tangent)))
         self.center = real([(width - 1) / 2, (height - 1) / 2])
         places = torch.arange(width * height, device=device)
-        self.pixels = torch.stack([places % width, places // width], dim=-1).to(dtype)
+        self.pixels = torch.stack([places % width, places // width], dim=-1).double()
 
     def trace(self, view: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Nearest hit of rays `(view, ray, xyz)` from the given views' cameras."""
@@ -177,15 +167,14 @@ class _Views:
             normal = torch.where(mine, turned @ pose[..., :3].mT, normal)
         return local, normal
 
-    def shade(self, direction: Tensor, pixel: Tensor) -> Tensor:
-        """Colours `(view, ray, rgb)` seen along rays; `pixel` is a pixel's width at depth 1."""
-        views = torch.arange(len(self.camera), device=self.camera.device)
-        t, hit, axis = self.trace(views, direction)
-        point = self.camera[:, None, :, 3] + t[..., None] * direction
+    def shade(
+        self, point: Tensor, direction: Tensor, t: Tensor, hit: Tensor, axis: Tensor
+    ) -> Tensor:
+        """Colours `(view, ray, rgb)` in [0, 1] at the points that rays meet at `t`."""
         local, normal = self.surface(point, direction, hit, axis)
         stretch = direction.norm(dim=-1)
         facing = (normal * direction).sum(-1).abs() / stretch
-        footprint = t * pixel[:, None] / facing.clamp(min=0.2)
+        footprint = t * (1 / self.focal)[:, None] / facing.clamp(min=0.2)
         level = torch.where(direction[..., 1] > 0, 1, 2)
         index = torch.where(hit > 0, hit + 2, torch.where(axis == 1, level, 0))
         texture = self.texture.gather(1, index[..., None].expand(-1, -1, self.texture.shape[-1]))
@@ -203,7 +192,7 @@ class _Views:
         color = one + first[..., None] * (two - one)
         color = color + second[..., None] * (three - color)
         fog = light[..., 5:8]
-        return fog + clear[..., None] * (shade[..., None] * color - fog)
+        return (fog + clear[..., None] * (shade[..., None] * color - fog)).clamp(0, 1)
 
     def carry(self, point: Tensor, hit: Tensor, other: Tensor) -> Tensor:
         """Where the points of this view's instances are in another view of the same clip."""
@@ -217,20 +206,11 @@ class _Views:
             moved = torch.where(mine, carried, moved)
         return moved
 
-    def rays(self, shift: Tensor | float = 0.0) -> Tensor:
-        """Directions `(view, ray, xyz)` through places `shift` pixels off the pixels' centres."""
-        flat = (self.pixels - self.center + shift) / self.focal[:, None, None]
+    def rays(self) -> Tensor:
+        """Directions `(view, ray, xyz)` through the pixels' centres."""
+        flat = (self.pixels - self.center) / self.focal[:, None, None]
         local = torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1)
         return local @ self.camera[..., :3].mT
-
-    def image(self, supersample: int) -> Tensor:
-        """Colours `(view, ray, rgb)` of the pixels in [0, 1]."""
-        color = self.camera.new_zeros(len(self.camera), len(self.pixels), 3)
-        for sample in range(supersample**2):
-            shift = self.pixels.new_tensor([sample % supersample, sample // supersample])
-            rays = self.rays((shift + 0.5) / supersample - 0.5)
-            color += self.shade(rays, 1 / (self.focal * supersample))
-        return (color / supersample**2).clamp(0, 1)
 
     def look(self, point: Tensor, hit: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels where points are in other views of their clip, and whether they are seen there."""
@@ -255,59 +235,43 @@ def render_arrays_torch(
     frames: int,
     size: tuple[int, int] = (64, 48),
     *,
-    supersample: int = 1,
-    outputs: tuple[str, ...] = ("flow_previous",),
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float64,
 ) -> dict[str, Tensor]:
-    """Render scenes with torch; arguments and result as of `render_arrays`.
+    """Render scenes with torch; arguments and result as of `render_arrays` with its defaults.
 
-    In float64 the truth equals the compiled renderer's to rounding; float32 is for speed on a GPU.
-    All clips are rendered at once, so their number is bounded by the device's memory.
+    In float64; the truth equals the compiled renderer's to rounding. All clips are rendered at
+    once, so their number is bounded by the device's memory.
     """
     width, height = image_size(size)
-    supersample = whole("supersample", supersample, 1, MOST_SAMPLES)
-    known = ("flow_previous", "flow", "normal")
-    for name in outputs:
-        if name not in known:
-            raise InvalidArgument(f"unknown output {name!r}; choose among {', '.join(known)}.")
-    views = _Views(scenes, frames, (width, height), torch.device(device), dtype)
+    views = _Views(scenes, frames, (width, height), torch.device(device))
     here = torch.arange(len(views.camera), device=device)
     frame = here % frames
     direction = views.rays()
     depth, hit, axis = views.trace(here, direction)
     point = views.camera[:, None, :, 3] + depth[..., None] * direction
     following = torch.where(frame + 1 < frames, here + 1, (here - 1).clamp(min=0))
-    next_point = views.carry(point, hit, following)
-    end, _ = views.project(next_point, following)
+    end, _ = views.project(views.carry(point, hit, following), following)
     rest, _ = views.project(point, following)
     residual = (end - rest).norm(dim=-1)
+    first = (frame == 0)[:, None]
+    was, seen = views.look(point, hit, (here - 1).clamp(min=0))
+    image = views.shade(point, direction, depth, hit, axis)
     result = {
-        "image": (255 * views.image(supersample) + 0.5).to(torch.uint8),
+        "image": (255 * image + 0.5).to(torch.uint8),
         "depth": depth,
         "instance": hit,
         "motion_mask": (residual > MOTION_THRESHOLD * width) & (frames > 1),
+        "flow_previous": torch.where(first[..., None], math.nan, was - views.pixels),
+        "visible_previous": seen & ~first,
     }
-    if "flow" in outputs:
-        last = (frame + 1 == frames)[:, None, None]
-        result["flow"] = torch.where(last, math.nan, end - views.pixels)
-        result["scene_flow"] = torch.where(last, math.nan, next_point - point)
-    if "normal" in outputs:
-        _, normal = views.surface(point, direction, hit, axis)
-        result["normal"] = normal @ views.camera[..., :3]
-    if "flow_previous" in outputs:
-        first = (frame == 0)[:, None]
-        was, seen = views.look(point, hit, (here - 1).clamp(min=0))
-        result["flow_previous"] = torch.where(first[..., None], math.nan, was - views.pixels)
-        result["visible_previous"] = seen & ~first
     clips = len(scenes)
     shaped = {
         name: each.reshape(clips, frames, height, width, *each.shape[2:])
         for name, each in result.items()
     }
-    pose = torch.eye(4, device=device, dtype=dtype).repeat(len(views.camera), 1, 1)
+    pose = torch.eye(4, device=device, dtype=torch.float64).repeat(len(views.camera), 1, 1)
     pose[:, :3] = views.camera
     shaped["pose"] = pose.reshape(clips, frames, 4, 4)
     intrinsics = torch.as_tensor(intrinsics_of(scenes.tangent, frames, (width, height)))
-    shaped["intrinsics"] = intrinsics.to(device=device, dtype=dtype)
+    shaped["intrinsics"] = intrinsics.to(device)
     return shaped

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
-from mut3r_analysis.foundation.fields import number, whole
+from mut3r_analysis.foundation.fields import made_of, number, whole
 from mut3r_analysis.foundation.text_files import parse_yaml, read_text
 from mut3r_analysis.scenes.arrays import (
     ABSENT,
@@ -34,8 +34,8 @@ from mut3r_analysis.scenes.parts import (
     Room,
     SceneObject,
     Texture,
-    read_mapping,
     require_type,
+    resting,
 )
 
 if TYPE_CHECKING:
@@ -221,11 +221,7 @@ class Scene:
         seed = whole("seed", values.get("seed", 0), 0, 2**53)
 
         def texture(where: str, given: Any, surface: int) -> Texture:
-            changes = {} if given is None else given
-            if not isinstance(changes, Mapping):
-                raise InvalidArgument(f"{where}={given!r}; give a mapping, see Texture.")
-            drawn = dataclasses.asdict(Texture.random(seed, surface=surface))
-            return read_mapping(Texture, where, {**drawn, **changes})
+            return Texture.random(seed, surface=surface).changed(where, given or {})
 
         room = values.get("room") or {}
         if isinstance(room, Mapping):
@@ -234,7 +230,7 @@ class Scene:
                 for index, name in enumerate(ROOM_SURFACES)
             }
             room = {**room, **surfaces}
-        values["room"] = read_mapping(Room, "room", room)
+        values["room"] = made_of("room", Room, room)
         objects = values.get("objects") or []
         if not isinstance(objects, list | tuple):
             raise InvalidArgument(f"objects={objects!r}; give a list of objects.")
@@ -243,11 +239,11 @@ class Scene:
             where = f"object-{index + 1}"
             if isinstance(each, Mapping):
                 each = {**each, "texture": texture(where, each.get("texture"), 3 + index)}
-            made.append(read_mapping(SceneObject, where, each))
+            made.append(made_of(where, SceneObject, each))
         values["objects"] = tuple(made)
-        values["camera"] = read_mapping(Camera, "camera", values.get("camera") or {})
-        values["light"] = read_mapping(Light, "light", values.get("light") or {})
-        return read_mapping(cls, "scene", values)
+        values["camera"] = made_of("camera", Camera, values.get("camera") or {})
+        values["light"] = made_of("light", Light, values.get("light") or {})
+        return made_of("scene", cls, values)
 
     def to_yaml(self) -> str:
         """Write the scene as YAML, complete and exact."""
@@ -358,13 +354,13 @@ class Scene:
         if freeze is not None:
             objects = list(self.objects)
             index = self.object_index(freeze)
-            objects[index] = objects[index].resting(frame)
+            objects[index] = resting(objects[index], frame)
             name = f"{self.name}+{freeze}@{frame}"
             return dataclasses.replace(self, name=name, objects=tuple(objects))
         if camera != "static":
             raise InvalidArgument(f"camera={camera!r}; only 'static' makes a twin.")
         name = f"{self.name}+camera-static@{frame}"
-        return dataclasses.replace(self, name=name, camera=self.camera.resting(frame))
+        return dataclasses.replace(self, name=name, camera=resting(self.camera, frame))
 
     def _retextured(self, changes: Mapping[str, Any]) -> "Scene":
         if not isinstance(changes, Mapping) or not changes:

@@ -18,8 +18,8 @@ from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.card_words import TARGETS_SET, card_text
 from mut3r_analysis.training.cue_trial import TARGET, cue_test
 from mut3r_analysis.training.gating_trial import gating_test
-from mut3r_analysis.training.loop import CURVE, LOG, initial_model, read_table
-from mut3r_analysis.training.motion_trial import motion_test, read_protocol
+from mut3r_analysis.training.loop import CURVE, LOG, initial_model, read_table, write_table
+from mut3r_analysis.training.motion_trial import motion_test, read_protocol, target_row
 from mut3r_analysis.training.recipe import Recipe, read_recipe
 from mut3r_analysis.training.validation import AXES, held_out_clips, score_clips
 
@@ -199,8 +199,8 @@ def _targets(card: dict[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
 
     def add(target: str, value: list[float], bound: float, **found: Any) -> None:
-        row = {"target": target, "value": value, "bound": bound, "above": False}
-        rows.append({**row, "reached": value[0] <= bound, "set": TARGETS_SET[0], **found})
+        row = target_row(target, value, bound, value[0] <= bound)
+        rows.append(row | {"set": TARGETS_SET[0]} | found)
 
     pair, eight = (card["scores"]["moving"][length]["model"] for length in ("2", "8"))
     add("depth error at most half of a constant depth's, T = 2", pair["depth_ratio"], 0.5)
@@ -254,7 +254,6 @@ def ship(
     notes: Sequence[str] | None = None,
     clips: int = 256,
     cues: bool = True,
-    motion: bool = True,
 ) -> Path:
     """Measure the averaged weights of a training and put everything in its place.
 
@@ -272,10 +271,8 @@ def ship(
     clips : int
         Held-out clips per number.
     cues : bool
-        Whether to run the cue test and the gating test, which take minutes.
-    motion : bool
-        Whether to run the motion test where there is a protocol, which takes an hour. Its parts are
-        kept in the training's folder.
+        Whether to run the cue test and the gating test, which take minutes. The motion test, which
+        takes an hour, is run where there is a protocol; its parts are kept in the folder `run`.
 
     Returns
     -------
@@ -307,7 +304,7 @@ def ship(
     curve = curve[curve["step"].astype(int) <= steps]
     # The frames seen by the recipe as it is now.
     curve["frames"] = curve["step"].astype(int).map(recipe.frames_until)
-    _write(curves / f"{recipe.name}_curve.csv", curve)
+    write_table(curves / f"{recipe.name}_curve.csv", curve)
     log = read_table(run / LOG)
     said = curves / f"{recipe.name}_notes.yaml"
     if notes is None:
@@ -322,11 +319,11 @@ def ship(
         clips=clips,
         notes=tuple(notes),
         cues=cues,
-        motion=_motion(target, declared, run) if motion and declared.is_file() else None,
+        motion=_motion(target, declared, run) if declared.is_file() else None,
     )
     cells = card.get("cue_test", {}).pop("cells", None)
     if cells:
-        _write(checkpoints / f"{recipe.name}_cues.csv", pd.DataFrame(map(_flat, cells)))
+        write_table(checkpoints / f"{recipe.name}_cues.csv", pd.DataFrame(map(_flat, cells)))
     write_card(card, checkpoints)
     return target
 
@@ -345,7 +342,3 @@ def _flat(cell: dict[str, Any]) -> dict[str, Any]:
         for suffix, value in zip(("", "_low", "_high"), cell[name], strict=True):
             flat[f"{name}{suffix}"] = f"{value:.4f}"
     return flat
-
-
-def _write(path: Path, table: pd.DataFrame) -> None:
-    table.to_csv(path, index=False, lineterminator="\n")

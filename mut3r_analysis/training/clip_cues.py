@@ -13,7 +13,7 @@ from mut3r_analysis.motion.normalisers import location_and_scale
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.patches import patch_truth
-from mut3r_analysis.training.rollout import roll_out
+from mut3r_analysis.training.rollout import roll_out_all
 
 KINDS = ("among all patches", "moving against resting objects")
 """Among which patches moving ones are told from the others."""
@@ -52,7 +52,7 @@ def standardised(evidence: Tensor) -> Tensor:
 
 @torch.no_grad()
 def scored(
-    model: Backbone, clips: Clips, cue: Cue, *, gate: Gate | None = None, batch: int = 64
+    model: Backbone, clips: Clips, cue: Cue, *, gate: Gate | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Take a cue through clips, all clips of a batch together.
 
@@ -66,8 +66,6 @@ def scored(
         ``moving`` is what a cue of the true mask reads.
     cue : Cue
     gate : Gate, optional
-    batch : int
-        Clips at a time.
 
     Returns
     -------
@@ -77,16 +75,8 @@ def scored(
         ``(clip, frame, layer, patch_row, patch_col)``; None for masks and made-up scores.
     """
     configuration = Configuration(cue=cue, gate=gate)
-    parts = [
-        roll_out(
-            model,
-            clips.image[part],
-            (),
-            configuration=configuration,
-            masks={str(cue.of): clips.moving[part]} if cue.of else None,
-        )
-        for part in _slices(len(clips.image), batch)
-    ]
+    masks = {str(cue.of): clips.moving} if cue.of else None
+    parts = list(roll_out_all(model, clips.image, (), configuration=configuration, masks=masks))
     scores = torch.cat([part.motion for part in parts if part.motion is not None])
     readings = [part.readings for part in parts if part.readings is not None]
     return scores, torch.cat(readings) if readings and cue.measured else None
@@ -125,7 +115,3 @@ def areas(scores: Tensor, clips: Clips, patch: int) -> xr.DataArray:
         "source": "moving patches by the true mask; mean over clips of each clip's own AUC",
     }
     return xr.DataArray(found, dims=("kind", "clip"), coords={"kind": list(KINDS)}, attrs=attrs)
-
-
-def _slices(count: int, size: int) -> list[slice]:
-    return [slice(first, first + size) for first in range(0, count, size)]

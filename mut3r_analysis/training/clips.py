@@ -12,6 +12,9 @@ from mut3r_analysis.scenes import TRAINING_SEEDS, draw, render_arrays
 from mut3r_analysis.scenes.raycast_torch import render_arrays_torch
 from mut3r_analysis.training.recipe import Recipe
 
+_AHEAD = 3
+"""Steps whose clips are rendered while another one is taken."""
+
 
 @dataclass(frozen=True, eq=False)
 class Clips:
@@ -85,7 +88,6 @@ def clips_at(
     recipe: Recipe,
     step: int,
     *,
-    threads: int = 1,
     device: torch.device | None = None,
     share: slice | None = None,
 ) -> Clips:
@@ -102,7 +104,7 @@ def clips_at(
         scenes = scenes.take(share)
     if device is not None and device.type != "cpu":
         return clips_of(render_arrays_torch(scenes, frames, size, device=device))
-    return clips_of(render_arrays(scenes, frames, size, threads=threads))
+    return clips_of(render_arrays(scenes, frames, size))
 
 
 def clips_from(
@@ -110,8 +112,6 @@ def clips_from(
     first: int,
     last: int,
     *,
-    ahead: int = 3,
-    threads: int = 1,
     device: torch.device | None = None,
     share: slice | None = None,
 ) -> Iterator[tuple[int, Clips]]:
@@ -122,11 +122,7 @@ def clips_from(
     with ThreadPoolExecutor(1) as pool:
         waiting: list[Future[Clips]] = []
         for step in range(first, last):
-            while len(waiting) <= ahead and step + len(waiting) < last:
+            while len(waiting) <= _AHEAD and step + len(waiting) < last:
                 coming = step + len(waiting)
-                waiting.append(
-                    pool.submit(
-                        clips_at, recipe, coming, threads=threads, device=device, share=share
-                    )
-                )
+                waiting.append(pool.submit(clips_at, recipe, coming, device=device, share=share))
             yield step, waiting.pop(0).result()

@@ -1,17 +1,17 @@
 """The training loop, resumable to the step, and what a training leaves behind."""
 
 import copy
-import csv
 import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
 import yaml
+from matplotlib.figure import Figure
 
 from mut3r_analysis.backbones import Backbone, load_backbone, write_checkpoint
 from mut3r_analysis.backbones.families import family_of
@@ -294,54 +294,35 @@ def load_state(folder: Path, identity: str) -> dict[str, Any] | None:
 
 def trim_table(path: Path, step: int) -> None:
     """Drop the rows of a table that were written after `step`, as a killed run may leave them."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-        names = list(rows[0]) if rows else []
-    # a row that a crash cut short lacks its last values
-    kept = [row for row in rows if None not in row.values() and int(row["step"]) <= step]
-    if kept:
-        _write(path, names, kept)
-    else:
-        path.unlink()
+    if path.is_file():
+        rows = _as_text(path)
+        rows = rows[rows["step"].astype(int) <= step]
+        if len(rows):
+            write_table(path, rows)
+        else:
+            path.unlink()
 
 
 def append_rows(path: Path, new: Iterable[Mapping[str, Any]]) -> None:
     """Append rows to a table, beginning it where there is none; new columns go to the end."""
-    rows = [_rounded(row) for row in new]
-    old: list[dict[str, Any]] = []
-    names: list[str] = []
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            names = list(reader.fieldnames or ())
-            old = list(reader)
-    wider = [name for name in rows[0] if name not in names]
-    if wider:
-        _write(path, [*names, *wider], [*old, *rows])
-        return
-    with path.open("a", encoding="utf-8", newline="") as file:
-        csv.DictWriter(file, names, restval="", lineterminator="\n").writerows(rows)
+    rows = [
+        {name: f"{each:.6g}" if isinstance(each, float) else each for name, each in row.items()}
+        for row in new
+    ]
+    old = [_as_text(path)] if path.is_file() else []
+    write_table(path, pd.concat([*old, pd.DataFrame(rows, dtype=object)]))
 
 
-def _write(path: Path, names: list[str], rows: list[dict[str, Any]]) -> None:
+def _as_text(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table so that a reader finds it whole, whenever the writer is killed."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    table.to_csv(partial, index=False, lineterminator="\n")
     partial.replace(path)
 
-
-def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()
-    }
-
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _NOT_TERMS = ("step", "stage", "frames", "seconds", "rate", "norm", "loss")
 
@@ -359,7 +340,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def plot_training(log: str | Path, curve: str | Path) -> "Figure":
+def plot_training(log: str | Path, curve: str | Path) -> Figure:
     """Plot a training's tables against the frames seen.
 
     Parameters
@@ -373,8 +354,6 @@ def plot_training(log: str | Path, curve: str | Path) -> "Figure":
         Terms of the loss; errors as shares of the baseline's, by clip length (1 is the baseline);
         correlation of predicted and true motion between two frames.
     """
-    from matplotlib.figure import Figure
-
     terms, scores = read_table(log), read_table(curve)
     figure = Figure(figsize=(13, 3.6), layout="constrained")
     losses, ratios, correlations = figure.subplots(1, 3)

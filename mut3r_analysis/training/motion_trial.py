@@ -109,23 +109,24 @@ def motion_test(
     def kind_of(which: Backbone, kind: str) -> dict[str, Any]:
         options = protocol["scenes"][kind]
         first = protocol["moving"]["first_seeds"][kind]
-        asked = [_identity(which), kind, options, first, frames, counts["moving"], protocol["gate"]]
-        return parts.get(
-            asked,
-            lambda: _measured(
-                which,
-                scenes_with_twins(
-                    (SceneDistribution.from_dict(options),),
-                    tuple(protocol["size"]),
-                    counts["moving"],
-                    frames,
-                    first=first - FIRST_SEED,
-                ),
-                Gate(**protocol["gate"]),
-            ),
-        )
+        asked = [
+            which.origin.sha256,
+            kind,
+            options,
+            first,
+            frames,
+            counts["moving"],
+            protocol["gate"],
+        ]
 
-    asked = [_identity(model), _identity(reference), protocol["rest"], counts["rest"]]
+        def measure() -> dict[str, Any]:
+            scenes, size = (SceneDistribution.from_dict(options),), tuple(protocol["size"])
+            pair = scenes_with_twins(scenes, size, counts["moving"], frames, first - FIRST_SEED)
+            return _measured(which, pair, Gate(**protocol["gate"]))
+
+        return parts.get(asked, measure)
+
+    asked = [model.origin.sha256, reference.origin.sha256, protocol["rest"], counts["rest"]]
     found: dict[str, Any] = {
         "names": names,
         "scenes": protocol["scenes"],
@@ -158,10 +159,6 @@ class _Parts:
             if self._path is not None:
                 self._path.write_text(json.dumps(self._known), encoding="utf-8")
         return self._known[key]
-
-
-def _identity(model: Backbone) -> str:
-    return model.origin.sha256
 
 
 def _rest(
@@ -274,29 +271,25 @@ def _conditions(found: Mapping[str, Any], bounds: Mapping[str, Any]) -> list[dic
     rows = []
     for length, names in bounds["rest_metrics"].items():
         for name in names:
-            value = found["rest"][str(length)][name]
-            bound = bounds["rest_ratio_below"]
-            rows.append(
-                {
-                    "target": f"at rest {METRICS[name]} of {own} over {reference}'s, T = {length}: "
-                    f"upper end below {bound:g}",
-                    "value": value,
-                    "bound": bound,
-                    "above": False,
-                    "reached": value[2] < bound,
-                }
+            value, bound = found["rest"][str(length)][name], bounds["rest_ratio_below"]
+            target = (
+                f"at rest {METRICS[name]} of {own} over {reference}'s, T = {length}: "
+                f"upper end below {bound:g}"
             )
+            rows.append(target_row(target, value, bound, value[2] < bound))
     kind, bound = bounds["gap_scenes"], bounds["gap_percent_at_least"]
     for name in bounds["gap_metrics"]:
         value = found["models"]["model"][kind]["gap"][name]
-        rows.append(
-            {
-                "target": f"{METRICS[name]} on {kind} scenes above their frozen twins', %, "
-                f"T = {found['frames']}: at least {bound:g}",
-                "value": value,
-                "bound": bound,
-                "above": True,
-                "reached": value[0] >= bound,
-            }
+        target = (
+            f"{METRICS[name]} on {kind} scenes above their frozen twins', %, "
+            f"T = {found['frames']}: at least {bound:g}"
         )
+        rows.append(target_row(target, value, bound, value[0] >= bound, above=True))
     return rows
+
+
+def target_row(
+    target: str, value: list[float], bound: float, reached: bool, above: bool = False
+) -> dict[str, Any]:
+    """Return a row of a card's targets: what should hold of [value, low, high], and whether."""
+    return {"target": target, "value": value, "bound": bound, "above": above, "reached": reached}

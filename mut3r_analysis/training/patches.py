@@ -16,6 +16,7 @@ from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.loop import stream
 from mut3r_analysis.running.passes import FrameInput
 from mut3r_analysis.training.clips import Clips
+from mut3r_analysis.training.rollout import TOGETHER
 
 MOVING_SHARE = 0.5
 """A patch is of an object (or moving) when at least half of its pixels are."""
@@ -134,14 +135,9 @@ class Observation:
 
 
 @torch.no_grad()
-def observe(
-    model: Backbone, images: Tensor, kinds: Collection[str] = KINDS, batch: int = 64
-) -> Observation:
+def observe(model: Backbone, images: Tensor, kinds: Collection[str] = KINDS) -> Observation:
     """Run a model over clips ``(clip, frame, rgb, y, x)`` and look at the last frame."""
-    parts = [
-        _observed(model, images[first : first + batch], kinds)
-        for first in range(0, len(images), batch)
-    ]
+    parts = [_observed(model, some, kinds) for some in images.split(TOGETHER)]
     statistics = {cell: np.concatenate([each[cell] for each, _ in parts]) for cell in parts[0][0]}
     cells = tuple(sorted(statistics))
     return Observation(

@@ -6,19 +6,18 @@ import math
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.families import find_family
 from mut3r_analysis.backbones.rotation import state_lattice_width
 from mut3r_analysis.errors import InvalidArgument, MissingFile
-from mut3r_analysis.foundation.fields import number, whole
+from mut3r_analysis.foundation.fields import made_of, number, one_of, whole
 from mut3r_analysis.foundation.text_files import read_yaml
 from mut3r_analysis.training.stage import Stage
 
 _FAMILY = "cut3r"
 """Of recipes that do not say it."""
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,10 +194,7 @@ class Optimiser:
     average: float = 0.999
 
     def __post_init__(self) -> None:
-        if self.matrices not in ("adamw", "muon"):
-            raise InvalidArgument(
-                f"optimiser.matrices = {self.matrices!r}; choose 'adamw' or 'muon'"
-            )
+        one_of("optimiser.matrices", self.matrices, ("adamw", "muon"))
         object.__setattr__(self, "betas", tuple(map(float, self.betas)))
         whole("optimiser.warmup", self.warmup, 0)
         for name in ("rate", "matrix_rate", "weight_decay", "clip"):
@@ -270,19 +266,19 @@ class Recipe:
     def __post_init__(self) -> None:
         for kind in (Initialisation, Objective, Optimiser, Reports):
             name = kind.__name__.lower()
-            object.__setattr__(self, name, _made(name, kind, getattr(self, name)))
+            object.__setattr__(self, name, made_of(name, kind, getattr(self, name)))
         if isinstance(self.model, dict):
             sizes = {"family": _FAMILY} | self.model
             family = find_family(sizes.pop("family"))
             object.__setattr__(self, "model", family.config.from_dict(sizes))
         if self.start is not None:
-            object.__setattr__(self, "start", _made("start", Start, self.start))
-        stages = tuple(_made("stages", Stage, stage) for stage in self.stages)
+            object.__setattr__(self, "start", made_of("start", Start, self.start))
+        stages = tuple(made_of("stages", Stage, stage) for stage in self.stages)
         if not stages:
             raise InvalidArgument("a recipe needs at least one stage")
         object.__setattr__(self, "stages", stages)
         for stage in stages:
-            _made(f"objective of stage {stage.name!r}", Objective, stage.objective)
+            made_of(f"objective of stage {stage.name!r}", Objective, stage.objective)
         object.__setattr__(self, "size", tuple(self.size))
         whole("seed", self.seed, 0)
         side = state_lattice_width(self.model.to_dict().get("state_size", 0))
@@ -364,7 +360,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Make a recipe of plain values; unknown names are refused."""
-        return _made("the recipe", cls, values)
+        return made_of("the recipe", cls, values)
 
     @property
     def sha256(self) -> str:
@@ -389,18 +385,3 @@ def read_recipe(path: str | Path) -> Recipe:
     if not isinstance(values, dict):
         raise InvalidArgument(f"the recipe {path} holds {type(values).__name__}, not named values")
     return Recipe.from_dict(values)
-
-
-def _made(what: str, kind: type[Made], value: Any) -> Made:
-    if isinstance(value, kind):
-        return value
-    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
-    if not isinstance(value, dict):
-        raise InvalidArgument(f"{what}: give named values, got {value!r}")
-    unknown = sorted(set(value) - known)
-    if unknown:
-        raise InvalidArgument(f"{what}: unknown {unknown}; known are {sorted(known)}")
-    try:
-        return kind(**value)
-    except TypeError as error:
-        raise InvalidArgument(f"{what}: {str(error).split('() ')[-1]}") from error

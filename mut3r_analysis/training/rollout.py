@@ -1,7 +1,8 @@
 """A model over whole clips at once, with gradients: what a training step and a validation share."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from mut3r_analysis.running.loop import stream
 from mut3r_analysis.running.passes import FrameInput
 
 PLAIN = Configuration()
+TOGETHER = 64
+"""Clips that are run at a time where no gradients are needed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +106,21 @@ def roll_out(
         motion=torch.stack(scores, dim=1) if scores else None,
         readings=_stacked(readings, dim=1),
     )
+
+
+def roll_out_all(
+    model: Backbone,
+    images: Tensor,
+    outputs: Collection[str] | None = None,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    **options: Any,
+) -> Iterator[Rollout]:
+    """Run a model over many clips as :func:`roll_out` does, `TOGETHER` at a time."""
+    for first in range(0, len(images), TOGETHER):
+        part = slice(first, first + TOGETHER)
+        some = {name: mask[part] for name, mask in (masks or {}).items()}
+        yield roll_out(model, images[part], outputs, masks=some, **options)
 
 
 def _stacked(parts: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:

@@ -18,7 +18,7 @@ from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.scenes import HELD_OUT_SEEDS, SceneDistribution, random_batch
 from mut3r_analysis.training.clips import Clips, clips_of
 from mut3r_analysis.training.objective import relative_motion, true_motion, world_points
-from mut3r_analysis.training.rollout import PLAIN, roll_out
+from mut3r_analysis.training.rollout import PLAIN, roll_out_all
 
 AXES = ("pitch", "yaw", "roll", "x", "y", "z")
 """Relative rotation about the camera's x, y and z, and its translation along them."""
@@ -103,7 +103,6 @@ def score_clips(
     model: Backbone,
     clips: Clips,
     *,
-    batch: int = 64,
     lattice: int | None = None,
     configuration: Configuration = PLAIN,
     masks: Mapping[str, torch.Tensor] | None = None,
@@ -114,24 +113,15 @@ def score_clips(
     ----------
     model : Backbone
     clips : Clips
-    batch : int
-        Clips at a time.
     lattice, configuration, masks
         As for :func:`~mut3r_analysis.training.rollout.roll_out`.
     """
     outputs = ("pose", "points_self", "points_world")
     parts = []
-    for first in range(0, len(clips.image), batch):
-        part = slice(first, first + batch)
-        prediction = roll_out(
-            model,
-            clips.image[part],
-            outputs,
-            lattice=lattice,
-            configuration=configuration,
-            masks={name: mask[part] for name, mask in (masks or {}).items()},
-        ).prediction
-        fields = (prediction.pose, prediction.points_self, prediction.points_world)
+    options = {"lattice": lattice, "configuration": configuration}
+    for part in roll_out_all(model, clips.image, outputs, masks=masks, **options):
+        found = part.prediction
+        fields = (found.pose, found.points_self, found.points_world)
         parts.append([each for each in fields if each is not None])
     shape = clips.depth.shape[:2]
     pose, own, world = (torch.cat(each).unflatten(0, shape) for each in zip(*parts, strict=True))

@@ -15,12 +15,9 @@ from mut3r_analysis.scenes.raycast_torch import render_arrays_torch
 EVERYTHING = ("flow", "flow_previous", "normal")
 
 
-@pytest.mark.parametrize("supersample", [1, 2])
-def test_the_torch_renderer_agrees_with_the_compiled_one(supersample):
+def test_the_torch_renderer_agrees_with_the_compiled_one():
     scenes = draw(5, 3, 2, SceneDistribution(objects=5, movers=(1, 3), fog=6.0))
-    options = {"supersample": supersample, "outputs": EVERYTHING}
-    compiled = render_arrays(scenes, 2, **options)
-    batched = render_arrays_torch(scenes, 2, **options)
+    compiled, batched = render_arrays(scenes, 2), render_arrays_torch(scenes, 2)
     assert compiled.keys() == batched.keys()
     for name, array in compiled.items():
         other = batched[name].numpy()
@@ -39,15 +36,6 @@ def test_the_renderers_agree_on_scenes_with_a_target_and_with_plain_surfaces():
         difference = np.abs(compiled["image"].astype(int) - batched["image"].numpy().astype(int))
         assert difference.max() <= 1
         np.testing.assert_allclose(batched["depth"], compiled["depth"], atol=1e-5)
-
-
-def test_single_precision_in_torch_stays_close():
-    scenes = draw(5, 3, 2)
-    exact = render_arrays(scenes, 2)
-    fast = render_arrays_torch(scenes, 2, dtype=torch.float32)
-    same = fast["instance"].numpy() == exact["instance"]
-    assert same.mean() > 0.999
-    np.testing.assert_allclose(fast["depth"].numpy()[same], exact["depth"][same], rtol=1e-3)
 
 
 @pytest.mark.gpu
@@ -102,7 +90,6 @@ def test_a_single_frame_has_no_motion_and_no_flow():
     assert np.isnan(batch["flow_previous"]).all()
 
 
-@pytest.mark.parametrize("render", [render_arrays, render_arrays_torch])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -112,6 +99,6 @@ def test_a_single_frame_has_no_motion_and_no_flow():
         ({"outputs": ("flows",)}, "choose among"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(render, options, message):
+def test_options_that_mean_nothing_are_refused(options, message):
     with pytest.raises(InvalidArgument, match=message):
-        render(draw(1, 1, 1), 1, **options)
+        render_arrays(draw(1, 1, 1), 1, **options)

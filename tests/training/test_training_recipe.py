@@ -36,7 +36,7 @@ def test_the_bundled_recipe_round_trips_and_keeps_its_identity(values):
         ({"seeds": 1}, "unknown \\['seeds'\\]"),
         ({"objective": {"flow": -1}}, "objective.flow must be a number"),
         ({"objective": {"flow_scale": [1, 0]}}, "2 positive numbers"),
-        ({"optimiser": {"matrices": "lion"}}, "choose 'adamw' or 'muon'"),
+        ({"optimiser": {"matrices": "lion"}}, "must be one of adamw, muon"),
         ({"optimiser": {"average": 1.0}}, "average must be a number in"),
         ({"initialisation": {"depth": float("nan")}}, "initialisation.depth"),
         ({"reports": {"frames": [1]}}, "reports.frames"),
