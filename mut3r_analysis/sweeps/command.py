@@ -34,11 +34,12 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry out the verb; 1 when a run failed."""
     from mut3r_analysis.sweeps import open_sweep, plan, sweep
+    from mut3r_analysis.sweeps.executors import dask_distributed
     from mut3r_analysis.sweeps.specification import read_specification
 
     given = {} if args.specification is None else read_specification(args.specification)
-    out = args.out or given.pop("out", None)
-    given.pop("out", None)
+    declared = given.pop("out", None)
+    out = args.out or declared
     if out is None:
         raise InvalidArgument("a sweep needs a folder: --out FOLDER, or out: in the file")
     if args.status:
@@ -48,21 +49,9 @@ def run(args: argparse.Namespace) -> int:
     if args.plan:
         print(plan(given.pop("backbone"), given.pop("sequences"), out=out, **given))
         return 0
-    client = None
-    if args.scheduler:
-        client = _client(args.scheduler)
+    client = dask_distributed().Client(args.scheduler) if args.scheduler else None
     table = sweep(**given, out=out, workers=args.workers, client=client, progress=not args.quiet)
     return _report(table, out)
-
-
-def _client(address: str) -> Any:
-    try:
-        from dask.distributed import Client
-    except ImportError as error:
-        raise InvalidArgument(
-            "--scheduler needs Dask: pip install 'mut3r-analysis[cluster]'"
-        ) from error
-    return Client(address)
 
 
 def _report(table: Any, out: str) -> int:

@@ -1,6 +1,7 @@
 """The file that declares a sweep for ``mut3r sweep``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +10,15 @@ from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.text_files import read_yaml
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.sweeps.sweeping import sweep
 
-_NAMES = (
-    "backbone",
-    "sequences",
-    "frames",
-    "grid",
-    "configurations",
-    "cue",
-    "gate",
-    "commit",
-    "capture",
-    "outputs",
-    "protocol",
-    "batch",
-    "out",
+_NAMES = tuple(
+    name for name in signature(sweep).parameters if name not in ("workers", "client", "progress")
 )
-_GATES: dict[str, Callable[[], Gate]] = {"mut3r": Gate.mut3r, "easi3r": Gate.easi3r}
-_CUES: dict[str, Callable[[], Cue]] = {"mut3r": Cue.mut3r}
+_PARTS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "cue": (Cue, ("mut3r",)), "gate": (Gate, ("mut3r", "easi3r")),
+}  # fmt: skip
+"""What is declared by its fields, and which of its makers by their names."""
 
 
 def read_specification(path: str | Path) -> dict[str, Any]:
@@ -66,10 +58,8 @@ def read_specification(path: str | Path) -> dict[str, Any]:
 
 
 def _read(name: str, value: Any) -> Any:
-    if name == "cue":
-        return _part(value, Cue, _CUES)
-    if name == "gate":
-        return _part(value, Gate, _GATES)
+    if name in _PARTS:
+        return _part(name, value)
     if name == "capture":
         return None if value is None else Capture.from_dict(_mapping(name, value))
     if name == "grid" and value is not None:
@@ -87,7 +77,7 @@ def _read(name: str, value: Any) -> Any:
 
 
 def _axis(key: str, values: Any) -> Any:
-    if key not in ("cue", "gate"):
+    if key not in _PARTS:
         return values
     if isinstance(values, Mapping):
         return {label: _read(key, value) for label, value in values.items()}
@@ -104,14 +94,14 @@ def _mapping(name: str, value: Any) -> dict[Any, Any]:
     return dict(value)
 
 
-def _part(value: Any, kind: Any, presets: Mapping[str, Callable[[], Any]]) -> Any:
+def _part(name: str, value: Any) -> Any:
+    kind, makers = _PARTS[name]
     if value is None:
         return None
-    if isinstance(value, str) and value in presets:
-        return presets[value]()
     if isinstance(value, Mapping):
         return kind.from_dict(dict(value))
+    if value in makers:
+        return getattr(kind, value)()
     raise InvalidArgument(
-        f"a {kind.__name__.lower()} is {' or '.join(presets)}, a mapping of its fields, or null; "
-        f"got {value!r}"
+        f"a {name} is {' or '.join(makers)}, a mapping of its fields, or null; got {value!r}"
     )
