@@ -46,7 +46,7 @@ def add_means(scores: xr.Dataset, protocol: Protocol) -> xr.Dataset:
 
 @dataclass(frozen=True, eq=False)
 class FrameSeries:
-    """What a metric's sequences are made of, as the bootstrap takes it.
+    """What a metric's sequences are made of, under the names that `bootstrap_sequences` has.
 
     Attributes
     ----------
@@ -91,12 +91,5 @@ def _interval(scores: xr.Dataset, metric: str, names: list[str]) -> tuple[float,
     """Draw sequences, then frames where they make up the metric; return the interval's ends."""
     if len(names) < 2:
         return float("nan"), float("nan")
-    series = frame_series(scores, metric, names)
-    found = bootstrap_sequences(
-        series.values,
-        series.statistic,
-        level=LEVEL,
-        frame_weights=series.frame_weights,
-        sequence_weights=series.sequence_weights,
-    )
+    found = bootstrap_sequences(**vars(frame_series(scores, metric, names)), level=LEVEL)
     return found.low, found.high

@@ -26,7 +26,6 @@ def import_predictions(
     preparation: str | None = None,
     sequence: xr.Dataset | None = None,
     name: str | None = None,
-    system: str | None = None,
 ) -> xr.DataTree:
     """Read the folder that other code wrote for one sequence, as a run that `evaluate` takes.
 
@@ -57,8 +56,6 @@ def import_predictions(
         its frames in the source; without, frames count from 0.
     name : str, optional
         Of the sequence; by default that of `sequence`, else of the folder.
-    system : str, optional
-        What made the predictions; by default the name of the layout.
 
     Returns
     -------
@@ -90,15 +87,13 @@ def import_predictions(
     variables, notes = known.read(folder, quaternion, sequence)
     if not variables:
         raise MissingFile(f"{folder} holds nothing of the layout {layout}: {known.files}")
-    source = system or layout
-    prediction = label(
-        xr.Dataset(variables, {"frame": _frames(folder, variables, sequence)}), source
-    )
+    frame = _frames(folder, variables, sequence)
+    prediction = label(xr.Dataset(variables, {"frame": frame}), layout)
     fields = _preparation_fields(rule, prediction, sequence)
     recorded = {} if sequence is None else sequence.attrs
     frames = prediction.sizes["frame"]
     attrs: dict[str, Any] = {
-        "backbone": {"name": source, "sha256": None, "update": None, "preparation": fields},
+        "backbone": {"name": layout, "sha256": None, "update": None, "preparation": fields},
         "sequence": {
             "name": name or str(recorded.get("name", folder.name)),
             **{key: str(recorded.get(key, "")) for key in ("kind", "source", "sha256")},

@@ -77,9 +77,8 @@ def record(scores: xr.Dataset) -> dict[str, Any]:
 
 def _per_sequence(scores: xr.Dataset) -> pd.DataFrame:
     metrics = metric_names(scores)
-    found = scores[[*metrics, "n_frames", "skipped"]].to_dataframe()[
-        [*metrics, "n_frames", "skipped"]
-    ]
+    columns = [*metrics, "n_frames", "skipped"]
+    found = scores[columns].to_dataframe()[columns]
     summary = pd.DataFrame(
         {
             metric: [float(scores[f"mean_{metric}"]), *scores[f"interval_{metric}"].values]

@@ -27,6 +27,7 @@ from mut3r_analysis.metrics.segmentation import score_masks
 from mut3r_analysis.metrics.trajectory import score_trajectory
 
 Frames = NDArray[np.int64]
+Truth = xr.Dataset | None
 
 
 def score_run(protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None) -> xr.Dataset:
@@ -46,9 +47,7 @@ def score_run(protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None) ->
     return scores.assign_attrs({})
 
 
-def _depth(
-    protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None, frames: Frames
-) -> xr.Dataset:
+def _depth(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
     prediction = _predicted(run, frames, "depth")
     if protocol.preparation == "given":
         wanted = prepared_truth(run, truth, frames)
@@ -56,11 +55,7 @@ def _depth(
         wanted = _at_source_size(protocol, run, truth, frames)
     _require_truth(protocol, wanted)
     scores = score_depth(
-        wanted["depth"],
-        prediction["depth"],
-        alignment=protocol.align,
-        maximum=protocol.maximum,
-        clip=protocol.clip,
+        wanted["depth"], prediction["depth"], protocol.align, protocol.maximum, protocol.clip
     )
     pixels = scores["pixels"]
     return _kept(protocol, scores, frames).assign(
@@ -71,9 +66,7 @@ def _depth(
     )
 
 
-def _pose(
-    protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None, frames: Frames
-) -> xr.Dataset:
+def _pose(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
     prediction = _predicted(run, frames, "pose")
     # A camera path knows no pixels, so the run's own truth serves published protocols too.
     if truth is None and "truth" in run.children:
@@ -86,7 +79,7 @@ def _pose(
 
 
 def _reconstruction(
-    protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None, frames: Frames
+    protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames
 ) -> xr.Dataset:
     prediction = _predicted(run, frames, "depth", "pose", "focal")
     wanted = _require_truth(protocol, _at_source_size(protocol, run, truth, frames))
@@ -99,9 +92,7 @@ def _reconstruction(
     return _with_path_alignment(found.assign_coords(axis=scores["axis"]), scores)
 
 
-def _motion(
-    protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None, frames: Frames
-) -> xr.Dataset:
+def _motion(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
     if truth is None and protocol.frames.among == FLOW_FRAMES:
         raise UnmetProtocol(
             f"{protocol.id} needs to know which frames have a true mask, which a run does not "
@@ -151,13 +142,8 @@ def _or_nan(row: Metric, mask: NDArray[np.bool_], score: NDArray[np.float64]) ->
         return float("nan")
 
 
-_TASKS: dict[
-    str, Callable[[Protocol, xr.DataTree, xr.Dataset | None, Frames], xr.Dataset]
-] = {
-    "video-depth": _depth,
-    "pose": _pose,
-    "reconstruction": _reconstruction,
-    "motion": _motion,
+_TASKS: dict[str, Callable[[Protocol, xr.DataTree, Truth, Frames], xr.Dataset]] = {
+    "video-depth": _depth, "pose": _pose, "reconstruction": _reconstruction, "motion": _motion,
 }  # fmt: skip
 
 
@@ -178,15 +164,12 @@ def _predicted(run: xr.DataTree, frames: Frames, *names: str) -> xr.Dataset:
 
 
 def _require(held: xr.Dataset | None, what: str, *names: str) -> xr.Dataset:
-    missing = [name for name in names if held is None or name not in held]
-    if held is None or missing:
-        advice = (
-            "outputs= of run names what is computed"
-            if what == "the run"
-            else "pass truth=, a sequence that has it"
-        )
-        raise LacksVariable(f"{what} has no {', '.join(missing)}; {advice}")
-    return held
+    found = xr.Dataset() if held is None else held
+    if missing := [name for name in names if name not in found]:
+        advice = {"the run": "outputs= of run names what is computed"}
+        otherwise = advice.get(what, "pass truth=, a sequence that has it")
+        raise LacksVariable(f"{what} has no {', '.join(missing)}; {otherwise}")
+    return found
 
 
 def _require_truth(protocol: Protocol, truth: xr.Dataset | None) -> xr.Dataset:

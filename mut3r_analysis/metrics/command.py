@@ -10,11 +10,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def add_parser(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
-) -> argparse.ArgumentParser:
-    """Add the ``trajectory`` command; ``args.run(args)`` executes it."""
-    parser = subparsers.add_parser(
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command's parser."""
+    parser = verbs.add_parser(
         "trajectory",
         help="ATE and RPE of one TUM trajectory file against another",
         description="Absolute trajectory error and relative pose error (delta 1 frame, all pairs), "
@@ -30,14 +28,11 @@ def add_parser(
         metavar="SECONDS",
         help="largest difference of associated stamps (default: %(default)s)",
     )
-    order = (
-        "order of the quaternion columns in {}; default: TUM order, refused on contrary evidence"
-    )
-    parser.add_argument("--quaternion", choices=ORDERS, help=order.format("ESTIMATE"))
-    parser.add_argument("--truth-quaternion", choices=ORDERS, help=order.format("TRUTH"))
+    order = "order of its quaternion columns; default: TUM order, refused on contrary evidence"
+    parser.add_argument("--quaternion", choices=ORDERS, help=f"of ESTIMATE: {order}")
+    parser.add_argument("--truth-quaternion", choices=ORDERS, help=f"of TRUTH: {order}")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,13 +40,9 @@ def run(args: argparse.Namespace) -> int:
     from mut3r_analysis.metrics.trajectory import compare_trajectories
 
     scores = compare_trajectories(
-        args.truth,
-        args.estimate,
-        align=args.align,
-        max_difference=args.max_difference,
-        quaternion=args.quaternion,
-        truth_quaternion=args.truth_quaternion,
-    )
+        args.truth, args.estimate, args.align, args.max_difference, args.quaternion,
+        args.truth_quaternion,
+    )  # fmt: skip
     found = summary(scores)
     print(json.dumps(found, indent=2) if args.json else _text(found))
     return 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import flag, number, whole
+from mut3r_analysis.foundation.fields import flag, made_of, number, one_of, whole
 from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.metrics.alignment import ALIGNMENTS
 from mut3r_analysis.metrics.choices import ALIGN_KINDS
@@ -207,7 +207,8 @@ class Protocol(Specification):
                 raise InvalidArgument(f"{name} must be a text, got {getattr(self, name)!r}")
         for name in ("sequences", "metrics"):
             object.__setattr__(self, name, self._names(name))
-        object.__setattr__(self, "frames", self._selection())
+        frames = made_of(f"{self.id}: frames", FrameSelection, self.frames)
+        object.__setattr__(self, "frames", frames)
         for name in ("rpe_delta", "expected_sequences", "expected_frames"):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, whole(f"{self.id}: {name}", given, 1))
@@ -215,20 +216,16 @@ class Protocol(Specification):
             if (given := getattr(self, name)) is not None:
                 value = number(f"{self.id}: {name}", given, 0, open_high=True)
                 object.__setattr__(self, name, value)
-        if self.task not in TASKS:
-            raise InvalidArgument(f"task={self.task!r} is not one of {', '.join(TASKS)}")
+        one_of("task", self.task, TASKS)
         alignments, metrics, _ = TASKS[self.task]
         for name, allowed in (
             ("align", alignments),
-            ("preparation", tuple(PREPARATIONS)),
-            ("reduction", tuple(REDUCTIONS)),
-            ("on_failure", tuple(ON_FAILURE)),
+            ("preparation", PREPARATIONS),
+            ("reduction", REDUCTIONS),
+            ("on_failure", ON_FAILURE),
             ("dataset", (*LAYOUTS, *WITHOUT_LAYOUT)),
         ):
-            if getattr(self, name) not in allowed:
-                raise InvalidArgument(
-                    f"{self.id}: {name}={getattr(self, name)!r} is not one of {', '.join(allowed)}"
-                )
+            one_of(f"{self.id}: {name}", getattr(self, name), allowed)
         unknown = [m for m in self.metrics if m not in metrics]
         if unknown or not self.metrics:
             raise InvalidArgument(
@@ -245,23 +242,11 @@ class Protocol(Specification):
 
     def _names(self, field: str) -> tuple[str, ...]:
         given = getattr(self, field)
-        if isinstance(given, str) or not isinstance(given, Iterable):
-            raise InvalidArgument(f"{self.id}: {field} must be several names, got {given!r}")
-        names = tuple(given)
+        several = isinstance(given, Iterable) and not isinstance(given, str)
+        names = tuple(given) if several else (None,)
         if not all(isinstance(name, str) for name in names):
-            raise InvalidArgument(f"{self.id}: {field} must be names, got {given!r}")
+            raise InvalidArgument(f"{self.id}: {field} must be several names, got {given!r}")
         return names
-
-    def _selection(self) -> FrameSelection:
-        given = self.frames
-        if isinstance(given, FrameSelection):
-            return given
-        try:
-            return FrameSelection(**given)
-        except TypeError as error:
-            raise InvalidArgument(
-                f"{self.id}: frames must be a FrameSelection or its fields, got {given!r}"
-            ) from error
 
     def __str__(self) -> str:
         return self.describe()

@@ -2,18 +2,17 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from mut3r_analysis.errors import MissingFile
 from mut3r_analysis.foundation.bundled import data_path
 
 
-def add_parser(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
-) -> argparse.ArgumentParser:
-    """Add the commands; ``args.run(args)`` executes the one that was given."""
-    _add_motion_test(subparsers)
-    _add_ship(subparsers)
-    parser = subparsers.add_parser(
+def add_parser(verbs: Any) -> None:
+    """Add the verbs to the command's parser."""
+    _add_motion_test(verbs)
+    _add_ship(verbs)
+    parser = verbs.add_parser(
         "train",
         help="train a model by a recipe; call again to go on where it stopped",
         description="Train a model by a recipe. The folder holds all that is needed to go on after "
@@ -32,7 +31,6 @@ def add_parser(
     parser.add_argument("--device", help="cpu or cuda; default: cuda where there is one")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,8 +59,8 @@ def _bundled_file(given: str, suffix: str = "") -> str:
         raise MissingFile(f"no {what} {given!r}; give a YAML file. ({error})") from error
 
 
-def _add_motion_test(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser(
+def _add_motion_test(verbs: Any) -> None:
+    parser = verbs.add_parser(
         "motion-test",
         help="measure what motion costs two models, and what gates change",
         description="Measures a model beside a reference as a protocol declares it, and prints the "
@@ -95,8 +93,8 @@ def run_motion_test(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_ship(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser(
+def _add_ship(verbs: Any) -> None:
+    parser = verbs.add_parser(
         "ship",
         help="measure what a training made and write checkpoint, card and curve",
         description="Measures the averaged weights of a training and writes checkpoint, model card "
