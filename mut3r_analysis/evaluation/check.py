@@ -12,11 +12,7 @@ from numpy.typing import NDArray
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError
 from mut3r_analysis.metrics.catalogue import PROTOCOLS
 from mut3r_analysis.metrics.protocols import FLOW_FRAMES, TASKS, Protocol
-from mut3r_analysis.sequences.layouts.catalogue import (
-    canonical_sequence,
-    find_layout,
-    recognise,
-)
+from mut3r_analysis.sequences.layouts.catalogue import canonical_sequence, find_layout, recognise
 from mut3r_analysis.sequences.layouts.files import SequenceFiles
 from mut3r_analysis.sequences.layouts.formats import check_file, depth_png_problem
 from mut3r_analysis.sequences.layouts.layout import Layout

@@ -140,12 +140,7 @@ def _plan(placed: Placed, labels: list[str], page: Size) -> _Plan:
 
 
 def _draw_panel(
-    axis: Axes,
-    placed: Placed,
-    panel: int,
-    series: list[Look],
-    reference: float | None,
-    page: Size,
+    axis: Axes, placed: Placed, panel: int, series: list[Look], reference: float | None, page: Size
 ) -> list[Any]:
     """Draw the dots of a panel, and return one handle per series."""
     count = placed.value.shape[2]

@@ -30,11 +30,7 @@ class Size:
     scale: float
 
 
-SIZES = {
-    "column": Size(3.4, 6.5, 1.0),
-    "page": Size(7.0, 8.0, 1.0),
-    "slide": Size(12.0, 5.6, 1.9),
-}
+SIZES = {"column": Size(3.4, 6.5, 1.0), "page": Size(7.0, 8.0, 1.0), "slide": Size(12.0, 5.6, 1.9)}
 """One column of a two-column paper, its whole width, and a slide."""
 
 INK = "#1a1a1a"

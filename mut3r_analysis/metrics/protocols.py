@@ -24,11 +24,7 @@ from mut3r_analysis.metrics.reconstruction import RECONSTRUCTION_METRICS
 from mut3r_analysis.metrics.reductions import REDUCTIONS
 from mut3r_analysis.metrics.segmentation import MASK_METRICS
 from mut3r_analysis.metrics.trajectory import POSE_METRICS
-from mut3r_analysis.sequences.layouts.catalogue import (
-    LAYOUTS,
-    WITHOUT_LAYOUT,
-    canonical_sequence,
-)
+from mut3r_analysis.sequences.layouts.catalogue import LAYOUTS, WITHOUT_LAYOUT, canonical_sequence
 
 FLOW_FRAMES = "frames with optical flow"
 """All frames but the last, which has no flow to a next one."""
@@ -79,10 +75,7 @@ OFFICIAL_INPUT = {"size": 512, "patch": 16}
 _UNSAID = ("", "images", "video", "array", "dataset")
 """Kinds of sequences that may be of any data set."""
 
-ON_FAILURE = {
-    "report": "skipped, named, and left out of the average",
-    "raise": "an error",
-}
+ON_FAILURE = {"report": "skipped, named, and left out of the average", "raise": "an error"}
 
 
 @dataclass(frozen=True)

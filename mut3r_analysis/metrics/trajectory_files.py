@@ -19,12 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.metrics.choices import ORDERS
-from mut3r_analysis.sequences.layouts.stamps import (
-    UNITS,
-    poses_from_rows,
-    read_rows,
-    unit_factor,
-)
+from mut3r_analysis.sequences.layouts.stamps import UNITS, poses_from_rows, read_rows, unit_factor
 
 LARGEST_STEP_DIFFERENCE_DEGREES = 1.0
 """Two readings whose rotations differ by less than this from the truth cannot be told apart."""

@@ -25,11 +25,7 @@ _VARIABLES = {
 
 
 def render_dataset(
-    scene: SceneArrays,
-    frames: int,
-    size: tuple[int, int],
-    supersample: int,
-    about: dict[str, str],
+    scene: SceneArrays, frames: int, size: tuple[int, int], supersample: int, about: dict[str, str]
 ) -> xr.Dataset:
     """Render one scene as `Scene.render` says; `about` names it and its source."""
     size = image_size(size)

@@ -85,11 +85,7 @@ def clips_of(batch: Mapping[str, np.ndarray | Tensor]) -> Clips:
 
 
 def clips_at(
-    recipe: Recipe,
-    step: int,
-    *,
-    device: torch.device | None = None,
-    share: slice | None = None,
+    recipe: Recipe, step: int, *, device: torch.device | None = None, share: slice | None = None
 ) -> Clips:
     """Render the clips of a step: compiled on the CPU, or by torch where a GPU is given.
 

@@ -182,11 +182,7 @@ class Explorer(anywidget.AnyWidget):
         return self._title
 
     def _write_page(
-        self,
-        path: str | Path,
-        requests: Iterable[dict[str, Any]],
-        most_bytes: int,
-        **state: Any,
+        self, path: str | Path, requests: Iterable[dict[str, Any]], most_bytes: int, **state: Any
     ) -> Path:
         """Write the page with the answers to all `requests`, and other values than the present."""
         path = Path(path)

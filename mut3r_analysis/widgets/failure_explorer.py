@@ -24,12 +24,7 @@ from mut3r_analysis.widgets.explorer import (
     palette,
 )
 from mut3r_analysis.widgets.failure_figure import failure_figure
-from mut3r_analysis.widgets.failures import (
-    aligned_series,
-    frame_series,
-    gate_words,
-    named_scores,
-)
+from mut3r_analysis.widgets.failures import aligned_series, frame_series, gate_words, named_scores
 
 _WORST = 8
 
