@@ -153,11 +153,12 @@ def bootstrap_frames(
     level, resamples, seed
         As in `Interval`.
     """
-    series = _check({"the sequence": values}, statistic, level, resamples)["the sequence"]
-    length = _check_block(block, len(series))
-    draws = _frame_draws(series, statistic, length, resamples, np.random.default_rng(seed))
-    value = float(_statistic(series[None], statistic)[0])
-    return _interval(value, draws, level, 1, len(series), length, seed)
+    sample = _Sample.of({"the sequence": values}, statistic, block)
+    _check_draws(level, resamples)
+    generator = np.random.default_rng(seed)
+    draws = sample.frame_draws("the sequence", resamples, generator)
+    length = sample.blocks["the sequence"]
+    return _interval(sample, sample.mean(), draws, level, length, seed)
 
 
 def bootstrap_sequences(
@@ -185,13 +186,9 @@ def bootstrap_sequences(
     sequence_weights : mapping, optional
         Sequence name to its positive weight in the mean; by default all weigh the same.
     """
-    series = _check(values, statistic, level, resamples)
-    weights = _check_weights(frame_weights, series, statistic)
-    shares = _check_shares(sequence_weights, series)
-    draws = _sequence_draws(series, statistic, block, resamples, seed, weights, shares)
-    value = _mean_of_sequences(series, statistic, weights, shares)
-    frames = sum(len(v) for v in series.values())
-    return _interval(value, draws, level, len(series), frames, block, seed)
+    sample = _Sample.of(values, statistic, block, frame_weights, sequence_weights)
+    _check_draws(level, resamples)
+    return _interval(sample, sample.mean(), sample.draws(resamples, seed), level, block, seed)
 
 
 def compare_paired(
@@ -228,33 +225,21 @@ def compare_paired(
     InvalidArgument
         The runs differ in sequences or in frames.
     """
-    ours = _check(first, statistic, level, resamples)
-    theirs = _check(second, statistic, level, resamples)
-    if set(ours) != set(theirs):
-        only = sorted(set(ours) ^ set(theirs))
+    ours = _Sample.of(first, statistic, block, frame_weights, sequence_weights)
+    if set(first) != set(second):
+        only = sorted(set(first) ^ set(second))
         raise InvalidArgument(
             f"only one of the runs has {', '.join(only)}; compare the sequences both have"
         )
-    theirs = {name: theirs[name] for name in ours}
-    uneven = [name for name in ours if len(ours[name]) != len(theirs[name])]
+    ordered = {name: second[name] for name in first}
+    uneven = [name for name in first if np.size(first[name]) != np.size(second[name])]
     if uneven:
         raise InvalidArgument(f"the runs have different numbers of frames in {', '.join(uneven)}")
-    weights = _check_weights(frame_weights, ours, statistic)
-    shares = _check_shares(sequence_weights, ours)
-    means, draws = zip(
-        *(
-            (
-                _mean_of_sequences(series, statistic, weights, shares),
-                _sequence_draws(series, statistic, block, resamples, seed, weights, shares),
-            )
-            for series in (ours, theirs)
-        ),
-        strict=True,
-    )
-    frames = sum(len(v) for v in ours.values())
-    difference = _interval(
-        means[1] - means[0], draws[1] - draws[0], level, len(ours), frames, block, seed
-    )
+    theirs = _Sample.of(ordered, statistic, block, frame_weights, sequence_weights)
+    _check_draws(level, resamples)
+    value = theirs.mean() - ours.mean()
+    draws = theirs.draws(resamples, seed) - ours.draws(resamples, seed)
+    difference = _interval(ours, value, draws, level, block, seed)
     verdict, reason = _verdict(difference, lower_is_better)
     return PairedComparison(difference, verdict, reason)
 
@@ -274,114 +259,121 @@ def _verdict(difference: Interval, lower_is_better: bool) -> tuple[str, str]:
     return winner, f"the {level:.0%} interval {span} of the difference leaves out zero"
 
 
-def _mean_of_sequences(
-    series: Mapping[str, NDArray[np.float64]],
-    statistic: str,
-    weights: Mapping[str, NDArray[np.float64]] | None,
-    shares: NDArray[np.float64] | None,
-) -> float:
-    single = [
-        _statistic(values[None], statistic, None if weights is None else weights[name][None])[0]
-        for name, values in series.items()
-    ]
-    return float(np.average(single, weights=shares))
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """What is resampled: values of sequences (frame), float64, and how they are reduced."""
 
+    series: dict[str, NDArray[np.float64]]
+    statistic: str
+    blocks: dict[str, int]
+    weights: dict[str, NDArray[np.float64]] | None
+    shares: NDArray[np.float64] | None
 
-def _sequence_draws(
-    series: Mapping[str, NDArray[np.float64]],
-    statistic: str,
-    block: int | None,
-    resamples: int,
-    seed: int,
-    weights: Mapping[str, NDArray[np.float64]] | None = None,
-    shares: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
-    """Draw (resample) means over sequences; which are drawn depends on lengths and seed alone.
+    @classmethod
+    def of(
+        cls,
+        values: Mapping[str, ArrayLike],
+        statistic: str,
+        block: int | None,
+        frame_weights: Mapping[str, ArrayLike] | None = None,
+        sequence_weights: Mapping[str, float] | None = None,
+    ) -> "_Sample":
+        """Check what a caller gave."""
+        if statistic not in STATISTICS:
+            raise InvalidArgument(f"statistic={statistic!r} is not one of {', '.join(STATISTICS)}")
+        if block is not None and block < 1:
+            raise InvalidArgument(f"block={block}; give one frame or more")
+        if not values:
+            raise UndefinedMetric("no sequences to resample")
+        series = {name: _vector(each) for name, each in values.items()}
+        for name, array in series.items():
+            if array.ndim != 1 or not array.size or not np.isfinite(array).all():
+                raise UndefinedMetric(
+                    f"{name}: expected finite values (frame), got shape {array.shape}; "
+                    "leave out frames and sequences without a value, and say so"
+                )
+        blocks = {
+            name: block_length(len(array)) if block is None else min(block, len(array))
+            for name, array in series.items()
+        }
+        weights = _frame_weights(frame_weights, series, statistic)
+        return cls(series, statistic, blocks, weights, _shares(sequence_weights, series))
 
-    A sequence that is drawn twice into one mean enters with two different draws of its frames.
-    """
-    chooser, *streams = np.random.default_rng(seed).spawn(len(series) + 1)
-    chosen = drawn_places(len(series), resamples, chooser)
-    drawn = np.empty(chosen.shape)
-    for index, (name, stream) in enumerate(zip(series, streams, strict=True)):
-        places = chosen == index
-        length = _check_block(block, len(series[name]))
-        weight = None if weights is None else weights[name]
-        drawn[places] = _frame_draws(
-            series[name], statistic, length, int(places.sum()), stream, weight
-        )
-    return np.average(drawn, axis=1, weights=None if shares is None else shares[chosen])
+    def mean(self) -> float:
+        """Return the mean over sequences of the statistic of each."""
+        single = [
+            self._reduced(values[None], None if self.weights is None else self.weights[name][None])
+            for name, values in self.series.items()
+        ]
+        return float(np.average(np.concatenate(single), weights=self.shares))
 
+    def draws(self, resamples: int, seed: int) -> NDArray[np.float64]:
+        """Draw (resample) means over sequences; which are drawn depends on lengths and seed alone.
 
-def _frame_draws(
-    values: NDArray[np.float64],
-    statistic: str,
-    block: int,
-    resamples: int,
-    generator: np.random.Generator,
-    weights: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
-    frames = len(values)
-    blocks = -(-frames // block)
-    rows = max(1, CHUNK // (blocks * block))
-    draws = []
-    for start in range(0, resamples, rows):
-        count = min(rows, resamples - start)
-        starts = generator.integers(0, frames - block + 1, size=(count, blocks, 1))
-        picked = (starts + np.arange(block)).reshape(count, -1)[:, :frames]
-        share = None if weights is None else weights[picked]
-        draws.append(_statistic(values[picked], statistic, share))
-    return np.concatenate(draws) if draws else np.empty(0)
+        A sequence that is drawn twice into one mean enters with two different draws of its frames.
+        """
+        chooser, *streams = np.random.default_rng(seed).spawn(len(self.series) + 1)
+        chosen = drawn_places(len(self.series), resamples, chooser)
+        drawn = np.empty(chosen.shape)
+        for index, (name, stream) in enumerate(zip(self.series, streams, strict=True)):
+            places = chosen == index
+            drawn[places] = self.frame_draws(name, int(places.sum()), stream)
+        weights = None if self.shares is None else self.shares[chosen]
+        return np.average(drawn, axis=1, weights=weights)
 
+    def frame_draws(
+        self, name: str, resamples: int, generator: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Draw (resample) statistics of a sequence, its frames in blocks."""
+        values, block = self.series[name], self.blocks[name]
+        frames = len(values)
+        blocks = -(-frames // block)
+        rows = max(1, CHUNK // (blocks * block))
+        draws = [np.empty(0)]
+        for start in range(0, resamples, rows):
+            count = min(rows, resamples - start)
+            starts = generator.integers(0, frames - block + 1, size=(count, blocks, 1))
+            picked = (starts + np.arange(block)).reshape(count, -1)[:, :frames]
+            share = None if self.weights is None else self.weights[name][picked]
+            draws.append(self._reduced(values[picked], share))
+        return np.concatenate(draws)
 
-def _statistic(
-    values: NDArray[np.float64], statistic: str, weights: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
-    """Reduce (resample, frame) to (resample)."""
-    if statistic == "rmse":
-        return np.sqrt(np.average(values**2, axis=1, weights=weights))
-    if statistic == "median":
-        return np.median(values, axis=1)
-    return np.average(values, axis=1, weights=weights)
+    def _reduced(
+        self, values: NDArray[np.float64], weights: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        """Reduce (resample, frame) to (resample)."""
+        if self.statistic == "rmse":
+            return np.sqrt(np.average(values**2, axis=1, weights=weights))
+        if self.statistic == "median":
+            return np.median(values, axis=1)
+        return np.average(values, axis=1, weights=weights)
 
 
 def _interval(
+    sample: _Sample,
     value: float,
     draws: NDArray[np.float64],
     level: float,
-    n_sequences: int,
-    n_frames: int,
     block: int | None,
     seed: int,
 ) -> Interval:
-    low, high = percentile_bounds(draws, level)
-    return Interval(
-        value, float(low), float(high), level, n_sequences, n_frames, block, len(draws), seed
-    )
+    low, high = percentile_bounds(draws, level).tolist()
+    frames = sum(map(len, sample.series.values()))
+    return Interval(value, low, high, level, len(sample.series), frames, block, len(draws), seed)
 
 
-def _check(
-    values: Mapping[str, ArrayLike], statistic: str, level: float, resamples: int
-) -> dict[str, NDArray[np.float64]]:
-    if statistic not in STATISTICS:
-        raise InvalidArgument(f"statistic={statistic!r} is not one of {', '.join(STATISTICS)}")
+def _check_draws(level: float, resamples: int) -> None:
     if not 0 < level < 1:
         raise InvalidArgument(f"level={level}; give a coverage between 0 and 1, such as 0.95")
     if resamples < 1:
         raise InvalidArgument(f"resamples={resamples}; give one or more")
-    if not values:
-        raise UndefinedMetric("no sequences to resample")
-    series = {name: np.atleast_1d(np.asarray(v, dtype=np.float64)) for name, v in values.items()}
-    for name, array in series.items():
-        if array.ndim != 1 or not array.size or not np.isfinite(array).all():
-            raise UndefinedMetric(
-                f"{name}: expected finite values (frame), got shape {array.shape}; "
-                "leave out frames and sequences without a value, and say so"
-            )
-    return series
 
 
-def _check_weights(
+def _vector(values: ArrayLike) -> NDArray[np.float64]:
+    return np.atleast_1d(np.asarray(values, dtype=np.float64))
+
+
+def _frame_weights(
     weights: Mapping[str, ArrayLike] | None,
     series: Mapping[str, NDArray[np.float64]],
     statistic: str,
@@ -390,9 +382,8 @@ def _check_weights(
         return None
     if statistic == "median":
         raise InvalidArgument("frame_weights do not apply to the median; take 'mean' or 'rmse'")
-    found = {}
+    found = {name: _vector(weights.get(name, ())) for name in series}
     for name, values in series.items():
-        found[name] = np.atleast_1d(np.asarray(weights.get(name, ()), dtype=np.float64))
         if found[name].shape != values.shape or not (found[name] > 0).all():
             raise InvalidArgument(
                 f"{name}: expected {len(values)} positive weights, one per frame; "
@@ -401,21 +392,12 @@ def _check_weights(
     return found
 
 
-def _check_shares(
+def _shares(
     weights: Mapping[str, float] | None, series: Mapping[str, NDArray[np.float64]]
 ) -> NDArray[np.float64] | None:
     if weights is None:
         return None
     shares = np.array([float(weights.get(name, 0)) for name in series])
-    lacking = [name for name, share in zip(series, shares, strict=True) if not share > 0]
-    if lacking:
+    if lacking := [name for name in series if not weights.get(name, 0) > 0]:
         raise InvalidArgument(f"no positive weight for {', '.join(lacking)}")
     return shares
-
-
-def _check_block(block: int | None, frames: int) -> int:
-    if block is None:
-        return block_length(frames)
-    if block < 1:
-        raise InvalidArgument(f"block={block}; give one frame or more")
-    return min(block, frames)
