@@ -9,22 +9,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from mut3r_analysis.figures.page import Page, color_bar
-from mut3r_analysis.figures.panels import (
-    FONT,
-    LETTER,
-    Placed,
-    Sheet,
-    close_sheet,
-    label_size,
-    lines_in,
-    open_sheet,
-    place,
-    shape_of,
-    text_width,
-    wrapped,
-)
+from mut3r_analysis.figures.panels import Placed, Sheet, lines_in, shape_of
 from mut3r_analysis.figures.reading import sentence
-from mut3r_analysis.figures.styling import STATISTIC_COLORS, Size, style
+from mut3r_analysis.figures.styling import FONT, LETTER, STATISTIC_COLORS, Size, style
 from mut3r_analysis.figures.tiles import cell_grid, limits
 
 DIVERGING_COLORS = "PuOr_r"
@@ -86,19 +73,19 @@ def matrix(
     InvalidArgument
         When the dimensions do not fit; the message says which there are.
     """
-    placed = place(values, panels=panels, rows=rows, columns=columns)
+    placed = Placed.of(values, panels=panels, rows=rows, columns=columns)
     panel, row, column = placed.parts
     grids = placed.value
     missing = "hatched: no value" if np.isnan(grids).any() else ""
     texts = (title, sentence(subtitle, missing), source)
     with style(size) as page:
-        labels = [wrapped(label, _LABEL_SHARE * page.width, page) for label in row.labels]
+        labels = [page.wrapped(label, _LABEL_SHARE * page.width) for label in row.labels]
         numbers = _numbers(grids) if annotate else None
         plan = _plan(placed, labels, numbers, page)
-        headings = [wrapped(text, 0.92 * plan.cell * grids.shape[2], page)
+        headings = [page.wrapped(text, 0.92 * plan.cell * grids.shape[2])
                     for text in panel.headings()]  # fmt: skip
         height = plan.height(headings if panels else [], page)
-        sheet = open_sheet(page, plan.shape, height, texts, headings)
+        sheet = Sheet.open(page, plan.shape, height, texts, headings)
         colors = _colors(grids, center)
         for index, axis in enumerate(sheet.axes):
             drawn = _draw_panel(axis, grids[index], colors, page)
@@ -111,9 +98,9 @@ def matrix(
         places = np.arange(0, len(column.labels), every)
         sheet.axes[0].set_xticks(places, column.labels[::every])
         for axis in sheet.left:
-            axis.set_ylabel(wrapped(row.title, len(labels) * plan.pitch, page), linespacing=1.0)
+            axis.set_ylabel(page.wrapped(row.title, len(labels) * plan.pitch), linespacing=1.0)
         _explain(sheet, drawn, placed.label, height)
-        close_sheet(sheet, column.title)
+        sheet.close(column.title)
     return sheet.figure
 
 
@@ -139,7 +126,7 @@ class _Plan(NamedTuple):
 def _plan(placed: Placed, labels: list[str], numbers: Any, page: Size) -> _Plan:
     """Give numbers the room they need where panels can stand above each other."""
     panels, entries, columns = placed.value.shape
-    room = page.width - text_width(labels, page) - 1.0 * page.scale
+    room = page.width - page.text_width(labels) - 1.0 * page.scale
     lines = lines_in(labels)
     wanted = (0.14 * lines + 0.03) * page.scale
     letters = 0 if numbers is None else max(map(len, numbers.flat))
@@ -149,14 +136,14 @@ def _plan(placed: Placed, labels: list[str], numbers: Any, page: Size) -> _Plan:
         if shape[0] * entries * wanted <= page.tallest:
             break
     cell = 0.95 * room / shape[1] / columns
-    longest = text_width(placed.parts[2].labels, page) + 0.06 * page.scale
+    longest = page.text_width(placed.parts[2].labels) + 0.06 * page.scale
     upright = placed.parts[2].numbers is None and longest > cell
     below = 0.2 * page.scale + (longest if upright else 0.14 * page.scale)
     # Few rows are taller, so that the colour bar beside them can be read.
     pitch = max(wanted, min(cell, max(_CELL, 0.95 / shape[0] / entries) * page.scale))
     fitting = (page.tallest - below) / shape[0] / entries
     pitch = max(_TIGHTEST * wanted, min(pitch, fitting))
-    text = label_size(pitch, lines, page)
+    text = page.label_size(pitch, lines)
     digits = min(0.9 * FONT * page.scale, 0.62 * pitch * 72)
     if letters:
         digits = min(digits, cell * 72 / (0.5 * (letters + 0.6)))
@@ -214,4 +201,4 @@ def _explain(sheet: Sheet, drawn: Any, label: str, height: float) -> None:
     aspect = share * height / (0.08 * scale)
     bar = color_bar(sheet.figure, drawn, ax=sheet.axes, shrink=share, aspect=aspect, pad=0.02,
                     anchor=(0.0, 1.0), ticks=ticks)  # fmt: skip
-    bar.set_label(wrapped(label, 0.85 * share * height, sheet.page), linespacing=1.0)
+    bar.set_label(sheet.page.wrapped(label, 0.85 * share * height), linespacing=1.0)

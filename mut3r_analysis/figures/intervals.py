@@ -8,19 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from mut3r_analysis.figures.page import Page
-from mut3r_analysis.figures.panels import (
-    Look,
-    Placed,
-    close_sheet,
-    label_size,
-    lines_in,
-    looks,
-    open_sheet,
-    place,
-    shape_of,
-    text_width,
-    wrapped,
-)
+from mut3r_analysis.figures.panels import Look, Placed, Sheet, lines_in, looks, shape_of
 from mut3r_analysis.figures.styling import INK, QUIET, Size, style
 
 _ROOMY_PANEL, _LEAST_PANEL = 1.4, 0.55
@@ -79,19 +67,19 @@ def interval_dots(
     InvalidArgument
         When the dimensions do not fit; the message says which there are.
     """
-    placed = place(values, panels=panels, colors=colors, rows=rows)
+    placed = Placed.of(values, panels=panels, colors=colors, rows=rows)
     panel, color, row = placed.parts
     series = looks(color)
     explained = None if colors is None else color
     with style(size) as page:
-        labels = [wrapped(label, _LABEL_SHARE * page.width, page) for label in row.labels]
+        labels = [page.wrapped(label, _LABEL_SHARE * page.width) for label in row.labels]
         plan = _plan(placed, labels, page)
-        headings = [wrapped(text, 0.92 * plan.width, page) for text in panel.headings()]
-        below = wrapped(placed.label, page.width - 0.8 * page.scale, page)
+        headings = [page.wrapped(text, 0.92 * plan.width) for text in panel.headings()]
+        below = page.wrapped(placed.label, page.width - 0.8 * page.scale)
         ticked = 1 if share_x else plan.shape[0]
         height = plan.height(below, headings if panels else [], ticked, page)
         texts = (title, subtitle, source)
-        sheet = open_sheet(page, plan.shape, height, texts, headings, explained, share_x)
+        sheet = Sheet.open(page, plan.shape, height, texts, headings, explained, share_x)
         handles: list[Any] = []
         for index, axis in enumerate(sheet.axes):
             handles = _draw_panel(axis, placed, index, series, reference, page)
@@ -102,7 +90,7 @@ def interval_dots(
             axis.margins(x=0.06)
             most = int(np.clip(plan.width / (0.42 * page.scale), 2, 8))
             axis.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
-        close_sheet(sheet, below, handles)
+        sheet.close(below, handles)
     return sheet.figure
 
 
@@ -126,7 +114,7 @@ class _Plan(NamedTuple):
 def _plan(placed: Placed, labels: list[str], page: Size) -> _Plan:
     """Put panels side by side where they can be wide; make them narrow before rows are tight."""
     panels, series, entries = placed.value.shape
-    room = page.width - text_width(labels, page) - 0.3 * page.scale
+    room = page.width - page.text_width(labels) - 0.3 * page.scale
     lines = max(lines_in(labels), 0.75 * series)
     wanted = (0.14 * lines + 0.02) * page.scale
     for least in (_ROOMY_PANEL, _LEAST_PANEL):
@@ -135,7 +123,7 @@ def _plan(placed: Placed, labels: list[str], page: Size) -> _Plan:
             break
     fitting = page.tallest / (shape[0] * entries)
     pitch = float(np.clip(fitting, _TIGHTEST * wanted, wanted))
-    text = label_size(pitch, lines_in(labels), page)
+    text = page.label_size(pitch, lines_in(labels))
     return _Plan(shape, room / shape[1], pitch, text, entries)
 
 

@@ -8,19 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from mut3r_analysis.figures.page import Page, decades
-from mut3r_analysis.figures.panels import (
-    Look,
-    Part,
-    Placed,
-    close_sheet,
-    lines_in,
-    looks,
-    open_sheet,
-    place,
-    shape_of,
-    text_width,
-    wrapped,
-)
+from mut3r_analysis.figures.panels import Look, Part, Placed, Sheet, lines_in, looks, shape_of
 from mut3r_analysis.figures.styling import QUIET, Size, style
 
 _MOST_MARKERS = 24
@@ -78,7 +66,7 @@ def curves(
     InvalidArgument
         When the dimensions do not fit; the message says which there are.
     """
-    placed = place(values, panels=panels, colors=colors, x=x)
+    placed = Placed.of(values, panels=panels, colors=colors, x=x)
     panel, color, along = placed.parts
     series = looks(color)
     explained = None if colors is None else color
@@ -88,7 +76,7 @@ def curves(
         shape = shape_of(count, int(room / _least_width(along, page)))
         width = room / shape[1]
         names = _name_ticks(along, width, page)
-        headings = [wrapped(text, 0.92 * width, page) for text in panel.headings()]
+        headings = [page.wrapped(text, 0.92 * width) for text in panel.headings()]
         above = 0.14 * page.scale * (lines_in(headings) if panels else 0) + 0.1 * page.scale
         below = 0.2 * page.scale + names.height
         usual = (_HEIGHT if panels else _HEIGHT_ALONE) * page.scale
@@ -96,7 +84,7 @@ def curves(
         below *= 1 if count % shape[1] == 0 else 2
         frame = max(0.5 * page.scale, min(usual, (page.tallest - below) / shape[0] - above))
         height = shape[0] * (frame + above) + below
-        sheet = open_sheet(page, shape, height, (title, subtitle, source), headings, explained)
+        sheet = Sheet.open(page, shape, height, (title, subtitle, source), headings, explained)
         handles: list[Any] = []
         for index, axis in enumerate(sheet.axes):
             if reference is not None:
@@ -109,8 +97,8 @@ def curves(
         for axis in sheet.bottom if along.numbers is None else ():
             axis.set_xticks(range(len(names.labels)), names.labels, **names.how)
         for axis in sheet.left:
-            axis.set_ylabel(wrapped(placed.label, frame, page), linespacing=1.0)
-        close_sheet(sheet, wrapped(along.title, room, page), handles)
+            axis.set_ylabel(page.wrapped(placed.label, frame), linespacing=1.0)
+        sheet.close(page.wrapped(along.title, room), handles)
     return sheet.figure
 
 
@@ -188,7 +176,7 @@ def _apart(numbers: np.ndarray, labels: list[str], inches: float, page: Size) ->
     if len(places) < 2 or places[0] == places[-1]:
         return True
     closest = np.diff(places).min() / (places[-1] - places[0]) * 0.9 * inches
-    return bool(closest > text_width(labels, page) + 0.06 * page.scale)
+    return bool(closest > page.text_width(labels) + 0.06 * page.scale)
 
 
 class _Names(NamedTuple):
@@ -204,7 +192,7 @@ def _least_width(along: Part, page: Size) -> float:
     usual = _LEAST_WIDTH * page.scale
     if along.numbers is not None:
         return usual
-    lines = lines_in([wrapped(label, _UPRIGHT * page.scale, page) for label in along.labels])
+    lines = lines_in([page.wrapped(label, _UPRIGHT * page.scale) for label in along.labels])
     return max(usual, 0.14 * lines * len(along.labels) * page.scale)
 
 
@@ -213,13 +201,13 @@ def _name_ticks(along: Part, inches: float, page: Size) -> _Names:
     line, room = 0.15 * page.scale, 0.9 * inches / len(along.labels)
     if along.numbers is not None:
         return _Names(along.labels, {}, line)
-    level = [wrapped(label, room - 0.08 * page.scale, page) for label in along.labels]
-    if text_width(level, page) + 0.08 * page.scale <= room and lines_in(level) <= 3:
+    level = [page.wrapped(label, room - 0.08 * page.scale) for label in along.labels]
+    if page.text_width(level) + 0.08 * page.scale <= room and lines_in(level) <= 3:
         return _Names(level, {"linespacing": 1.0}, lines_in(level) * line)
-    longest = text_width(along.labels, page)
+    longest = page.text_width(along.labels)
     if longest <= _SLANTED * page.scale and room >= 1.2 * line:
         slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
         return _Names(along.labels, slant, 0.7 * longest + line)
-    upright = [wrapped(label, _UPRIGHT * page.scale, page) for label in along.labels]
-    height = text_width(upright, page) + 0.5 * line
+    upright = [page.wrapped(label, _UPRIGHT * page.scale) for label in along.labels]
+    height = page.text_width(upright) + 0.5 * line
     return _Names(upright, {"rotation": 90, "linespacing": 1.0}, height)

@@ -2,9 +2,8 @@
 
 import math
 import re
-import textwrap
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import xarray as xr
@@ -15,12 +14,6 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.page import Page, fix_layout, new_page
 from mut3r_analysis.figures.reading import text_label
 from mut3r_analysis.figures.styling import ACCENT, INK, QUIET, STATISTIC_COLORS, Size
-
-FONT = 7.5
-"""Size of the style's text at scale 1, points."""
-
-LETTER = 0.44
-"""Width of an average letter over the font size."""
 
 # Told apart by colour-blind readers; neighbours differ in grey as well.
 _COLORS = (INK, ACCENT, "#4aa3df", "#00614a", "#d38fb8", "#5b4b9e", "#b58900", QUIET)
@@ -58,6 +51,58 @@ class Placed(NamedTuple):
     parts: list[Part]
     label: str
 
+    @classmethod
+    def of(cls, values: Any, **roles: str | None) -> Self:
+        """Put every dimension in its place.
+
+        Parameters
+        ----------
+        values : Dataset or DataArray
+            With ``value`` and perhaps ``lower`` and ``upper``; or the values alone. Dimensions of
+            length 1 that have no role are dropped.
+        **roles : str or None
+            Argument of the figure -> name of a dimension, in the order wanted.
+
+        Returns
+        -------
+        Placed
+            One axis per role, of length 1 for a role that is None.
+
+        Raises
+        ------
+        InvalidArgument
+            When a role names no dimension, two name the same, or a dimension is left without one.
+        """
+        dataset = _as_dataset(values)
+        present = ", ".join(f"{dim} ({size})" for dim, size in dataset["value"].sizes.items())
+        present = f"dimensions are {present}" if present else "there are no dimensions"
+        named = {role: dim for role, dim in roles.items() if dim is not None}
+        for role, dim in named.items():
+            if dim not in dataset["value"].dims:
+                raise InvalidArgument(f"{role}={dim!r} is no dimension of these values; {present}")
+            if not dataset["value"].sizes[dim]:
+                raise InvalidArgument(f"{role}={dim!r} has no entries: nothing was left to draw")
+        if len(set(named.values())) < len(named):
+            raise InvalidArgument(f"each dimension has one place, got {named}; {present}")
+        free = [dim for dim in dataset["value"].dims if dim not in named.values()]
+        left = [str(dim) for dim in free if dataset.sizes[dim] > 1]
+        if left:
+            unused = [role for role in roles if role not in named]
+            advice = f"give it as {' or '.join(unused)}, or select" if unused else "select"
+            raise InvalidArgument(
+                f"dimension {left[0]!r} has no place in this figure; {advice} or reduce it first, "
+                f"for example .isel({left[0]}=0); {present}"
+            )
+        dataset = dataset.isel(dict.fromkeys(free, 0), drop=True)
+        order = [dim for dim in roles.values() if dim is not None]
+        axes = tuple(axis for axis, dim in enumerate(roles.values()) if dim is None)
+        value, lower, upper = (
+            np.expand_dims(dataset[name].transpose(*order).values.astype(np.float64), axes)
+            for name in ("value", "lower", "upper")
+        )
+        parts = [_part(dataset, dim) for dim in roles.values()]
+        return cls(value, lower, upper, parts, text_label(dataset["value"]))
+
 
 class Look(NamedTuple):
     """Colour, marker and line of a series; any two of them tell series apart without the first."""
@@ -66,58 +111,6 @@ class Look(NamedTuple):
     marker: str
     line: Any
     filled: bool
-
-
-def place(values: Any, **roles: str | None) -> Placed:
-    """Put every dimension in its place.
-
-    Parameters
-    ----------
-    values : Dataset or DataArray
-        With ``value`` and perhaps ``lower`` and ``upper``; or the values alone. Dimensions of
-        length 1 that have no role are dropped.
-    **roles : str or None
-        Argument of the figure -> name of a dimension, in the order wanted.
-
-    Returns
-    -------
-    Placed
-        One axis per role, of length 1 for a role that is None.
-
-    Raises
-    ------
-    InvalidArgument
-        When a role names no dimension, two name the same, or a dimension is left without one.
-    """
-    dataset = _as_dataset(values)
-    present = ", ".join(f"{dim} ({size})" for dim, size in dataset["value"].sizes.items())
-    present = f"dimensions are {present}" if present else "there are no dimensions"
-    named = {role: dim for role, dim in roles.items() if dim is not None}
-    for role, dim in named.items():
-        if dim not in dataset["value"].dims:
-            raise InvalidArgument(f"{role}={dim!r} is no dimension of these values; {present}")
-        if not dataset["value"].sizes[dim]:
-            raise InvalidArgument(f"{role}={dim!r} has no entries: nothing was left to draw")
-    if len(set(named.values())) < len(named):
-        raise InvalidArgument(f"each dimension has one place, got {named}; {present}")
-    free = [dim for dim in dataset["value"].dims if dim not in named.values()]
-    left = [str(dim) for dim in free if dataset.sizes[dim] > 1]
-    if left:
-        unused = [role for role in roles if role not in named]
-        advice = f"give it as {' or '.join(unused)}, or select" if unused else "select"
-        raise InvalidArgument(
-            f"dimension {left[0]!r} has no place in this figure; {advice} or reduce it first, for "
-            f"example .isel({left[0]}=0); {present}"
-        )
-    dataset = dataset.isel(dict.fromkeys(free, 0), drop=True)
-    order = [dim for dim in roles.values() if dim is not None]
-    axes = tuple(axis for axis, dim in enumerate(roles.values()) if dim is None)
-    value, lower, upper = (
-        np.expand_dims(dataset[name].transpose(*order).values.astype(np.float64), axes)
-        for name in ("value", "lower", "upper")
-    )
-    parts = [_part(dataset, dim) for dim in roles.values()]
-    return Placed(value, lower, upper, parts, text_label(dataset["value"]))
 
 
 def looks(part: Part) -> list[Look]:
@@ -150,29 +143,6 @@ def shape_of(count: int, across: int) -> tuple[int, int]:
     return rows, math.ceil(count / rows)
 
 
-def text_width(labels: list[str], page: Size) -> float:
-    """Inches of the longest line."""
-    longest = max(len(line) for label in labels for line in label.split("\n"))
-    return longest * LETTER * FONT / 72 * page.scale
-
-
-def wrapped(text: str, inches: float, page: Size) -> str:
-    """Break text into lines of about that length, at spaces, underscores and hyphens only."""
-    letters = max(6, int(inches * 72 / (LETTER * FONT * page.scale)))
-    # A range such as "[0, 2)" stays in one piece; a name of code may go on in the next line.
-    tied = re.sub(r"(?<=,) (?=[^\[(]*[\])])", "\N{NO-BREAK SPACE}", text).replace("_", "_\t")
-    lines = textwrap.wrap(tied, letters, break_long_words=False, expand_tabs=False,
-                          replace_whitespace=False)  # fmt: skip
-    return "\n".join(lines).replace("\t", "") or text
-
-
-def label_size(pitch: float, lines: int, page: Size) -> float:
-    """Size at which labels of so many lines fit rows of that distance, points."""
-    points = FONT * page.scale * min(1.0, pitch / ((0.12 * lines + 0.01) * page.scale))
-    # Widths of text at fractional sizes differ between resolutions.
-    return math.floor(2 * points) / 2
-
-
 def lines_in(labels: list[str]) -> int:
     """Count the lines of the tallest label."""
     return max(label.count("\n") + 1 for label in labels)
@@ -197,88 +167,86 @@ class Sheet(NamedTuple):
         """The panels below which there is none."""
         return self.axes[-self.across :]
 
+    @classmethod
+    def open(
+        cls,
+        page: Size,
+        shape: tuple[int, int],
+        height: float,
+        texts: tuple[str, str, str],
+        headings: list[str],
+        explained: Part | None = None,
+        share_x: bool = True,
+    ) -> Self:
+        """Make a page of panels that share their axes.
 
-def open_sheet(
-    page: Size,
-    shape: tuple[int, int],
-    height: float,
-    texts: tuple[str, str, str],
-    headings: list[str],
-    explained: Part | None = None,
-    share_x: bool = True,
-) -> Sheet:
-    """Make a page of panels that share their axes.
+        Parameters
+        ----------
+        page : Size
+        shape : (int, int)
+            Rows and columns of panels.
+        height : float
+            Of everything between heading and source, without the legend, inches.
+        texts : (str, str, str)
+            Title, subtitle and source.
+        headings : list of str
+            One per panel.
+        explained : Part or None
+            What the legend of :meth:`close` will explain; room for it is left.
+        share_x : bool
+            Whether they share the horizontal one as well.
+        """
+        key = _legend_height(page, explained) if explained else 0.0
+        figure, _ = new_page(page, height + key, *texts)
+        engine: Any = figure.get_layout_engine()
+        left, bottom, width, tall = engine.get()["rect"]
+        engine.set(rect=(left, bottom, width, tall - key / figure.get_figheight()))
+        grid = figure.subplots(*shape, sharex=share_x, sharey=True, squeeze=False)
+        axes = list(grid.flat)
+        for axis in axes[len(headings) :]:
+            axis.remove()
+        for axis, heading in zip(axes, headings, strict=False):
+            axis.set_title(heading, linespacing=1.0)
+        return cls(figure, axes[: len(headings)], shape[1], page, explained)
 
-    Parameters
-    ----------
-    page : Size
-    shape : (int, int)
-        Rows and columns of panels.
-    height : float
-        Of everything between heading and source, without the legend, inches.
-    texts : (str, str, str)
-        Title, subtitle and source.
-    headings : list of str
-        One per panel.
-    explained : Part or None
-        What the legend of :func:`close_sheet` will explain; room for it is left.
-    share_x : bool
-        Whether they share the horizontal one as well.
-    """
-    key = _legend_height(page, explained) if explained else 0.0
-    figure, _ = new_page(page, height + key, *texts)
-    engine: Any = figure.get_layout_engine()
-    left, bottom, width, tall = engine.get()["rect"]
-    engine.set(rect=(left, bottom, width, tall - key / figure.get_figheight()))
-    grid = figure.subplots(*shape, sharex=share_x, sharey=True, squeeze=False)
-    axes = list(grid.flat)
-    for axis in axes[len(headings) :]:
-        axis.remove()
-    for axis, heading in zip(axes, headings, strict=False):
-        axis.set_title(heading, linespacing=1.0)
-    return Sheet(figure, axes[: len(headings)], shape[1], page, explained)
+    def close(self, below: str, handles: Sequence[Any] = ()) -> None:
+        """Write what all panels share - the label below and the legend above - and fix the layout.
 
+        Parameters
+        ----------
+        below : str
+            Label of the horizontal axis, in lines.
+        handles : sequence
+            One artist per label of what the legend explains.
+        """
+        figure, bottom = self.figure, self.bottom
+        for axis in bottom:
+            axis.tick_params(axis="x", labelbottom=True)
+            # One label for several panels is written last; blank ones keep its room.
+            axis.set_xlabel(below if len(bottom) == 1 else re.sub(r"[^\n]", " ", below))
+        if self.part is not None:
+            self._draw_legend(handles, self.part)
+        fix_layout(figure)
+        if len(bottom) == 1:
+            return
+        renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        top = min(axis.xaxis.label.get_window_extent(renderer).y1 for axis in bottom)
+        boxes = [axis.get_position() for axis in bottom]
+        middle = (min(box.x0 for box in boxes) + max(box.x1 for box in boxes)) / 2
+        figure.text(middle, top / figure.bbox.height, below, ha="center", va="top")
 
-def close_sheet(sheet: Sheet, below: str, handles: Sequence[Any] = ()) -> None:
-    """Write what all panels share - the label below and the legend above - and fix the layout.
-
-    Parameters
-    ----------
-    sheet : Sheet
-    below : str
-        Label of the horizontal axis, in lines.
-    handles : sequence
-        One artist per label of what the legend explains.
-    """
-    figure, bottom = sheet.figure, sheet.bottom
-    for axis in bottom:
-        axis.tick_params(axis="x", labelbottom=True)
-        # One label for several panels is written last; blank ones keep its room.
-        axis.set_xlabel(below if len(bottom) == 1 else re.sub(r"[^\n]", " ", below))
-    if sheet.part is not None:
-        _draw_legend(sheet, handles, sheet.part)
-    fix_layout(figure)
-    if len(bottom) == 1:
-        return
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    top = min(axis.xaxis.label.get_window_extent(renderer).y1 for axis in bottom)
-    boxes = [axis.get_position() for axis in bottom]
-    middle = (min(box.x0 for box in boxes) + max(box.x1 for box in boxes)) / 2
-    figure.text(middle, top / figure.bbox.height, below, ha="center", va="top")
-
-
-def _draw_legend(sheet: Sheet, handles: Sequence[Any], part: Part) -> None:
-    figure, page = sheet.figure, sheet.page
-    engine: Any = figure.get_layout_engine()
-    left, bottom, _, tall = engine.get()["rect"]
-    key = _legend_height(page, part) / figure.get_figheight()
-    legend = figure.legend(
-        handles, part.labels, title=part.title, ncols=_legend_shape(page, part)[0],
-        loc="upper left", bbox_to_anchor=(left, bottom + tall + key), alignment="left",
-        borderpad=0, columnspacing=1.2, handletextpad=0.5,
-    )  # fmt: skip
-    legend.get_title().set_color(QUIET)
-    legend.set_in_layout(False)
+    def _draw_legend(self, handles: Sequence[Any], part: Part) -> None:
+        figure, page = self.figure, self.page
+        engine: Any = figure.get_layout_engine()
+        left, bottom, _, tall = engine.get()["rect"]
+        key = _legend_height(page, part) / figure.get_figheight()
+        legend = figure.legend(
+            handles, part.labels, title=part.title, ncols=_legend_shape(page, part)[0],
+            loc="upper left", bbox_to_anchor=(left, bottom + tall + key), alignment="left",
+            borderpad=0, columnspacing=1.2, handletextpad=0.5,
+        )  # fmt: skip
+        legend.get_title().set_color(QUIET)
+        legend.set_in_layout(False)
 
 
 def _legend_height(page: Size, part: Part) -> float:
@@ -287,7 +255,7 @@ def _legend_height(page: Size, part: Part) -> float:
 
 
 def _legend_shape(page: Size, part: Part) -> tuple[int, int]:
-    entry = text_width(part.labels, page) + 0.42 * page.scale
+    entry = page.text_width(part.labels) + 0.42 * page.scale
     columns = max(1, min(len(part.labels), int((page.width - 0.1) / entry)))
     rows = math.ceil(len(part.labels) / columns)
     return math.ceil(len(part.labels) / rows), rows

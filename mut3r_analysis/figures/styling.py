@@ -1,5 +1,8 @@
 """One look for all figures, at three sizes, without lasting changes to matplotlib."""
 
+import math
+import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mut3r_analysis.errors import InvalidArgument
+
+FONT = 7.5
+"""Size of the style's text at scale 1, points."""
+
+LETTER = 0.44
+"""Width of an average letter over the font size."""
 
 STYLE_FILE = Path(__file__).with_name("paper.mplstyle")
 
@@ -28,6 +37,26 @@ class Size:
     width: float
     tallest: float
     scale: float
+
+    def text_width(self, labels: list[str]) -> float:
+        """Inches of the longest line."""
+        longest = max(len(line) for label in labels for line in label.split("\n"))
+        return longest * LETTER * FONT / 72 * self.scale
+
+    def wrapped(self, text: str, inches: float) -> str:
+        """Break text into lines of about that length, at spaces, underscores and hyphens only."""
+        letters = max(6, int(inches * 72 / (LETTER * FONT * self.scale)))
+        # A range such as "[0, 2)" stays in one piece; a name of code may go on in the next line.
+        tied = re.sub(r"(?<=,) (?=[^\[(]*[\])])", "\N{NO-BREAK SPACE}", text).replace("_", "_\t")
+        lines = textwrap.wrap(tied, letters, break_long_words=False, expand_tabs=False,
+                              replace_whitespace=False)  # fmt: skip
+        return "\n".join(lines).replace("\t", "") or text
+
+    def label_size(self, pitch: float, lines: int) -> float:
+        """Size at which labels of so many lines fit rows of that distance, points."""
+        points = FONT * self.scale * min(1.0, pitch / ((0.12 * lines + 0.01) * self.scale))
+        # Widths of text at fractional sizes differ between resolutions.
+        return math.floor(2 * points) / 2
 
 
 SIZES = {"column": Size(3.4, 6.5, 1.0), "page": Size(7.0, 8.0, 1.0), "slide": Size(12.0, 5.6, 1.9)}
