@@ -97,7 +97,7 @@ def evaluate(
                 if one.on_failure == "raise":
                     raise
                 reasons[one.id][name] = error
-        rows[name] = _one_row(found)
+        rows[name] = xr.merge(found, join="outer", compat="override", combine_attrs="override")
     scored, left_out = _with_values(chosen, reasons, trees)
     scores = xr.concat(
         list(rows.values()),
@@ -145,14 +145,6 @@ def _score_sequence(protocol: Protocol, name: str, run: xr.DataTree, truths: Tru
     if protocol.sequences and not protocol.select([name])[0]:
         raise InvalidArgument(f"{name} is not among the sequences of {protocol.id}")
     return score_run(protocol, run, truths.of(name))
-
-
-def _one_row(found: list[xr.Dataset]) -> xr.Dataset:
-    """Merge the scores of a sequence under several protocols."""
-    row = xr.Dataset()
-    for scores in found:
-        row = row.merge(scores, join="outer", compat="override", combine_attrs="override")
-    return row
 
 
 def _with_values(

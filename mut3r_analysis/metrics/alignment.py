@@ -86,10 +86,6 @@ def lower_median(values: Vector) -> float:
     return float(np.partition(values, middle)[middle])
 
 
-def _metric(g: Vector, p: Vector) -> tuple[float, float, int]:
-    return 1.0, 0.0, 0
-
-
 def _scale_irls(g: Vector, p: Vector) -> tuple[float, float, int]:
     rounds = 10
     mean = p.mean()
@@ -202,7 +198,7 @@ def _slope(g: Vector, p: Vector, scale: float) -> float:
 
 
 _FITS: dict[str, Callable[[Vector, Vector], tuple[float, float, int]]] = {
-    "metric": _metric,
+    "metric": lambda g, p: (1.0, 0.0, 0),
     "scale_irls": _scale_irls,
     "scale_median": _scale_median,
     "scale_shift_adam": _scale_shift_adam,

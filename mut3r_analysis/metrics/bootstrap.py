@@ -6,8 +6,7 @@ of sequences, so those are drawn first. Everything is seeded and repeats exactly
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,10 +57,6 @@ class Interval:
     resamples: int
     seed: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class PairedComparison:
@@ -80,10 +75,6 @@ class PairedComparison:
     difference: Interval
     verdict: str
     reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        return asdict(self)
 
 
 def block_length(frames: int) -> int:

@@ -63,12 +63,10 @@ DEPTH_METRICS = rows(
 """Errors of true depths g and predicted ones p, which together give a frame's error."""
 
 
-def valid_depth(
-    truth: ArrayLike, minimum: float = 0.0, maximum: float | None = None
-) -> NDArray[np.bool_]:
-    """Mark true depths that are finite, above `minimum` and, where given, below `maximum`."""
+def valid_depth(truth: ArrayLike, maximum: float | None = None) -> NDArray[np.bool_]:
+    """Mark true depths that are finite, positive and, where given, below `maximum`."""
     depth = np.asarray(truth)
-    valid = np.isfinite(depth) & (depth > minimum)
+    valid = np.isfinite(depth) & (depth > 0)
     return valid if maximum is None else valid & (depth < maximum)
 
 

@@ -1,8 +1,8 @@
 """From one number per sequence to one number per benchmark, with the skipped ones named."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,10 +45,6 @@ class Average:
     n_sequences: int
     n_valid: int
     skipped: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        return asdict(self) | {"skipped": list(self.skipped)}
 
 
 def average_sequences(

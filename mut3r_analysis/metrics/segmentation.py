@@ -138,10 +138,6 @@ def score_masks(
     return scores.assign_attrs(tolerance=tolerance)
 
 
-def _region(truth: Masks, prediction: Masks, tolerance: float) -> NDArray[np.float64]:
-    return region_similarity(truth, prediction)
-
-
 def _boundary(truth: Masks, prediction: Masks, tolerance: float) -> NDArray[np.float64]:
     pairs = zip(truth, prediction, strict=True)
     return np.array([boundary_accuracy(*pair, tolerance) for pair in pairs])
@@ -153,7 +149,8 @@ MASK_METRICS = rows(
             Metric(f"{part}_{pooling}", f"{words}, {pooling}", f"{pooling} of {words} over frames",
                    "1", pooling, values, frames=part, higher_is_better=True)
             for part, words, values in (
-                ("region", "region similarity", _region),
+                ("region", "region similarity", lambda truth, given, _:
+                    region_similarity(truth, given)),
                 ("boundary", "boundary accuracy", _boundary),
             )
             for pooling in ("mean", "recall")

@@ -12,6 +12,7 @@ from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.backbones.heads import check_outputs
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError, UnreadableFile
 from mut3r_analysis.evaluation.scores import named_protocols
+from mut3r_analysis.foundation.fields import whole
 from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.sweeps.axes import Axes, Configurations, Grid, Label
@@ -49,13 +50,7 @@ class SweepIndex:
 
     def write(self, folder: Path) -> None:
         """Write ``sweep.json``."""
-        values = {
-            "labels": {name: list(labels) for name, labels in self.labels.items()},
-            "digests": self.digests.tolist(),
-            "scoring": self.scoring,
-            "protocol": self.protocol,
-        }
-        write_json(folder / DECLARATION, values)
+        write_json(folder / DECLARATION, vars(self) | {"digests": self.digests.tolist()})
 
     @classmethod
     def read(cls, folder: Path) -> "SweepIndex":
@@ -134,8 +129,7 @@ def declare(
     InvalidArgument
         For anything no run of the sweep could do.
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise InvalidArgument(f"batch must be a whole number from 1 on, got {batch!r}")
+    whole("batch", batch, 1)
     if capture is not None and not isinstance(capture, Capture):
         raise InvalidArgument(f"capture must be a Capture or None, got {capture!r}")
     axes = Axes.of(base, grid=grid, configurations=configurations)

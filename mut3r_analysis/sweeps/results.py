@@ -36,7 +36,12 @@ def open_sweep(folder: str | Path) -> xr.Dataset:
     cells = SweepIndex.read(folder)
     ledger = Ledger(folder)
     endings = ledger.endings()
-    seconds = _seconds(ledger)
+    # The share of each run in the wall time of its unit.
+    seconds = {
+        digest: entry.seconds / len(entry.runs)
+        for entry in ledger.entries()
+        for digest in entry.runs
+    }
     dims = tuple(cells.labels)
     shape = cells.digests.shape
     status = np.full(shape, "missing", dtype=object)
@@ -139,15 +144,6 @@ def _variable(run: xr.DataTree, path: str) -> xr.DataArray:
             f"the runs hold no /{path}; they hold the groups {', '.join(run.children)}, and a "
             "capture decides what is in them"
         ) from None
-
-
-def _seconds(ledger: Ledger) -> dict[str, float]:
-    """Share of each run in the wall time of its unit."""
-    found: dict[str, float] = {}
-    for entry in ledger.entries():
-        for digest in entry.runs:
-            found[digest] = entry.seconds / len(entry.runs)
-    return found
 
 
 def _read_scores(path: Path) -> xr.Dataset | str:

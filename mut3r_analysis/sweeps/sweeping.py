@@ -8,6 +8,7 @@ import xarray as xr
 
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import whole
 from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
@@ -123,10 +124,7 @@ def sweep(
 
 
 def _executor(workers: int, client: Any) -> Executor:
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-        raise InvalidArgument(
-            f"workers must be 0 (this process) or a number of processes, got {workers!r}"
-        )
+    whole("workers", workers, 0)
     if client is not None:
         if workers:
             raise InvalidArgument("give workers= or client=, not both")

@@ -1,6 +1,7 @@
 """Intervals repeat, cover, widen with dependence, and admit when they cannot tell."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -136,7 +137,7 @@ class TestPairedComparison:
 
     def test_results_are_ready_for_json(self) -> None:
         found = compare_paired(errors(0, 6), errors(1, 6))
-        assert json.loads(json.dumps(found.to_dict()))["verdict"] == found.verdict
+        assert json.loads(json.dumps(asdict(found)))["verdict"] == found.verdict
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ class TestAverage:
         found = average_sequences({"a": 1.0, "b": None, "c": float("nan"), "d": 2.0})
         assert (found.value, found.n_sequences, found.n_valid) == (1.5, 4, 2)
         assert found.skipped == ("b", "c")
-        assert json.loads(json.dumps(found.to_dict()))["skipped"] == ["b", "c"]
+        assert json.loads(json.dumps(asdict(found)))["skipped"] == ["b", "c"]
 
     def test_nonsense_is_refused(self) -> None:
         with pytest.raises(UndefinedMetric, match="none of 2"):
