@@ -44,10 +44,7 @@ def write_ply(path: str | Path, positions: np.ndarray, colors: np.ndarray) -> Pa
     )
     vertices = np.empty(len(positions), [("position", "<f4", 3), ("color", "u1", 3)])
     vertices["position"], vertices["color"] = positions, colors
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(header.encode("ascii") + vertices.tobytes())
-    return path
+    return _write(path, header.encode("ascii") + vertices.tobytes())
 
 
 def write_glb(
@@ -74,73 +71,67 @@ def write_glb(
     InvalidArgument
         When arrays do not belong together, or there is nothing to write.
     """
-    scene = _Gltf()
-    for name, (positions, colors) in clouds.items():
-        scene.add_mesh(name, positions, colors, _POINTS)
+    every = [(name, *cloud, _POINTS) for name, cloud in clouds.items()]
     for name, (ends, color) in lines.items():
         flat = np.asarray(ends).reshape(-1, 3)
-        scene.add_mesh(name, flat, np.tile(np.array(color, np.uint8), (len(flat), 1)), _LINES)
-    if not scene.meshes:
-        raise InvalidArgument("there are no points and no lines to write")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(scene.to_bytes())
-    return path
+        every.append((name, flat, np.tile(np.array(color, np.uint8), (len(flat), 1)), _LINES))
+    meshes: list[dict[str, Any]] = []
+    accessors: list[dict[str, Any]] = []
+    views: list[dict[str, Any]] = []
+    buffer = bytearray()
 
+    def add(array: np.ndarray, **about: Any) -> int:
+        data = array.tobytes()
+        place = {"buffer": 0, "byteOffset": len(buffer), "byteLength": len(data)}
+        views.append(place | {"target": _ARRAY_BUFFER})
+        buffer.extend(data + bytes(-len(data) % 4))
+        accessors.append({"bufferView": len(views) - 1, "count": len(array)} | about)
+        return len(accessors) - 1
 
-class _Gltf:
-    """A glTF document while it is put together: meshes, and the buffer that holds their arrays."""
-
-    def __init__(self) -> None:
-        self.meshes: list[dict[str, Any]] = []
-        self._accessors: list[dict[str, Any]] = []
-        self._views: list[dict[str, Any]] = []
-        self._buffer = b""
-
-    def add_mesh(self, name: str, positions: np.ndarray, colors: np.ndarray, mode: int) -> None:
-        """Add points or lines; none at all add nothing."""
-        positions, colors = _checked(positions, colors)
+    for name, *given, mode in every:
+        positions, colors = _checked(*given)
         if not len(positions):
-            return
+            continue
         # Four channels, because attributes start at multiples of four bytes.
         opaque = np.concatenate([colors, np.full((len(colors), 1), 255, np.uint8)], axis=1)
-        bounds = {side: getattr(positions, side)(0).tolist() for side in ("min", "max")}
+        bounds = {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
         attributes = {
-            "POSITION": self._add(positions, componentType=_FLOAT, type="VEC3", **bounds),
-            "COLOR_0": self._add(opaque, componentType=_BYTE, normalized=True, type="VEC4"),
+            "POSITION": add(positions, componentType=_FLOAT, type="VEC3", **bounds),
+            "COLOR_0": add(opaque, componentType=_BYTE, normalized=True, type="VEC4"),
         }
-        self.meshes.append({"name": name, "primitives": [{"attributes": attributes, "mode": mode}]})
+        meshes.append({"name": name, "primitives": [{"attributes": attributes, "mode": mode}]})
+    if not meshes:
+        raise InvalidArgument("there are no points and no lines to write")
+    return _write(path, _packed(meshes, accessors, views, bytes(buffer)))
 
-    def _add(self, array: np.ndarray, **about: Any) -> int:
-        data = array.tobytes()
-        place = {"buffer": 0, "byteOffset": len(self._buffer), "byteLength": len(data)}
-        self._views.append(place | {"target": _ARRAY_BUFFER})
-        self._buffer += data + bytes(-len(data) % 4)
-        self._accessors.append({"bufferView": len(self._views) - 1, "count": len(array)} | about)
-        return len(self._accessors) - 1
 
-    def to_bytes(self) -> bytes:
-        """Return the binary file: the document as JSON, then the buffer."""
-        turned = [1.0, 0.0, 0.0, 0.0]
-        nodes = [
-            {"mesh": at, "name": mesh["name"], "rotation": turned}
-            for at, mesh in enumerate(self.meshes)
-        ]
-        document = {
-            "asset": {"version": "2.0", "generator": "mut3r_analysis"},
-            "scene": 0,
-            "scenes": [{"nodes": list(range(len(nodes)))}],
-            "nodes": nodes,
-            "meshes": self.meshes,
-            "accessors": self._accessors,
-            "bufferViews": self._views,
-            "buffers": [{"byteLength": len(self._buffer)}],
-        }
-        text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
-        text += b" " * (-len(text) % 4)
-        parts = ((b"JSON", text), (b"BIN\0", self._buffer))
-        chunks = b"".join(struct.pack("<I4s", len(data), kind) + data for kind, data in parts)
-        return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+def _packed(meshes: list[Any], accessors: list[Any], views: list[Any], buffer: bytes) -> bytes:
+    """Return a binary glTF: the document as JSON, then the buffer that holds its arrays."""
+    turned = [1.0, 0.0, 0.0, 0.0]
+    document = {
+        "asset": {"version": "2.0", "generator": "mut3r_analysis"},
+        "scene": 0,
+        "scenes": [{"nodes": list(range(len(meshes)))}],
+        "nodes": [
+            {"mesh": at, "name": mesh["name"], "rotation": turned} for at, mesh in enumerate(meshes)
+        ],
+        "meshes": meshes,
+        "accessors": accessors,
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(buffer)}],
+    }
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    text += b" " * (-len(text) % 4)
+    parts = ((b"JSON", text), (b"BIN\0", buffer))
+    chunks = b"".join(struct.pack("<I4s", len(data), kind) + data for kind, data in parts)
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def _write(path: str | Path, content: bytes) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
 
 
 def _checked(positions: Any, colors: Any) -> tuple[np.ndarray, np.ndarray]:
