@@ -13,7 +13,6 @@ from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError
 from mut3r_analysis.metrics.catalogue import PROTOCOLS
 from mut3r_analysis.metrics.protocols import FLOW_FRAMES, TASKS, Protocol
 from mut3r_analysis.sequences.layouts.catalogue import canonical_sequence, find_layout, recognise
-from mut3r_analysis.sequences.layouts.files import SequenceFiles
 from mut3r_analysis.sequences.layouts.formats import check_file, depth_png_problem
 from mut3r_analysis.sequences.layouts.layout import Layout
 
@@ -173,7 +172,9 @@ def _survey(layout: Layout, folder: Path, name: str) -> SequenceReport:
             if file not in checked and file.is_file():
                 checked[file] = _damage(variable, file)
     damaged = {file: problem for file, problem in checked.items() if problem}
-    problems += _shortened(list(damaged.values()))
+    problems += list(damaged.values())[:_SHOWN]
+    if len(damaged) > _SHOWN:
+        problems.append(f"{len(damaged) - _SHOWN} more files like these")
     frames = {
         variable: tuple(
             index for index, file in enumerate(each) if file in checked and file not in damaged
@@ -184,15 +185,11 @@ def _survey(layout: Layout, folder: Path, name: str) -> SequenceReport:
     if layout.poses and posed and not damaged.keys() & set(posed):
         try:
             poses = layout.poses(files)
+            notes += [] if poses is None else _pose_notes(poses)
         except Mut3rError as error:
-            return SequenceReport(name, _names(files), frames, (*problems, str(error)), (*notes,))
-        if poses is not None:
-            notes += _pose_notes(poses)
-    return SequenceReport(name, _names(files), frames, tuple(problems), tuple(notes))
-
-
-def _names(files: SequenceFiles) -> tuple[str, ...]:
-    return tuple(file.name for file in files.images)
+            problems.append(str(error))
+    images = tuple(file.name for file in files.images)
+    return SequenceReport(name, images, frames, tuple(problems), tuple(notes))
 
 
 def _damage(variable: str, file: Path) -> str | None:
@@ -311,9 +308,3 @@ def _lines(report: DatasetReport) -> Iterator[str]:
 def _listed(names: list[str] | tuple[str, ...]) -> str:
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(names[:8]) + more
-
-
-def _shortened(texts: list[str]) -> list[str]:
-    """Keep the first few, and say how many more there are."""
-    more = [f"{len(texts) - _SHOWN} more files like these"] if len(texts) > _SHOWN else []
-    return texts[:_SHOWN] + more

@@ -147,7 +147,7 @@ def reduce_heads(values: xr.DataArray, head: str | int) -> tuple[xr.DataArray, s
     if isinstance(head, str) and head in HEAD_REDUCTIONS:
         words = {"std": "standard deviation"}.get(head, head)
         reduced = getattr(values, head)("head", keep_attrs=True)
-        return reduced, f"{words} of {_count(len(captured), 'head')}"
+        return reduced, f"{words} of {len(captured)} head{'s' * (len(captured) != 1)}"
     if head in captured:
         return values.sel(head=head, drop=True), f"head {head}"
     raise InvalidArgument(
@@ -218,10 +218,6 @@ def heading(values: xr.DataArray) -> str:
 def sentence(*parts: str) -> str:
     """Join the parts of a subtitle that say something."""
     return "; ".join(part for part in parts if part)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def _source(values: xr.DataArray) -> str:

@@ -62,7 +62,9 @@ class Axes:
         if grid is not None and configurations is not None:
             raise InvalidArgument("give grid= or configurations=, not both")
         if configurations is not None:
-            return cls._listed(configurations)
+            chosen = _labelled("configurations", configurations)
+            listed = tuple(Configuration.of(value) for value in chosen.values())
+            return cls({"configuration": tuple(chosen)}, listed)
         if not grid:
             return cls({}, (base,))
         names = {key: key.replace(".", "_") for key in grid}
@@ -74,12 +76,6 @@ class Axes:
             values = {key: value for key, (_, value) in zip(grid, cell, strict=True)}
             found.append(_configured(base, {key: values[key] for key in order}))
         return cls({names[key]: tuple(choices[key]) for key in grid}, tuple(found))
-
-    @classmethod
-    def _listed(cls, configurations: Configurations) -> "Axes":
-        chosen = _labelled("configurations", configurations)
-        found = tuple(Configuration.of(value) for value in chosen.values())
-        return cls({"configuration": tuple(chosen)}, found)
 
 
 def label_of(value: Any, *, layers: bool = False) -> Label | None:

@@ -173,13 +173,11 @@ def _rest(
         )
         own, other = (score_clips(each, scenes).errors for each in (model, reference))
         found[str(length)] = {
-            name: ratio_interval(own[name], other[name], draws) for name in _told(length)
+            name: ratio_interval(own[name], other[name], draws)
+            for name in METRICS
+            if name != "ate" or length >= SHORTEST_PATH
         }
     return found
-
-
-def _told(length: int) -> list[str]:
-    return [name for name in METRICS if name != "ate" or length >= SHORTEST_PATH]
 
 
 def _measured(model: Backbone, pair: tuple[Clips, Clips], gate: Gate) -> dict[str, Any]:

@@ -32,12 +32,10 @@ class PatchTruth:
 
     Attributes
     ----------
-    moving, resting, object : ndarray of bool
-        Moving; of an object and resting; of an object.
+    moving, resting : ndarray of bool
+        Of an object and moving; of an object and resting.
     background : ndarray of bool
         Not of an object.
-    instance : ndarray of int
-        The object that fills at least half of the patch, 0 if none.
     nuisances : dict of str to ndarray
         :data:`NUISANCES`: size of the flow to the previous frame (patches), share of pixels visible
         there, standard deviation of the brightness, depth (m), its inverse, place in the grid.
@@ -47,9 +45,7 @@ class PatchTruth:
 
     moving: np.ndarray
     resting: np.ndarray
-    object: np.ndarray
     background: np.ndarray
-    instance: np.ndarray
     nuisances: dict[str, np.ndarray]
     frame_difference: np.ndarray
 
@@ -65,8 +61,7 @@ def patch_truth(clips: Clips, patch: int, frame: int = -1) -> PatchTruth:
         ]
         or [torch.zeros_like(moving)]
     )
-    fills, which = share.max(dim=0)
-    of_object = fills >= MOVING_SHARE
+    of_object = share.max(dim=0).values >= MOVING_SHARE
     is_moving = (moving >= MOVING_SHARE) & of_object
     brightness = clips.image[:, frame].mean(dim=1)
     mean, square = patch_mean(brightness, patch), patch_mean(brightness**2, patch)
@@ -86,9 +81,7 @@ def patch_truth(clips: Clips, patch: int, frame: int = -1) -> PatchTruth:
     return PatchTruth(
         moving=is_moving.cpu().numpy(),
         resting=(of_object & (moving < RESTING_SHARE)).cpu().numpy(),
-        object=of_object.cpu().numpy(),
         background=background.cpu().numpy(),
-        instance=torch.where(of_object, which + 1, 0).cpu().numpy(),
         nuisances={name: value.double().cpu().numpy() for name, value in nuisances.items()},
         frame_difference=patch_mean(change, patch).double().cpu().numpy(),
     )
