@@ -99,7 +99,7 @@ def test_a_twin_has_its_own_name_and_digest():
         ({"freeze": "object-1", "at": 6}, "from 0 to 5"),
         ({"camera": "moving"}, "only 'static'"),
         ({"texture": {"object-1": {"colour": 1}}}, "choose among pattern"),
-        ({"texture": {"object-1": 3}}, "a Texture or a mapping"),
+        ({"texture": {"object-1": 3}}, "give a mapping of named values"),
         ({"texture": {}}, "changed fields by surface"),
         ({"texture": {"object-1": {"seed": 1}}, "at": 2}, "means nothing for a texture"),
     ],
