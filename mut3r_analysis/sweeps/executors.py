@@ -3,8 +3,9 @@
 import multiprocessing
 import os
 import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from typing import Any
@@ -36,40 +37,24 @@ def in_processes(workers: int) -> Executor:
     """
 
     def execute(units: Sequence[Unit]) -> Iterator[Entry]:
-        idle: queue.SimpleQueue[int] = queue.SimpleQueue()
-        processes: dict[int, ProcessPoolExecutor] = {}
-        for index in range(workers):
-            idle.put(index)
-
-        def ask(index: int, unit: Unit) -> Entry:
-            if index not in processes:
-                processes[index] = _process(index, workers)
-            try:
-                return processes[index].submit(work_here, unit).result()
-            except BrokenProcessPool:
-                del processes[index]
-                raise
-
-        def serve(unit: Unit) -> Entry:
-            index = idle.get()
-            try:
-                try:
-                    return ask(index, unit)
-                except BrokenProcessPool:
-                    return ask(index, unit)
-            except Exception as error:
-                return _lost(unit, error)
-            finally:
-                idle.put(index)
-
-        threads = ThreadPoolExecutor(workers)
+        waiting: queue.SimpleQueue[Unit] = queue.SimpleQueue()
+        done: queue.SimpleQueue[Entry] = queue.SimpleQueue()
+        for unit in units:
+            waiting.put(unit)
+        stop = threading.Event()
+        threads = [
+            threading.Thread(target=_serve, args=(index, workers, waiting, done, stop), daemon=True)
+            for index in range(min(workers, len(units)))
+        ]
+        for thread in threads:
+            thread.start()
         try:
-            for future in as_completed([threads.submit(serve, unit) for unit in units]):
-                yield future.result()
+            for _ in units:
+                yield done.get()
         finally:
-            threads.shutdown(cancel_futures=True)
-            for process in processes.values():
-                process.shutdown()
+            stop.set()
+            for thread in threads:
+                thread.join()
 
     return execute
 
@@ -122,6 +107,37 @@ def work_here(unit: Unit) -> Entry:
 @lru_cache(maxsize=2)
 def _backbone(source: BackboneSource) -> Backbone:
     return source.open(os.environ.get(_DEVICE))
+
+
+def _serve(
+    index: int,
+    workers: int,
+    waiting: "queue.SimpleQueue[Unit]",
+    done: "queue.SimpleQueue[Entry]",
+    stop: threading.Event,
+) -> None:
+    """Keep one process busy."""
+    pool = None
+    while not stop.is_set():
+        try:
+            unit = waiting.get_nowait()
+        except queue.Empty:
+            break
+        for last in (False, True):
+            pool = pool or _process(index, workers)
+            try:
+                entry = pool.submit(work_here, unit).result()
+                break
+            except BrokenProcessPool as error:
+                pool = None
+                if last:
+                    entry = _lost(unit, error)
+            except Exception as error:
+                entry = _lost(unit, error)
+                break
+        done.put(entry)
+    if pool is not None:
+        pool.shutdown()
 
 
 def _process(index: int, workers: int) -> ProcessPoolExecutor:
