@@ -97,7 +97,10 @@ def evaluate(
                 if one.on_failure == "raise":
                     raise
                 reasons[one.id][name] = error
-        rows[name] = xr.merge(found, join="outer", compat="override", combine_attrs="override")
+        # Attributes are those of the empty one: what was scored how says the whole.
+        rows[name] = xr.merge(
+            [xr.Dataset(), *found], join="outer", compat="override", combine_attrs="override"
+        )
     scored, left_out = _with_values(chosen, reasons, trees)
     scores = xr.concat(
         list(rows.values()),
