@@ -95,7 +95,8 @@ def measure_injections(
         except InvalidArgument as error:
             skipped.append(f"{sequence.attrs['name']}: {error}")
             continue
-        part = study.unfolded(inject(backbone, pair, study.configurations))
+        found = inject(backbone, pair, study.configurations)
+        part = study.unfolded(found.transpose("after", ...))
         inside = slice(pair.attrs["start"], pair.attrs["stop"])
         part["moving_share"] = 100 * float(pair["changed"][inside].mean())
         parts[pair.attrs["name"]] = part
