@@ -16,6 +16,9 @@ def add_parser(verbs: Any) -> None:
     )
     add_inputs(parser)
     parser.add_argument("--out", required=True, help="store to write, for example runs/room.zarr")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where a run to this store was stopped"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
 
@@ -34,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
         outputs=args.outputs,
         **read_gating(args),
         out=args.out,
+        resume=args.resume,
         progress=not args.quiet,
     )
     print(f"{tree.attrs['frames_complete']} frames in {args.out}; read it with")

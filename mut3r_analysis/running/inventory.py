@@ -175,12 +175,16 @@ def altered(store: RunStore) -> Iterator[str]:
 
 
 def lacking(store: RunStore, group: str, frames: int) -> Iterator[str]:
-    """Say which files of a group are missing or cut, where so many of its frames are whole."""
+    """Say which files of a group are missing or cut, where so many of its frames are whole.
+
+    Stores of format 1, which have no checksums, left out chunks that were zero or NaN throughout.
+    """
+    complete = "checksums" in store.attributes()
     for file, size in expected(store, group, frames):
         found = store.files.get(file)
-        if found is None:
+        if found is None and complete:
             yield f"{file} is missing"
-        elif found < size:
+        elif found is not None and found < size:
             yield f"{file} is cut: {found} of {size} bytes"
 
 

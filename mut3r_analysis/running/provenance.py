@@ -88,6 +88,7 @@ def provenance(
         "frames": sequence.sizes["frame"],
         "frames_complete": 0,
         "complete": False,
+        "not_finite": None,
         "cue": cue and cue.to_json(),
         "gate": gate and gate.to_json(),
         "commit": commit.to_json(),

@@ -7,7 +7,7 @@ whose writer was killed says truthfully how many frames are whole.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore, MemoryStore
 
-from mut3r_analysis.errors import AlreadyExists, StoreError
+from mut3r_analysis.errors import StoreError
 from mut3r_analysis.running.inventory import checksums
 from mut3r_analysis.running.schema import KEY_FRAME, Schema, Variable
 
@@ -109,20 +109,6 @@ def stored_bytes(variable: Variable, block: int, dense: bool) -> int:
     return stored
 
 
-def check_free(out: str | Path) -> None:
-    """Refuse a place where something is.
-
-    Raises
-    ------
-    AlreadyExists
-    """
-    if Path(out).exists():
-        raise AlreadyExists(
-            f"{out} exists and was left as it is; read it with open_run, give another name, "
-            "or remove it first"
-        )
-
-
 def create_store(
     schema: Schema, attrs: Mapping[str, Any], out: str | Path | None
 ) -> tuple[zarr.Group, int]:
@@ -144,17 +130,10 @@ def create_store(
 
     Raises
     ------
-    AlreadyExists
-        When `out` exists; it is left as it is.
     StoreError
         When it cannot be created.
     """
-    store: LocalStore | MemoryStore
-    if out is None:
-        store = MemoryStore()
-    else:
-        check_free(out)
-        store = LocalStore(Path(out))
+    store = MemoryStore() if out is None else LocalStore(Path(out))
     block = block_length(schema)
     try:
         root = zarr.create_group(store, zarr_format=3, attributes=dict(attrs))
@@ -242,9 +221,26 @@ class BlockWriter:
     schema : Schema
     block : int
         Frames per block.
+    keep : callable, optional
+        Told, before the store says so, how many frames are whole and what was carried after them.
+
+    Attributes
+    ----------
+    complete : int
+        Whole frames in the store; those of a run that is resumed to begin with.
+    notes : dict
+        Root attributes to write with the next block.
     """
 
-    def __init__(self, root: zarr.Group, schema: Schema, block: int) -> None:
+    def __init__(
+        self,
+        root: zarr.Group,
+        schema: Schema,
+        block: int,
+        keep: Callable[[int, Any], None] | None = None,
+    ) -> None:
+        self._keep, self._carried = keep, None
+        self.notes: dict[str, Any] = {}
         self._root = root
         self._block = block
         self._row = {
@@ -264,12 +260,20 @@ class BlockWriter:
         }
         self._rows: dict[tuple[str, str], list[np.ndarray]] = {}
         self._first: dict[str, int] = {}
-        self._grown = _none_grown(schema)
+        known: Any = root.attrs
+        self._grown = _none_grown(schema) | known.get("grown", {})
         self._buffered = 0
-        self.complete = 0
+        self.complete: int = known.get("frames_complete", 0)
 
-    def add(self, position: int, found: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    def add(
+        self,
+        position: int,
+        found: Mapping[str, Mapping[str, np.ndarray]],
+        carried: Any = None,
+    ) -> None:
         """Add what is known of the frame at a position: group -> name -> array.
+
+        `carried` is what the next frame starts from.
 
         Raises
         ------
@@ -292,8 +296,9 @@ class BlockWriter:
             self._first.setdefault(path, row)
             for name, value in values.items():
                 self._rows.setdefault((path, name), []).append(value)
-        self._buffered += 1
-        if self._buffered == self._block:
+        self._buffered, self._carried = self._buffered + 1, carried
+        # Blocks of a run that is resumed are those of an undisturbed one.
+        if (self.complete + self._buffered) % self._block == 0:
             self.flush()
 
     def flush(self) -> None:
@@ -322,7 +327,9 @@ class BlockWriter:
                 else:
                     array[first : first + len(rows)] = np.stack(rows)
             done = self.complete + self._buffered
-            self._root.attrs.update({"frames_complete": done, "grown": grown})
+            if self._keep is not None:
+                self._keep(done, self._carried)
+            self._root.attrs.update({"frames_complete": done, "grown": grown, **self.notes})
         except OSError as error:
             raise StoreError(
                 f"could not write frames {self.complete} to {self.complete + self._buffered - 1} "

@@ -1,16 +1,21 @@
 """Runs: everything asked for is computed and stored frame by frame, nothing is kept."""
 
-import shutil
+import json
 import signal
 import threading
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import xarray as xr
+import zarr
 from tqdm.auto import tqdm
+from zarr.storage import LocalStore
 
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.seam import Observer
@@ -22,17 +27,21 @@ from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.running.batch import Batch
+from mut3r_analysis.running.claiming import Claim, claimed
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.finiteness import first_site, not_finite
 from mut3r_analysis.running.grouping import grouped
 from mut3r_analysis.running.inputs import as_scored, check_inputs, frame_inputs, identified
+from mut3r_analysis.running.inventory import CHANGING
 from mut3r_analysis.running.loop import stream
 from mut3r_analysis.running.opening import open_run
+from mut3r_analysis.running.passes import BatchState
 from mut3r_analysis.running.planning import plan
 from mut3r_analysis.running.provenance import Observers, provenance, timestamp
 from mut3r_analysis.running.recording import Found, known_truth, peak_memory, recorded
 from mut3r_analysis.running.schema import Schema, run_schema
-from mut3r_analysis.running.store import BlockWriter, check_free, create_store
+from mut3r_analysis.running.store import BlockWriter, block_length, create_store
 
 
 def run(
@@ -48,6 +57,7 @@ def run(
     progress: bool = True,
     protocol: str | Protocol | None = None,
     preparation: str | Preparation | None = None,
+    resume: bool = False,
     probe: Observer | None = None,
     intervene: Observer | None = None,
 ) -> xr.DataTree:
@@ -81,6 +91,10 @@ def run(
         Under which the run is to be scored: its frames of the sequence are run, prepared its way.
     preparation : str or Preparation, optional
         ``"crop"`` or ``"resize"``, or a whole preparation, in place of the backbone's.
+    resume : bool
+        Whether to go on with a run that was stopped at `out`: the same run, on the same machine,
+        whose numbers are then those of one that was not. What is complete is opened, and where
+        nothing is, the run begins.
     probe : callable, optional
         Shown ``(site, q, k, v, out)`` at every site of the encoder, of the pass that is read and of
         the heads: rotated queries and keys, values, and what each head writes ``(batch, head,
@@ -102,20 +116,30 @@ def run(
     BudgetExceeded
         When ``capture.budget`` is smaller than what would be stored, before anything is written.
     AlreadyExists
-        When `out` exists.
+        When `out` exists, or another process is writing it.
     StoreError
         When the disk refuses; whole frames stay readable.
+
+    Warns
+    -----
+    UserWarning
+        At the first frame whose numbers are NaN or infinite, with the site and layer where that
+        begins; ``attrs["not_finite"]`` keeps it.
 
     Notes
     -----
     When the process is interrupted or terminated, the frames that are done are written and the
-    store says how many; when it is killed, those of the last whole block are.
+    store says how many. When it is killed, the last whole block is there: at most the last
+    :data:`~mut3r_analysis.running.store.MOST_FRAMES` frames are lost, or as many as take 32 MB.
+    A run without whole frames leaves nothing.
     """
     backbone = check_inputs(backbone, sequence, capture)
     backbone, sequence = as_scored(backbone, sequence, protocol, preparation)
     configuration = Configuration(cue=cue, gate=gate, commit=commit)
     seen = Observers(probe, intervene)
-    (found,) = _run([configuration], backbone, sequence, capture, outputs, [out], progress, seen)
+    (found,) = _run(
+        [configuration], backbone, sequence, capture, outputs, [out], progress, seen, resume
+    )
     return found
 
 
@@ -180,6 +204,7 @@ def _run(
     places: Sequence[str | Path | None],
     progress: bool,
     seen: Observers,
+    resume: bool = False,
 ) -> list[xr.DataTree]:
     backbone = check_inputs(backbone, sequence, capture)
     names = check_outputs(outputs, backbone.outputs)
@@ -187,41 +212,87 @@ def _run(
         configuration.check(backbone, sequence, names)
         _check_budget(backbone, sequence, configuration, capture, names)
     stores = [None if place is None else Path(place).expanduser() for place in places]
-    for store in stores:
-        if store is not None:
-            check_free(store)
+    if resume and None in stores:
+        raise InvalidArgument("resume=True goes on with a store; name it with out=")
     sequence = identified(sequence)
     schemas = [
         run_schema(backbone, sequence, capture, names, configuration)
         for configuration in configurations
     ]
     roots, writers = [], []
-    for configuration, schema, store in zip(configurations, schemas, stores, strict=True):
-        attrs = provenance(backbone, sequence, capture, configuration, names, seen)
-        root, block = create_store(schema, attrs, store)
-        roots.append(root)
-        writers.append(BlockWriter(root, schema, block))
-    frames = _frames(configurations, backbone, sequence, schemas, capture, names, progress, seen)
-    done = 0
-    with _termination_as_interrupt():
-        try:
-            for position, found in enumerate(frames):
-                for writer, values in zip(writers, found, strict=True):
-                    writer.add(position, values)
-                done = position + 1
-        finally:
-            # Also after an interrupt or an unreadable frame: what is done is worth keeping, and
-            # nothing done must not stand in the way of the next try.
-            if done:
-                _flush(writers)
-            else:
-                _remove(stores)
-    for root in roots:
-        root.attrs.update({"complete": True, "finished": timestamp()})
+    with _termination_as_interrupt(), ExitStack() as held:
+        claims = [
+            None if store is None else held.enter_context(claimed(store, resume=resume))
+            for store in stores
+        ]
+        for configuration, schema, claim in zip(configurations, schemas, claims, strict=True):
+            attrs = provenance(backbone, sequence, capture, configuration, names, seen)
+            root, block = _begun(schema, attrs, claim)
+            keep = claim.keep if claim and len(claims) == 1 else None
+            roots.append(root)
+            writers.append(BlockWriter(root, schema, block, keep))
+        first = claims[0]
+        if not (first and first.complete):
+            carried = first.carried(backbone.device) if first and first.frames else None
+            frames = _frames(
+                configurations, backbone, sequence, schemas, capture, names, progress, seen,
+                writers[0].complete, carried,
+            )  # fmt: skip
+            _write(frames, writers)
+            for root in roots:
+                root.attrs.update({"complete": True, "finished": timestamp()})
     return [
         open_run(root.store if store is None else store)
         for root, store in zip(roots, stores, strict=True)
     ]
+
+
+def _begun(schema: Schema, attrs: dict[str, Any], claim: Claim | None) -> tuple[zarr.Group, int]:
+    """Return the store of a run and the length of its blocks, new or to go on with."""
+    if claim is None or not claim.frames:
+        return create_store(schema, attrs, None if claim is None else claim.out)
+    root = zarr.open_group(LocalStore(claim.out), mode="r+")
+    differing = [
+        f"{name} (there {root.attrs.get(name)!r:.60}, now {value!r:.60})"
+        for name, value in json.loads(json.dumps(attrs)).items()
+        if name not in CHANGING | {"started"} and root.attrs.get(name) != value
+    ]
+    if differing:
+        raise InvalidArgument(
+            f"{claim.out} cannot be resumed by another run than its own; they differ in "
+            f"{', '.join(differing)}. Run as it was, or to another store"
+        )
+    return root, block_length(schema)
+
+
+def _write(frames: Iterator["_Recorded"], writers: Sequence[BlockWriter]) -> None:
+    try:
+        for recorded_frame in frames:
+            for index, writer in enumerate(writers):
+                bad = recorded_frame.not_finite.get(index)
+                if bad and not writer.notes:
+                    writer.notes["not_finite"] = bad
+                    where = f"{bad['site']}, layer {bad['layer']}" if "site" in bad else "the heads"
+                    warnings.warn(
+                        f"the numbers of this run are NaN or infinite from frame {bad['frame']} "
+                        f"on: {bad['variable']}, which begins at {where}",
+                        stacklevel=4,
+                    )
+                writer.add(recorded_frame.position, recorded_frame.found[index],
+                           recorded_frame.carried)  # fmt: skip
+    finally:
+        # Also after an interrupt or an unreadable frame: what is done is worth keeping.
+        _flush(writers)
+
+
+@dataclass(frozen=True, eq=False)
+class _Recorded:
+    """What is known of a frame: by configuration, what is stored and where it is not finite."""
+
+    position: int
+    found: dict[int, Found]
+    not_finite: dict[int, dict[str, Any]]
+    carried: BatchState
 
 
 def _flush(writers: Sequence[BlockWriter]) -> None:
@@ -229,12 +300,6 @@ def _flush(writers: Sequence[BlockWriter]) -> None:
     with ExitStack() as stack:
         for writer in reversed(writers):
             stack.callback(writer.flush)
-
-
-def _remove(stores: Sequence[Path | None]) -> None:
-    for store in stores:
-        if store is not None:
-            shutil.rmtree(store, ignore_errors=True)
 
 
 def _check_budget(
@@ -265,7 +330,9 @@ def _frames(
     outputs: Collection[str],
     progress: bool,
     seen: Observers,
-) -> Iterator[list[Found]]:
+    start: int = 0,
+    carried: BatchState | None = None,
+) -> Iterator[_Recorded]:
     """Yield all that is known of each frame, for every configuration."""
     groups = grouped(backbone, configurations, sequence.sizes["y"], sequence.sizes["x"])
     batches = [
@@ -290,10 +357,13 @@ def _frames(
         desc=str(sequence.attrs.get("name", "sequence")),
         unit="frame",
         disable=not progress,
+        initial=start,
     )
-    inputs = frame_inputs(backbone, sequence, configurations, recorded=recorded_frames)
+    inputs = partial(frame_inputs, backbone, sequence, configurations, recorded=recorded_frames)
+    told: set[int] = set()
+    states = [batch.start() for batch in batches] if carried is None else [carried]
     with bar:
-        for position, results in enumerate(stream(batches, inputs)):
+        for position, results in enumerate(stream(batches, inputs(start=start), states), start):
             frame = sequence.isel(frame=position)
             truth = known_truth(backbone, frame) if "truth" in schemas[0] else {}
             memory = peak_memory(backbone.device)
@@ -314,7 +384,18 @@ def _frames(
                             seconds=(before, rest) if probes else (before + rest,),
                             memory=memory,
                         )
-            yield [found[index] for index in range(len(configurations))]
+            bad: dict[int, dict[str, Any]] = {}
+            for batch, group, state in zip(batches, groups, states, strict=True):
+                for index in group:
+                    variable = not_finite(found[index])
+                    if variable and index not in told:
+                        told.add(index)
+                        label = sequence["frame"].values[position].item()
+                        (given,) = inputs(start=position, stop=position + 1)
+                        bad[index] = {"frame": label, "position": position, "variable": variable,
+                                      **first_site(batch, given, state, outputs)}  # fmt: skip
+            states = [result.carried for result in results]
+            yield _Recorded(position, found, bad, states[0])
             bar.set_postfix_str(f"{memory / 2**30:.2f} GiB", refresh=False)
             bar.update()
 

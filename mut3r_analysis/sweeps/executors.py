@@ -1,13 +1,20 @@
 """Where units are done: in this process, in processes of this machine, or on a Dask cluster."""
 
+import ast
 import multiprocessing
 import os
 import queue
+import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import lru_cache
+from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +29,8 @@ from mut3r_analysis.sweeps.working import work
 
 Executor = Callable[[Sequence[Unit]], Iterator[Entry]]
 _DEVICE = "MUT3R_SWEEP_DEVICE"
+_TIDYING = 3.0
+"""Seconds that a worker has to end its run after its parent has ended."""
 
 
 def in_process(units: Sequence[Unit]) -> Iterator[Entry]:
@@ -149,7 +158,51 @@ def _process(index: int, workers: int) -> ProcessPoolExecutor:
     )
 
 
+def check_startable() -> None:
+    """Refuse to start processes from a script that each of them would run once more.
+
+    Raises
+    ------
+    InvalidArgument
+        When the script is read from standard input, or calls from outside its main guard.
+    """
+    frame = sys._getframe()
+    while frame is not None and not (
+        frame.f_globals.get("__name__") == "__main__" and frame.f_code.co_name == "<module>"
+    ):
+        frame = frame.f_back  # type: ignore[assignment]
+    script = None if frame is None else frame.f_globals.get("__file__")
+    if script is None:
+        return  # a notebook, a console, or a thread: processes have no script to run
+    guard = 'put the call under if __name__ == "__main__": in a script, or use workers=0'
+    if not Path(script).is_file():
+        raise InvalidArgument(
+            f"workers= cannot start from {script}, which other processes cannot read; {guard}"
+        )
+    with suppress(SyntaxError, UnicodeDecodeError):
+        for statement in ast.parse(Path(script).read_text(encoding="utf-8")).body:
+            if statement.lineno <= frame.f_lineno <= (statement.end_lineno or statement.lineno):
+                named = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+                if not (isinstance(statement, ast.If) and "__name__" in named):
+                    raise InvalidArgument(
+                        f"workers= would run line {frame.f_lineno} of {script} once more in every "
+                        f"process that it starts; {guard}"
+                    )
+
+
+def _end_with_parent() -> None:
+    """End this process soon after the one that started it, also when that one was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        # A run is stopped as by a termination, so that it tidies up behind itself.
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_TIDYING)
+        os._exit(1)
+
+
 def _settle(index: int, workers: int) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     devices = torch.cuda.device_count()
     if devices:
         os.environ[_DEVICE] = f"cuda:{index % devices}"

@@ -16,7 +16,13 @@ from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.sweeps.axes import Configurations, Grid
 from mut3r_analysis.sweeps.declaration import declare
-from mut3r_analysis.sweeps.executors import Executor, in_process, in_processes, on_cluster
+from mut3r_analysis.sweeps.executors import (
+    Executor,
+    check_startable,
+    in_process,
+    in_processes,
+    on_cluster,
+)
 from mut3r_analysis.sweeps.progress import Progress
 from mut3r_analysis.sweeps.results import open_sweep
 from mut3r_analysis.sweeps.sources import Sequences
@@ -95,6 +101,7 @@ def sweep(
     InvalidArgument
         Before anything runs, for what no run could do.
     """
+    execute = _executor(workers, client)
     declared = declare(
         backbone,
         sequences,
@@ -108,7 +115,6 @@ def sweep(
         folder=Path(out).absolute(),
         batch=batch,
     )
-    execute = _executor(workers, client)
     if execute is not in_process:
         for unit in declared.units:
             unit.check_portable()
@@ -129,4 +135,7 @@ def _executor(workers: int, client: Any) -> Executor:
         if workers:
             raise InvalidArgument("give workers= or client=, not both")
         return on_cluster(client)
-    return in_processes(workers) if workers else in_process
+    if not workers:
+        return in_process
+    check_startable()
+    return in_processes(workers)

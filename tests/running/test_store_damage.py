@@ -16,6 +16,8 @@ import mut3r_analysis as m3
 from mut3r_analysis.cli.main import main
 from mut3r_analysis.errors import StoreError
 from mut3r_analysis.running.checking import check_store
+from mut3r_analysis.running.schema import Group
+from mut3r_analysis.running.store import BlockWriter, create_store
 
 SITE = "attention/image_self"
 
@@ -228,6 +230,38 @@ def as_format_1(store: Path, target: Path) -> Path:
         )  # fmt: skip
         array[...] = item[...]
     return target
+
+
+@pytest.mark.parametrize("value", [0, np.nan, -1])
+def test_chunks_of_one_value_are_data_too(tmp_path, value):
+    prediction, state = Group(np.arange(3)), Group(np.arange(3), grows=frozenset({"pointer"}))
+    prediction.coordinate("frame", "frame", np.arange(3), "frame")
+    state.coordinate("frame", "frame", np.arange(3), "frame")
+    prediction.add("depth", {"y": 200, "x": 300}, "float32", "depth", "m", "made up")
+    prediction.add("pose", {"row": 4}, "float64", "pose", "m", "made up")
+    prediction.add("mask", {"row": 4}, "bool", "mask", "1", "made up")
+    state.add("pointer_count", {}, "int64", "pointers", "1", "made up")
+    state.add("birth", {"pointer": 300}, "int64", "frame", "1", "made up")
+    schema = {"prediction": prediction, "state": state}
+    attrs = {"format_version": 2, "frames": 3, "sequence": {"name": "made up"}}
+    root, block = create_store(schema, attrs, tmp_path / "run")
+    writer = BlockWriter(root, schema, block)
+    for position in range(3):
+        filled = {
+            name: np.full(variable.shape[1:], value if variable.dtype.kind == "f" else 0,
+                          variable.dtype)
+            for name, variable in prediction.variables.items() if variable.values is None
+        }  # fmt: skip
+        grown = {"pointer_count": np.array(280), "birth": np.full(280, -1)}
+        writer.add(position, {"prediction": filled, "state": grown})
+    writer.flush()
+    assert check_store(tmp_path / "run") == []
+    found = m3.open_run(tmp_path / "run")
+    assert (found["state/birth"] == -1).all()
+    np.testing.assert_array_equal(found["prediction/pose"], np.full((3, 4), value))
+    remove(chunk_of(tmp_path / "run", "prediction/mask"))
+    with pytest.raises(StoreError, match=r"prediction/mask.* is missing"):
+        m3.open_run(tmp_path / "run")
 
 
 def test_stores_of_the_first_format_open_and_miss_what_they_lost(whole, growing, tmp_path):
