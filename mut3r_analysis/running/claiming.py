@@ -174,13 +174,13 @@ def _packed(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {"kind": "", "fields": {name: _packed(item) for name, item in value.items()}}
     if isinstance(value, tuple | list):
-        return tuple(_packed(item) for item in value)
+        return type(value)(_packed(item) for item in value)
     return value
 
 
 def _unpacked(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_unpacked(item) for item in value)
+    if isinstance(value, tuple | list):
+        return type(value)(_unpacked(item) for item in value)
     if not isinstance(value, dict):
         return value
     parts = {name: _unpacked(item) for name, item in value["fields"].items()}

@@ -1,6 +1,6 @@
 """Where the numbers of a run stop being numbers: frame, site and layer."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ def not_finite(found: Found) -> str | None:
 
 
 def first_site(
-    batch: Batch, given: FrameInput, carried: BatchState, outputs: Collection[str]
+    batch: Batch, given: Sequence[FrameInput], carried: BatchState, outputs: Collection[str]
 ) -> dict[str, Any]:
     """Do a frame again and return the first site that reads or gives NaN or infinity.
 
@@ -41,6 +41,6 @@ def first_site(
         return replaced
 
     again = Batch(batch.backbone, batch.configurations, outputs=outputs, intervene=look)
-    for _ in stream([again], [given], [carried]):
+    for _ in stream([again], given, [carried]):
         pass
     return first

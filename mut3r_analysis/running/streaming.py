@@ -391,7 +391,7 @@ def _frames(
                     if variable and index not in told:
                         told.add(index)
                         label = sequence["frame"].values[position].item()
-                        (given,) = inputs(start=position, stop=position + 1)
+                        given = list(inputs(start=position, stop=position + 1))
                         bad[index] = {"frame": label, "position": position, "variable": variable,
                                       **first_site(batch, given, state, outputs)}  # fmt: skip
             states = [result.carried for result in results]
