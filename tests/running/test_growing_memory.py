@@ -89,6 +89,15 @@ def test_statistics_of_pointers_follow_from_archived_queries_and_keys(stored, st
             )
 
 
+def test_weights_among_the_pointers_that_were_there_sum_to_one(stored, steps):
+    group = m3.open_run(stored)["attention/image_to_state"].to_dataset()
+    for t in (1, FRAMES - 1):
+        seen = int(steps[t - 1].state.pointers.count)
+        weights = group["weights"].isel(frame=t).values
+        np.testing.assert_allclose(weights[..., :seen].sum(axis=-1), 1, rtol=1e-5)
+        assert np.isnan(weights[..., seen:]).all()
+
+
 def kind_streams(kind):
     return {
         "image_self": ("image", "image"),
