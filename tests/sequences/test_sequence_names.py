@@ -1,5 +1,7 @@
 """Names and paths find their sequence, or say what is near."""
 
+import os
+import subprocess
 import sys
 import types
 
@@ -102,3 +104,24 @@ def test_a_path_may_begin_at_home_or_be_relative(tmp_path, monkeypatch):
     assert sequence.attrs["name"] == tmp_path.name
     monkeypatch.chdir("/")
     assert sequence.image.values.shape == (1, 4, 4, 3)
+
+
+@pytest.mark.parametrize("name", ["данные", "größe", "日本"])
+def test_a_path_in_a_declaration_is_found_in_any_locale(tmp_path, name):
+    (tmp_path / name).mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / name / "0.png")
+    text = f"backbone: tiny\nsequences: ['{tmp_path / name}']\ngrid: {{gate.beta: [1e-1, 2E0]}}\n"
+    (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
+    code = (
+        "import sys, mut3r_analysis as m3; "
+        "from mut3r_analysis.sweeps.specification import read_specification; "
+        "found = read_specification(sys.argv[1]); "
+        "opened = m3.open_sequence(found['sequences'][0]); "
+        "print(found['grid']['gate.beta'], opened.sizes['frame'], ascii(opened.attrs['name']))"
+    )
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "a.yaml"],
+        capture_output=True, text=True, check=True, env={**os.environ, **locale},
+    )  # fmt: skip
+    assert done.stdout.strip() == f"[0.1, 2.0] 1 {name!a}"
