@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import xarray as xr
 import zarr
 from tqdm.auto import tqdm
@@ -36,7 +37,7 @@ from mut3r_analysis.running.inputs import as_scored, check_inputs, frame_inputs,
 from mut3r_analysis.running.inventory import CHANGING
 from mut3r_analysis.running.loop import stream
 from mut3r_analysis.running.opening import open_run
-from mut3r_analysis.running.passes import BatchState
+from mut3r_analysis.running.passes import BatchState, FrameResult
 from mut3r_analysis.running.planning import plan
 from mut3r_analysis.running.provenance import Observers, provenance, timestamp
 from mut3r_analysis.running.recording import Found, known_truth, peak_memory, recorded
@@ -321,6 +322,41 @@ def _check_budget(
         )
 
 
+def _found(
+    backbone: Backbone,
+    results: Sequence[FrameResult],
+    groups: Sequence[Sequence[int]],
+    configurations: Sequence[Configuration],
+    schemas: Sequence[Schema],
+    truth: dict[str, np.ndarray],
+    memory: int,
+) -> dict[int, Found]:
+    """Return what is stored of a frame, by configuration."""
+    found: dict[int, Found] = {}
+    for result, group in zip(results, groups, strict=True):
+        for sample, index in enumerate(group):
+            before, rest = (part / len(group) for part in result.seconds)
+            rest += result.shared / len(configurations)
+            probes = configurations[index].probes
+            found[index] = recorded(
+                backbone,
+                result,
+                sample,
+                cue=configurations[index].cue,
+                schema=schemas[index],
+                truth=truth,
+                seconds=(before, rest) if probes else (before + rest,),
+                memory=memory,
+            )
+    return found
+
+
+def _recorded_frames(schema: Schema) -> set[int]:
+    """Return the positions at which attention is recorded."""
+    groups = (group for path, group in schema.items() if path.startswith("attention/"))
+    return {frame for group in groups for frame in group.frames.tolist()}
+
+
 def _frames(
     configurations: Sequence[Configuration],
     backbone: Backbone,
@@ -336,22 +372,10 @@ def _frames(
     """Yield all that is known of each frame, for every configuration."""
     groups = grouped(backbone, configurations, sequence.sizes["y"], sequence.sizes["x"])
     batches = [
-        Batch(
-            backbone,
-            [configurations[i] for i in group],
-            capture=capture,
-            outputs=outputs,
-            probe=seen.probe,
-            intervene=seen.intervene,
-        )
+        Batch(backbone, [configurations[i] for i in group], capture=capture, outputs=outputs,
+              probe=seen.probe, intervene=seen.intervene)
         for group in groups
-    ]
-    recorded_frames = {
-        frame
-        for path, group in schemas[0].items()
-        if path.startswith("attention/")
-        for frame in group.frames.tolist()
-    }
+    ]  # fmt: skip
     bar = tqdm(
         total=sequence.sizes["frame"],
         desc=str(sequence.attrs.get("name", "sequence")),
@@ -359,6 +383,7 @@ def _frames(
         disable=not progress,
         initial=start,
     )
+    recorded_frames = _recorded_frames(schemas[0])
     inputs = partial(frame_inputs, backbone, sequence, configurations, recorded=recorded_frames)
     told: set[int] = set()
     states = [batch.start() for batch in batches] if carried is None else [carried]
@@ -367,33 +392,17 @@ def _frames(
             frame = sequence.isel(frame=position)
             truth = known_truth(backbone, frame) if "truth" in schemas[0] else {}
             memory = peak_memory(backbone.device)
-            found: dict[int, Found] = {}
-            for result, group in zip(results, groups, strict=True):
-                for sample, index in enumerate(group):
-                    before, rest = (part / len(group) for part in result.seconds)
-                    rest += result.shared / len(configurations)
-                    probes = configurations[index].probes
-                    with batches[0].computing():
-                        found[index] = recorded(
-                            backbone,
-                            result,
-                            sample,
-                            cue=configurations[index].cue,
-                            schema=schemas[index],
-                            truth=truth,
-                            seconds=(before, rest) if probes else (before + rest,),
-                            memory=memory,
-                        )
+            with batches[0].computing():
+                found = _found(backbone, results, groups, configurations, schemas, truth, memory)
             bad: dict[int, dict[str, Any]] = {}
             for batch, group, state in zip(batches, groups, states, strict=True):
-                for index in group:
-                    variable = not_finite(found[index])
-                    if variable and index not in told:
-                        told.add(index)
-                        label = sequence["frame"].values[position].item()
-                        given = list(inputs(start=position, stop=position + 1))
-                        bad[index] = {"frame": label, "position": position, "variable": variable,
-                                      **first_site(batch, given, state, outputs)}  # fmt: skip
+                new = {i: not_finite(found[i]) for i in group if i not in told}
+                if any(new.values()):
+                    given = list(inputs(start=position, stop=position + 1))
+                    site = first_site(batch, given, state, outputs)
+                    where = {"frame": frame["frame"].item(), "position": position, **site}
+                    bad |= {i: {**where, "variable": name} for i, name in new.items() if name}
+            told |= set(bad)
             states = [result.carried for result in results]
             yield _Recorded(position, found, bad, states[0])
             bar.set_postfix_str(f"{memory / 2**30:.2f} GiB", refresh=False)
