@@ -12,12 +12,13 @@ from mut3r_analysis.studies.estimates import change
 from mut3r_analysis.studies.finding import Finding, Row, rows
 
 QUESTION = "What changes in a run that is longer than those the model was trained on?"
+RULES_QUESTION = "Does a rule that writes less help in long runs?"
 
 _ERRORS = {
-    "frame_rpe_rotation": "rotation error",
-    "frame_rpe_translation": "translation error",
-    "frame_ate": "distance of aligned cameras",
-    "frame_abs_rel": "depth error",
+    "frame_rpe_rotation": "rotation error (degree)",
+    "frame_rpe_translation": "translation error (m)",
+    "frame_ate": "distance of aligned cameras (m)",
+    "frame_abs_rel": "relative depth error",
 }
 _STATE = {
     "norm": "norm of state tokens",
@@ -62,6 +63,7 @@ def over_time(run: xr.DataTree, edges: Sequence[int]) -> xr.DataArray:
     found = xr.concat(parts, "measure", coords="minimal", compat="override", join="override")
     labels = [label for label, _ in windows(edges)]
     found = found.reset_coords(drop=True).assign_coords(measure=list(traces), window=labels)
+    found.attrs = {"long_name": "mean over frames"}  # each measure has a unit of its own
     found["window"].attrs = {"long_name": "frames"}
     return found
 
@@ -106,3 +108,28 @@ def finding(values: xr.DataArray, measures: Iterable[str]) -> Finding:
     return Finding(
         QUESTION, table, f"In frames {last}, against frames {first} of the same run, the mean is"
     )
+
+
+def rules_finding(
+    values: xr.DataArray, backbones: Iterable[str], rules: Sequence[str], measures: Iterable[str]
+) -> Finding:
+    """Say how errors differ between two write rules, in the first window and in the last.
+
+    Parameters
+    ----------
+    values : DataArray
+        (model, sequence, measure, window); models are called ``"backbone, rule"``.
+    backbones : iterable of str
+    rules : sequence of str
+        The plain rule, and the one that is set against it.
+    measures : iterable of str
+    """
+    plain, other = rules
+    held = values.sel(measure=list(measures)).isel(window=[-1, 0])
+    table: list[Row] = []
+    for backbone in backbones:
+        ends = (held.sel(model=f"{backbone}, {rule}", drop=True) for rule in (other, plain))
+        found = change(*ends).transpose("window", "measure")
+        table += rows(found, f"{backbone}, frames {{}}")
+    about = f"Under {other}, against {plain}, the mean is"
+    return Finding(RULES_QUESTION, table, about)

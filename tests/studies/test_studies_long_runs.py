@@ -7,7 +7,7 @@ import xarray as xr
 import mut3r_analysis as m3
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies import long_runs
-from mut3r_analysis.studies.finding import HIGHER, findings_of
+from mut3r_analysis.studies.finding import HIGHER, IDENTICAL, LOWER, findings_of
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_each_window_holds_the_mean_of_its_frames(run):
     found = long_runs.over_time(run, [1, 8, 12])
     rotation = m3.evaluate(run)["frame_rpe_rotation"].isel(sequence=0)
     expected = [np.nanmean(rotation.values[1:8]), np.nanmean(rotation.values[8:12])]
-    np.testing.assert_allclose(found.sel(measure="rotation error"), expected)
+    np.testing.assert_allclose(found.sel(measure="rotation error (degree)"), expected)
     written = run["state/update_size"].values.mean(axis=1)
     expected = [written[1:8].mean(), written[8:12].mean()]
     np.testing.assert_allclose(found.sel(measure="change of state tokens"), expected)
@@ -45,12 +45,36 @@ def test_the_finding_compares_the_last_window_with_the_first():
     values = xr.DataArray(
         np.concatenate([early, 1.5 * early], axis=2)[:, :, None],
         dims=("model", "sequence", "measure", "window"),
-        coords={"model": ["tiny"], "measure": ["rotation error"], "window": ["1-7", "8-15"]},
+        coords={
+            "model": ["tiny"],
+            "measure": ["rotation error (degree)"],
+            "window": ["1-7", "8-15"],
+        },
     )
-    (row,) = long_runs.finding(values, ["rotation error"]).rows
-    assert row.effect == "tiny, rotation error"
+    (row,) = long_runs.finding(values, ["rotation error (degree)"]).rows
+    assert row.effect == "tiny, rotation error (degree)"
     assert row.value == pytest.approx(50)
     assert row.verdict == HIGHER
+
+
+def test_rules_are_compared_on_the_same_sequences():
+    rng = np.random.default_rng(0)
+    plain = rng.uniform(1, 2, (1, 8, 1, 2))
+    values = xr.DataArray(
+        np.concatenate([plain, plain * [1.0, 0.8]]),
+        dims=("model", "sequence", "measure", "window"),
+        coords={
+            "model": ["tiny, cut3r", "tiny, ttt3r"],
+            "measure": ["rotation error (degree)"],
+            "window": ["1-7", "8-15"],
+        },
+    )
+    found = long_runs.rules_finding(values, ["tiny"], ["cut3r", "ttt3r"], values.measure.values)
+    late, early = found.rows
+    assert late.effect == "tiny, frames 8-15, rotation error (degree)"
+    assert late.value == pytest.approx(-20)
+    assert late.verdict == LOWER
+    assert early.verdict == IDENTICAL
 
 
 @pytest.mark.slow
@@ -66,6 +90,12 @@ def test_the_notebook_answers(tmp_path):
             "progress": False,
         },
     )
-    (found,) = findings_of(notebook)
+    found, less = findings_of(notebook)
     assert found.question == long_runs.QUESTION
     assert len(found.rows) == 2 * len(long_runs.ERRORS)
+    assert less.question == long_runs.RULES_QUESTION
+    assert [row.effect for row in less.rows] == [
+        f"tiny, frames {window}, {measure}"
+        for window in ("4-7", "1-3")
+        for measure in long_runs.ERRORS[:2]
+    ]
