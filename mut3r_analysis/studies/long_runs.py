@@ -128,8 +128,8 @@ def rules_finding(
     held = values.sel(measure=list(measures)).isel(window=[-1, 0])
     table: list[Row] = []
     for backbone in backbones:
-        ends = (held.sel(model=f"{backbone}, {rule}", drop=True) for rule in (other, plain))
-        found = change(*ends).transpose("window", "measure")
+        less, full = (held.sel(model=f"{backbone}, {rule}", drop=True) for rule in (other, plain))
+        found = change(less, full).transpose("window", "measure")
         table += rows(found, f"{backbone}, frames {{}}")
     about = f"Under {other}, against {plain}, the mean is"
     return Finding(RULES_QUESTION, table, about)
