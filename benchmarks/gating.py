@@ -123,7 +123,7 @@ def main() -> None:
     out = args.out or Path(f"outputs/benchmarks/{name}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    print(json.dumps(result, indent=2), encoding="utf-8")
+    print(json.dumps(result, indent=2))
 
 
 def summary(

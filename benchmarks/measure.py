@@ -112,7 +112,7 @@ def publish(name: str, result: dict[str, Any], out: Path | None, quick: bool) ->
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(stamped, indent=2), encoding="utf-8")
-    print(json.dumps(stamped, indent=2), encoding="utf-8")
+    print(json.dumps(stamped, indent=2))
 
 
 def _settle() -> int:

@@ -40,9 +40,7 @@ def main() -> None:
     every = list(alternatives)[-1]
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     alternatives |= {
-        f"torch, {device}": partial(
-            render_arrays_torch, scenes, FRAMES, SIZE, device=device, dtype=torch.float32
-        )
+        f"torch, {device}": partial(render_arrays_torch, scenes, FRAMES, SIZE, device=device)
         for device in devices
     }
     for call in alternatives.values():

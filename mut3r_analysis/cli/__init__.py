@@ -3,3 +3,7 @@
 from mut3r_analysis.cli.main import main
 
 __all__ = ["main"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -179,7 +179,8 @@ def test_scannet_poses_that_are_not_finite_are_unknown(exported):
 
 
 def test_scannet_frames_are_in_the_order_of_their_numbers(scene, tmp_path):
-    spec = export_sequence(scene.isel(frame=[0, 1] * 6), tmp_path, "scannet")
+    twelve = scene.isel(frame=[0, 1] * 6).assign_coords(frame=range(12))
+    spec = export_sequence(twelve, tmp_path, "scannet")
     assert open_sequence(spec).file.values.tolist() == [f"{i}.jpg" for i in range(12)]
 
 

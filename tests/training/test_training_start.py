@@ -82,7 +82,7 @@ def test_other_weights_than_the_recipe_names_are_refused(start, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"start": {"checkpoint": "tiny"}}, "start: .*sha256"),
+        ({"start": {"checkpoint": "tiny"}}, "start .*sha256"),
         ({"start": {"checkpoint": "tiny", "sha256": "abc"}}, "64 hex digits"),
         ({"start": {"checkpoint": "", "sha256": "0" * 64}}, "start.checkpoint must be"),
         ({"stages": [{**STAGES[0], "train": "heads"}]}, "choose 'all' or 'helpers'"),
