@@ -211,11 +211,11 @@ def _measured(model: Backbone, pair: tuple[Clips, Clips], gate: Gate) -> dict[st
 def _scored(model: Backbone, clips: Clips, gate: Gate) -> Iterator[tuple[str, Tensor, Gate]]:
     """Yield every row of the test: its label, its scores and the gate that they act through."""
     patch = model.patch_size
-    truth = _masked(clips.moving, patch, "zscore")
+    truth = soft_scores(patch_shares(clips.moving, patch))
     yield "true mask", truth, gate
     # short of 1, so that a row of keys never empties
-    yield "true mask, as it is", _masked(clips.moving, patch, "raw").clamp_max(0.999), gate
-    yield "all objects", _masked(clips.instance > 0, patch, "zscore"), gate
+    yield "true mask, as it is", patch_shares(clips.moving, patch).clamp_max(0.999), gate
+    yield "all objects", soft_scores(patch_shares(clips.instance > 0, patch)), gate
     yield "another clip's true mask", truth.roll(1, dims=0), gate
     for label, cue in OWN_CUES.items():
         scores, _ = scored(model, clips, cue, gate=gate)
@@ -227,12 +227,17 @@ def _scored(model: Backbone, clips: Clips, gate: Gate) -> Iterator[tuple[str, Te
         yield label, scored(model, clips, DEFAULT_CUE, gate=used)[0], used
 
 
-def _masked(mask: Tensor, patch: int, normaliser: str) -> Tensor:
-    """Score masks ``(clip, frame, y, x)`` by patch: ``(clip, frame, patch_row, patch_col)``."""
+def patch_shares(mask: Tensor, patch: int) -> Tensor:
+    """Share of a mask ``(clip, frame, y, x)`` by patch: ``(clip, frame, patch_row, patch_col)``."""
     grid = (mask.shape[-2] // patch, mask.shape[-1] // patch)
-    cells = mask_cells(mask.flatten(0, 1), grid).flatten(1)
-    scores = normalise(normaliser, cells, 1.0, location_and_scale(normaliser, cells))
-    return scores.unflatten(1, grid).unflatten(0, mask.shape[:2])
+    return mask_cells(mask.flatten(0, 1), grid).squeeze(1).unflatten(0, mask.shape[:2])
+
+
+def soft_scores(evidence: Tensor, sharpness: float = 1.0) -> Tensor:
+    """Standardise evidence over the patches of a frame and put it through a sigmoid."""
+    cells = evidence.flatten(0, 1).flatten(1)
+    scores = normalise("zscore", cells, sharpness, location_and_scale("zscore", cells))
+    return scores.view_as(evidence)
 
 
 def _shuffled(scores: Tensor) -> Tensor:

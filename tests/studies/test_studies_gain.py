@@ -14,6 +14,7 @@ from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.studies.finding import NOT_MEASURED, findings_of
 from mut3r_analysis.studies.gain import measure as gain
 from mut3r_analysis.training.clip_cues import areas
+from mut3r_analysis.training.motion_trial import patch_shares, soft_scores
 from mut3r_analysis.training.validation import held_out_clips
 
 MIXED = SceneDistribution(objects=6, movers=(2, 3), mover_speed=(0.4, 1.0), fog=6.0)
@@ -34,14 +35,14 @@ def auc(scores, clips) -> float:
 
 
 def test_flips_lower_the_auc_by_their_share(clips):
-    shares = gain.true_shares(clips, 8)
+    shares = patch_shares(clips.moving, 8)
     assert auc(gain.flipped(shares, 0.0), clips) == 1
     for part in (0.1, 0.3, 0.5):  # both classes lose the same share
         assert auc(gain.flipped(shares, part), clips) == pytest.approx(1 - part, abs=0.08)
 
 
 def test_noise_takes_the_auc_from_perfect_to_chance(clips):
-    shares = gain.true_shares(clips, 8)
+    shares = patch_shares(clips.moving, 8)
     found = [auc(gain.noisy(shares, noise), clips) for noise in gain.NOISE]
     assert found[0] > 0.99
     assert found[-1] == pytest.approx(0.5, abs=0.08)
@@ -49,9 +50,9 @@ def test_noise_takes_the_auc_from_perfect_to_chance(clips):
 
 
 def test_soft_scores_are_standardised_per_frame(clips):
-    shares = gain.true_shares(clips, 8)[0, 2]
+    shares = patch_shares(clips.moving, 8)[0, 2]
     expected = torch.sigmoid(2 * (shares - shares.mean()) / shares.std(correction=0))
-    torch.testing.assert_close(gain.soft(shares[None, None], 2.0)[0, 0], expected)
+    torch.testing.assert_close(soft_scores(shares[None, None], 2.0)[0, 0], expected)
 
 
 def test_every_reading_is_a_cue_where_it_describes_patches(model):
@@ -63,7 +64,7 @@ def test_every_reading_is_a_cue_where_it_describes_patches(model):
 
 def test_a_gate_that_is_off_changes_nothing(model, clips):
     off = Gate(image_self="pair_bias", state_to_image=None, image_to_state=None, beta=0.0)
-    perfect = gain.flipped(gain.true_shares(clips, 8), 0.0)
+    perfect = gain.flipped(patch_shares(clips.moving, 8), 0.0)
     found = gain.gains(
         model, clips, [gain.Score(gain.HARD, "off", 0.0, perfect, off)], progress=False
     )
@@ -73,7 +74,7 @@ def test_a_gate_that_is_off_changes_nothing(model, clips):
 
 
 def test_worse_masks_gain_less(model, clips):
-    shares = gain.true_shares(clips, 8)
+    shares = patch_shares(clips.moving, 8)
     given = [
         gain.Score(gain.HARD, f"{part}", part, gain.flipped(shares, part), gain.GATE)
         for part in (0.0, 0.5)

@@ -19,14 +19,18 @@ from tqdm.auto import tqdm
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.metrics.bootstrap import drawn_counts
-from mut3r_analysis.motion import READINGS, Cue, Gate, mask_cells
-from mut3r_analysis.motion.normalisers import location_and_scale, normalise
+from mut3r_analysis.motion import READINGS, Cue, Gate
 from mut3r_analysis.motion.readings import INSTABILITY, STEADY, describes_patches
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.studies.finding import Finding, Row
 from mut3r_analysis.training.clip_cues import areas, scored
 from mut3r_analysis.training.clips import Clips
-from mut3r_analysis.training.motion_trial import METRICS, ratio_interval
+from mut3r_analysis.training.motion_trial import (
+    METRICS,
+    patch_shares,
+    ratio_interval,
+    soft_scores,
+)
 from mut3r_analysis.training.validation import score_clips
 
 FLIPPED = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -63,20 +67,6 @@ class Score(NamedTuple):
     gate: Gate
 
 
-def true_shares(clips: Clips, patch: int) -> Tensor:
-    """Share of moving pixels of each patch ``(clip, frame, patch_row, patch_col)``."""
-    grid = (clips.moving.shape[-2] // patch, clips.moving.shape[-1] // patch)
-    cells = mask_cells(clips.moving.flatten(0, 1), grid)
-    return cells.squeeze(1).unflatten(0, clips.moving.shape[:2])
-
-
-def soft(evidence: Tensor, sharpness: float = 1.0) -> Tensor:
-    """Evidence as soft scores: standardised over a frame's patches, through a sigmoid."""
-    cells = evidence.flatten(0, 1).flatten(1)
-    found = normalise("zscore", cells, sharpness, location_and_scale("zscore", cells))
-    return found.view_as(evidence)
-
-
 def flipped(shares: Tensor, part: float, seed: int = 0) -> Tensor:
     """Hard masks with this part of the patches turned round."""
     draws = torch.rand(shares.shape, generator=torch.Generator().manual_seed(seed))
@@ -89,14 +79,14 @@ def noisy(shares: Tensor, noise: float, seed: int = 0) -> Tensor:
     draws = torch.randn(shares.shape, generator=torch.Generator().manual_seed(seed))
     draws = draws.to(shares.device)
     if math.isinf(noise):
-        return soft(draws)
+        return soft_scores(draws)
     spread = shares.flatten(2).std(dim=-1, correction=0)[..., None, None]
-    return soft(shares + noise * spread * draws)
+    return soft_scores(shares + noise * spread * draws)
 
 
 def degraded(clips: Clips, patch: int) -> Iterator[Score]:
     """Yield true masks of every quality, from perfect to worthless."""
-    shares = true_shares(clips, patch)
+    shares = patch_shares(clips.moving, patch)
     for part in FLIPPED:
         yield Score(HARD, f"{100 * part:g} % flipped", part, flipped(shares, part), GATE)
     for noise in NOISE:
@@ -132,8 +122,8 @@ def own_scores(model: Backbone, clips: Clips, cues: Mapping[str, Cue]) -> Iterat
 
 def variants(clips: Clips, patch: int, layers: int) -> Iterator[Score]:
     """Yield the true mask through other gates: directions, sharpness, softness, layers."""
-    shares = true_shares(clips, patch)
-    hard, plain = flipped(shares, 0.0), soft(shares)
+    shares = patch_shares(clips.moving, patch)
+    hard, plain = flipped(shares, 0.0), soft_scores(shares)
     alone = {
         "image_self alone": replace(GATE, state_to_image=None),
         "state_to_image alone": replace(GATE, image_self=None),
@@ -147,7 +137,7 @@ def variants(clips: Clips, patch: int, layers: int) -> Iterator[Score]:
         yield Score("β, hard", f"{beta:g}", beta, hard, replace(GATE, beta=beta))
         yield Score("β, soft", f"{beta:g}", beta, plain, replace(GATE, beta=beta))
     for sharpness in (0.5, 1.0, 2.0, 4.0, 8.0):
-        yield Score("softness", f"{sharpness:g}", sharpness, soft(shares, sharpness), GATE)
+        yield Score("softness", f"{sharpness:g}", sharpness, soft_scores(shares, sharpness), GATE)
     for first, last in ((0, layers // 2), (layers // 2, layers), (0, layers)):
         chosen = replace(GATE, layers=range(first, last))
         yield Score("layers", f"[{first}, {last})", math.nan, plain, chosen)
