@@ -142,7 +142,7 @@ def throughput(folder: Path, frames: int, layers: int, heads: int, repetitions: 
 
 
 def sparse_store(path: Path, layers: int, heads: int, size: float) -> tuple[int, int]:
-    """Make a store of a declared size; return its frames and the frame whose maps are there."""
+    """Make a store of a declared size; return its frames and one whose maps are there."""
     capture = Capture(
         statistics=["entropy"], sites=[SITE], maps=[SITE], layers=range(layers), heads=range(heads)
     )
@@ -157,11 +157,13 @@ def sparse_store(path: Path, layers: int, heads: int, size: float) -> tuple[int,
     }
     root, _ = create_store(schema, attrs, path)
     frame, there = made_up(schema), frames // 2
-    for position, values in enumerate(rows(frame, frames, there)):
+    block = block_length(schema)
+    whole = range(there // block * block, there // block * block + block)
+    for position, values in enumerate(rows(frame, frames, whole)):
         for name, value in values.items():
             root[name][position] = value
     store = RunStore(path)
-    for group in (f"attention/{SITE}", "prediction"):
+    for group in schema:
         for key, length in expected(store, group, frames):
             if key not in store.files:
                 (path / key).parent.mkdir(parents=True, exist_ok=True)
@@ -170,11 +172,11 @@ def sparse_store(path: Path, layers: int, heads: int, size: float) -> tuple[int,
     return frames, there
 
 
-def rows(frame: Frame, frames: int, there: int) -> Iterator[dict[str, np.ndarray]]:
-    """Give every frame its statistic, and one of them its maps."""
+def rows(frame: Frame, frames: int, whole: range) -> Iterator[dict[str, np.ndarray]]:
+    """Give every frame its statistic, and those of one block their maps."""
     for position in range(frames):
         values = frame[f"attention/{SITE}"]
-        names = [name for name in values if name != "logits" or position == there]
+        names = [name for name in values if name != "logits" or position in whole]
         yield {f"attention/{SITE}/{name}": values[name] for name in names}
 
 
