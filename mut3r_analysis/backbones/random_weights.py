@@ -1,5 +1,7 @@
 """Random weights for configurations without a checkpoint: for tests, plans and controls."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -10,52 +12,31 @@ from mut3r_analysis.backbones.point3r.config import Point3RConfig
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.spann3r.config import Spann3RConfig
 
+_SMALL: dict[str, Any] = {
+    "img_size": (64, 64), "enc_depth": 2, "enc_num_heads": 4, "dec_embed_dim": 48, "dec_depth": 4,
+}  # fmt: skip
+_SMALL_VALUES: dict[str, Any] = {
+    "enc_embed_dim": 48, "dec_num_heads": 3, "value_depth": 2, "value_num_heads": 4,
+}  # fmt: skip
+_SMALL_LINEAR: dict[str, Any] = {"patch_size": 8, "local_mem_size": 8, "head_type": "linear"}
+
 NAMED_CONFIGS: dict[str, ModelConfig] = {
     "small": CUT3RConfig(
-        img_size=(64, 64),
-        patch_size=8,
+        **_SMALL,
+        **_SMALL_LINEAR,
         enc_embed_dim=64,
-        enc_depth=2,
-        enc_num_heads=4,
-        dec_embed_dim=48,
-        dec_depth=4,
         dec_num_heads=4,
         state_dec_num_heads=3,
         state_size=48,
-        local_mem_size=8,
-        head_type="linear",
     ),
     "512-dpt": CUT3RConfig(),
     "224-linear": CUT3RConfig(img_size=(224, 224), head_type="linear"),
     "point3r-small": Point3RConfig(
-        img_size=(64, 64),
-        patch_size=8,
-        enc_embed_dim=48,
-        enc_depth=2,
-        enc_num_heads=4,
-        dec_embed_dim=48,
-        dec_depth=4,
-        dec_num_heads=3,
-        memory_dec_num_heads=4,
-        local_mem_size=8,
-        value_depth=2,
-        value_num_heads=4,
-        head_type="linear",
+        **_SMALL, **_SMALL_VALUES, **_SMALL_LINEAR, memory_dec_num_heads=4
     ),
     "point3r-512-dpt": Point3RConfig(),
     "spann3r-small": Spann3RConfig(
-        img_size=(64, 64),
-        enc_embed_dim=48,
-        enc_depth=2,
-        enc_num_heads=4,
-        dec_embed_dim=48,
-        dec_depth=4,
-        dec_num_heads=3,
-        value_depth=2,
-        value_num_heads=4,
-        feature_dim=16,
-        last_dim=8,
-        layer_dims=(8, 12, 16, 24),
+        **_SMALL, **_SMALL_VALUES, feature_dim=16, last_dim=8, layer_dims=(8, 12, 16, 24)
     ),
     "spann3r": Spann3RConfig(),
 }
