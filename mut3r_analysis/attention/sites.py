@@ -44,6 +44,10 @@ SITE_KINDS = {
         SiteKind("view1_to_view2", "patches", "partner"),
         SiteKind("view2_self", "partner", "partner"),
         SiteKind("view2_to_view1", "partner", "patches"),
+        SiteKind("anchored_view1_self", "partner", "partner"),
+        SiteKind("anchored_view1_to_view2", "partner", "patches"),
+        SiteKind("anchored_view2_self", "patches", "patches"),
+        SiteKind("anchored_view2_to_view1", "patches", "partner"),
         SiteKind("bank_read", "patches", "bank"),
         SiteKind("encoder_self", "patches", "patches", "encoder"),
         SiteKind("ray_encoder_self", "patches", "patches", "encoder", captured=False),
@@ -58,7 +62,8 @@ SITE_KINDS = {
 
 PATCH_STREAMS = ("image", "patches")
 """Streams that hold the patches of the frame at hand. View 1 of a pair is that frame; the patches
-of view 2, the stream ``partner``, are of another one."""
+of view 2, the stream ``partner``, are of another one. In a pair at ``anchored_...`` it is view 2,
+and view 1 is the frame in whose camera the world is."""
 
 DECODER_KINDS = ("image_self", "image_to_state", "state_self", "state_to_image")
 """The four sites of a decoder layer of CUT3R and Point3R; ``state_to_image`` updates the state."""

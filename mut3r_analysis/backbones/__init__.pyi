@@ -3,6 +3,10 @@ from .checkpoint import read_checkpoint as read_checkpoint
 from .checkpoint import write_checkpoint as write_checkpoint
 from .cut3r import CUT3R as CUT3R
 from .cut3r import CUT3RConfig as CUT3RConfig
+from .dust3r.config import DUSt3RConfig as DUSt3RConfig
+from .dust3r.model import DUSt3R as DUSt3R
+from .heads import PairPrediction as PairPrediction
+from .heads import Prediction as Prediction
 from .loading import load_backbone as load_backbone
 from .point3r.config import Point3RConfig as Point3RConfig
 from .point3r.model import Point3R as Point3R

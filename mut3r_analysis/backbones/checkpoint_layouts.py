@@ -1,7 +1,7 @@
 """The two layouts of a checkpoint file, each read into a configuration and float32 tensors."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any, Literal
@@ -92,7 +92,11 @@ def read_official(path: Path, given: ModelConfig | None) -> Contents:
             if width != getattr(usual, name)
         )
         told = isinstance(given, family.config)
-        assumed = {name: getattr(given if told else usual, name) for name in family.unsaid}
+        assumed = {
+            name: getattr(given if told else usual, name)
+            for name in family.unsaid
+            if name not in family.defaults
+        }
         if not told:
             report += tuple(
                 f"{name}: {value}, as released; the file does not say it"
@@ -116,7 +120,9 @@ def _described(
     for family in FAMILIES.values():
         if family.mark in weights:
             name = family.config.family
-            return family, {}, (f"no constructor string: known as {name} by {family.mark}",)
+            # Without a constructor there are no defaults of it: what tensors do not tell is unsaid.
+            known = f"no constructor string: known as {name} by {family.mark}"
+            return replace(family, defaults={}), {}, (known,)
     held = "has no 'args'" if args is None else "has 'args' without a 'model' string"
     raise CheckpointError(
         f"{path} {held}, so it does not say what model it holds. Official checkpoints keep the "

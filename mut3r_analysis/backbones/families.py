@@ -9,6 +9,9 @@ from torch import Tensor
 from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.cut3r.model import CUT3R
+from mut3r_analysis.backbones.dust3r import layout as dust3r_layout
+from mut3r_analysis.backbones.dust3r.config import DUSt3RConfig
+from mut3r_analysis.backbones.dust3r.model import DUSt3R
 from mut3r_analysis.backbones.point3r.config import Point3RConfig
 from mut3r_analysis.backbones.point3r.model import Point3R
 from mut3r_analysis.backbones.protocol import Backbone
@@ -25,10 +28,10 @@ _CROCO_DEFAULTS: dict[str, Any] = {
     "dec_embed_dim": 512,
     "dec_depth": 8,
     "dec_num_heads": 16,
-    "pose_head": False,
     "output_mode": "pts3d",
     "pos_embed": "cosine",
 }
+_POSED_DEFAULTS = _CROCO_DEFAULTS | {"pose_head": False}
 
 
 class Copied(NamedTuple):
@@ -70,8 +73,8 @@ class Family:
     sizes : callable, optional
         Reads from the tensors what the constructor does not name.
     unsaid : tuple of str
-        Fields that a checkpoint has no word of. They are assumed as released, or as a configuration
-        says that the caller gives.
+        Fields that a checkpoint without (complete) constructor string has no word of. They are
+        assumed as released, or as a configuration says that the caller gives.
     """
 
     model: type[Backbone]
@@ -99,7 +102,7 @@ FAMILIES = {
             model=CUT3R,
             config=CUT3RConfig,
             constructor=("ARCroco3DStereo", "ARCroco3DStereoConfig"),
-            defaults=_CROCO_DEFAULTS
+            defaults=_POSED_DEFAULTS
             | {"state_size": 324, "head_type": "linear", "rgb_head": False},
             copies=(Copied("dec_blocks_state.", "dec_blocks.", "the state decoder"),),
         ),
@@ -107,11 +110,21 @@ FAMILIES = {
             model=Point3R,
             config=Point3RConfig,
             constructor=("Point3R", "Point3RConfig"),
-            defaults=_CROCO_DEFAULTS | {"pos_embed_3d": "None"},
+            defaults=_POSED_DEFAULTS | {"pos_embed_3d": "None"},
             copies=(
                 Copied("dec_blocks_memory.", "dec_blocks.", "the decoder of pointers"),
                 Copied("pts_patch_embed.", "patch_embed.", "the patch embedding of pointmaps"),
             ),
+        ),
+        Family(
+            model=DUSt3R,
+            config=DUSt3RConfig,
+            constructor=("AsymmetricCroCo3DStereo", None),
+            defaults=_CROCO_DEFAULTS | {"head_type": "linear"},
+            copies=(Copied("dec_blocks2.", "dec_blocks.", "the decoder of view 2"),),
+            mark="dec_blocks2.0.norm1.weight",
+            sizes=dust3r_layout.sizes_of,
+            unsaid=("img_size", "enc_num_heads", "dec_num_heads"),
         ),
         Family(
             model=Spann3R,

@@ -57,7 +57,9 @@ def focal_length(points: Tensor, iterations: int = 10) -> Tensor:
     return focal.clamp_min(0)
 
 
-def rigid_alignment(source: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def rigid_alignment(
+    source: Tensor, target: Tensor, weight: Tensor, *, own_scale: bool = False
+) -> Tensor:
     """Rigid motion that maps source points to target points, by weighted Procrustes.
 
     Parameters
@@ -66,6 +68,9 @@ def rigid_alignment(source: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         ``(batch, point, xyz)``.
     weight : Tensor
         ``(batch, point)``, not negative.
+    own_scale : bool
+        Whether the source has a scale of its own, which is then found and left out: rotation and
+        translation are those of the similarity that maps it best.
 
     Returns
     -------
@@ -76,12 +81,44 @@ def rigid_alignment(source: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     weight = (weight / weight.sum(1, keepdim=True))[..., None]
     centre_source = (weight * source).sum(1, keepdim=True)
     centre_target = (weight * target).sum(1, keepdim=True)
-    covariance = (weight * (source - centre_source)).mT @ (target - centre_target)
-    u, _, vt = torch.linalg.svd(covariance)
+    centred = source - centre_source
+    covariance = (weight * centred).mT @ (target - centre_target)
+    u, size, vt = torch.linalg.svd(covariance)
     flip = torch.ones_like(covariance[:, 0])
     flip[:, 2] = torch.det(u @ vt).sign()
     rotation = vt.mT @ (flip[:, :, None] * u.mT)
+    if own_scale:
+        spread = (weight * centred.square()).sum((1, 2))
+        centre_source = centre_source * ((size * flip).sum(1) / spread)[:, None, None]
     translation = centre_target.mT - rotation @ centre_source.mT
     motion = torch.eye(4, device=source.device, dtype=source.dtype).repeat(len(source), 1, 1)
     motion[:, :3] = torch.cat([rotation, translation], dim=-1)
     return motion
+
+
+def translation_and_quaternion(motion: Tensor) -> Tensor:
+    """Pose ``(..., 7)``, quaternion w x y z with w >= 0, of matrices ``(..., 4, 4)``.
+
+    The inverse of :func:`pose_matrix`.
+    """
+    m = motion[..., :3, :3]
+    x, y, z = m.diagonal(dim1=-2, dim2=-1).unbind(-1)
+    wx, wy, wz = (m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0],
+                  m[..., 1, 0] - m[..., 0, 1])  # fmt: skip
+    xy, xz, yz = (m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0],
+                  m[..., 1, 2] + m[..., 2, 1])  # fmt: skip
+    # Four times the quaternion's outer product with itself: any row is a multiple of it, and the
+    # one with the largest entry on the diagonal loses no digits.
+    outer = torch.stack(
+        [
+            *(1 + x + y + z, wx, wy, wz),
+            *(wx, 1 + x - y - z, xy, xz),
+            *(wy, xy, 1 - x + y - z, yz),
+            *(wz, xz, yz, 1 - x - y + z),
+        ],
+        dim=-1,
+    ).unflatten(-1, (4, 4))
+    best = outer.diagonal(dim1=-2, dim2=-1).argmax(dim=-1)[..., None, None]
+    row = outer.take_along_dim(best, dim=-2).squeeze(-2)
+    row = row / row.norm(dim=-1, keepdim=True) * torch.where(row[..., :1] < 0, -1.0, 1.0)
+    return torch.cat([motion[..., :3, 3], row], dim=-1)

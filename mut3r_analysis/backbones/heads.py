@@ -46,6 +46,24 @@ class Prediction:
     color: Tensor | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class PairPrediction:
+    """What a pair of views gives, all in the camera of view 1.
+
+    Attributes
+    ----------
+    points_view1, points_view2 : Tensor
+        ``(batch, y, x, xyz)`` m, each on the pixels of its view.
+    confidence_view1, confidence_view2 : Tensor
+        ``(batch, y, x)`` of those points, at least 1.
+    """
+
+    points_view1: Tensor
+    confidence_view1: Tensor
+    points_view2: Tensor
+    confidence_view2: Tensor
+
+
 def check_outputs(outputs: Collection[str] | None, available: tuple[str, ...]) -> tuple[str, ...]:
     """Return the outputs to compute, in canonical order.
 

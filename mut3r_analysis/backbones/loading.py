@@ -37,11 +37,13 @@ def load_backbone(
 
     Parameters
     ----------
-    spec : str, Path, CUT3RConfig, Point3RConfig or Spann3RConfig
+    spec : str, Path or ModelConfig
         The name of a bundled checkpoint (``"tiny"``), a path to an official ``.pth`` of CUT3R,
-        Point3R or Spann3R or to a ``.safetensors`` file of this package, ``"random:<name>"``
-        (``small``, ``512-dpt``, ``224-linear``, ``point3r-small``, ``point3r-512-dpt``,
-        ``spann3r-small``, ``spann3r``) or a configuration; the last two get random weights.
+        Point3R, DUSt3R, MonST3R or Spann3R or to a ``.safetensors`` file of this package,
+        ``"random:<name>"`` (``small``, ``512-dpt``, ``224-linear``, and ``point3r-small``,
+        ``point3r-512-dpt``, ``dust3r-small``, ``dust3r-512-dpt``, ``dust3r-512-linear``,
+        ``dust3r-224-linear``, ``spann3r-small``, ``spann3r``) or a configuration such as
+        ``CUT3RConfig(...)``; the last two get random weights.
     update : str
         Write rule of the state; the weights are the same for all. ``"cut3r"`` replaces every token,
         as released models do; ``"ttt3r"``, ``"ttsa3r"`` and others are for a state of fixed size.
@@ -55,7 +57,7 @@ def load_backbone(
     preparation : Preparation, optional
         How frames are resized and cropped; by default the official demo's rule for the size the
         model was trained at.
-    config : CUT3RConfig, Point3RConfig or Spann3RConfig, optional
+    config : ModelConfig, optional
         Of the model in a checkpoint whose file does not say it.
     seed : int
         For random weights.
@@ -159,6 +161,6 @@ def _checkpoint_path(spec: str) -> Path:
     raise MissingFile(
         f"no checkpoint {spec!r}: {what}, and bundled are {bundled or 'none'}"
         + (f"; did you mean {near[0]!r}?" if near else "")
-        + ". Official checkpoints are linked from the repositories of CUT3R, Point3R and Spann3R; "
-        "give the path of the downloaded .pth file"
+        + ". Official checkpoints are linked from the repositories of CUT3R, Point3R, DUSt3R, "
+        "MonST3R and Spann3R; give the path of the downloaded .pth file"
     )

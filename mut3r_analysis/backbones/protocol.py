@@ -12,7 +12,7 @@ from mut3r_analysis.attention.seam import Probe, SiteGate
 from mut3r_analysis.attention.sites import Sites
 from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.backbones.configuration import ModelConfig
-from mut3r_analysis.backbones.heads import Prediction, check_outputs
+from mut3r_analysis.backbones.heads import PairPrediction, Prediction, check_outputs
 from mut3r_analysis.backbones.precision import Precision, arithmetic
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.write_rules import Rules
@@ -191,6 +191,8 @@ class Backbone(nn.Module, ABC):
     state_grows : bool
         Whether the number of state tokens changes from frame to frame. Such models take one
         sample at a time in a run, and have no rates.
+    state_shares : bool
+        Whether a frame replaces a share of each state token, of which commits may speak.
     looks_ahead : bool
         Whether a frame is read together with the next one (:attr:`Encoded.following`). The loop
         over frames hands that over; where there is none the sequence ends.
@@ -211,6 +213,7 @@ class Backbone(nn.Module, ABC):
     commit_needs: tuple[str, ...] = ()
     state_dim: str = "state_token"
     state_grows: bool = False
+    state_shares: bool = True
     looks_ahead: bool = False
     pose_memory: bool = True
     patch_size: int
@@ -323,6 +326,26 @@ class Backbone(nn.Module, ABC):
         probe: Probe | None = None,
     ) -> Prediction:
         """Run the heads that the asked outputs need."""
+
+    def decode_pair(
+        self,
+        first: Encoded,
+        second: Encoded,
+        *,
+        gate: SiteGate | None = None,
+        probe: Probe | None = None,
+    ) -> PairPrediction:
+        """Predict the points of two views in the camera of the first one.
+
+        Raises
+        ------
+        InvalidArgument
+            For a model that reads frames one after another.
+        """
+        raise InvalidArgument(
+            f"{self.family} reads the frames of a sequence one after another and no pairs; pairs "
+            "are read by a DUSt3R or MonST3R, such as load_backbone('random:dust3r-small')"
+        )
 
     @abstractmethod
     def commit(

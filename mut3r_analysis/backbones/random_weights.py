@@ -7,6 +7,7 @@ from torch import nn
 
 from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
+from mut3r_analysis.backbones.dust3r.config import DUSt3RConfig
 from mut3r_analysis.backbones.families import family_of
 from mut3r_analysis.backbones.point3r.config import Point3RConfig
 from mut3r_analysis.backbones.protocol import Backbone
@@ -35,6 +36,12 @@ NAMED_CONFIGS: dict[str, ModelConfig] = {
         **_SMALL, **_SMALL_VALUES, **_SMALL_LINEAR, memory_dec_num_heads=4
     ),
     "point3r-512-dpt": Point3RConfig(),
+    "dust3r-small": DUSt3RConfig(
+        **_SMALL, enc_embed_dim=48, dec_num_heads=3, patch_size=8, head_type="linear"
+    ),
+    "dust3r-512-dpt": DUSt3RConfig(),
+    "dust3r-512-linear": DUSt3RConfig(head_type="linear"),
+    "dust3r-224-linear": DUSt3RConfig(img_size=(224, 224), head_type="linear"),
     "spann3r-small": Spann3RConfig(
         **_SMALL, **_SMALL_VALUES, feature_dim=16, last_dim=8, layer_dims=(8, 12, 16, 24)
     ),

@@ -178,16 +178,18 @@ class Configuration:
 
     def _check_commit(self, backbone: Backbone) -> None:
         rates, update = list(self.commit.rates), backbone.update
-        if backbone.state_grows and (rates or (self.gate is not None and self.gate.writes)):
+        whole = backbone.state_grows or not backbone.state_shares
+        how = "grows" if backbone.state_grows else "is kept whole"
+        if whole and (rates or (self.gate is not None and self.gate.writes)):
             what = f"the rate {rates[0]!r}" if rates else "the gate's write rate (B3)"
             raise InvalidArgument(
                 f"{what} says which share of a state token is replaced; the memory of "
-                f"{backbone.family} grows and has no such share. Leave it out"
+                f"{backbone.family} {how} and has no such share. Leave it out"
             )
-        if backbone.state_grows and self.commit.write.startswith("mix"):
+        if whole and self.commit.write.startswith("mix"):
             raise InvalidArgument(
                 f"write = {self.commit.write!r} mixes two new states token by token; the memory of "
-                f"{backbone.family} grows differently in each. Write one of the passes"
+                f"{backbone.family} {how}, differently in each. Write one of the passes"
             )
         words = {
             "mem.masked_mean": self.commit.masked_mean,

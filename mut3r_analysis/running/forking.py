@@ -127,8 +127,8 @@ def fork(
         with batches[0].computing():
             rows.append(_distances(backbone, first, second, shared, names))
     found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    labels = sequence["frame"].values[start:stop]
-    return _labelled(found, labels, backbone, run, {"base": base, "fork": forked}, content)
+    followed = sequence.isel(frame=slice(start, stop))
+    return _labelled(found, followed, backbone, run, {"base": base, "fork": forked}, content)
 
 
 def _compared(outputs: Collection[str] | None, backbone: Backbone) -> tuple[str, ...]:
@@ -284,12 +284,16 @@ _VARIABLES = {
 
 def _labelled(
     found: dict[str, np.ndarray],
-    frames: np.ndarray,
+    sequence: xr.Dataset,
     backbone: Backbone,
     run: xr.DataTree,
     configurations: dict[str, Configuration],
     content: xr.Dataset | None,
 ) -> xr.Dataset:
+    frames = sequence["frame"].values
+    grid = backbone.patch_grid(
+        *backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
+    )
     source = f"fork of {run.attrs['sequence']['name']} at frame {frames[0]}"
     variables = {}
     for name, values in found.items():
@@ -311,7 +315,7 @@ def _labelled(
         variable.name: (variable.dims, variable.values, {"labels": variable.labels})
         if variable.labels
         else (variable.dims, variable.values)
-        for variable in state_group(backbone, (1, 1), 1).variables.values()
+        for variable in state_group(backbone, grid, 1).variables.values()
         if not backbone.state_grows
     }
     return label(xr.Dataset(variables, {"frame": frames, **lattice}, attrs))

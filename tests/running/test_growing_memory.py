@@ -159,7 +159,7 @@ def test_what_needs_a_state_of_fixed_size_is_refused_by_name(backbone, sequence)
     cue = m3.Cue.mut3r()
     with pytest.raises(InvalidArgument, match=r"rate 'static_mass'.*point3r grows"):
         quiet(backbone, sequence, cue=cue, commit="rw.gg rate.static_mass")
-    with pytest.raises(InvalidArgument, match="point3r grows differently"):
+    with pytest.raises(InvalidArgument, match="point3r grows, differently in each"):
         quiet(backbone, sequence, cue=cue, gate=m3.Gate.mut3r(), commit="mix(0.5)")
     with pytest.raises(InvalidArgument, match=r"write rate \(B3\)"):
         quiet(backbone, sequence, cue=cue, gate=m3.Gate(state_to_image="B3"))

@@ -17,6 +17,7 @@ from mut3r_analysis.attention.sites import Site, SiteSize
 from mut3r_analysis.attention.tokens import ROLES, Axes, TokenAxis, image_axis, memory_axis
 from mut3r_analysis.backbones.blocks import EncoderBlock, PatchEmbed, layer_norm
 from mut3r_analysis.backbones.heads import Prediction, check_outputs
+from mut3r_analysis.backbones.pair_network import PairNetwork
 from mut3r_analysis.backbones.precision import PRECISIONS
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import (
@@ -29,7 +30,6 @@ from mut3r_analysis.backbones.protocol import (
 )
 from mut3r_analysis.backbones.spann3r.bank import Bank, read_values, read_weights
 from mut3r_analysis.backbones.spann3r.config import Spann3RConfig
-from mut3r_analysis.backbones.spann3r.pair import PairNetwork
 from mut3r_analysis.backbones.spann3r.state import (
     Decoded,
     Entered,
@@ -181,7 +181,7 @@ class Spann3R(Backbone):
             raise InvalidArgument("Spann3R reads an image per frame and no ray map")
         grid = self.config.patch_grid(*frame.image.shape[-2:])
         seam = partial(attend, gate=gate, probe=probe)
-        return Encoded(self.dust3r.encode(frame.image.to(self.dtype), grid, seam), grid)
+        return Encoded(self.dust3r.encode_image(frame.image.to(self.dtype), grid, seam), grid)
 
     def enter(self, encoded: Encoded, state: State, *, probe: Probe | None = None) -> Entered:
         """Bring a frame, the next one and the bank together.
@@ -223,7 +223,7 @@ class Spann3R(Backbone):
         fused = features
         if entered.reads:
             fused, usage = self._read(state, seam)
-        first, second = self.dust3r.decode(fused, entered.partner, grid, seam, layers)
+        first, second = self.dust3r.decode_views(fused, entered.partner, (grid, grid), seam, layers)
         return Decoded(first, second[1:], fused, usage, grid)
 
     def predict(
