@@ -74,6 +74,8 @@ from .literature import (
 )
 from .motion import Cue as Cue
 from .motion import Gate as Gate
+from .motion import PairCue as PairCue
+from .motion import PairGate as PairGate
 from .running import (
     Commit as Commit,
 )

@@ -4,6 +4,10 @@ from .cue import Cue as Cue
 from .frame_gate import FrameGate as FrameGate
 from .frame_gate import GatePlan as GatePlan
 from .gate import Gate as Gate
+from .pair_cue import PairCue as PairCue
+from .pair_cue import PairGate as PairGate
+from .pair_motion import PairMotion as PairMotion
+from .pair_motion import motion_of_pairs as motion_of_pairs
 from .probe import CueProbe as CueProbe
 from .probe import cue_layers as cue_layers
 from .readings import READINGS as READINGS

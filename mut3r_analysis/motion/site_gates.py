@@ -78,14 +78,29 @@ def gate_self(setting: Setting, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta
     if setting.name != "static_to_dynamic":
         return gate_keys(setting, q, k, v, g, beta, None)[0]
     dynamic = g >= setting.threshold
-    if setting.kernel == "dense":
+    return static_to_dynamic(q, k, v, dynamic, dynamic, dense=setting.kernel == "dense")
+
+
+def static_to_dynamic(
+    q: Tensor, k: Tensor, v: Tensor, queries: Tensor, keys: Tensor, *, dense: bool
+) -> Tensor:
+    """Leave out what static queries take of dynamic keys, without renormalising.
+
+    Parameters
+    ----------
+    queries, keys : Tensor
+        ``(batch, query)`` and ``(batch, key)`` bool, which are dynamic.
+    dense : bool
+        Whether the mask is made, in tiles of query rows; otherwise values are widened.
+    """
+    if dense:
         return masked(
-            q, k, v, lambda rows: (dynamic[:, rows, None] | ~dynamic[:, None]).to(torch.float32)
+            q, k, v, lambda rows: (queries[:, rows, None] | ~keys[:, None]).to(torch.float32)
         )
-    static_values = v * ~dynamic[:, None, :, None]
+    static_values = v * ~keys[:, None, :, None]
     both = attention(q, k, torch.cat([v, static_values], dim=-1))
     plain, without = both.chunk(2, dim=-1)
-    return torch.where(dynamic[:, None, :, None], plain, without)
+    return torch.where(queries[:, None, :, None], plain, without)
 
 
 def gate_queries(
