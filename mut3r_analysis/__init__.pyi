@@ -86,6 +86,9 @@ from .running import (
     fork as fork,
 )
 from .running import (
+    open_pairs as open_pairs,
+)
+from .running import (
     open_run as open_run,
 )
 from .running import (
@@ -93,6 +96,9 @@ from .running import (
 )
 from .running import (
     run_batch as run_batch,
+)
+from .running import (
+    run_pairs as run_pairs,
 )
 from .sequences import (
     export_sequence as export_sequence,

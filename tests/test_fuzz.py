@@ -20,7 +20,8 @@ from mut3r_analysis.foundation.calls import parse_call
 from mut3r_analysis.foundation.text_files import parse_json, read_yaml
 from mut3r_analysis.metrics import read_trajectory
 from mut3r_analysis.metrics.trajectory_files import detect_order
-from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.motion import Cue, Gate, PairCue, PairGate
+from mut3r_analysis.running import pair_edges
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.scenes import Scene
 from mut3r_analysis.scenes.bundled import open_scene
@@ -139,6 +140,9 @@ TEXTS = {
     "capture": (Capture.from_json, '{"statistics": ["entropy"], "layers": [0, 3]}'),
     "cue": (Cue.from_json, Cue.mut3r().to_json()),
     "gate": (Gate.from_json, Gate.mut3r().to_json()),
+    "cue of pairs": (PairCue.from_json, PairCue.easi3r().to_json()),
+    "gate of pairs": (PairGate.from_json, PairGate(layers=(0, 2)).to_json()),
+    "graph of pairs": (lambda text: pair_edges(text, 5), "swinstride-3-noncyclic"),
     "commit": (Commit.from_json, '{"read": "gated", "write": "gated"}'),
     "json": (lambda text: parse_json(text, "here"), '{"a": [1, 2.5e3, null]}'),
     "call": (parse_call, "iterate(2)"),

@@ -196,6 +196,8 @@ class Backbone(nn.Module, ABC):
     looks_ahead : bool
         Whether a frame is read together with the next one (:attr:`Encoded.following`). The loop
         over frames hands that over; where there is none the sequence ends.
+    reads_pairs : bool
+        Whether :meth:`decode_pair` does something.
     pose_memory : bool
         Whether there is a pose memory, so that commits may speak of it. What the decoder gives then
         has a ``pose_token`` ``(batch, 1, channel)``.
@@ -215,6 +217,7 @@ class Backbone(nn.Module, ABC):
     state_grows: bool = False
     state_shares: bool = True
     looks_ahead: bool = False
+    reads_pairs: bool = False
     pose_memory: bool = True
     patch_size: int
     decoder_layers: int
@@ -335,17 +338,8 @@ class Backbone(nn.Module, ABC):
         gate: SiteGate | None = None,
         probe: Probe | None = None,
     ) -> PairPrediction:
-        """Predict the points of two views in the camera of the first one.
-
-        Raises
-        ------
-        InvalidArgument
-            For a model that reads frames one after another.
-        """
-        raise InvalidArgument(
-            f"{self.family} reads the frames of a sequence one after another and no pairs; pairs "
-            "are read by a DUSt3R or MonST3R, such as load_backbone('random:dust3r-small')"
-        )
+        """Predict the points of two views in the camera of the first one."""
+        raise InvalidArgument(f"{self.family} reads frames one after another and no pairs")
 
     @abstractmethod
     def commit(

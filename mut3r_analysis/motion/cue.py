@@ -265,6 +265,22 @@ class Cue(Specification):
         return cls(**changes)
 
     @classmethod
+    def easi3r(cls, **changes: Any) -> Self:
+        """Return the part of Easi3R's cue that a single partner tells, for a stream.
+
+        Of its four aggregates one partner leaves the means. This is the first of them, the mean
+        logit that a patch of the frame receives where the anchor's patches read it; low is dynamic.
+        The whole cue is :class:`~mut3r_analysis.PairCue`, of pairs.
+
+        Parameters
+        ----------
+        **changes
+            Fields that differ.
+        """
+        own = {"reading": "logit_query_mean", "site": "anchored_view1_to_view2"}
+        return cls(**own | {"normaliser": "minmax"} | changes)
+
+    @classmethod
     def oracle(cls, variable: str = "motion_mask", **changes: Any) -> Self:
         """Return a mask of the sequence as the score: by default its ground-truth motion.
 

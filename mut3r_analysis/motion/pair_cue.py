@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from mut3r_analysis.foundation.fields import Checked, flag, names, number, one_of, whole
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import Checked, flag, names, number, one_of, shown, whole
 from mut3r_analysis.foundation.layers import Consecutive, consecutive_layers, with_pairs_as_ranges
 from mut3r_analysis.foundation.specification import Specification
 
@@ -13,8 +14,11 @@ PAIR_SITES = ("view1_self", "view1_to_view2", "view2_self", "view2_to_view1")
 
 
 def _classes(field: str, given: Iterable[int]) -> tuple[int, ...]:
-    found = sorted({whole(field, count, 2, 8) for count in given})
-    return tuple(found)
+    if not isinstance(given, Iterable) or isinstance(given, str) or not (chosen := list(given)):
+        raise InvalidArgument(
+            f"{field} must be numbers of classes such as (2, 3), got {shown(given)}"
+        )
+    return tuple(sorted({whole(field, count, 2, 8) for count in chosen}))
 
 
 def _sites(field: str, given: Any) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mut3r_analysis.attention.sites import SITE_KINDS, Site
 from mut3r_analysis.attention.statistics import STATISTICS, compute
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.motion.batch import CueMeasured
 from mut3r_analysis.motion.otsu import Otsu, best_threshold
 from mut3r_analysis.motion.pair_cue import PairCue, PairGate
 from mut3r_analysis.motion.site_gates import static_to_dynamic
@@ -28,9 +29,14 @@ class Received:
     ----------
     grids : ((int, int), (int, int))
         Rows and columns of patches of view 1 and of view 2.
+    stop : int, optional
+        Layers after which the pass ends, with a :class:`~mut3r_analysis.motion.CueMeasured`.
     """
 
-    def __init__(self, grids: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    def __init__(
+        self, grids: tuple[tuple[int, int], tuple[int, int]], stop: int | None = None
+    ) -> None:
+        self._stop = stop
         self._grids = dict(zip(("view1", "view2"), grids, strict=True))
         self._layers: dict[str, list[Tensor]] = {view: [] for view in SOURCES}
 
@@ -40,6 +46,8 @@ class Received:
             if site.kind == kind:
                 found = compute([STATISTICS["received_logit"]], q, k)["received_logit"]
                 self._layers[view].append(found[0].cpu())
+        if all(len(layers) == self._stop for layers in self._layers.values()):
+            raise CueMeasured
 
     def of(self, view: str) -> Tensor:
         """``(row, column, layer, head)`` of the patches of a view, ``"view1"`` or ``"view2"``."""

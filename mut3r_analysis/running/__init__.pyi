@@ -2,6 +2,9 @@ from .commit import Commit as Commit
 from .configuration import Configuration as Configuration
 from .forking import fork as fork
 from .opening import open_run as open_run
+from .pair_graph import pair_edges as pair_edges
+from .pair_tree import open_pairs as open_pairs
+from .pairs import run_pairs as run_pairs
 from .planning import Plan as Plan
 from .planning import plan as plan
 from .streaming import run as run

@@ -237,10 +237,10 @@ def _attention(
         if sides["key"].grows == KEY_FRAME:
             text = "frame of the source that the key comes from"
             made.coordinate(KEY_FRAME, KEY_FRAME, frames, text)
-        _site(made, kind, size, sides, capture, source)
+        add_site(made, kind, size, sides, capture, source)
 
 
-def _site(
+def add_site(
     group: Group,
     kind: str,
     size: SiteSize,
@@ -248,7 +248,7 @@ def _site(
     capture: Capture,
     source: str,
 ) -> None:
-    """Add what is recorded at one kind of site."""
+    """Add what is recorded at one kind of site, and its token coordinates."""
     group.grows = frozenset(
         KEY_FRAME if axis.grows == KEY_FRAME else side for side, axis in sides.items() if axis.grows
     )

@@ -360,6 +360,8 @@ def test_too_few_patches_for_the_clusters_are_refused(frames):
     ("make", "message"),
     [
         (lambda: PairCue(classes=[1, 2]), "classes must be a whole number from 2 to 8"),
+        (lambda: PairCue(classes=3), r"classes must be numbers of classes such as \(2, 3\), got 3"),
+        (lambda: PairCue(classes=()), "classes must be numbers of classes"),
         (lambda: PairCue(clusters=0), "clusters must be a whole number from 1"),
         (lambda: PairCue(single="zero"), "single must be one of refuse, official"),
         (lambda: PairCue(batch=0), "batch must be"),

@@ -164,6 +164,14 @@ def test_a_cue_reads_the_frame_at_hand_on_either_side(backbone, sequence, steps)
         m3.Cue(site="view1_to_view2", reading="logit_query_mean")
 
 
+def test_the_part_of_easi3rs_cue_that_one_partner_tells(backbone, sequence, steps):
+    run = quiet(backbone, sequence, cue=m3.Cue.easi3r(), outputs=())
+    q, k = steps[2][1]["anchored_view1_to_view2"]
+    mean = (q @ k.mT / q.shape[-1] ** 0.5).mean(dim=-2).mean(dim=(0, 1))
+    expected = (mean.max() - mean) / (mean.max() - mean.min())
+    np.testing.assert_allclose(run["cue/motion"][2].values.ravel(), expected, atol=1e-3)
+
+
 def test_gates_and_commits_that_it_lacks_are_refused_by_name(backbone, sequence):
     cue = m3.Cue(site="view1_self")
     with pytest.raises(InvalidArgument, match=r"the gate names image_self.*lacks.*view1_self"):

@@ -64,6 +64,7 @@ class DUSt3R(PairNetwork, Backbone):
     config: DUSt3RConfig
     pose_memory = False
     state_shares = False
+    reads_pairs = True
     outputs = ("pose", "depth", "points_self", "points_world")
 
     def __init__(self, config: DUSt3RConfig, *, update: str = "cut3r") -> None:
