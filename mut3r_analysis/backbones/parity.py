@@ -5,6 +5,7 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
+from mut3r_analysis.backbones.dust3r import DUSt3R, DUSt3RConfig
 from mut3r_analysis.backbones.protocol import Frame
 from mut3r_analysis.foundation.bundled import data_path
 
@@ -32,14 +34,18 @@ A last-bit difference can flip a float16 rounding of the encoder's queries and k
 rounding out would move the state by 1e-4, five times its tolerance.
 """
 
+PAIR_TOLERANCES = {"points": 5e-5, "confidence": 1e-5}
+"""The same of a pair; another epsilon of the norms would move points by 2e-4."""
+
 
 @dataclass(frozen=True)
 class Agreement:
-    """Largest absolute difference of one quantity, and what is allowed."""
+    """Largest absolute difference of one quantity of a kind of model, and what is allowed."""
 
     name: str
     difference: float
     tolerance: float
+    model: str = "cut3r"
 
     @property
     def holds(self) -> bool:
@@ -51,10 +57,11 @@ Rule = Callable[[str, np.ndarray], np.ndarray]
 """Name of a parameter and standard normal numbers -> the parameter's values."""
 
 
-def named_random_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+def named_random_weights(model: nn.Module, rule: Rule | None = None) -> dict[str, torch.Tensor]:
     """Weights drawn from the names of the parameters, as the reference numbers were made with."""
+    rule = rule or scaled_by_name
     return {
-        name: torch.from_numpy(draw(name, tuple(tensor.shape)))
+        name: torch.from_numpy(draw(name, tuple(tensor.shape), rule=rule))
         for name, tensor in model.state_dict().items()
     }
 
@@ -71,6 +78,29 @@ def scaled_by_name(name: str, z: np.ndarray) -> np.ndarray:
     if leaf == "weight":
         return z * _gain(name, parent) / math.sqrt(math.prod(z.shape[1:]))
     return 0.5 * z
+
+
+def scaled_in_pairs(name: str, z: np.ndarray) -> np.ndarray:
+    """Scale normal numbers to the values of a DUSt3R or Spann3R parameter."""
+    *_, parent, leaf = f"..{name}".split(".")
+    if "norm" in parent:
+        wide = 1.7 if parent in ("norm_q", "norm_k") else 1.0
+        return 0.1 * z + (wide if leaf == "weight" else 0.0)
+    if leaf == "bias":
+        return (0.05 if "attn_head" in name else 0.2) * z
+    if leaf != "weight":
+        return 0.5 * z
+    if ".dpt." in name:
+        gain = 0.6 if name.endswith("head.4.weight") else 0.95
+    elif "downstream_head" in name:
+        gain = 0.9
+    elif "attn_head" in name:
+        gain = 1.6
+    elif name == "dust3r.patch_embed.proj.weight":
+        gain = 4.0
+    else:
+        gain = 0.5 if parent in ("proj", "fc2") else 1.2
+    return z * gain / math.sqrt(math.prod(z.shape[1:]))
 
 
 def draw(
@@ -108,11 +138,38 @@ def _gain(name: str, parent: str) -> float:
 
 def parity() -> list[Agreement]:
     """Run the bundled frames through this package and compare with the official numbers."""
-    config = CUT3RConfig.from_dict(
-        json.loads(data_path("selftest", "cut3r-tiny.json").read_text(encoding="utf-8"))
-    )
-    with np.load(data_path("selftest", "cut3r-tiny.npz")) as file:
-        expected = dict(file)
+    return [*_of_a_stream(), *_of_a_pair()]
+
+
+def _bundled(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the configuration and the arrays of a kind of model."""
+    config = json.loads(data_path("selftest", f"{name}.json").read_text(encoding="utf-8"))
+    with np.load(data_path("selftest", f"{name}.npz")) as file:
+        return config, dict(file)
+
+
+def _of_a_pair() -> list[Agreement]:
+    settings, expected = _bundled("dust3r-tiny")
+    model = DUSt3R(DUSt3RConfig.from_dict(settings))
+    model.load_state_dict(named_random_weights(model, scaled_in_pairs))
+    with torch.no_grad():
+        first, second = (model.encode(_frame(image)) for image in expected["images"])
+        pair = vars(model.decode_pair(first, second))
+    found = {name: pair[name][0, ::8, ::8].numpy() for name in expected if name != "images"}
+    return [
+        Agreement(
+            name,
+            float(np.abs(values - expected[name]).max()),
+            PAIR_TOLERANCES[name.partition("_")[0]],
+            model.family,
+        )
+        for name, values in found.items()
+    ]
+
+
+def _of_a_stream() -> list[Agreement]:
+    settings, expected = _bundled("cut3r-tiny")
+    config = CUT3RConfig.from_dict(settings)
     found: dict[str, torch.Tensor] = {}
     with torch.no_grad():
         plain = CUT3R(config)
@@ -146,7 +203,11 @@ def parity() -> list[Agreement]:
 def _steps(model: CUT3R, images: np.ndarray) -> list:
     steps, state = [], None
     for image in images:
-        pixels = (torch.from_numpy(image).float() / 255 - 0.5) / 0.5
-        steps.append(model.step(Frame(pixels.permute(2, 0, 1)[None]), state))
+        steps.append(model.step(_frame(image), state))
         state = steps[-1].state
     return steps
+
+
+def _frame(image: np.ndarray) -> Frame:
+    pixels = (torch.from_numpy(image).float() / 255 - 0.5) / 0.5
+    return Frame(pixels.permute(2, 0, 1)[None])

@@ -28,9 +28,8 @@ def run(args: argparse.Namespace) -> int:
     agreements = parity()
     for item in agreements:
         word = "ok" if item.holds else "DIFFERS"
-        print(
-            f"  parity {item.name:<16} {item.difference:.1e} (allowed {item.tolerance:.0e})  {word}"
-        )
+        what = f"{item.model:<10} {item.name:<16}"
+        print(f"  parity {what} {item.difference:.1e} (allowed {item.tolerance:.0e})  {word}")
     held = all(item.holds for item in agreements)
     verdict = "matches the official implementation" if held else "does NOT match; results are wrong"
     print(f"{'parity':<18} {verdict} ({time.perf_counter() - began:.1f} s)")

@@ -9,6 +9,7 @@ import torch
 from golden.weights import drawn_weights
 
 from mut3r_analysis.attention import DECODER_KINDS, logits
+from mut3r_analysis.backbones import blocks, pair_network
 from mut3r_analysis.backbones.cut3r import CUT3R, CUT3RConfig
 from mut3r_analysis.backbones.cut3r.model import State
 from mut3r_analysis.backbones.geometry import (
@@ -318,3 +319,14 @@ def test_bundled_parity_numbers():
 def test_bundled_parity_detects_a_wrong_model(monkeypatch):
     monkeypatch.setattr(CUT3R, "rotate_encoder_in", lambda self, dtype: None)
     assert not all(item.holds for item in parity())
+
+
+def test_bundled_parity_detects_another_epsilon(monkeypatch):
+    def other(width):
+        return torch.nn.LayerNorm(width, eps=1e-5)
+
+    for module in (blocks, pair_network):
+        monkeypatch.setattr(module, "layer_norm", other)
+    held = {item.name: item.holds for item in parity() if item.model == "dust3r"}
+    assert len(held) == 4
+    assert not any(held.values())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from mut3r_analysis.backbones.parity import draw, scaled_by_name
+from mut3r_analysis.backbones.parity import draw, scaled_by_name, scaled_in_pairs
 
 SHAPES = "param_shapes.json.gz"
 """Beside a set's config.json: stem of a weights file -> name -> shape."""
@@ -63,28 +63,6 @@ def _fan_in(z: np.ndarray) -> float:
     return math.sqrt(math.prod(z.shape[1:]))
 
 
-def dust3r_rule(name: str, z: np.ndarray) -> np.ndarray:
-    """DUSt3R, MonST3R, Easi3R and Spann3R."""
-    *_, parent, leaf = f"..{name}".split(".")
-    if "norm" in parent:
-        return _norm(leaf, z, 1.7 if parent in ("norm_q", "norm_k") else 1.0)
-    if leaf == "bias":
-        return (0.05 if "attn_head" in name else 0.2) * z
-    if leaf != "weight":
-        return 0.5 * z
-    if ".dpt." in name:
-        gain = 0.6 if name.endswith("head.4.weight") else 0.95
-    elif "downstream_head" in name:
-        gain = 0.9
-    elif "attn_head" in name:
-        gain = 1.6
-    elif name == "dust3r.patch_embed.proj.weight":
-        gain = 4.0
-    else:
-        gain = 0.5 if parent in ("proj", "fc2") else 1.2
-    return z * gain / _fan_in(z)
-
-
 def vggt_rule(name: str, z: np.ndarray) -> np.ndarray:
     """VGGT and StreamVGGT."""
     *_, parent, leaf = f"..{name}".split(".")
@@ -110,5 +88,5 @@ def vggt_rule(name: str, z: np.ndarray) -> np.ndarray:
     return z * gain / _fan_in(z)
 
 
-RULES = {"dust3r": dust3r_rule, "spann3r": dust3r_rule, "streamvggt": vggt_rule}
+RULES = {"dust3r": scaled_in_pairs, "spann3r": scaled_in_pairs, "streamvggt": vggt_rule}
 """Folder -> rule; CUT3R and Point3R follow the package's own."""
