@@ -44,6 +44,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/gating.py --repetitions 5 --size bundled --batch 8
 	$(BIN)/python benchmarks/storage.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/sweeps.py
 	$(BIN)/python benchmarks/rendering.py
 	$(BIN)/python benchmarks/explorers.py

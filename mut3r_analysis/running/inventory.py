@@ -5,10 +5,10 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 import google_crc32c
@@ -63,8 +63,20 @@ def _of_json(value: Any) -> int:
     return google_crc32c.value(json.dumps(value, sort_keys=True).encode())
 
 
-def files_in(place: Path) -> dict[str, int]:
-    """Return the size of every file of a store by its key; clutter of systems is left out."""
+def files_in(place: Path, arrays: Collection[str] | None = None) -> dict[str, int]:
+    """Return the size of every file of a store by its key; clutter of systems is left out.
+
+    With `arrays`: of these arrays of a folder, and of the groups they are in.
+    """
+    if arrays is not None:
+        found = {}
+        for group in {"", *groups_of(arrays)}:
+            if (file := place / group / _METADATA).is_file():
+                found[f"{group}/{_METADATA}".lstrip("/")] = file.stat().st_size
+        for array in arrays:
+            if (place / array).is_dir():
+                found |= _walk(str(place / array), f"{array}/")
+        return found
     if place.is_dir():
         return dict(_walk(str(place), ""))
     try:
@@ -82,6 +94,11 @@ def files_in(place: Path) -> dict[str, int]:
     }
 
 
+def groups_of(arrays: Iterable[str]) -> set[str]:
+    """Return the groups that arrays are in, and those that these are in; not the root."""
+    return {str(group) for array in arrays for group in PurePosixPath(array).parents[:-1]}
+
+
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -96,6 +113,12 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
 class RunStore(WrapperStore[Store]):
     """The files of a run as they lay when it was opened: a folder, or a zip archive of one.
 
+    Parameters
+    ----------
+    place : Path
+    arrays : collection of str, optional
+        Of a folder: nothing else of it is looked at.
+
     Attributes
     ----------
     place : Path
@@ -105,14 +128,19 @@ class RunStore(WrapperStore[Store]):
         Contents of every ``zarr.json`` by key.
     """
 
-    def __init__(self, place: Path) -> None:
-        files = files_in(place)
+    def __init__(self, place: Path, arrays: Collection[str] | None = None) -> None:
+        # Before its files are listed: where a run is being written, they then are at least those
+        # that it speaks of.
+        root = place / _METADATA
+        described = root.read_bytes() if root.is_file() else None
+        files = files_in(place, arrays)
         store = LocalStore(place, read_only=True) if place.is_dir() else ZipStore(place)
         super().__init__(store)
         roots = [key for key in files if key.rpartition("/")[2] == _METADATA]
         # An archive may hold the folder of the store, or what is in it.
         self._root = min(roots, key=len, default="").removesuffix(_METADATA)
         self.place = place
+        self._covered = None if arrays is None else {*arrays, *groups_of(arrays)}
         self.files = {
             key.removeprefix(self._root): size
             for key, size in files.items()
@@ -121,12 +149,18 @@ class RunStore(WrapperStore[Store]):
         keys = [key for key in self.files if key.rpartition("/")[2] == _METADATA]
         if place.is_dir():
             self.metadata = {key: (place / self._root / key).read_bytes() for key in keys}
+            if described is not None:
+                self.metadata[_METADATA] = described
         else:
             with zipfile.ZipFile(place) as archive:
                 self.metadata = {key: archive.read(self._root + key) for key in keys}
 
     def _with_store(self, store: Store) -> Self:
         return self
+
+    def covers(self, path: str) -> bool:
+        """Say whether a group or array is among what is looked at."""
+        return self._covered is None or path in self._covered
 
     def attributes(self) -> Any:
         """Return the root attributes, unchecked; none where there is no Zarr group."""
@@ -164,6 +198,8 @@ def altered(store: RunStore) -> Iterator[str]:
     if known is None:
         return
     for path, checksum in known["metadata"].items():
+        if not store.covers(path):
+            continue
         text = store.metadata.get(f"{path}/{_METADATA}")
         if text is None:
             yield f"{path} is missing"

@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,7 +16,14 @@ from zarr.storage import LocalStore
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError, StoreError
 from mut3r_analysis.running.derived import derived_variables
-from mut3r_analysis.running.inventory import RunStore, StoredArray, altered, damaged, lacking
+from mut3r_analysis.running.inventory import (
+    UNFINISHED,
+    RunStore,
+    StoredArray,
+    altered,
+    damaged,
+    lacking,
+)
 from mut3r_analysis.running.provenance import FORMAT_VERSION
 from mut3r_analysis.running.schema import KEY_FRAME
 
@@ -77,8 +85,10 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
     return opened
 
 
-def store_at(path: str | Path | Store) -> Store:
+def store_at(path: str | Path | Store, arrays: Collection[str] | None = None) -> Store:
     """Return the store at a path, once it is known to be that of a run which can be read.
+
+    With `arrays`, of a folder, nothing but these is looked at.
 
     Raises
     ------
@@ -92,15 +102,21 @@ def store_at(path: str | Path | Store) -> Store:
     if not place.exists():
         raise MissingFile(f"no run at {place}")
     try:
-        store = RunStore(place)
+        store = RunStore(place, arrays)
         attrs = store.attributes()
     except (OSError, ValueError) as error:
         if isinstance(error, StoreError):
             raise
         raise StoreError(f"{place} is not the Zarr store of a run: {error}") from error
-    if "zarr.json" not in store.metadata:
+    described = "zarr.json" in store.metadata
+    if not described and not (place / UNFINISHED).is_dir():
         raise StoreError(f"{place} is not the Zarr store of a run: it has no zarr.json")
     version = attrs.get("format_version") if isinstance(attrs, dict) else None
+    if not described or (version == FORMAT_VERSION and "checksums" not in attrs):
+        raise StoreError(
+            f"{place} is being created by a run, which has no frames yet, or was stopped while it "
+            "was; try again, or run the sequence again"
+        )
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise StoreError(
             f"{place} has format version {version}, this package reads up to {FORMAT_VERSION}: it "
@@ -149,7 +165,10 @@ def _opened(store: Store, place: Path, chunks: str | None) -> xr.DataTree:
         growing.discard(KEY_FRAME)  # as long as the sequence
         told = told.isel({dim: slice(longest) for dim in growing}) if growing else told
         told = label(told.assign(derived_variables(told, path.rpartition("/")[2])))
-        nodes[path] = told if chunks is None else _blocks(told)
+        if chunks is not None:
+            blocks = {name: in_blocks(str(name), told[name].variable) for name in told.data_vars}
+            told = told.assign(blocks)
+        nodes[path] = told
     # The path of a node in a tree is made of names, which so cannot hold a slash.
     name = str(attrs["sequence"]["name"]).replace("/", "_")
     opened = xr.DataTree.from_dict(nodes, name=name)
@@ -212,16 +231,12 @@ def _check_chunks(chunks: str | None) -> None:
         )
 
 
-def _blocks(dataset: xr.Dataset) -> xr.Dataset:
-    """Turn data variables into Dask arrays whose chunks are what one access to the store gives."""
-    chunked = {}
-    for name, array in dataset.data_vars.items():
-        variable = array.variable
-        stored = variable.encoding.get("shards") or variable.encoding.get("chunks")
-        if stored is None:
-            # What is derived is computed by frame and layer.
-            stored = (1, 1, *variable.shape[2:])
-        sizes = dict(zip(variable.dims, stored, strict=True))
-        # The name is given: finding one by content would read the array.
-        chunked[name] = variable.chunk(sizes, name=f"{name}-{uuid4().hex}")
-    return dataset.assign(chunked)
+def in_blocks(name: str, variable: xr.Variable) -> xr.Variable:
+    """Turn a variable into a Dask array whose chunks are what one access to the store gives."""
+    stored = variable.encoding.get("shards") or variable.encoding.get("chunks")
+    if stored is None:
+        # What is derived is computed by frame and layer.
+        stored = (1, 1, *variable.shape[2:])
+    sizes = dict(zip(variable.dims, stored, strict=True))
+    # The name is given: finding one by content would read the array.
+    return variable.chunk(sizes, name=f"{name}-{uuid4().hex}")

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from html import escape
+from typing import Any
 
 import torch
 import xarray as xr
@@ -12,11 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from zarr.storage import MemoryStore
 
 from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.attention.seam import Probe
 from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.backbones.heads import check_outputs
 from mut3r_analysis.backbones.protocol import Backbone, Frame
-from mut3r_analysis.motion.batch import CueMeasured
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.motion.probe import cue_layers
@@ -24,7 +22,7 @@ from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.inputs import check_inputs
 from mut3r_analysis.running.provenance import provenance
-from mut3r_analysis.running.schema import run_schema
+from mut3r_analysis.running.schema import Schema, run_schema
 from mut3r_analysis.running.store import block_length, create_store, stored_bytes
 
 
@@ -124,34 +122,81 @@ def plan(
     InvalidArgument
         For anything that `run` would refuse.
     """
-    backbone = check_inputs(backbone, sequence, capture)
-    names = check_outputs(outputs, backbone.outputs)
     configuration = Configuration(cue=cue, gate=gate, commit=commit)
-    configuration.check(backbone, sequence, names)
-    schema = run_schema(backbone, sequence, capture, names, configuration)
-    block = block_length(schema)
-    frames = sequence.sizes["frame"]
-    variables = [
-        PlannedVariable(
-            f"/{path}/{variable.name}",
-            variable.dims,
-            variable.shape,
-            str(variable.dtype),
-            stored_bytes(variable, block, len(group.frames) == frames),
+    return Pricing().plan(backbone, sequence, configuration, capture, outputs)
+
+
+class Pricing:
+    """Prices runs, and counts and measures once what several of them share."""
+
+    def __init__(self) -> None:
+        self._flops: dict[Any, dict[str, int]] = {}
+        self._speeds: dict[Any, float] = {}
+
+    def plan(
+        self,
+        backbone: Backbone,
+        sequence: xr.Dataset,
+        configuration: Configuration,
+        capture: Capture | None,
+        outputs: Collection[str] | None,
+    ) -> Plan:
+        """Price a run, as :func:`plan` does."""
+        backbone = check_inputs(backbone, sequence, capture)
+        names = check_outputs(outputs, backbone.outputs)
+        configuration.check(backbone, sequence, names)
+        schema = run_schema(backbone, sequence, capture, names, configuration)
+        block = block_length(schema)
+        frames = sequence.sizes["frame"]
+        variables = [
+            PlannedVariable(
+                f"/{path}/{variable.name}",
+                variable.dims,
+                variable.shape,
+                str(variable.dtype),
+                stored_bytes(variable, block, len(group.frames) == frames),
+            )
+            for path, group in schema.items()
+            for variable in group.variables.values()
+            if variable.values is None
+        ]
+        flops = self._flops_of(backbone, sequence, names, configuration)
+        attrs = provenance(backbone, sequence, capture, configuration, names)
+        return Plan(
+            tuple(variables),
+            sum(item.stored_bytes for item in variables) + _skeleton_bytes(schema, attrs),
+            frames,
+            flops,
+            frames * sum(flops.values()) / self._speed_of(backbone),
         )
-        for path, group in schema.items()
-        for variable in group.variables.values()
-        if variable.values is None
-    ]
-    flops = frame_flops(backbone, sequence, names, configuration)
-    return Plan(
-        tuple(variables),
-        sum(item.stored_bytes for item in variables)
-        + _skeleton_bytes(backbone, sequence, capture, names, configuration),
-        frames,
-        flops,
-        frames * sum(flops.values()) / _matmul_speed(backbone.device, backbone.dtype),
-    )
+
+    def _flops_of(
+        self,
+        backbone: Backbone,
+        sequence: xr.Dataset,
+        outputs: Collection[str],
+        configuration: Configuration,
+    ) -> dict[str, int]:
+        cue = configuration.cue
+        key = (
+            backbone,
+            backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"]),
+            # Only a memory that grows costs more in a longer sequence.
+            sequence.sizes["frame"] if backbone.state_grows else None,
+            tuple(outputs),
+            configuration.probes,
+            cue and (cue.site, cue.layers, cue.source, cue.reading),
+            configuration.commit.keeps_probe,
+        )
+        if key not in self._flops:
+            self._flops[key] = frame_flops(backbone, sequence, outputs, configuration)
+        return self._flops[key]
+
+    def _speed_of(self, backbone: Backbone) -> float:
+        key = backbone.device, backbone.dtype
+        if key not in self._speeds:
+            self._speeds[key] = _matmul_speed(*key)
+        return self._speeds[key]
 
 
 def frame_flops(
@@ -168,6 +213,7 @@ def frame_flops(
         frame = Frame(torch.empty(1, 3, height, width))
         # From the second frame on, which all but one are, the memories are read.
         state = shadow.meta_state(shadow.patch_grid(height, width), sequence.sizes["frame"])
+        last_read = _last_read(shadow, configuration)
         counts: dict[str, int] = {}
 
         def count(part: str, before: int) -> int:
@@ -181,46 +227,39 @@ def frame_flops(
                 encoded = replace(encoded, following=encoded)
             total = count("encoder", 0)
             entered = shadow.enter(encoded, state)
-            decoded = shadow.decode(entered)
+            before = counter.get_total_flops()
+            reached: list[int] = []
+
+            def watch(site: Site, q: torch.Tensor, k: torch.Tensor) -> None:
+                if site == last_read:
+                    reached.append(counter.get_total_flops() - before)
+
+            # Who watches has a decoder do what it could leave out, and so must a run do it.
+            decoded = shadow.decode(entered, probe=watch if configuration.probes else None)
             total = count("decoder and memory", total)
+            whole = total - before
             prediction = shadow.predict(decoded, {*outputs, *shadow.commit_needs})
             heads = count("heads", total)
             shadow.commit(frame, encoded, decoded, state, prediction=prediction)
-            total = counter.get_total_flops()
-            counts["decoder and memory"] += total - heads
-            for stop in _probe_stops(shadow, configuration):
-                with suppress(CueMeasured):
-                    shadow.decode(entered, probe=stop)
-            if configuration.probes:
-                count("probe", total)
+            counts["decoder and memory"] += counter.get_total_flops() - heads
+    if configuration.probes and configuration.cue is not None:
+        kept = configuration.commit.keeps_probe
+        # A pass that is only measured ends where the cue has read its last layer.
+        measured = max(configuration.cue.passes - kept, 0)
+        counts["probe"] = kept * whole + measured * (reached or [whole])[0]
     return counts
 
 
-def _probe_stops(backbone: Backbone, configuration: Configuration) -> list[Probe | None]:
-    """Say for each pass before the gated one where it ends; None is a whole pass."""
+def _last_read(backbone: Backbone, configuration: Configuration) -> Site | None:
+    """Return the site at which a pass that is only measured ends; None where there is none."""
     cue = configuration.cue
-    if cue is None or not configuration.probes:
-        return []
-    last = cue_layers(cue, backbone.sites())[-1] if cue.measured else 0
-
-    def stop(site: Site, q: torch.Tensor, k: torch.Tensor) -> None:
-        if site == Site(cue.site, last):
-            raise CueMeasured
-
-    stops: list[Probe | None] = [stop] * cue.passes
-    return [None, *stops[1:]] if configuration.commit.keeps_probe else stops
+    if cue is None or not cue.measured:
+        return None
+    return Site(cue.site, cue_layers(cue, backbone.sites())[-1])
 
 
-def _skeleton_bytes(
-    backbone: Backbone,
-    sequence: xr.Dataset,
-    capture: Capture | None,
-    outputs: Collection[str],
-    configuration: Configuration,
-) -> int:
+def _skeleton_bytes(schema: Schema, attrs: dict[str, Any]) -> int:
     """Bytes of metadata and coordinates, found by creating the store empty in memory."""
-    schema = run_schema(backbone, sequence, capture, outputs, configuration)
-    attrs = provenance(backbone, sequence, capture, configuration, outputs)
     root, _ = create_store(schema, attrs, None)
     store = root.store
     assert isinstance(store, MemoryStore)

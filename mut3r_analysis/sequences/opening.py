@@ -154,8 +154,9 @@ def _from_dataset(
     if digest is None:
         hashed = sha256(f"{chosen.frame.values.tolist()}\n".encode())
         for key in sorted(chosen.data_vars, key=str):
-            variable = chosen[key]
-            hashed.update(f"{key} {variable.dtype} {variable.sizes}\n".encode())
+            hashed.update(f"{key} {chosen[key].dtype} {chosen[key].sizes}\n".encode())
+            # Without labels, which would cost more to take apart than the frames to read.
+            variable = chosen[key].variable
             parts = [variable]
             if "frame" in variable.dims:
                 parts = [variable.isel(frame=frame) for frame in range(chosen.sizes["frame"])]

@@ -1,5 +1,5 @@
+from .gathering import gather as gather
 from .pricing import SweepPlan as SweepPlan
 from .pricing import plan as plan
-from .results import gather as gather
 from .results import open_sweep as open_sweep
 from .sweeping import sweep as sweep

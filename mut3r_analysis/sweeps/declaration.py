@@ -24,7 +24,7 @@ from mut3r_analysis.sweeps.sources import (
     backbone_sources,
     sequence_sources,
 )
-from mut3r_analysis.sweeps.units import Unit, digest_of, run_digest
+from mut3r_analysis.sweeps.units import Unit, digest_of, run_digests
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,8 @@ def declare(
     for model in models.values():
         names = check_outputs(outputs, model.open().outputs)
         _check(model, videos, axes.configurations, names)
-        by_sequence = []
-        for video in videos:
-            digests = [
-                run_digest(model, video, item, capture, names) for item in axes.configurations
-            ]
-            by_sequence.append(digests)
+        by_sequence = run_digests(model, videos, axes.configurations, capture, names)
+        for video, digests in zip(videos, by_sequence, strict=True):
             runs = dict(zip(digests, axes.configurations, strict=True))
             units += [
                 Unit(folder, model, video, some, capture, names, protocol, scoring)

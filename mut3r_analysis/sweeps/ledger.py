@@ -121,10 +121,13 @@ class Ledger:
                 ) from error
         yield from sorted(found, key=lambda entry: entry.finished)
 
-    def endings(self) -> dict[str, Ended]:
-        """Return how each run ended; one that was done at any time is done while its store is."""
+    def endings(self, entries: Iterable[Entry] | None = None) -> dict[str, Ended]:
+        """Return how each run ended; one that was done at any time is done while its store is.
+
+        `entries` are those of all units, where they are at hand.
+        """
         found: dict[str, Ended] = {}
-        for entry in self.entries():
+        for entry in self.entries() if entries is None else entries:
             for digest, ended in entry.runs.items():
                 if digest not in found or found[digest].status == "failed":
                     found[digest] = ended

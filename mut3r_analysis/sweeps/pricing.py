@@ -15,7 +15,7 @@ from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.running import planning
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
-from mut3r_analysis.running.planning import Plan, human_bytes, human_seconds
+from mut3r_analysis.running.planning import Plan, Pricing, human_bytes, human_seconds
 from mut3r_analysis.sweeps.axes import Configurations, Grid
 from mut3r_analysis.sweeps.declaration import Declaration, declare
 from mut3r_analysis.sweeps.ledger import DONE, Ledger
@@ -131,13 +131,22 @@ def price(declared: Declaration) -> SweepPlan:
     ledger = Ledger(declared.folder)
     runs = sum(len(unit.runs) for unit in declared.units)
     left = sum(len(unit.runs) for unit in pending)
-    prices: dict[Any, Plan] = {}
+    prices, pricing = {}, Pricing()
     size, estimated, frames = 0, 0.0, 0
     for unit in pending:
         for name, configuration in unit.runs.items():
             if name in unit.finished:
                 continue
-            found = _priced(unit, configuration, prices)
+            key = unit.backbone.sha256, unit.backbone.update, *_costs(unit, configuration)
+            if key not in prices:
+                prices[key] = pricing.plan(
+                    unit.backbone.open(),
+                    unit.sequence.open(),
+                    configuration,
+                    unit.capture,
+                    unit.outputs,
+                )
+            found = prices[key]
             size += found.stored_bytes
             estimated += found.seconds
             frames += unit.sequence.frames
@@ -151,31 +160,16 @@ def price(declared: Declaration) -> SweepPlan:
     )
 
 
-def _priced(unit: Unit, configuration: Configuration, prices: dict[Any, Plan]) -> Plan:
-    """Price a run; those that differ only in what costs nothing are priced once."""
-    sequence = unit.sequence.open()
-    key = (
-        unit.backbone.identity()["sha256"],
-        unit.backbone.update,
-        tuple(sequence.sizes.items()),
-        tuple(sequence.data_vars),
+def _costs(unit: Unit, configuration: Configuration) -> tuple[Any, ...]:
+    """Return what the cost of a run depends on, of those of one backbone in a sweep."""
+    cue = configuration.cue
+    return (
+        unit.sequence.layout,
         configuration.passes,
         configuration.captured_pass,
-        configuration.cue and (configuration.cue.site, configuration.cue.layers,
-                               configuration.cue.source, configuration.cue.reading),
+        cue and (cue.site, cue.layers, cue.source, cue.reading),
         configuration.commit.keeps_probe,
-    )  # fmt: skip
-    if key not in prices:
-        prices[key] = planning.plan(
-            unit.backbone.open(),
-            sequence,
-            cue=configuration.cue,
-            gate=configuration.gate,
-            commit=configuration.commit,
-            capture=unit.capture,
-            outputs=unit.outputs,
-        )
-    return prices[key]
+    )
 
 
 def _measured(ledger: Ledger, names: set[str]) -> float | None:

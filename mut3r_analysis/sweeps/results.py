@@ -1,15 +1,13 @@
 """The labelled result of a sweep, read from its folder."""
 
 import json
-from collections.abc import Hashable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from mut3r_analysis.errors import InvalidArgument, UnreadableFile
-from mut3r_analysis.running.opening import open_run
+from mut3r_analysis.errors import UnreadableFile
 from mut3r_analysis.sweeps.declaration import SweepIndex
 from mut3r_analysis.sweeps.ledger import Ledger
 
@@ -35,19 +33,18 @@ def open_sweep(folder: str | Path) -> xr.Dataset:
     folder = Path(folder)
     cells = SweepIndex.read(folder)
     ledger = Ledger(folder)
-    endings = ledger.endings()
+    entries = list(ledger.entries())
+    endings = ledger.endings(entries)
     # The share of each run in the wall time of its unit.
     seconds = {
-        digest: entry.seconds / len(entry.runs)
-        for entry in ledger.entries()
-        for digest in entry.runs
+        digest: entry.seconds / len(entry.runs) for entry in entries for digest in entry.runs
     }
     dims = tuple(cells.labels)
     shape = cells.digests.shape
     status = np.full(shape, "missing", dtype=object)
     error, run, skipped = (np.full(shape, "", dtype=object) for _ in range(3))
     spent = np.full(shape, np.nan)
-    rows: dict[tuple[int, ...], xr.Dataset] = {}
+    rows: dict[tuple[int, ...], _Scores] = {}
     for place, digest in np.ndenumerate(cells.digests):
         ended = endings.get(digest)
         if ended is None:
@@ -63,7 +60,7 @@ def open_sweep(folder: str | Path) -> xr.Dataset:
             skipped[place] = found
         else:
             rows[place] = found
-            skipped[place] = str(found["skipped"].item())
+            skipped[place] = str(found["skipped"].values.item())
     table = _assembled(rows, dims, shape)
     for name, values, text, units in (
         ("run", run, "store of the run", "1"),
@@ -81,78 +78,31 @@ def open_sweep(folder: str | Path) -> xr.Dataset:
     )
 
 
-def gather(table: xr.Dataset, path: str, *, chunks: str | None = None) -> xr.DataArray:
-    """Bring one variable of all runs of a sweep together.
+class _Scored(NamedTuple):
+    """What a file of scores says of one variable; a Variable would cost more than reading it."""
 
-    Parameters
-    ----------
-    table : Dataset
-        From :func:`~mut3r_analysis.sweep`, or a part of it selected by label.
-    path : str
-        Variable in a run, for example ``"state/norm"``.
-    chunks : "auto", optional
-        Lazily, as a Dask array, for what does not fit into memory. By default it is read.
-
-    Returns
-    -------
-    DataArray
-        Dims of the table's cells, then those of the variable. Sequences of different length are
-        NaN where they have no frame; cells without a finished run are NaN.
-
-    Raises
-    ------
-    InvalidArgument
-        When no cell has a run, or the variable differs in more than its frames.
-    """
-    stores = table["run"]
-    found: dict[tuple[int, ...], xr.DataArray] = {}
-    for place, store in np.ndenumerate(np.asarray(stores.values)):
-        if store:
-            run = open_run(str(store), chunks=chunks)
-            found[place] = _variable(run, path).reset_coords(drop=True)
-    if not found:
-        raise InvalidArgument("no cell of this table has a finished run")
-    first = next(iter(found.values()))
-    sizes = {tuple(n for d, n in one.sizes.items() if d != "frame") for one in found.values()}
-    if len(sizes) > 1:
-        raise InvalidArgument(
-            f"{path!r} has different sizes in these runs: {sorted(sizes)}; select sequences of one "
-            "size first"
-        )
-    frames = np.unique(np.concatenate([one["frame"].values for one in found.values()]))
-    aligned = {place: one.reindex(frame=frames) for place, one in found.items()}
-    nothing = xr.full_like(next(iter(aligned.values())), np.nan, dtype=float)
-    flat = [aligned.get(place, nothing) for place in np.ndindex(stores.shape)]
-    joined = xr.concat(flat, dim="cell", coords="minimal", compat="override", join="override")
-    if not stores.dims:
-        return joined.isel(cell=0, drop=True).assign_attrs(first.attrs)
-    index = pd.MultiIndex.from_product(
-        [stores[dim].values for dim in stores.dims], names=list(stores.dims)
-    )
-    labelled = joined.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "cell"))
-    # Unstacking sorts labels; the table's own order is restored.
-    whole = labelled.unstack("cell").sel({dim: stores[dim].values for dim in stores.dims})
-    return whole.transpose(*stores.dims, *first.dims).assign_attrs(first.attrs)
+    dims: tuple[str, ...]
+    values: np.ndarray
+    attrs: dict[str, Any]
 
 
-def _variable(run: xr.DataTree, path: str) -> xr.DataArray:
-    group, _, name = path.rpartition("/")
-    try:
-        return run[group].to_dataset()[name]
-    except KeyError:
-        raise InvalidArgument(
-            f"the runs hold no /{path}; they hold the groups {', '.join(run.children)}, and a "
-            "capture decides what is in them"
-        ) from None
+_Scores = dict[str, _Scored]
 
 
-def _read_scores(path: Path) -> xr.Dataset | str:
-    if not path.is_file():
-        return "not scored under this protocol yet"
+def _read_scores(path: Path) -> _Scores | str:
+    """Read the scores of one run, or why there are none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return values["skipped"] if set(values) == {"skipped"} else xr.Dataset.from_dict(values)
-    except (ValueError, KeyError) as error:
+        if set(values) == {"skipped"}:
+            return str(values["skipped"])
+        return {
+            name: _Scored(tuple(item["dims"]), np.array(item["data"]), item["attrs"])
+            for part in ("coords", "data_vars")
+            for name, item in values[part].items()
+        }
+    except FileNotFoundError:
+        return "not scored under this protocol yet"
+    except (ValueError, KeyError, TypeError) as error:
         raise UnreadableFile(
             f"{path} is damaged ({error}); remove it and start the sweep again, which scores the "
             "run anew"
@@ -160,31 +110,31 @@ def _read_scores(path: Path) -> xr.Dataset | str:
 
 
 def _assembled(
-    rows: dict[tuple[int, ...], xr.Dataset], dims: tuple[str, ...], shape: tuple[int, ...]
+    rows: dict[tuple[int, ...], _Scores], dims: tuple[str, ...], shape: tuple[int, ...]
 ) -> xr.Dataset:
     """Put the scores of single sequences into arrays with a cell per run."""
-    labels = [row["frame"].values.tolist() for row in rows.values() if "frame" in row.coords]
-    frames = sorted({int(frame) for some in labels for frame in some})
+    labels = [row["frame"].values for row in rows.values() if "frame" in row]
+    frames = np.unique(np.concatenate(labels)) if labels else np.empty(0, int)
     table = xr.Dataset()
-    first: dict[Hashable, xr.DataArray] = {}
+    first: _Scores = {}
     for row in rows.values():
-        for name, variable in row.data_vars.items():
-            first.setdefault(name, variable)
+        first = row | first
     for name, like in first.items():
-        if like.dtype.kind not in "fiub":
+        if like.values.dtype.kind not in "fiub" or name in like.dims:
             continue
         inner = tuple(dim for dim in like.dims if dim != "sequence")
-        sizes = tuple(len(frames) if dim == "frame" else like.sizes[dim] for dim in inner)
-        values = np.full((*shape, *sizes), np.nan)
+        lengths = dict(zip(like.dims, like.values.shape, strict=True)) | {"frame": len(frames)}
+        values = np.full((*shape, *(lengths[dim] for dim in inner)), np.nan)
         for place, row in rows.items():
             if name not in row:
                 continue
-            one = row[name].isel(sequence=0)
-            if "frame" in inner:
-                one = one.reindex(frame=frames)
-            values[place] = one.transpose(*inner).values
-        table[str(name)] = ((*dims, *inner), values, like.attrs)
+            there = np.searchsorted(frames, row["frame"].values) if "frame" in inner else None
+            cell: Any = values[(*place, ...)]  # type: ignore[arg-type]
+            where = tuple(there if dim == "frame" else slice(None) for dim in inner)
+            cell[where] = row[name].values.take(0, like.dims.index("sequence"))
+        table[name] = ((*dims, *inner), values, like.attrs)
+        known = {dim: first[dim] for dim in inner if dim in first and dim != "frame"}
         table = table.assign_coords(
-            {d: like[d] for d in inner if d in like.coords and d != "frame"}
+            {dim: (dim, one.values, one.attrs) for dim, one in known.items()}
         )
-    return table.assign_coords(frame=frames) if frames else table
+    return table.assign_coords(frame=frames) if len(frames) else table

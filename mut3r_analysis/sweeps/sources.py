@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,12 @@ class SequenceSource:
             frames=opened.sizes["frame"],
             opened=kept,
         )
+
+    @cached_property
+    def layout(self) -> tuple[Any, ...]:
+        """Sizes and variables, on which the cost of a run depends."""
+        sequence = self.open()
+        return tuple(sequence.sizes.items()), tuple(sequence.data_vars)
 
     def open(self) -> xr.Dataset:
         """Return the sequence, opening it where this process does not have it.

@@ -83,24 +83,39 @@ def digest_of(values: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
-def run_digest(
+def run_digests(
     backbone: BackboneSource,
-    sequence: SequenceSource,
-    configuration: Configuration,
+    sequences: Sequence[SequenceSource],
+    configurations: Sequence[Configuration],
     capture: Capture | None,
     outputs: Sequence[str],
-) -> str:
-    """Name a run by everything that determines it: nothing else may change its numbers.
+) -> list[list[str]]:
+    """Name runs by everything that determines them: nothing else may change their numbers.
 
-    The device, the number of threads and the batch it went through change their rounding only.
+    The device, the number of threads and the batch a run went through change its rounding only.
+
+    Returns
+    -------
+    list of list of str
+        By sequence, then by configuration.
     """
-    return digest_of(
-        {
-            "format": FORMAT_VERSION,
-            "backbone": backbone.identity(),
-            "sequence": sequence.sha256,
-            "configuration": configuration.to_dict(),
-            "capture": None if capture is None else capture.to_dict(),
-            "outputs": list(outputs),
-        }
-    )
+    shared = {
+        "format": FORMAT_VERSION,
+        "backbone": backbone.identity(),
+        "capture": None if capture is None else capture.to_dict(),
+        "outputs": list(outputs),
+    }
+    started = [_started({**shared, "configuration": item.to_dict()}) for item in configurations]
+    return [[_ended(item, sequence.sha256) for item in started] for sequence in sequences]
+
+
+def _started(values: dict[str, Any]) -> Any:
+    """Return the hash of a run's description up to its sequence, which stands last in it."""
+    text = json.dumps({**values, "sequence": ""}, sort_keys=True)
+    return hashlib.sha256(text.removesuffix('""}').encode())
+
+
+def _ended(started: Any, sequence: str) -> str:
+    whole = started.copy()
+    whole.update(f'"{sequence}"}}'.encode())
+    return whole.hexdigest()[:_DIGITS]

@@ -15,6 +15,7 @@ REHEARSALS = {
     "capture": ["--size", "small", "--repetitions", "1"],
     "gating": ["--size", "small", "--repetitions", "1"],
     "gating-batch": ["--size", "small", "--repetitions", "1", "--batch", "2"],
+    "load": ["--quick"],
     "rendering": ["--quick"],
     "scaling": ["--quick"],
     "storage": ["--quick"],
