@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mut3r_analysis.attention.capture import Capture
@@ -109,8 +110,16 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
 
 def _add_gating(parser: argparse.ArgumentParser) -> None:
     gating = parser.add_argument_group("gating")
-    gating.add_argument("--cue", metavar="NAME", help="mut3r, or a Cue as JSON (default: none)")
-    gating.add_argument("--gate", metavar="NAME", help="mut3r, easi3r, or a Gate as JSON")
+    gating.add_argument(
+        "--cue",
+        metavar="NAME",
+        help="mut3r, mut3r-1 (its first edition), or a Cue as JSON (default: none)",
+    )
+    gating.add_argument(
+        "--gate",
+        metavar="NAME",
+        help="mut3r, mut3r-1 (its first edition), easi3r, or a Gate as JSON",
+    )
     gating.add_argument("--beta", type=float, help="sharpness of the gate, in place of its own")
     gating.add_argument(
         "--commit",
@@ -151,8 +160,14 @@ def read_gating(args: argparse.Namespace) -> dict[str, Any]:
     """Return the cue, gate and commit that the arguments name, as keywords of a run."""
     from mut3r_analysis.motion import Cue, Gate
 
-    cue = _named("--cue", args.cue, Cue.from_json, {"mut3r": Cue.mut3r})
-    gate = _named("--gate", args.gate, Gate.from_json, {"mut3r": Gate.mut3r, "easi3r": Gate.easi3r})
+    cues = {"mut3r": Cue.mut3r, "mut3r-1": partial(Cue.mut3r, edition=1)}
+    gates = {
+        "mut3r": Gate.mut3r,
+        "mut3r-1": partial(Gate.mut3r, edition=1),
+        "easi3r": Gate.easi3r,
+    }
+    cue = _named("--cue", args.cue, Cue.from_json, cues)
+    gate = _named("--gate", args.gate, Gate.from_json, gates)
     if args.beta is not None:
         if gate is None:
             raise InvalidArgument("--beta is the sharpness of a gate; give one, as --gate mut3r")

@@ -27,6 +27,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foreign.naming import Chosen, Naming, Place
 from mut3r_analysis.foreign.tokens import Declared, sides
 from mut3r_analysis.motion import DIRECTIONS, Gate, GatePlan
+from mut3r_analysis.motion.frame_gate import FrameGate
 from mut3r_analysis.running.opening import label
 
 _CHECKED_ROWS = 4
@@ -144,6 +145,8 @@ class Attachment:
         self._passes: list[dict[str, list[tuple[Place, dict[str, Tensor]]]]] = []
         self._counts: dict[str, dict[str, int]] = {}
         self._turn = 0
+        self._gates: dict[str, FrameGate] = {}
+        self._static_mass: dict[int, Tensor] = {}
         self._leaving = ExitStack()
         self.check: dict[str, float] = {}
         self.not_visible: dict[str, str] = {}
@@ -179,6 +182,7 @@ class Attachment:
         if self._open:
             self._passes.append(self._open)
         self._open, self._turn = {}, 0
+        self._gates, self._static_mass = {}, {}
 
     def attention(self, plain: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Do one call of the fused attention: show it, and gate it where a gate acts."""
@@ -204,16 +208,28 @@ class Attachment:
             return None
         if call.bias is not None:
             raise InvalidArgument(f"{place.module} attends under a mask; gates act without one")
-        counts = {"query": call.q.shape[-2], "key": call.k.shape[-2]}
-        axes = sides(self._tokens, place.kind, counts)
-        row = SITE_KINDS[place.kind]
-        size = SiteSize(self._naming.layers(place.kind), call.q.shape[1], call.q.shape[-1])
-        others: dict[str, Any] = {name: None for name in DIRECTIONS if name != place.kind}
-        plan = GatePlan(replace(self._gate, **others), {place.kind: size})
-        streams = {row.queries: axes["query"], row.keys: axes["key"]}
+        if place.kind not in self._gates:
+            self._gates[place.kind] = self._gate_of(self._gate, place.kind, call)
+        return self._gates[place.kind](Site(place.kind, place.layer), call.q, call.k, call.v)
+
+    def _gate_of(self, gate: Gate, kind: str, call: Call) -> FrameGate:
+        """Return a pass's gate at one kind of site, whose sizes its first call shows."""
+        axes = sides(self._tokens, kind, {"query": call.q.shape[-2], "key": call.k.shape[-2]})
+        size = SiteSize(self._naming.layers(kind), call.q.shape[1], call.q.shape[-1])
+        off: dict[str, Any] = {name: None for name in DIRECTIONS if name != kind}
+        if kind != "image_to_state":
+            off["null_logit"] = None
+        plan = GatePlan(replace(gate, **off), {kind: size})
+        row = SITE_KINDS[kind]
         assert self._scores is not None
-        acting = plan.of_frame(self._scores, streams)
-        return acting(Site(place.kind, place.layer), call.q, call.k, call.v)
+        acting = plan.of_frame(
+            self._scores,
+            {row.queries: axes["query"], row.keys: axes["key"]},
+            record_mass=gate.image_to_state == "pair_state",
+        )
+        # what one layer's state tokens read is known to the gate of the next
+        acting.static_mass = self._static_mass
+        return acting
 
     def _record(self, place: Place, call: Call) -> None:
         capture = self._capture

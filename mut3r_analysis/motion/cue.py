@@ -33,6 +33,11 @@ from mut3r_analysis.motion.sources import Source
 NORMALISERS = ("raw", "sigmoid", "zscore", "robust", "minmax", "rank")
 RUNNING_NORMALISERS = ("zscore", "robust", "minmax")
 CONTROLS = ("const", "shuffle", "shift", "random", "invert")
+EDITIONS: dict[int, dict[str, Any]] = {
+    2: {"reading": "logit_query_mean", "sharpness": 0.5},
+    1: {"reading": "logit_key_mean", "sharpness": 1.0},
+}
+"""What :meth:`Cue.mut3r` is in each edition, where they differ; the latest is first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +76,7 @@ class Cue(Specification):
         sigmoid(sharpness x), ``zscore`` and ``robust`` the same of x standardised by mean and
         standard deviation, or by median and 1.4826 times the median absolute deviation.
     sharpness : float
-        Factor inside the sigmoid, above 0.
+        Factor inside the sigmoid, above 0; below 1 the score is softer.
     running : float, optional
         Decay in [0, 1) of a moving average of the normaliser's location and scale over frames;
         None normalises every frame by itself.
@@ -100,7 +105,7 @@ class Cue(Specification):
     1
     """
 
-    reading: str = "logit_key_mean"
+    reading: str = "logit_query_mean"
     of: str | None = None
     site: str = "image_self"
     layers: Consecutive = Checked(consecutive_layers, None)
@@ -110,7 +115,7 @@ class Cue(Specification):
     diagonal: bool = True
     decay: float | None = None
     normaliser: str = "zscore"
-    sharpness: float = 1.0
+    sharpness: float = 0.5
     running: float | None = None
     sign: int | None = None
     source: str = "two_pass"
@@ -243,26 +248,33 @@ class Cue(Specification):
         return Source.parse(self.source).passes
 
     @classmethod
-    def mut3r(cls, **changes: Any) -> Self:
-        """Return the default reading of MUT3R's cue.
+    def mut3r(cls, *, edition: int = 2, **changes: Any) -> Self:
+        """Return MUT3R's cue: what the paper says, and where it is silent what was measured.
 
-        What the paper says is followed where it can be: self-attention of the image stream,
-        aggregated over all decoder layers by "averaging across batch, head and key dimensions",
-        normalised, passed through a sigmoid, high for dynamic patches; measured in a probe pass
-        over the same frame.
+        Said by the paper, and followed in both editions: self-attention of the image stream,
+        aggregated over heads and all decoder layers, normalised, passed through a sigmoid, high
+        for dynamic patches; measured in a probe pass over the same frame. Said, but not possible:
+        "averaging across batch, head and key dimensions". Attention weights averaged over keys are
+        constant, so *logits* are averaged, as TTT3R and Easi3R do in the same family of models;
+        and each sample of a batch keeps its own score. Dynamic regions are "down-weighted", so a
+        low mean logit is dynamic (sign -1).
 
-        What the paper leaves open, and what is chosen here: averages of attention *weights* over
-        keys are constant, so *logits* are averaged, as TTT3R and Easi3R do in the same family of
-        models; dynamic regions are "down-weighted", so a low mean logit is dynamic (sign -1); the
-        normalisation is a z-score over the patches of one frame. Each sample of a batch keeps its
-        own score. Whether the pose key and the diagonal take part is not said; here they do.
+        Left open: over which side logits are averaged, and how soft the score is. Edition 1
+        averages over the keys that a patch reads, with sharpness 1. Edition 2 averages over the
+        queries that read a patch, with sharpness 0.5, because of what `14_cue_to_gain` measures on
+        the bundled models: it tells moving patches better, and of the two sharpnesses that gain
+        the softer costs a third where nothing moves. Also open: the normalisation, a z-score over
+        the patches of one frame (a robust one does as well, ranks do worse), and whether the pose
+        key and the diagonal take part (they make no difference; here they do).
 
         Parameters
         ----------
+        edition : {2, 1}
+            1 is the default of the first edition of this package, kept by name.
         **changes
-            Fields that differ from this default.
+            Fields that differ from the edition.
         """
-        return cls(**changes)
+        return cls(**EDITIONS[one_of("edition", edition, tuple(EDITIONS))] | changes)
 
     @classmethod
     def easi3r(cls, **changes: Any) -> Self:

@@ -26,6 +26,15 @@ PAPER_DEPTH = 12
 """Decoder layers of the models in which "layers 0-6" was said."""
 
 _PAIRS = (("image_self", "pair_bias"), ("image_to_state", "pair_state"))
+PAPER_LAYERS: dict[str, Any] = {"layers": (0, 6), "of_depth": PAPER_DEPTH}
+"""Fields of a gate on the layers of the paper's main results."""
+
+EDITIONS: dict[int, dict[str, Any]] = {
+    2: {"image_to_state": "pair_state", "layers": None},
+    1: {"image_to_state": "output_scale"} | PAPER_LAYERS,
+}
+"""What :meth:`Gate.mut3r` is in each edition, where they differ; the latest is first."""
+
 MOST_GROUPS = 4
 """Largest beta for which value groups are used unasked; they cost beta + 1 value products."""
 
@@ -78,7 +87,7 @@ class Gate(Specification):
 
     image_self: str | None = "pair_bias"
     state_to_image: str | None = "key_bias"
-    image_to_state: str | None = "output_scale"
+    image_to_state: str | None = "pair_state"
     layers: Consecutive = Checked(consecutive_layers, None)
     of_depth: int | None = None
     heads: Indices = Checked(indices, None)
@@ -126,30 +135,45 @@ class Gate(Specification):
 
     @classmethod
     def mut3r(
-        cls, beta: float = 1.0, *, directions: Collection[str] = DIRECTIONS, **changes: Any
+        cls,
+        beta: float = 1.0,
+        *,
+        directions: Collection[str] = DIRECTIONS,
+        edition: int = 2,
+        **changes: Any,
     ) -> Self:
-        """Return MUT3R's gates: all three directions on the first half of the decoder.
+        """Return MUT3R's gates in all three directions.
 
-        The paper's "layers 0-6" is ``range(0, 6)`` of 12. In a decoder of another depth it is
-        scaled to ``range(0, round(6 / 12 depth))``.
+        Said by the paper, and followed in both editions: a bias of pairs in self-attention, and of
+        dynamic keys where the state reads the image. Said, but not possible: a bias of dynamic
+        queries where the image reads the state. A softmax does not see it
+        (``image_to_state="literal"`` keeps it as a control), so another form has to stand for it,
+        which is open. Edition 1 scales the output (A1). Edition 2 weakens pairs of a dynamic
+        patch and a state token that read dynamic patches before (A6): in `14_cue_to_gain` it is
+        the only form that costs nothing even with the true mask.
 
-        Its query-side bias is invisible to softmax as written, so image-to-state scales the output
-        instead (A1); ``image_to_state="literal"`` keeps the written form as a control.
+        The paper gates "layers 0-6" of 12, and edition 1 does, scaled to the decoder. Edition 2
+        gates all layers: in the bundled models the first half changes next to nothing, and which
+        layers matter is a property of weights. Give `PAPER_LAYERS` for the paper's.
 
         Parameters
         ----------
         beta : float
+            Sharpness; no source states MUT3R's.
         directions : collection of str
             Among ``image_self``, ``state_to_image``, ``image_to_state``.
+        edition : {2, 1}
+            1 is the default of the first edition of this package, kept by name.
         **changes
-            Other fields that differ.
+            Fields that differ from the edition.
         """
         for site in directions:
             one_of("directions", site, DIRECTIONS)
+        chosen = EDITIONS[one_of("edition", edition, tuple(EDITIONS))]
+        if "layers" in changes:
+            changes = {"of_depth": None} | changes
         off = {site: None for site in DIRECTIONS if site not in directions}
-        if "layers" not in changes:
-            changes |= {"layers": (0, 6), "of_depth": PAPER_DEPTH}
-        return cls(**{"beta": beta} | off | changes)
+        return cls(**chosen | {"beta": beta} | off | changes)
 
     @classmethod
     def easi3r(

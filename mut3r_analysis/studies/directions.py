@@ -13,21 +13,24 @@ ALL = "all three"
 QUESTION = "Which direction of gating does what?"
 
 
-def ablation(cue: Cue, beta: float = 1.0) -> Ablation:
+def ablation(beta: float = 1.0, *, edition: int = 2) -> Ablation:
     """Gate in all directions, in each alone, and in all but each.
 
     Parameters
     ----------
-    cue : Cue
     beta : float
         Sharpness of all gates.
+    edition : {2, 1}
+        Of :meth:`Cue.mut3r` and :meth:`Gate.mut3r`.
     """
+    cue = Cue.mut3r(edition=edition)
     chosen: dict[str, tuple[str, ...]] = {ALL: DIRECTIONS}
     chosen |= {f"only {name}": (name,) for name in DIRECTIONS}
     chosen |= {f"without {name}": tuple(d for d in DIRECTIONS if d != name) for name in DIRECTIONS}
 
     def configure(directions: str) -> Configuration:
-        return Configuration(cue=cue, gate=Gate.mut3r(beta=beta, directions=chosen[directions]))
+        gate = Gate.mut3r(beta=beta, directions=chosen[directions], edition=edition)
+        return Configuration(cue=cue, gate=gate)
 
     return Ablation({"directions": list(chosen)}, configure)
 

@@ -19,7 +19,7 @@ from mut3r_analysis.training.validation import held_out_clips, score_clips
 
 METRICS = ("rpe_rotation", "rpe_translation", "depth", "points_self", "points_world")
 GATES = {
-    "MUT3R": Gate.mut3r(beta=1.0),
+    "MUT3R": Gate.mut3r(beta=1.0, edition=1),
     "state_to_image keys": Gate(image_self=None, state_to_image="key_bias", image_to_state=None),
     "image_self keys": Gate(image_self="key_bias", state_to_image=None, image_to_state=None),
 }

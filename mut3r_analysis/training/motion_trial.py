@@ -39,11 +39,15 @@ SIDES = ("moving", "twin")
 RESAMPLES = 2000
 
 OWN_CUES = {
-    "own cue one": Cue(reading="logit_query_mean", site="image_self", layers=(3, 6), sign=-1),
-    "own cue two": Cue(reading="logit_query_mean", site="state_to_image", layers=(4, 6), sign=-1),
-}
+    "own cue one": Cue(reading="logit_query_mean", site="image_self", layers=(3, 6), sign=-1,
+                       sharpness=1.0),
+    "own cue two": Cue(reading="logit_query_mean", site="state_to_image", layers=(4, 6), sign=-1,
+                       sharpness=1.0),
+}  # fmt: skip
 # spelled out: what a name stands for may change, what was declared may not
-DEFAULT_CUE = Cue(reading="logit_key_mean", site="image_self", sign=-1, normaliser="zscore")
+DEFAULT_CUE = Cue(
+    reading="logit_key_mean", site="image_self", sign=-1, normaliser="zscore", sharpness=1.0
+)
 DEFAULT_GATE = Gate(
     image_self="pair_bias", state_to_image="key_bias", image_to_state="output_scale",
     layers=(0, 6), of_depth=12, beta=1.0,

@@ -13,7 +13,7 @@ import mut3r_analysis as m3
 from mut3r_analysis.attention import Capture, Recorder
 from mut3r_analysis.backbones import Frame
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.motion import Gate
+from mut3r_analysis.motion import Gate, GatePlan
 
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 IMAGE = {"image_size": 32, "patch_size": 8, "intermediate_size": 64}
@@ -184,19 +184,42 @@ def test_a_gate_acts_on_a_foreign_model_as_its_formula_says():
         assert torch.equal(model(x), outputs(model, (x,)))
 
 
-def test_our_own_model_is_captured_exactly_as_by_its_own_seam():
-    model = m3.load_backbone("tiny")
-    image = torch.rand(1, 3, 48, 64) * 2 - 1
-    step = model.step(Frame(image))
-    recorder = Recorder(Capture(sites="decoder"), model.sites(), model.axes((6, 8)))
-    model.step(Frame(image), step.state, probe=recorder)
-    pose = m3.Tokens(grid=(6, 8), special=("pose",))
-    tokens = {"image_self": pose, "image_to_state": (pose, m3.Tokens()),
-              "state_to_image": (m3.Tokens(), pose)}  # fmt: skip
+POSE = m3.Tokens(grid=(6, 8), special=("pose",))
+OWN_TOKENS = {"image_self": POSE, "image_to_state": (POSE, m3.Tokens()),
+              "state_to_image": (m3.Tokens(), POSE)}  # fmt: skip
+
+
+def own_model():
+    """The bundled model, a frame and the state before it, and the sites in their turn."""
+    model, image = m3.load_backbone("tiny"), torch.rand(1, 3, 48, 64) * 2 - 1
+    state = model.step(Frame(image)).state
     turns: list[str] = []
-    model.step(Frame(image), step.state, probe=lambda site, q, k: turns.append(str(site)))
-    with m3.attach(model, tokens=tokens, sites=turns) as watched:
-        model.step(Frame(image), step.state)
+    model.step(Frame(image), state, probe=lambda site, q, k: turns.append(str(site)))
+    return model, Frame(image), state, turns
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [Gate.mut3r(), Gate.mut3r(edition=1), Gate(image_to_state="null_key", null_logit=-1.0)],
+    ids=["edition 2", "edition 1", "null key"],
+)
+def test_gates_of_all_directions_act_on_our_own_model_as_at_its_own_seam(gate):
+    model, frame, state, turns = own_model()
+    scores = torch.rand(1, 6, 8) * 0.9
+    planned = GatePlan(gate, model.sites()).of_frame(scores, model.axes((6, 8)))
+    expected = model.step(frame, state, gate=planned).prediction.points_self
+    with m3.attach(model, tokens=OWN_TOKENS, sites=turns, gate=gate, scores=scores):
+        gated = model.step(frame, state).prediction.points_self
+    assert torch.equal(gated, expected)
+    assert not torch.equal(gated, model.step(frame, state).prediction.points_self)
+
+
+def test_our_own_model_is_captured_exactly_as_by_its_own_seam():
+    model, frame, state, turns = own_model()
+    recorder = Recorder(Capture(sites="decoder"), model.sites(), model.axes((6, 8)))
+    model.step(frame, state, probe=recorder)
+    with m3.attach(model, tokens=OWN_TOKENS, sites=turns) as watched:
+        model.step(frame, state)
     for kind, found in recorder.take().items():
         data = watched.data[f"attention/{kind}"].to_dataset().isel({"pass": 0})
         for name, values in found.items():

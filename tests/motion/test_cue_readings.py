@@ -132,7 +132,7 @@ def test_heads_are_chosen_and_reduced_by_mean_or_median():
     per_head = patch_values("logit_key_mean", q, k, *sides(q))
     chosen = per_head[:, [0, 2, 3]]
     for reduction, expected in (("mean", chosen.mean(dim=1)), ("median", chosen.median(dim=1)[0])):
-        cue = Cue(heads=[0, 2, 3], head_reduction=reduction)
+        cue = Cue(reading="logit_key_mean", heads=[0, 2, 3], head_reduction=reduction)
         probe = CueProbe(cue, (3, 4), sites(1, 4), axes((3, 4)))
         probe(Site("image_self", 0), q, k)
         torch.testing.assert_close(probe.raw()[:, 0].flatten(1), expected)

@@ -25,16 +25,23 @@ def test_a_cue_survives_json_and_compares_and_hashes_by_value(cue):
     assert eval(repr(cue), {"Cue": Cue}) == cue
 
 
-def test_the_default_reads_mean_logits_of_image_self_attention_in_a_probe_pass():
-    cue = Cue.mut3r()
-    assert (cue.reading, cue.site, cue.layers, cue.sign) == (
-        "logit_key_mean",
-        "image_self",
-        None,
-        -1,
-    )
+@pytest.mark.parametrize(
+    ("edition", "reading", "sharpness"), [(2, "logit_query_mean", 0.5), (1, "logit_key_mean", 1.0)]
+)
+def test_mut3rs_cue_reads_mean_logits_of_image_self_attention_in_a_probe_pass(
+    edition, reading, sharpness
+):
+    cue = Cue.mut3r(edition=edition)
+    assert (cue.reading, cue.sharpness) == (reading, sharpness)
+    assert (cue.site, cue.layers, cue.sign) == ("image_self", None, -1)
     assert (cue.normaliser, cue.source, cue.passes) == ("zscore", "two_pass", 1)
-    assert "open" in Cue.mut3r.__doc__
+    assert Cue.mut3r(edition=edition, reading="entropy").reading == "entropy"
+
+
+def test_the_latest_edition_is_the_default_and_no_other_is_known():
+    assert Cue.mut3r() == Cue.mut3r(edition=2) == Cue()
+    with pytest.raises(InvalidArgument, match="edition must be one of 2, 1; got 3"):
+        Cue.mut3r(edition=3)
 
 
 def test_the_sign_is_always_explicit():
@@ -55,10 +62,13 @@ def test_the_average_of_weights_over_keys_is_refused_with_the_reason(name):
     [
         ({"reading": "r1"}, "known: logit_key_mean"),
         ({"site": "state_self"}, "site must be one of"),
-        ({"site": "state_to_image"}, "query side of a site, which at .state_to_image"),
+        (
+            {"site": "state_to_image", "reading": "logit_key_mean"},
+            "query side of a site, which at .state_to_image",
+        ),
         ({"site": "image_to_state", "reading": "received"}, "key side"),
         ({"site": "encoder_self", "reading": "pose_complement"}, "use one of image_self"),
-        ({"site": "image_to_state", "diagonal": False}, "self-attention"),
+        ({"site": "state_to_image", "diagonal": False}, "self-attention"),
         ({"site": "head_self"}, "previous"),
         ({"pose": "no"}, "pose must be True or False"),
         ({"diagonal": 2}, "diagonal must be True or False"),

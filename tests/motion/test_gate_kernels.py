@@ -1,5 +1,7 @@
 """Gated attention against float64 references, and the identities the gates obey."""
 
+from dataclasses import replace
+
 import gate_references
 import numpy as np
 import pytest
@@ -249,7 +251,8 @@ def test_static_mass_is_measured_on_plain_weights_gated_or_not():
 
 def test_a_write_gate_scales_the_rate_by_the_static_mass_of_its_layers():
     _, _, _, motion = tokens("state_to_image")
-    gates = [Gate(state_to_image="B3", layers=(1, 3)), Gate()]
+    plain = Gate(image_to_state=None)
+    gates = [replace(plain, state_to_image="key_bias_write", layers=range(1, 3)), plain]
     seam, one = bind(gates, motion, SIZES), bind(gates[0], motion, SIZES)
     assert seam.write_factor() is None
     for layer in range(DEPTH):
@@ -261,7 +264,7 @@ def test_a_write_gate_scales_the_rate_by_the_static_mass_of_its_layers():
     torch.testing.assert_close(factor[0], (seam.static_mass[1] + seam.static_mass[2])[0] / 2)
     assert factor[1].unique().tolist() == [1.0]
     torch.testing.assert_close(one.write_factor()[0], factor[0])
-    for gate in (Gate(), Gate(state_to_image="B3", beta=0)):
+    for gate in (plain, Gate(state_to_image="B3", beta=0)):
         seam = bind(gate, motion, SIZES)
         seam(Site("state_to_image", 0), q, k, v)
         assert seam.write_factor() is None

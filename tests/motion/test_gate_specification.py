@@ -6,6 +6,7 @@ import pytest
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import DIRECTIONS, REALISATIONS, Gate
+from mut3r_analysis.motion.gate import PAPER_LAYERS
 
 EXAMPLES = [
     Gate(),
@@ -30,23 +31,35 @@ def test_every_realisation_can_be_named_by_its_code():
             assert getattr(Gate(**{site: item.code}), site) == name
 
 
-def test_the_default_gates_all_directions_with_the_default_realisations():
-    gate = Gate.mut3r()
-    assert [getattr(gate, site) for site in DIRECTIONS] == ["pair_bias", "key_bias", "output_scale"]
+@pytest.mark.parametrize(
+    ("edition", "third", "layers"),
+    [(2, "pair_state", range(12)), (1, "output_scale", range(6))],
+)
+def test_mut3rs_gates_act_in_all_directions(edition, third, layers):
+    gate = Gate.mut3r(edition=edition)
+    assert [getattr(gate, site) for site in DIRECTIONS] == ["pair_bias", "key_bias", third]
     assert gate.beta == 1.0
-    assert gate.layer_range(12) == range(6)
+    assert gate.layer_range(12) == layers
+    alone = Gate.mut3r(directions=["image_to_state"], edition=edition)
+    assert (alone.image_to_state, alone.sites) == (third, ("image_to_state",))
+
+
+def test_the_latest_edition_is_the_default_and_no_other_is_known():
+    assert Gate.mut3r() == Gate.mut3r(edition=2) == Gate()
+    with pytest.raises(InvalidArgument, match="edition must be one of 2, 1; got 0"):
+        Gate.mut3r(edition=0)
 
 
 @pytest.mark.parametrize(("depth", "stop"), [(12, 6), (4, 2), (6, 3), (24, 12), (7, 4), (2, 1)])
 def test_the_papers_layers_scale_with_the_decoder_and_are_worded_as_a_range(depth, stop):
-    gate = Gate.mut3r()
+    gate = Gate.mut3r(**PAPER_LAYERS)
     assert gate.layer_range(depth) == range(round(6 / 12 * depth)) == range(stop)
     assert gate.at_depth(depth) == Gate(layers=(0, stop))
     assert gate.describe_layers(depth) == f"[0, {stop}) of {depth} layers"
 
 
 def test_explicit_layers_are_not_scaled():
-    assert Gate.mut3r(layers=range(2)).layer_range(4) == range(2)
+    assert Gate.mut3r(edition=1, layers=range(2)).layer_range(4) == range(2)
     with pytest.raises(InvalidArgument, match=r"range\(0, 6\) reaches outside the 4 layers"):
         Gate.mut3r(layers=range(6)).layer_range(4)
 
@@ -139,7 +152,7 @@ def test_an_unknown_site_or_field_is_refused():
 
 
 def test_the_kernel_follows_beta_and_device_unless_it_is_named():
-    gate = Gate(image_self="C2", beta=1.5, kernel="values")
+    gate = Gate(image_self="C2", image_to_state=None, beta=1.5, kernel="values")
     assert gate.kernel_at("image_self") == "values"
     assert Gate(beta=1.5).kernel_at("image_self", "cuda") == "dense"
     assert Gate(beta=1.5).kernel_at("state_to_image", "cuda") == "values"

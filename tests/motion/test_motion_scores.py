@@ -109,7 +109,7 @@ def test_raw_scores_must_lie_in_the_unit_interval():
 
 
 def test_a_running_normaliser_averages_location_and_scale_over_frames():
-    cue = Cue(reading="entropy", running=0.75)
+    cue = Cue(reading="entropy", running=0.75, sharpness=1)
     history = CueHistory.start(1)
     location = scale = None
     for frame in range(4):

@@ -248,13 +248,13 @@ def test_a_run_records_cue_gate_and_commit(run, backbone):
     found = run(cue=CUE, gate=GATE, commit=commit, capture=None)
     recorded = m3.Configuration.of_run(found.attrs)
     assert recorded == m3.Configuration(cue=CUE, gate=GATE, commit=commit)
-    assert found.attrs["notes"] == ["gate: [0, 2) of 4 layers"]
+    assert found.attrs["notes"] == ["gate: [0, 4) of 4 layers"]
     assert m3.Commit.from_json(json.loads(json.dumps(found.attrs["commit"]))) == commit
     rows, columns = backbone.config.patch_grid(48, 64)
     assert found["cue/motion"].dims == ("frame", "patch_row", "patch_col")
     assert found["cue/motion"].shape == (FRAMES, rows, columns)
-    assert found["cue/logit_key_mean"].dims == ("frame", "layer", "patch_row", "patch_col")
-    raw = found["cue/logit_key_mean"].mean("layer")
+    assert found["cue/logit_query_mean"].dims == ("frame", "layer", "patch_row", "patch_col")
+    raw = found["cue/logit_query_mean"].mean("layer")
     both = np.stack([raw.values.ravel(), found["cue/motion"].values.ravel()])
     assert np.corrcoef(both)[0, 1] < -0.5  # a low mean logit is dynamic
     inert = run(cue=CUE, gate=m3.Gate.mut3r(beta=0), capture=None)

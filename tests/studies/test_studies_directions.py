@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mut3r_analysis.motion import Cue
 from mut3r_analysis.motion.realisations import DIRECTIONS
 from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.directions import ALL, ablation, direction_changes, finding
@@ -15,7 +14,7 @@ DEPTH = "depth AbsRel (median scale)"
 
 def swept(factors):
     """A sweep in which each configuration multiplies the error of every sequence by a factor."""
-    names = list(ablation(Cue.mut3r()).configurations)
+    names = list(ablation().configurations)
     base = np.array([1.0, 2.0, 3.0, 1.5, 2.5, 0.5, 4.0])
     factor = np.array([factors.get(name, 1.0) for name in names])
     values = factor[:, None] * base
@@ -27,7 +26,7 @@ def swept(factors):
 
 
 def test_every_direction_is_alone_once_and_left_out_once():
-    found = ablation(Cue.mut3r(), beta=2.0).configurations
+    found = ablation(beta=2.0).configurations
     acting = {
         label: {d for d in DIRECTIONS if item and getattr(item.gate, d)}
         for label, item in found.items()

@@ -14,6 +14,7 @@ from mut3r_analysis.backbones.heads import Prediction
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.motion.gate import PAPER_LAYERS
 from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.inputs import frame_inputs
@@ -117,7 +118,7 @@ def candidate_depths(layers: int, most: int = 7) -> tuple[int, ...]:
 
 def paper_depth(layers: int) -> int:
     """Return how many layers MUT3R gates in a decoder of so many."""
-    return Gate.mut3r().layer_range(layers).stop
+    return Gate(**PAPER_LAYERS).layer_range(layers).stop
 
 
 def walk(

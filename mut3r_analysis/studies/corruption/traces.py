@@ -25,23 +25,25 @@ from mut3r_analysis.studies.estimates import change, estimate
 from mut3r_analysis.studies.finding import Finding, row, rows
 from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.trajectories.path_parts import apart
-from mut3r_analysis.studies.trajectories.read_write import CUES
+from mut3r_analysis.studies.trajectories.read_write import cues_compared
 
 QUESTION = "Does state-to-image gating protect the memory from moving content?"
 ALL_GATES = "all three"
 
 
-def gates_by_direction(beta: float) -> dict[str, Gate | None]:
+def gates_by_direction(beta: float, *, edition: int = 2) -> dict[str, Gate | None]:
     """Return MUT3R's gates: none, each direction alone, and all three.
 
     Parameters
     ----------
     beta : float
         Sharpness.
+    edition : {2, 1}
+        Of :meth:`Gate.mut3r`.
     """
     order = ("state_to_image", "image_to_state", "image_self")
-    alone = {name: Gate.mut3r(beta, directions=[name]) for name in order}
-    return {PLAIN: None, **alone, ALL_GATES: Gate.mut3r(beta)}
+    alone = {name: Gate.mut3r(beta, directions=[name], edition=edition) for name in order}
+    return {PLAIN: None, **alone, ALL_GATES: Gate.mut3r(beta, edition=edition)}
 
 
 def measure_injections(
@@ -49,7 +51,7 @@ def measure_injections(
     sequences: Sequence[str | xr.Dataset],
     gates: Mapping[str, Gate | None],
     *,
-    cues: Mapping[str, Cue] = CUES,
+    cues: Mapping[str, Cue] | None = None,
     frames: int | None = None,
     window: tuple[int, int] | None = None,
     progress: bool = True,
@@ -62,8 +64,9 @@ def measure_injections(
     sequences : sequence of str or Dataset
     gates : mapping of str to Gate or None
         Among them `PLAIN`, which is the same for all cues.
-    cues : mapping of str to Cue
-        Masks are those of the pairs: what of the frame moves, as far as it is known.
+    cues : mapping of str to Cue, optional
+        Those of :func:`cues_compared` unless given. Masks are those of the pairs: what of the
+        frame moves, as far as it is known.
     frames : int, optional
         At most so many of each sequence.
     window : (int, int), optional
@@ -80,6 +83,8 @@ def measure_injections(
     """
     if gates.get(PLAIN, 0) is not None:
         raise InvalidArgument(f"gates need {PLAIN!r}: None, which all others are compared with")
+
+    cues = cues_compared() if cues is None else cues
 
     def configure(gate: str, cue: str) -> dict[str, Any] | None:
         return None if gates[gate] is None else {"cue": cues[cue], "gate": gates[gate]}

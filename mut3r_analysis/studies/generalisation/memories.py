@@ -89,15 +89,15 @@ def known_memories(
     return found
 
 
-def treatments(memory: Memory, beta: float) -> dict[str, dict[str, Any]]:
+def treatments(memory: Memory, beta: float, edition: int = 2) -> dict[str, dict[str, Any]]:
     """Return the configurations of a memory by treatment.
 
     Without a gate the own cue is measured, which changes nothing but where the memory itself
     takes its rate from the cue. Memories made of commits are gated by the own cue only: their rate
     would follow what replaced it.
     """
-    gate = Gate.mut3r(beta=beta)
-    own, mask = Cue.mut3r(), Cue(reading=MASK, normaliser="raw")
+    gate = Gate.mut3r(beta=beta, edition=edition)
+    own, mask = Cue.mut3r(edition=edition), Cue(reading=MASK, normaliser="raw")
     scores = with_controls({OWN: own, TRUE: mask}) if memory.plain else {OWN: own}
     found: dict[str, dict[str, Any]] = {PLAIN: {"cue": own}}
     found |= {label: {"cue": cue, "gate": gate} for label, cue in scores.items()}
@@ -110,6 +110,7 @@ def sweep_memories(
     memories: Mapping[str, Memory],
     *,
     beta: float = 1.0,
+    edition: int = 2,
     frames: int | None = None,
     out: str | Path,
     progress: bool = True,
@@ -126,6 +127,8 @@ def sweep_memories(
     memories : mapping of str to Memory
     beta : float
         Sharpness of the gates.
+    edition : {2, 1}
+        Of :meth:`Cue.mut3r` and :meth:`Gate.mut3r`.
     frames : int, optional
         At most so many of each sequence.
     out : path
@@ -147,7 +150,7 @@ def sweep_memories(
             _JOIN.join((label, treatment)): configuration
             for label, memory in memories.items()
             if memory.update == update
-            for treatment, configuration in treatments(memory, beta).items()
+            for treatment, configuration in treatments(memory, beta, edition).items()
         }
         for by_mask, names in ((False, list(sequences)), (True, masked)):
             chosen = {

@@ -14,7 +14,7 @@ from mut3r_analysis.evaluation import check_dataset, evaluate
 from mut3r_analysis.metrics import FrameSelection, Protocol, UndefinedMetric
 from mut3r_analysis.metrics import protocol as find_protocol
 from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
-from mut3r_analysis.motion.gate import PAPER_DEPTH
+from mut3r_analysis.motion.gate import PAPER_DEPTH, PAPER_LAYERS
 from mut3r_analysis.running import Commit, Configuration, open_run
 from mut3r_analysis.running.inputs import as_scored
 from mut3r_analysis.sequences import open_sequence
@@ -43,7 +43,7 @@ STAND_INS = {
 
 
 def system_configurations(
-    beta: float, names: Iterable[str] = (*SYSTEMS, *ABLATION)
+    beta: float, names: Iterable[str] = (*SYSTEMS, *ABLATION), *, edition: int = 2
 ) -> dict[str, Configuration]:
     """Return what the systems of the paper are, on the weights of CUT3R.
 
@@ -53,24 +53,32 @@ def system_configurations(
         Sharpness of MUT3R's gates, which no source states.
     names : iterable of str
         Among those of the tables.
+    edition : {2, 1}
+        Of :meth:`Cue.mut3r` and :meth:`Gate.mut3r`, on the layers of the paper.
     """
     gates = {
-        AFTER: Gate.mut3r(beta=beta),
+        AFTER: Gate.mut3r(beta=beta, edition=edition, **PAPER_LAYERS),
         **{
             f"MUT3R (layers 0-{stop})": Gate.mut3r(
-                beta=beta, layers=(0, stop), of_depth=PAPER_DEPTH
+                beta=beta, edition=edition, layers=(0, stop), of_depth=PAPER_DEPTH
             )
             for stop in (2, 12)
         },
         **{
             f"MUT3R (without {name.replace('_', '-')} gate)": Gate.mut3r(
-                beta=beta, directions=[each for each in DIRECTIONS if each != name]
+                beta=beta,
+                directions=[each for each in DIRECTIONS if each != name],
+                edition=edition,
+                **PAPER_LAYERS,
             )
             for name in DIRECTIONS
         },
     }
     known = {BEFORE: Configuration(), "TTT3R": Configuration(commit=Commit.ttt3r())}
-    known |= {label: Configuration(cue=Cue.mut3r(), gate=gate) for label, gate in gates.items()}
+    known |= {
+        label: Configuration(cue=Cue.mut3r(edition=edition), gate=gate)
+        for label, gate in gates.items()
+    }
     return {name: known[name] for name in dict.fromkeys(names)}
 
 

@@ -24,7 +24,7 @@ ROUNDING = 0.01
 QUESTION = "How much suppression is too much?"
 
 
-def cues(normalisers: Sequence[str], oracle: bool = True) -> dict[str, Cue]:
+def cues(normalisers: Sequence[str], oracle: bool = True, edition: int = 2) -> dict[str, Cue]:
     """Return MUT3R's cue under each normaliser, and the true mask with its shuffled control.
 
     Raises
@@ -34,11 +34,11 @@ def cues(normalisers: Sequence[str], oracle: bool = True) -> dict[str, Cue]:
     """
     if not normalisers:
         raise InvalidArgument("no normaliser was given; name at least one, such as 'zscore'")
-    own = {f"own, {name}": Cue.mut3r(normaliser=name) for name in normalisers}
+    own = {f"own, {name}": Cue.mut3r(edition=edition, normaliser=name) for name in normalisers}
     return own | (with_controls({ORACLE: Cue.oracle()}) if oracle else {})
 
 
-def ablation(chosen: Mapping[str, Cue], betas: Sequence[float]) -> Ablation:
+def ablation(chosen: Mapping[str, Cue], betas: Sequence[float], *, edition: int = 2) -> Ablation:
     """Cross every cue with MUT3R's gates at every beta.
 
     Raises
@@ -50,7 +50,7 @@ def ablation(chosen: Mapping[str, Cue], betas: Sequence[float]) -> Ablation:
         raise InvalidArgument(f"betas={list(betas)}; give values above 0, 0 is the plain run")
 
     def configure(cue: str, beta: float) -> dict[str, Any]:
-        return {"cue": chosen[cue], "gate": Gate.mut3r(beta=beta)}
+        return {"cue": chosen[cue], "gate": Gate.mut3r(beta=beta, edition=edition)}
 
     factors: dict[str, list[Any]] = {"cue": list(chosen), "beta": sorted(map(float, betas))}
     return Ablation(factors, configure, "{}, beta {:g}")

@@ -89,24 +89,29 @@ def layer_ranges(depth: int, asked: Sequence[Sequence[int]] = PAPER_RANGES) -> x
     return found
 
 
-def cues(oracle: bool = True) -> dict[str, Cue]:
+def cues(oracle: bool = True, edition: int = 2) -> dict[str, Cue]:
     """Return the cues by name, each followed by its shuffled control.
 
     Parameters
     ----------
     oracle : bool
         Whether the true motion mask is among them; it needs sequences that have one.
+    edition : {2, 1}
+        Of :meth:`Cue.mut3r`.
     """
     perfect = {ORACLE: Cue.oracle()} if oracle else {}
-    return with_controls({OWN: Cue.mut3r(), **perfect})
+    return with_controls({OWN: Cue.mut3r(edition=edition), **perfect})
 
 
-def ablation(ranges: xr.Dataset, chosen: Mapping[str, Cue], beta: float = 1.0) -> Ablation:
+def ablation(
+    ranges: xr.Dataset, chosen: Mapping[str, Cue], beta: float = 1.0, *, edition: int = 2
+) -> Ablation:
     """Cross every cue with every range of layers."""
 
     def configure(cue: str, layers: str) -> dict[str, Any]:
         bounds = (int(ranges[end].sel(layers=layers)) for end in ("start", "stop"))
-        return {"cue": chosen[cue], "gate": Gate.mut3r(beta=beta, layers=tuple(bounds))}
+        gate = Gate.mut3r(beta=beta, edition=edition, layers=tuple(bounds))
+        return {"cue": chosen[cue], "gate": gate}
 
     factors = {"cue": list(chosen), "layers": ranges["layers"].values.tolist()}
     return Ablation(factors, configure, "{} {}")

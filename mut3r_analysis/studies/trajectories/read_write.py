@@ -42,9 +42,13 @@ _FACTS = {
     "texture": ("texture", "grey levels per px"),
 }
 
-CUES = {"own": Cue.mut3r(), **with_controls({"true mask": Cue.oracle()})}
-"""The model's own cue, the truth in its place, and the truth at wrong places: as many patches are
-gated as strongly, only others."""
+
+def cues_compared(edition: int = 2) -> dict[str, Cue]:
+    """Return the model's own cue, the truth in its place, and the truth at wrong places.
+
+    The last gates as many patches as strongly, only others.
+    """
+    return {"own": Cue.mut3r(edition=edition), **with_controls({"true mask": Cue.oracle()})}
 
 
 def commit_of(levels: Mapping[str, str]) -> Commit:
@@ -77,7 +81,7 @@ def measure_cells(
     sequences: Sequence[str | xr.Dataset],
     gate: Gate,
     *,
-    cues: Mapping[str, Cue] = CUES,
+    cues: Mapping[str, Cue] | None = None,
     paths: Sequence[str] = ("read", "write"),
     frames: int | None = None,
     protocol: str = "default",
@@ -91,8 +95,9 @@ def measure_cells(
     sequences : sequence of str or Dataset
         What `open_sequence` takes.
     gate : Gate
-    cues : mapping of str to Cue
-        Named motion scores. Where a sequence lacks the mask that one reads, its runs are left out.
+    cues : mapping of str to Cue, optional
+        Named motion scores, those of :func:`cues_compared` unless given. Where a sequence lacks
+        the mask that one reads, its runs are left out.
         A run keeps all states of a sequence in memory.
     paths : sequence of str
         One of `DESIGNS`; three paths cost twice the runs of two.
@@ -113,6 +118,7 @@ def measure_cells(
 
         With all paths ungated it is the plain run, whatever the cue.
     """
+    cues = cues_compared() if cues is None else cues
     study = ablation(gate, cues, paths)
     rows: dict[str, xr.Dataset] = {}
     bar = tqdm(sequences, desc="sequences", disable=not progress)
