@@ -225,7 +225,7 @@ def _scored(model: Backbone, clips: Clips, gate: Gate) -> Iterator[tuple[str, Te
         scores, _ = scored(model, clips, cue, gate=gate)
         yield label, scores, gate
         yield f"{label}, another clip's", scores.roll(1, dims=0), gate
-        yield f"{label}, shuffled", _shuffled(scores), gate
+        yield f"{label}, shuffled", shuffled(scores), gate
         yield f"{label}, inverted", 1 - scores, gate
     for label, used in (("default cue", gate), ("default cue, default gate", DEFAULT_GATE)):
         yield label, scored(model, clips, DEFAULT_CUE, gate=used)[0], used
@@ -244,7 +244,7 @@ def soft_scores(evidence: Tensor, sharpness: float = 1.0) -> Tensor:
     return scores.view_as(evidence)
 
 
-def _shuffled(scores: Tensor) -> Tensor:
+def shuffled(scores: Tensor) -> Tensor:
     """Permute the patches of each frame, each in an order of its own."""
     flat = scores.flatten(2)
     order = torch.rand(flat.shape, generator=torch.Generator().manual_seed(0)).argsort(dim=-1)

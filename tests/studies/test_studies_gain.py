@@ -14,6 +14,7 @@ from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.studies.finding import NOT_MEASURED, findings_of
 from mut3r_analysis.studies.gain import measure as gain
 from mut3r_analysis.training.clip_cues import areas
+from mut3r_analysis.training.cue_trial import scenes_with_twins
 from mut3r_analysis.training.motion_trial import patch_shares, soft_scores
 from mut3r_analysis.training.validation import held_out_clips
 
@@ -120,8 +121,26 @@ def test_the_notebook_answers(model):
             "progress": False,
         },
     )
-    answer, own = findings_of(notebook)
+    answer, own, *editions = findings_of(notebook)
     assert answer.question == gain.QUESTION
     assert own.question == "Does gating by the own cues of tiny-static help?"
     assert len(own.rows) == len(gain.own_cues(model))
     assert NOT_MEASURED not in {row.verdict for row in own.rows}
+    assert [each.question for each in editions] == [
+        f"What do MUT3R's cue and gates do in tiny-static, {side}?"
+        for side in ("moving", "at rest")
+    ]
+
+
+def test_editions_are_compared_with_their_controls_where_objects_move_and_where_nothing_does(model):
+    pair = scenes_with_twins((MIXED,), (64, 48), 3, 3, first=21_000)
+    found = gain.compare_editions(model, *pair, progress=False)
+    assert list(found) == ["moving", "at rest"]
+    labels = found["moving"]["label"].values.tolist()
+    assert labels == ["edition 2", "edition 1", "another clip's scores", "shuffled", "inverted",
+                      "all objects", "true share"]  # fmt: skip
+    auc = found["moving"].set_index(score="label")["auc"]
+    assert auc.sel(score="inverted").item() == pytest.approx(1 - auc.sel(score="edition 2").item())
+    assert auc.sel(score="true share").item() > 0.99
+    moving, resting = (found[side]["change"].isel(score=0) for side in found)
+    assert (moving != resting).all()

@@ -105,7 +105,7 @@ def test_scores_are_what_their_rows_say(found):
         own, inverted = (found[f"own cue one{end}"]["auc"][kind][0] for end in ("", ", inverted"))
         assert own + inverted == pytest.approx(1)
     scores = torch.rand(2, 3, 4, 5)
-    shuffled = motion_trial._shuffled(scores)
+    shuffled = motion_trial.shuffled(scores)
     assert not torch.equal(shuffled, scores)
     assert torch.equal(shuffled.flatten(2).sort().values, scores.flatten(2).sort().values)
 

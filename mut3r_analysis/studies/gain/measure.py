@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.metrics.bootstrap import drawn_counts
-from mut3r_analysis.motion import READINGS, Cue, Gate
+from mut3r_analysis.motion import READINGS, REALISATIONS, Cue, Gate
+from mut3r_analysis.motion.gate import EDITIONS
 from mut3r_analysis.motion.readings import INSTABILITY, STEADY, describes_patches
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.studies.finding import Finding, Row
@@ -29,6 +30,7 @@ from mut3r_analysis.training.motion_trial import (
     METRICS,
     patch_shares,
     ratio_interval,
+    shuffled,
     soft_scores,
 )
 from mut3r_analysis.training.validation import score_clips
@@ -121,18 +123,19 @@ def own_scores(model: Backbone, clips: Clips, cues: Mapping[str, Cue]) -> Iterat
 
 
 def variants(clips: Clips, patch: int, layers: int) -> Iterator[Score]:
-    """Yield the true mask through other gates: directions, sharpness, softness, layers."""
+    """Yield the true mask through other gates: directions, realisations, sharpness, layers."""
     shares = patch_shares(clips.moving, patch)
     hard, plain = flipped(shares, 0.0), soft_scores(shares)
-    alone = {
-        "image_self alone": replace(GATE, state_to_image=None),
-        "state_to_image alone": replace(GATE, image_self=None),
-        "and image_to_state output_scale": replace(GATE, image_to_state="output_scale"),
-        "and image_to_state null_key": replace(GATE, image_to_state="null_key"),
-        "and image_to_state literal": replace(GATE, image_to_state="literal"),
-    }
-    for name, gate in alone.items():
-        yield Score("direction", name, math.nan, plain, gate)
+    for name in GATE.sites:
+        off: dict[str, Any] = {site: None for site in GATE.sites if site != name}
+        yield Score("direction", f"{name} alone", math.nan, plain, replace(GATE, **off))
+    for site, names in REALISATIONS.items():
+        for name, item in names.items():
+            realised: dict[str, Any] = {site: name}
+            scores, label = (plain, name) if item.beta else (hard, f"{name}, hard mask")
+            yield Score(
+                "realisation", f"{site} {label}", math.nan, scores, replace(GATE, **realised)
+            )
     for beta in (0.5, 1.0, 2.0, 4.0):
         yield Score("β, hard", f"{beta:g}", beta, hard, replace(GATE, beta=beta))
         yield Score("β, soft", f"{beta:g}", beta, plain, replace(GATE, beta=beta))
@@ -148,8 +151,57 @@ def all_scores(model: Backbone, clips: Clips) -> tuple[Iterator[Score], int]:
     patch, depth = model.patch_size, model.decoder_layers
     cues = own_cues(model)
     made = variants(clips, patch, depth)
-    number = len(FLIPPED) + len(NOISE) + len(cues) + 5 + 8 + 5 + 3
+    realised = sum(len(names) for names in REALISATIONS.values())
+    number = len(FLIPPED) + len(NOISE) + len(cues) + 2 + realised + 8 + 5 + 3
     return chain(degraded(clips, patch), own_scores(model, clips, cues), made), number
+
+
+def edition_scores(model: Backbone, clips: Clips) -> Iterator[Score]:
+    """Yield own cues of both editions through their gates, and what the latest is held against."""
+    for edition in EDITIONS:
+        cue, gate = Cue.mut3r(edition=edition), Gate.mut3r(edition=edition)
+        scores, _ = scored(model, clips, cue, gate=gate)
+        yield Score("edition", f"edition {edition}", math.nan, scores, gate)
+    cue, gate = Cue.mut3r(), Gate.mut3r()
+    own, _ = scored(model, clips, cue, gate=gate)
+    objects = patch_shares(clips.instance > 0, model.patch_size)
+    truth = patch_shares(clips.moving, model.patch_size)
+    held_against = {
+        "another clip's scores": own.roll(1, dims=0),
+        "shuffled": shuffled(own),
+        "inverted": 1 - own,
+        "all objects": soft_scores(objects, cue.sharpness),
+        "true share": soft_scores(truth, cue.sharpness),
+    }
+    for name, scores in held_against.items():
+        yield Score("edition", name, math.nan, scores, gate)
+
+
+def compare_editions(
+    model: Backbone, moving: Clips, frozen: Clips, *, progress: bool = True
+) -> dict[str, xr.Dataset]:
+    """Measure MUT3R's cue and gates, both editions, where objects move and where nothing does.
+
+    Parameters
+    ----------
+    model : Backbone
+    moving, frozen : Clips
+        From :func:`~mut3r_analysis.training.cue_trial.scenes_with_twins`. The true share is that
+        of the moving clips on both, which is wrong on their twins: what a mistake costs.
+    progress : bool
+
+    Returns
+    -------
+    dict of str to Dataset
+        What :func:`gains` finds, by "moving" and "at rest".
+    """
+    sides = {"moving": moving, "at rest": replace(frozen, moving=moving.moving)}
+    return {
+        side: gains(
+            model, clips, edition_scores(model, clips), total=len(EDITIONS) + 5, progress=progress
+        )
+        for side, clips in sides.items()
+    }
 
 
 def gains(
@@ -272,9 +324,9 @@ def by_family(measured: Mapping[str, xr.Dataset], families: Sequence[str]) -> xr
     return joined
 
 
-def of_own_cues(found: xr.Dataset, metric: str) -> list[Row]:
-    """One row per own cue, the best AUC first: what gating by it changes."""
-    kept = found.sel(metric=metric).isel(score=np.flatnonzero(found["family"].values == OWN))
+def of_family(found: xr.Dataset, family: str, metric: str) -> list[Row]:
+    """One row per set of scores of a family, the best AUC first: what gating by it changes."""
+    kept = found.sel(metric=metric).isel(score=np.flatnonzero(found["family"].values == family))
     order = np.argsort(-kept["auc"].values, kind="stable")
     return [
         Row(
