@@ -219,9 +219,9 @@ def test_a_cue_scores_the_frames_that_pass_its_site(backbone, sequence, steps):
     motion = run["cue/motion"].values
     assert np.isfinite(motion[:-1]).all()
     assert np.isnan(motion[-1]).all()
-    raw = run["cue/logit_key_mean"].values
+    raw = run["cue/logit_query_mean"].values
     q, k = steps[2][2]["view1_self"]
-    mean = (q @ k.mT / q.shape[-1] ** 0.5).mean(dim=-1).mean(dim=1)
+    mean = (q @ k.mT / q.shape[-1] ** 0.5).mean(dim=-2).mean(dim=1)
     np.testing.assert_allclose(raw[2].reshape(mean.shape), mean, rtol=1e-3, atol=1e-5)
     reads = quiet(backbone, sequence, cue=m3.Cue(site="bank_read", reading="entropy"))
     known = np.isfinite(reads["cue/motion"].values).all(axis=(1, 2))

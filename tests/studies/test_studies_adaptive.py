@@ -107,7 +107,7 @@ def test_a_policy_that_never_changes_is_a_run_with_that_gate(backbone, scene):
             np.testing.assert_allclose(found[name][policy], expected, rtol=1e-4, atol=1e-5)
         assert (found.chosen[policy] == policy).all()
     scored = m3.run(backbone, scene, cue=CUE, outputs=("pose",), progress=False)
-    spread = scored["cue/logit_key_mean"].astype(float).var(["patch_row", "patch_col"])
+    spread = scored["cue/logit_query_mean"].astype(float).var(["patch_row", "patch_col"])
     np.testing.assert_allclose(found.spread[0], spread, rtol=1e-3)
 
 
