@@ -7,7 +7,7 @@ of official checkpoints, so these load unchanged.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from mut3r_analysis.backbones.memory import PoseMemory
 from mut3r_analysis.backbones.point3r.config import Point3RConfig
 from mut3r_analysis.backbones.point3r.pointers import Candidates, Pointers
 from mut3r_analysis.backbones.point3r.rotation import spatial_rotation
+from mut3r_analysis.backbones.point3r.start import start_weights
 from mut3r_analysis.backbones.precision import PRECISIONS
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import Encoded, Frame, Origin, StateVariable, Write
@@ -403,6 +404,10 @@ class Point3R(TwoStreams):
         """Return the numbers inside the image decoder's MLP."""
         tokens = 1 + grid[0] * grid[1]
         return int(tokens * self.config.dec_embed_dim * self.config.mlp_ratio)
+
+    def start_weights(self, choices: Any) -> None:
+        """Set the weights that a training from scratch begins with."""
+        start_weights(self, choices)
 
     def _decoder_rotations(self, state: State, pointers: Pointers) -> dict[str, Rotations]:
         """Rotations of a side's own and of the other side's tokens, in its own head width."""
