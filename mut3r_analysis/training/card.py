@@ -18,9 +18,10 @@ from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.card_words import TARGETS_SET, card_text
 from mut3r_analysis.training.cue_trial import TARGET, cue_test
 from mut3r_analysis.training.gating_trial import gating_test
-from mut3r_analysis.training.loop import CURVE, LOG, initial_model, read_table, write_table
+from mut3r_analysis.training.loop import CURVE, LOG, read_table, write_table
 from mut3r_analysis.training.motion_trial import motion_test, read_protocol, target_row
 from mut3r_analysis.training.recipe import Recipe, read_recipe
+from mut3r_analysis.training.starting import initial_model
 from mut3r_analysis.training.validation import AXES, held_out_clips, score_clips
 
 LENGTHS = (2, 4, 8, 16)

@@ -13,16 +13,16 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 
-from mut3r_analysis.backbones import Backbone, load_backbone, write_checkpoint
-from mut3r_analysis.backbones.families import family_of
+from mut3r_analysis.backbones import Backbone, write_checkpoint
 from mut3r_analysis.backbones.precision import arithmetic
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
 from mut3r_analysis.training.clips import Clips, clips_from
 from mut3r_analysis.training.objective import Helpers, helper_heads, objective_terms, weighted_sum
 from mut3r_analysis.training.optimisation import Optimisers, update_average
 from mut3r_analysis.training.parallel import Peers, own_device, peers
-from mut3r_analysis.training.recipe import Initialisation, Recipe, read_recipe
+from mut3r_analysis.training.recipe import Recipe, read_recipe
 from mut3r_analysis.training.rollout import roll_out
+from mut3r_analysis.training.starting import starting_model
 from mut3r_analysis.training.validation import AXES, held_out_clips, score_clips
 
 _PARTS = ("model", "average", "helpers", "optimisers")
@@ -121,8 +121,9 @@ def train(
     steps : int, optional
         Stop when this many steps have been taken in all; None is all of the recipe's.
     out : str or Path
-        Folder of the training. It receives the recipe, ``state.pt`` to resume from, ``log.csv``
-        (terms of the loss), ``curve.csv`` and ``curve.png`` (scores on held-out clips), and the
+        Folder of the training. It receives the recipe, ``start.txt`` (which weights were taken from
+        where, of a recipe with a start), ``state.pt`` to resume from, ``log.csv`` (terms of the
+        loss), ``curve.csv`` and ``curve.png`` (scores on held-out clips), and the
         averaged weights as ``<name>.safetensors``.
     device : str or torch.device, optional
         CUDA where there is one, otherwise the CPU.
@@ -181,7 +182,8 @@ def train(
 class Reporter:
     """Writes what a training reports, at the steps its recipe names.
 
-    It begins with the recipe, and drops what an interrupted run reported after its last save.
+    It begins with the recipe and, in ``start.txt``, what became of the weights it starts from, and
+    drops what an interrupted run reported after its last save.
     """
 
     def __init__(self, training: Training, folder: Path) -> None:
@@ -190,6 +192,9 @@ class Reporter:
         (folder / "recipe.yaml").write_text(
             yaml.safe_dump(values, sort_keys=False), encoding="utf-8"
         )
+        if training.recipe.start is not None:
+            report = "\n".join(training.average.origin.report)
+            (folder / "start.txt").write_text(f"{report}\n", encoding="utf-8")
         for table in (LOG, CURVE):
             trim_table(folder / table, training.step)
         self.sums: dict[str, float] = {}
@@ -378,53 +383,3 @@ def plot_training(log: str | Path, curve: str | Path) -> Figure:
         axis.legend(fontsize="x-small", ncols=2)
         axis.spines[["top", "right"]].set_visible(False)
     return figure
-
-
-def starting_model(recipe: Recipe) -> Backbone:
-    """Build the model that a recipe starts from; float32, on the CPU.
-
-    Raises
-    ------
-    InvalidArgument
-        When the weights that the recipe names are there, but are others or of another model.
-    MissingFile, CheckpointError
-        When they cannot be read.
-    """
-    if recipe.start is None:
-        return initial_model(recipe.model, recipe.initialisation, recipe.seed)
-    name = recipe.start.checkpoint
-    model = load_backbone(name, device="cpu")
-    found = model.origin.sha256 if model.origin else None
-    if found != recipe.start.sha256:
-        raise InvalidArgument(
-            f"the recipe {recipe.name!r} starts from {name!r} with sha256 {recipe.start.sha256}, "
-            f"but the weights found there have sha256 {found}; give the recipe the weights it "
-            "names, or make another recipe that names these"
-        )
-    if model.config != recipe.model:
-        raise InvalidArgument(
-            f"the recipe {recipe.name!r} describes another model than its start {name!r}; copy "
-            "the model section of the recipe that made these weights"
-        )
-    # weights mapped to a file become ordinary ones, which training may change
-    trainable = family_of(model.config).model(model.config)
-    trainable.load_state_dict(model.state_dict())
-    return trainable
-
-
-def initial_model(config: Any, start: Initialisation, seed: int) -> Backbone:
-    """Build a model with the starting weights of a recipe; float32, on the CPU.
-
-    Parameters
-    ----------
-    config
-        Of a backbone.
-    start : Initialisation
-    seed : int
-        The same seed gives the same weights.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = family_of(config).model(config)
-        model.start_weights(start)
-    return model

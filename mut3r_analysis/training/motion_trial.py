@@ -57,7 +57,7 @@ Errors = dict[str, np.ndarray]
 
 
 def read_protocol(path: str | Path) -> dict[str, Any]:
-    """Read the declaration of a motion test.
+    """Read the declaration of a motion test, or of a reconstruction test where it says so.
 
     Raises
     ------
@@ -70,7 +70,9 @@ def read_protocol(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFile(f"no protocol at {path}; tiny-static_protocol.yaml is in data/training")
     values = read_yaml(path)
-    needed = {"model", "reference", "size", "scenes", "moving", "rest", "conditions", "gate"}
+    needed = {"model", "reference", "size", "scenes", "conditions"}
+    reconstructs = isinstance(values, dict) and values.get("test") == "reconstruction"
+    needed |= {"clips", "seeds"} if reconstructs else {"moving", "rest", "gate"}
     if not isinstance(values, dict) or (missing := sorted(needed - set(values))):
         missing = sorted(needed) if not isinstance(values, dict) else missing
         raise InvalidArgument(f"the protocol {path} does not say {', '.join(missing)}")
@@ -169,7 +171,7 @@ def _rest(
     model: Backbone, reference: Backbone, protocol: Mapping[str, Any], clips: int
 ) -> dict[str, dict[str, list[float]]]:
     rest = protocol["rest"]
-    distribution, draws = SceneDistribution.from_dict(rest["scenes"]), _draws(clips)
+    distribution, draws = SceneDistribution.from_dict(rest["scenes"]), bootstrap_draws(clips)
     found = {}
     for length in rest["frames"]:
         scenes = held_out_clips(
@@ -187,7 +189,7 @@ def _rest(
 def _measured(model: Backbone, pair: tuple[Clips, Clips], gate: Gate) -> dict[str, Any]:
     """Gap, errors and changes by gates of one model on one kind of scenes and their twins."""
     moving, frozen = pair
-    draws, patch = _draws(len(moving.image)), model.patch_size
+    draws, patch = bootstrap_draws(len(moving.image)), model.patch_size
     plain = {side: score_clips(model, each).errors for side, each in zip(SIDES, pair, strict=True)}
     gates: dict[str, dict[str, Any]] = {}
     for side, each in zip(SIDES, (moving, replace(frozen, moving=moving.moving)), strict=True):
@@ -251,7 +253,8 @@ def shuffled(scores: Tensor) -> Tensor:
     return flat.gather(-1, order.to(flat.device)).view_as(scores)
 
 
-def _draws(clips: int) -> NDArray[np.int_]:
+def bootstrap_draws(clips: int) -> NDArray[np.int_]:
+    """Return how often each clip is drawn ``(draw, clip)``, the same for all sides."""
     return drawn_counts(clips, RESAMPLES, seed=3)
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from mut3r_analysis.backbones.blocks import Mlp, layer_norm
 from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.rotation import state_positions
+from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.recipe import Objective
 from mut3r_analysis.training.rollout import Rollout
@@ -76,7 +77,7 @@ def objective_terms(
     """
     terms = _dense_terms(rollout, clips, weights, step)
     terms |= _pose_terms(rollout, clips, weights)
-    patch, state_size = config.patch_size, rollout.states.shape[2]
+    patch = config.patch_size
     flow, visible = flow_at_places(clips, patch)
     for name, head, tokens in (
         ("flow", helpers.flow, rollout.final),
@@ -89,9 +90,15 @@ def objective_terms(
     if weights.pooled_pose:
         terms["pooled_pose"] = _pooled_pose_term(rollout, helpers, clips, weights)
     if weights.matching:
+        if rollout.states is None:
+            raise InvalidArgument(
+                "the term 'matching' needs a state that lies on a lattice; this model's grows from "
+                "frame to frame. Set objective.matching to 0"
+            )
         grid = (clips.image.shape[-2] // patch, clips.image.shape[-1] // patch)
-        target, known = match_target(flow, visible, grid, state_size)
-        terms["matching"] = _matching_term(rollout, helpers, target[:, 1:], known[:, 1:])
+        target, known = match_target(flow, visible, grid, rollout.states.shape[2])
+        found = rollout.descriptors[:, 1:], rollout.states[:, 1:]
+        terms["matching"] = _matching_term(*found, helpers, target[:, 1:], known[:, 1:])
     return terms
 
 
@@ -266,9 +273,11 @@ def _flow_term(found: Tensor, flow: Tensor, visible: Tensor, turn: float) -> Ten
     return (error.sum(-1) * visible).sum() / visible.sum().clamp_min(1)
 
 
-def _matching_term(rollout: Rollout, helpers: Helpers, target: Tensor, known: Tensor) -> Tensor:
-    query = F.normalize(helpers.query(rollout.descriptors[:, 1:]), dim=-1)
-    key = F.normalize(helpers.key(helpers.key_norm(rollout.states[:, 1:])), dim=-1)
+def _matching_term(
+    descriptors: Tensor, states: Tensor, helpers: Helpers, target: Tensor, known: Tensor
+) -> Tensor:
+    query = F.normalize(helpers.query(descriptors), dim=-1)
+    key = F.normalize(helpers.key(helpers.key_norm(states)), dim=-1)
     surprise = -(target * (query @ key.mT / _TEMPERATURE).log_softmax(-1)).sum(-1)
     return (surprise * known).sum() / known.sum().clamp_min(1)
 

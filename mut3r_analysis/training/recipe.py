@@ -30,10 +30,17 @@ class Start:
         A bundled name or a file.
     sha256 : str
         Of the file's content, hexadecimal; other weights are refused.
+    renamed : dict of str to str
+        Beginnings of the model's own names and what these are called there, for a model of another
+        kind: it takes the weights that fit in name and shape.
+    new : tuple of str
+        Patterns (``*`` is anything) of names whose weights are not taken though they fit.
     """
 
     checkpoint: str
     sha256: str
+    renamed: dict[str, str] = field(default_factory=dict)
+    new: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, pattern in (("checkpoint", ".+"), ("sha256", "[0-9a-f]{64}")):
@@ -41,6 +48,7 @@ class Start:
             if not isinstance(value, str) or not re.fullmatch(pattern, value):
                 wanted = "a bundled name or a file" if name == "checkpoint" else "64 hex digits"
                 raise InvalidArgument(f"start.{name} must be {wanted}, got {value!r}")
+        object.__setattr__(self, "new", tuple(self.new))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,6 +360,8 @@ class Recipe:
         # left out where they say nothing, so that older recipes keep their identity
         if self.start is None:
             del values["start"]
+        else:
+            values["start"] = {name: each for name, each in values["start"].items() if each}
         for stage in values["stages"]:
             if stage["train"] == "all":
                 del stage["train"]

@@ -30,8 +30,9 @@ class Rollout:
         Every field with leading dims ``(clip * frame, ...)``.
     descriptors : Tensor
         ``(clip, frame, patch, channel)``: the patches as they enter the decoder.
-    states : Tensor
-        ``(clip, frame, state_token, channel)``: the state that each frame reads.
+    states : Tensor, optional
+        ``(clip, frame, state_token, channel)``: the state that each frame reads; None of a model
+        whose state grows.
     middle, final : Tensor
         ``(clip, frame, patch, channel)``: the patches after half of the layers and at the end.
     motion : Tensor, optional
@@ -42,7 +43,7 @@ class Rollout:
 
     prediction: Prediction
     descriptors: Tensor
-    states: Tensor
+    states: Tensor | None
     middle: Tensor
     final: Tensor
     motion: Tensor | None
@@ -100,7 +101,7 @@ def roll_out(
     return Rollout(
         prediction=model.predict(decoded, outputs),
         descriptors=torch.stack([result.read.entered.patches for result in results], dim=1),
-        states=torch.stack([result.before.tokens for result in results], dim=1),
+        states=None if model.state_grows else _stacked([each.before.tokens for each in results], 1),
         middle=decoded.levels[1].unflatten(0, (clips, frames)),
         final=decoded.levels[-1].unflatten(0, (clips, frames)),
         motion=torch.stack(scores, dim=1) if scores else None,

@@ -19,9 +19,9 @@ from mut3r_analysis.training.cue_trial import (
 )
 from mut3r_analysis.training.evidence import without
 from mut3r_analysis.training.gating_trial import METRICS, gating_test
-from mut3r_analysis.training.loop import initial_model
 from mut3r_analysis.training.patches import observe, patch_truth
 from mut3r_analysis.training.recipe import Recipe
+from mut3r_analysis.training.starting import initial_model
 
 RECIPE = Recipe.from_dict({**SMALL, "model": {**SMALL["model"], "dec_depth": 5}})
 

@@ -10,7 +10,6 @@ from mut3r_analysis.backbones.protocol import Frame
 from mut3r_analysis.scenes import SceneDistribution, draw, random_batch, render_arrays
 from mut3r_analysis.scenes.raycast_torch import render_arrays_torch
 from mut3r_analysis.training.clips import clips_of
-from mut3r_analysis.training.loop import initial_model
 from mut3r_analysis.training.objective import (
     confident_distance,
     flow_at_places,
@@ -25,6 +24,7 @@ from mut3r_analysis.training.objective import (
 )
 from mut3r_analysis.training.recipe import Initialisation, Objective
 from mut3r_analysis.training.rollout import roll_out
+from mut3r_analysis.training.starting import initial_model
 
 CONFIG = CUT3RConfig(
     img_size=(64, 64),

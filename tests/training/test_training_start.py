@@ -14,6 +14,7 @@ from mut3r_analysis.training.clips import clips_at
 from mut3r_analysis.training.command import add_parser
 from mut3r_analysis.training.loop import Training, read_table, train
 from mut3r_analysis.training.recipe import Recipe, read_recipe
+from mut3r_analysis.training.rollout import roll_out
 
 CPU = torch.device("cpu")
 STAGES = [
@@ -109,6 +110,72 @@ def test_the_static_recipe_goes_on_from_tiny_and_shows_nothing_that_moves():
     assert recipe.start.sha256 == load_backbone("tiny", device="cpu").origin.sha256
     assert recipe.objective_at(recipe.steps - 1) == tiny.objective_at(tiny.steps - 1)
     assert {scenes.movers for stage in recipe.stages for scenes in stage.scenes} == {(0, 0)}
+
+
+def test_another_kind_of_model_takes_what_fits_in_name_and_shape():
+    training = Training.begin(read_recipe(data_path("training", "tiny-pointers.yaml")), CPU)
+    tiny = load_backbone("tiny", device="cpu").state_dict()
+    own = training.model.state_dict()
+    for name, old in {
+        "enc_blocks.1.mlp.fc1.weight": "enc_blocks.1.mlp.fc1.weight",
+        "dec_blocks.3.cross_attn.projq.weight": "dec_blocks.3.cross_attn.projq.weight",
+        "dec_blocks_memory.5.norm1.bias": "dec_blocks_state.5.norm1.bias",
+        "downstream_head.cross_proj.fc2.weight": "downstream_head.cross_proj.fc2.weight",
+        "pts_patch_embed.proj.weight": "patch_embed.proj.weight",
+    }.items():
+        assert torch.equal(own[name], tiny[old])
+    assert not torch.equal(own["dec_blocks.0.attn.qkv.bias"], tiny["dec_blocks.0.attn.qkv.bias"])
+    report = training.average.origin.report
+    assert len(report) == len(own)
+    assert "memory_attn_head.0.weight (128, 128): new" in report
+    assert "dec_norm_memory.bias (64,): from dec_norm_state.bias" in report
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": "0" * 64}, "have sha256"),
+        ({"renamed": {"dec_blocks_memory.": "nothing."}}, "fits what start says of .*memory"),
+        ({"new": ["value_encoder.*"]}, "fits what start says of .*value_encoder"),
+    ],
+)
+def test_a_start_that_another_kind_of_model_cannot_take_is_refused(change, message):
+    recipe = read_recipe(data_path("training", "tiny-pointers.yaml"))
+    with pytest.raises(InvalidArgument, match=message):
+        Training.begin(replace(recipe, start=replace(recipe.start, **change)), CPU)
+
+
+def test_gradients_of_a_late_frame_reach_what_wrote_the_pointers_of_the_first():
+    training = Training.begin(read_recipe(data_path("training", "tiny-pointers.yaml")), CPU)
+    images = clips_at(replace(training.recipe, seed=5), 2).image[:2, :3].clone().requires_grad_()
+    found = roll_out(training.model, images)
+    found.final[:, 2].sum().backward()
+    # the memory is the only way from frame to frame
+    assert images.grad[:, 0].abs().sum() > 0
+    assert images.grad[:, 1].abs().sum() > 0
+    writer = training.model.get_submodule("memory_attn_head")
+    assert all(each.grad.abs().sum() > 0 for each in writer.parameters())
+    assert training.model.value_out.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.slow
+def test_pointers_are_trained_in_parts_as_in_one_go_and_load_by_file(tmp_path):
+    recipe = read_recipe(data_path("training", "tiny-pointers.yaml"))
+    stage = replace(recipe.stages[0], clips=2, frames=3)
+    small = replace(recipe, stages=(stage,), reports=replace(recipe.reports, clips=2))
+    made = train(small, steps=4, out=tmp_path / "whole", progress=False)
+    for steps in (2, 4):
+        train(small, steps=steps, out=tmp_path / "parts", progress=False)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert load_backbone(made, device="cpu").config == recipe.model
+    assert "memory_attn_head.2.bias (64,): new" in (tmp_path / "parts" / "start.txt").read_text()
+
+
+def test_matching_is_refused_for_a_memory_that_grows():
+    recipe = read_recipe(data_path("training", "tiny-pointers.yaml"))
+    recipe = replace(recipe, objective=replace(recipe.objective, matching=0.5))
+    with pytest.raises(InvalidArgument, match=r"Set objective\.matching to 0"):
+        Training.begin(recipe, CPU).advance(clips_at(recipe, 2))
 
 
 @pytest.mark.slow
