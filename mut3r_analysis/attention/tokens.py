@@ -34,8 +34,10 @@ class TokenAxis:
         there can be. ``"key_frame"`` is a dimension of its own, one place per frame that tokens
         come from: the arrays hold the tokens of one such frame, or where `frame` says it, those
         that are there.
-    grid : (int, int), optional
-        Rows and columns of a frame's tokens, where tokens come from several frames.
+    slot : ndarray, optional
+        ``(token,)`` place of a cached token among those of its frame.
+    slots : int
+        How many tokens each frame has, where they come from several.
     """
 
     role: np.ndarray
@@ -44,7 +46,8 @@ class TokenAxis:
     place: str = "patch grid"
     frame: np.ndarray | None = None
     grows: str | None = None
-    grid: tuple[int, int] | None = None
+    slot: np.ndarray | None = None
+    slots: int = 0
 
     def __len__(self) -> int:
         return len(self.role)
@@ -99,14 +102,13 @@ class TokenAxis:
             there is no token. Frames end with the last that has one.
         """
         assert self.frame is not None
-        assert self.grid is not None
-        rows, columns = self.grid
+        assert self.slot is not None
         frames = int(self.frame.max()) + 1
         tokens = values.movedim(dim, -1)
-        spread = tokens.new_full((*tokens.shape[:-1], frames * rows * columns), torch.nan)
-        place = torch.from_numpy((self.frame * rows + self.row) * columns + self.column)
+        spread = tokens.new_full((*tokens.shape[:-1], frames * self.slots), torch.nan)
+        place = torch.from_numpy(self.frame * self.slots + self.slot)
         spread[..., place.to(values.device)] = tokens
-        spread = spread.unflatten(-1, (frames, rows * columns))
+        spread = spread.unflatten(-1, (frames, self.slots))
         return spread if dim == -1 else spread.movedim(-3, -1)
 
 

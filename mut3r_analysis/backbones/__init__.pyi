@@ -20,3 +20,5 @@ from .protocol import Step as Step
 from .protocol import Write as Write
 from .spann3r.config import Spann3RConfig as Spann3RConfig
 from .spann3r.model import Spann3R as Spann3R
+from .vggt.config import VGGTConfig as VGGTConfig
+from .vggt.model import VGGT as VGGT

@@ -1,6 +1,6 @@
 """The two layouts of a checkpoint file, each read into a configuration and float32 tensors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from reprlib import repr as shortened
@@ -21,6 +21,7 @@ from mut3r_analysis.backbones.weights import (
     widths_of,
     with_copies,
     with_duplicates,
+    without_unused,
     without_wrapper,
 )
 from mut3r_analysis.errors import CheckpointError
@@ -62,6 +63,8 @@ def layout_of(path: Path) -> Layout:
 def read_official(path: Path, given: ModelConfig | None) -> Contents:
     """Read a file in the official layout; ``given`` is the caller's configuration."""
     entries = load_unexecuted(path)
+    if isinstance(entries, dict) and "model" not in entries and marked(entries) is not None:
+        entries = {"model": entries}  # some are released as the plain state_dict
     if not isinstance(entries, dict) or not isinstance(entries.get("model"), dict):
         held = (
             f"a dict with {', '.join(shortened(name) for name in list(entries)[:10]) or 'nothing'}"
@@ -73,12 +76,19 @@ def read_official(path: Path, given: ModelConfig | None) -> Contents:
             f"dict with 'args' and 'model'; save a bare state_dict as "
             f"write_checkpoint(path, state_dict, config)"
         )
-    weights, converted = float32_weights(entries["model"])
+    return _of_tensors(entries["model"], entries.get("args"), given, path)
+
+
+def _of_tensors(
+    tensors: Mapping[str, Tensor], args: object, given: ModelConfig | None, path: Path
+) -> Contents:
+    """Read tensors under official names, and what `args` says of their model."""
+    weights, converted = float32_weights(tensors)
     weights, stripped = without_wrapper(weights)
     weights = with_duplicates(weights)
 
     def described() -> tuple[ModelConfig, tuple[str, ...]]:
-        family, arguments, report = _described(entries.get("args"), weights, path)
+        family, arguments, report = _described(args, weights, path)
         usual = family.config()
         sizes = family.sizes or widths_of
         inferred = {
@@ -105,8 +115,20 @@ def read_official(path: Path, given: ModelConfig | None) -> Contents:
         return config_from_arguments(family, assumed | arguments | inferred), report
 
     config, report = _settled(described, given, path)
-    weights, copied = with_copies(weights, family_of(config).copies)
-    return config, weights, (*report, *stripped, *copied, *converted), None
+    family = family_of(config)
+    weights, copied = with_copies(weights, family.copies)
+    weights, left = without_unused(weights, family.unused)
+    return config, weights, (*report, *stripped, *copied, *left, *converted), None
+
+
+def marked(names: Iterable[object]) -> Family | None:
+    """Return the kind of model that names of tensors are of, if any; tools' prefixes may lead."""
+    of_tensors = [name for name in names if isinstance(name, str)]
+    marks = {family.mark: family for family in FAMILIES.values() if family.mark}
+    for mark, family in marks.items():
+        if any(name == mark or name.endswith(f".{mark}") for name in of_tensors):
+            return family
+    return None
 
 
 def _described(
@@ -122,7 +144,7 @@ def _described(
             name = family.config.family
             # Without a constructor there are no defaults of it: what tensors do not tell is unsaid.
             known = f"no constructor string: known as {name} by {family.mark}"
-            return replace(family, defaults={}), {}, (known,)
+            return replace(family, defaults={}), {}, (known, *filter(None, [family.unknown]))
     held = "has no 'args'" if args is None else "has 'args' without a 'model' string"
     raise CheckpointError(
         f"{path} {held}, so it does not say what model it holds. Official checkpoints keep the "
@@ -141,6 +163,9 @@ def read_safetensors(path: Path, given: ModelConfig | None) -> Contents:
             f"{path} cannot be read as safetensors: it is truncated or damaged ({error}). "
             f"Compare its size and sha256 with the source and fetch it again"
         ) from error
+
+    if "config" not in metadata and marked(tensors) is not None:
+        return _of_tensors(tensors, None, given, path)
 
     def described() -> tuple[ModelConfig, tuple[str, ...]]:
         if "config" not in metadata:

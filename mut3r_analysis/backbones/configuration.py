@@ -60,6 +60,8 @@ class ModelConfig:
         "patch_embed_cls": ("PatchEmbedDust3R",),
     }
     """Field -> the values it may have, for fields that have few."""
+    dpt_patch: ClassVar[int | None] = 16
+    """Side of the patches, px, of which DPT levels end at full resolution; None for any."""
 
     img_size: tuple[int, int] = (512, 512)
     patch_size: int = 16
@@ -191,9 +193,9 @@ def _check_sizes(config: ModelConfig) -> None:
             )
     if config.dec_depth < 2:
         raise InvalidArgument(f"dec_depth must be at least 2, got {config.dec_depth}")
-    if config.head_type == "dpt" and config.patch_size != 16:
+    if config.head_type == "dpt" and config.dpt_patch not in (None, config.patch_size):
         raise InvalidArgument(
-            f"a DPT head needs patch size 16 (its levels end at full resolution), "
+            f"a DPT head needs patch size {config.dpt_patch} (its levels end at full resolution), "
             f"got {config.patch_size}; use head_type='linear'"
         )
     for side in config.img_size:

@@ -18,6 +18,9 @@ from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.spann3r.config import Spann3RConfig
 from mut3r_analysis.backbones.spann3r.layout import sizes_of
 from mut3r_analysis.backbones.spann3r.model import Spann3R
+from mut3r_analysis.backbones.vggt import layout as vggt_layout
+from mut3r_analysis.backbones.vggt.config import VGGTConfig
+from mut3r_analysis.backbones.vggt.model import VGGT
 from mut3r_analysis.errors import InvalidArgument
 
 _CROCO_DEFAULTS: dict[str, Any] = {
@@ -75,6 +78,10 @@ class Family:
     unsaid : tuple of str
         Fields that a checkpoint without (complete) constructor string has no word of. They are
         assumed as released, or as a configuration says that the caller gives.
+    unused : tuple of str
+        What the names of tensors begin with that official files hold and nothing here reads.
+    unknown : str, optional
+        What a reader of results should know that no file says, in words.
     """
 
     model: type[Backbone]
@@ -86,6 +93,8 @@ class Family:
     mark: str | None = None
     sizes: Callable[[Mapping[str, Tensor]], dict[str, Any]] | None = None
     unsaid: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    unknown: str | None = None
 
     @property
     def expression(self) -> str:
@@ -135,6 +144,25 @@ FAMILIES = {
             mark="attn_head_1.0.weight",
             sizes=sizes_of,
             unsaid=("enc_num_heads", "dec_num_heads", "value_num_heads"),
+        ),
+        Family(
+            model=VGGT,
+            config=VGGTConfig,
+            constructor=("VGGT", None),
+            defaults={},
+            mark="aggregator.camera_token",
+            sizes=vggt_layout.sizes_of,
+            unsaid=(
+                "enc_num_heads",
+                "camera_num_heads",
+                "camera_iterations",
+                "camera_keys",
+                "head_levels",
+                "mlp_ratio",
+            ),
+            unused=("track_head.",),
+            unknown="VGGT and StreamVGGT have the same tensors: a file does not say which of the "
+            "two it was trained as",
         ),
     )
 }

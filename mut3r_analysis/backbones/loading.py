@@ -38,12 +38,12 @@ def load_backbone(
     Parameters
     ----------
     spec : str, Path or ModelConfig
-        The name of a bundled checkpoint (``"tiny"``), a path to an official ``.pth`` of CUT3R,
-        Point3R, DUSt3R, MonST3R or Spann3R or to a ``.safetensors`` file of this package,
+        The name of a bundled checkpoint (``"tiny"``), a path to an official file of CUT3R, Point3R,
+        DUSt3R, MonST3R, Spann3R, VGGT or StreamVGGT or to a ``.safetensors`` file of this package,
         ``"random:<name>"`` (``small``, ``512-dpt``, ``224-linear``, and ``point3r-small``,
         ``point3r-512-dpt``, ``dust3r-small``, ``dust3r-512-dpt``, ``dust3r-512-linear``,
-        ``dust3r-224-linear``, ``spann3r-small``, ``spann3r``) or a configuration such as
-        ``CUT3RConfig(...)``; the last two get random weights.
+        ``dust3r-224-linear``, ``spann3r-small``, ``spann3r``, ``vggt-small``, ``vggt``) or a
+        configuration such as ``CUT3RConfig(...)``; the last two get random weights.
     update : str
         Write rule of the state; the weights are the same for all. ``"cut3r"`` replaces every token,
         as released models do; ``"ttt3r"``, ``"ttsa3r"`` and others are for a state of fixed size.
@@ -162,5 +162,5 @@ def _checkpoint_path(spec: str) -> Path:
         f"no checkpoint {spec!r}: {what}, and bundled are {bundled or 'none'}"
         + (f"; did you mean {near[0]!r}?" if near else "")
         + ". Official checkpoints are linked from the repositories of CUT3R, Point3R, DUSt3R, "
-        "MonST3R and Spann3R; give the path of the downloaded .pth file"
+        "MonST3R, Spann3R, VGGT and StreamVGGT; give the path of the downloaded file"
     )

@@ -1,8 +1,9 @@
 """From a frame at source size to the pixels a backbone sees, by the official rules.
 
 Every prepared pixel grid is the source seen through one resize and, but for the rule ``"resize"``,
-one central crop. :class:`Preparation` applies that geometry to pixels (with the official resampling
-filters), to depth and masks (nearest neighbour, so that no value is invented) and to intrinsics.
+one central crop (or margin, under ``"pad"``). :class:`Preparation` applies that geometry to pixels
+(with the official resampling filters), to depth and masks (nearest neighbour, so that no value is
+invented) and to intrinsics.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from PIL import Image
 
 from mut3r_analysis.errors import InvalidArgument
 
-Rule = Literal["crop", "resize", "cover"]
+Rule = Literal["crop", "resize", "cover", "width", "pad"]
 
 SQUARE_SIZE = 224
 """The one size whose official rule gives a square: short side to 224, then its centre."""
@@ -22,7 +23,8 @@ SQUARE_SIZE = 224
 class Geometry(NamedTuple):
     """Where a source goes: all lengths in pixels, pairs as (height, width).
 
-    `source` is the part of it that is used, from its top left corner.
+    `source` is the part of it that is used, from its top left corner. Where an offset is negative
+    there is a margin of so many pixels.
     """
 
     source: tuple[int, int]
@@ -56,9 +58,10 @@ class Preparation:
     Parameters
     ----------
     size
-        Long edge in pixels, or 224 for the square rule; the side under ``"cover"``.
+        Long edge in pixels, or 224 for the square rule; the side under ``"cover"`` and ``"pad"``,
+        the width under ``"width"``.
     rule
-        ``"crop"``, ``"resize"`` or ``"cover"``.
+        ``"crop"``, ``"resize"``, ``"cover"``, ``"width"`` or ``"pad"``.
     patch
         Patch edge in pixels; both sides of a prepared frame are multiples of it.
 
@@ -88,17 +91,19 @@ class Preparation:
         if self.rule not in get_args(Rule):
             raise InvalidArgument(
                 f'rule={self.rule!r} is not known; allowed are "crop" (central crop, official for '
-                'pose), "resize" (second resize, official for depth) and "cover" (a square, as '
-                "Spann3R takes it)"
+                'pose), "resize" (second resize, official for depth), "cover" (a square, as '
+                'Spann3R takes it), "width" and "pad" (as VGGT takes it)'
             )
         if self.size < self.patch:
             raise InvalidArgument(
                 f"size={self.size} is less than one patch of {self.patch} pixels; "
                 f"give a size of at least {self.patch}"
             )
-        if (self.size == SQUARE_SIZE or self.rule == "cover") and self.size % self.patch:
+        square = self.size == SQUARE_SIZE or self.rule == "cover"
+        if (square or self.rule in ("width", "pad")) and self.size % self.patch:
+            what = "square frames" if square else f"frames of {self.size} pixels along a side"
             raise InvalidArgument(
-                f"size={self.size} gives square frames, which {self.patch}-pixel patches do not "
+                f"size={self.size} gives {what}, which {self.patch}-pixel patches do not "
                 f"fill; give a patch that divides {self.size}, or another size"
             )
 
@@ -138,7 +143,8 @@ class Preparation:
         Parameters
         ----------
         image
-            uint8 (y, x, rgb).
+            uint8 (y, x, rgb); under ``"width"`` and ``"pad"`` alpha may follow, which lays the
+            frame over white.
 
         Returns
         -------
@@ -150,22 +156,28 @@ class Preparation:
         InvalidArgument
             If `image` is not such an array, or its size has no answer under the rule.
         """
+        over_white = self.rule in ("width", "pad")
+        if over_white and image.ndim == 3 and image.shape[2] == 4 and image.dtype == np.uint8:
+            image = _over_white(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InvalidArgument(
                 f"a frame must be uint8 (y, x, rgb); got {image.dtype} of shape {image.shape}"
             )
         geometry = self._geometry(*image.shape[:2])
         # The first resize keeps the aspect; the rule "resize" reaches its own aspect in a second.
-        first = _size_wh(
-            geometry.resized if self.rule == "cover" else self._long_edge_resize(*image.shape[:2])
-        )
-        shrinks = self.rule == "cover" or max(image.shape[:2]) > max(first)
+        single = self.rule == "cover" or over_white
+        first = _size_wh(geometry.resized if single else self._long_edge_resize(*image.shape[:2]))
+        shrinks = self.rule == "cover" or (not single and max(image.shape[:2]) > max(first))
         filtering = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
         height, width = geometry.source
         picture = Image.fromarray(image[:height, :width]).resize(first, filtering)
         if self.rule == "resize":
             picture = picture.resize(_size_wh(geometry.prepared), Image.Resampling.LANCZOS)
         (top, left), (rows, columns) = geometry.offset, geometry.prepared
+        if min(top, left) < 0:
+            margin = Image.new("RGB", _size_wh(geometry.prepared), "white")
+            margin.paste(picture, (-left, -top))
+            return np.array(margin)
         return np.array(picture.crop((left, top, left + columns, top + rows)))
 
     def image(self, image: np.ndarray) -> np.ndarray:
@@ -196,7 +208,7 @@ class Preparation:
         """Sample a map of the source at the centre of every prepared pixel.
 
         Nearest neighbour: depth is never averaged over an edge and missing values stay what they
-        are.
+        are. A margin is NaN, or 0 where there is no NaN.
 
         Parameters
         ----------
@@ -220,7 +232,12 @@ class Preparation:
             _nearest(prepared, offset, resized, source)
             for source, resized, prepared, offset in zip(*geometry, strict=True)
         )
-        return depth[rows[:, None], columns]
+        found = depth[rows.clip(0, len(depth) - 1)[:, None], columns.clip(0, depth.shape[1] - 1)]
+        if min(geometry.offset) < 0:
+            outside = (rows != rows.clip(0, len(depth) - 1))[:, None]
+            outside = outside | (columns != columns.clip(0, depth.shape[1] - 1))
+            found[outside] = np.nan if np.issubdtype(depth.dtype, np.floating) else 0
+        return found
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """Sample a mask (or labels) of the source exactly as :meth:`depth` does."""
@@ -279,6 +296,8 @@ class Preparation:
             )
         if self.rule == "cover":
             return self._cover(height, width)
+        if self.rule in ("width", "pad"):
+            return self._whole_patches(height, width)
         resized = self._long_edge_resize(height, width)
         if self.size == SQUARE_SIZE:
             edge = 2 * (min(resized) // 2)
@@ -311,6 +330,30 @@ class Preparation:
         resized = int(source[0] * scale), int(source[1] * scale)
         offset = tuple(round((side - self.size) / 2) for side in resized)
         return Geometry(source, resized, (self.size, self.size), (offset[0], offset[1]))
+
+    def _whole_patches(self, height: int, width: int) -> Geometry:
+        """Bring one side to the size and the other to whole patches, as VGGT's loader does."""
+
+        def rounded(side: int, by: int) -> int:
+            return max(1, round(side * (self.size / by) / self.patch)) * self.patch
+
+        tall = self.rule == "pad" and height > width
+        resized = (
+            (self.size, rounded(width, height)) if tall else (rounded(height, width), self.size)
+        )
+        if self.rule == "pad":
+            margins = [(self.size - side) // 2 for side in resized]
+            return Geometry((height, width), resized, (self.size, self.size),
+                            (-margins[0], -margins[1]))  # fmt: skip
+        kept = min(resized[0], self.size)
+        return Geometry((height, width), resized, (kept, self.size), ((resized[0] - kept) // 2, 0))
+
+
+def _over_white(image: np.ndarray) -> np.ndarray:
+    """Lay uint8 (y, x, rgba) over white."""
+    picture = Image.fromarray(image)
+    white = Image.new("RGBA", picture.size, "white")
+    return np.array(Image.alpha_composite(white, picture).convert("RGB"))
 
 
 def _size_wh(shape: tuple[int, int]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from mut3r_analysis.backbones.families import family_of
 from mut3r_analysis.backbones.point3r.config import Point3RConfig
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.spann3r.config import Spann3RConfig
+from mut3r_analysis.backbones.vggt.config import VGGTConfig
 
 _SMALL: dict[str, Any] = {
     "img_size": (64, 64), "enc_depth": 2, "enc_num_heads": 4, "dec_embed_dim": 48, "dec_depth": 4,
@@ -46,6 +47,22 @@ NAMED_CONFIGS: dict[str, ModelConfig] = {
         **_SMALL, **_SMALL_VALUES, feature_dim=16, last_dim=8, layer_dims=(8, 12, 16, 24)
     ),
     "spann3r": Spann3RConfig(),
+    "vggt-small": VGGTConfig(
+        img_size=(56, 56),
+        enc_embed_dim=48,
+        enc_depth=2,
+        enc_num_heads=4,
+        dec_embed_dim=48,
+        dec_depth=4,
+        dec_num_heads=4,
+        camera_depth=2,
+        camera_num_heads=4,
+        feature_dim=16,
+        last_dim=8,
+        layer_dims=(8, 12, 16, 24),
+        head_levels=(0, 1, 2, 3),
+    ),
+    "vggt": VGGTConfig(),
 }
 """What ``load_backbone("random:<name>")`` knows; those with numbers have the released sizes."""
 
@@ -55,6 +72,12 @@ _TOKENS = (
     "masked_ray_map_token",
     "pose_retriever.masked_token",
     "pose_retriever.mem",
+    "aggregator.camera_token",
+    "aggregator.register_token",
+    "aggregator.patch_embed.cls_token",
+    "aggregator.patch_embed.pos_embed",
+    "aggregator.patch_embed.register_tokens",
+    "camera_head.empty_pose_tokens",
 )
 
 

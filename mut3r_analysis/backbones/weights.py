@@ -26,7 +26,7 @@ _VALUE_BLOCK = re.compile(r"value_encoder\.(\d+)\.")
 
 # The DPT heads register each of their four input convolutions under two names.
 _DUPLICATE = re.compile(r"(?P<head>.*\.scratch\.)layer_rn\.(?P<level>[0-3])\.weight")
-_ORIGINAL = re.compile(r"(?P<head>.*\.scratch\.)layer(?P<level>[1-4])_rn\.weight")
+_ORIGINAL = re.compile(r"(?P<head>.*downstream_head.*\.scratch\.)layer(?P<level>[1-4])_rn\.weight")
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -170,6 +170,17 @@ def with_copies(
                 f"no {absent}*: {len(names)} tensors of {source}* copied to it; {part} is untrained"
             )
     return complete, tuple(report)
+
+
+def without_unused(
+    weights: Mapping[str, Tensor], unused: tuple[str, ...]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Leave out tensors that nothing here reads, and say how many."""
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith(unused)}
+    if len(kept) == len(weights):
+        return kept, ()
+    parts = ", ".join(f"{part}*" for part in unused)
+    return kept, (f"{len(weights) - len(kept)} tensors of {parts} left out: nothing here reads it",)
 
 
 def with_duplicates(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

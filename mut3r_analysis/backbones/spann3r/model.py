@@ -122,7 +122,7 @@ class Spann3R(Backbone):
         role = np.full(len(bank), ROLES.index("cached"), np.int8)
         held = TokenAxis(
             role, patch // columns, patch % columns, frame=frame, grows="key_frame",
-            grid=(rows, columns),
+            slot=patch, slots=rows * columns,
         )  # fmt: skip
         return {**axes, "bank": held}
 
@@ -389,6 +389,6 @@ def _axes(grid: tuple[int, int], rows: int) -> Axes:
     return {
         "patches": patches,
         "partner": image_axis(grid, role="partner"),
-        "bank": replace(cached, grows="key_frame", grid=grid),
+        "bank": replace(cached, grows="key_frame"),
         "state": memory_axis(rows, "cached", place="order of the bank", grows="bank_row"),
     }

@@ -1,0 +1,2 @@
+from .config import VGGTConfig as VGGTConfig
+from .model import VGGT as VGGT
