@@ -24,6 +24,8 @@ class SiteKind:
         Whether it is passed exactly once per layer in every frame, so that a capture may name it.
         What a frame by its nature lacks, the backbone says
         (:meth:`~mut3r_analysis.backbones.Backbone.unpassed`).
+    plain : bool
+        Whether it computes a softmax over values and nothing more, so that a gate may stand for it.
     """
 
     name: str
@@ -31,6 +33,7 @@ class SiteKind:
     keys: str
     part: str = "decoder"
     captured: bool = True
+    plain: bool = True
 
 
 SITE_KINDS = {
@@ -48,7 +51,7 @@ SITE_KINDS = {
         SiteKind("anchored_view1_to_view2", "partner", "patches"),
         SiteKind("anchored_view2_self", "patches", "patches"),
         SiteKind("anchored_view2_to_view1", "patches", "partner"),
-        SiteKind("bank_read", "patches", "bank"),
+        SiteKind("bank_read", "patches", "bank", plain=False),
         SiteKind("frame_self", "image", "image"),
         SiteKind("global_self", "image", "frames"),
         SiteKind("encoder_self", "patches", "patches", "encoder"),

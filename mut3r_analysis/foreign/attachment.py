@@ -8,7 +8,6 @@ is noticed it is named.
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -26,7 +25,7 @@ from mut3r_analysis.attention.tokens import ROLES
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foreign.naming import Chosen, Naming, Place
 from mut3r_analysis.foreign.tokens import Declared, sides
-from mut3r_analysis.motion import DIRECTIONS, Gate, GatePlan
+from mut3r_analysis.motion import Gate, GatePlan
 from mut3r_analysis.motion.frame_gate import FrameGate
 from mut3r_analysis.running.opening import label
 
@@ -204,7 +203,7 @@ class Attachment:
         return out
 
     def _gated(self, place: Place, call: Call) -> Tensor | None:
-        if self._gate is None or place.kind not in DIRECTIONS or place.kind not in self._gate.sites:
+        if self._gate is None or place.kind not in self._gate.sites:
             return None
         if call.bias is not None:
             raise InvalidArgument(f"{place.module} attends under a mask; gates act without one")
@@ -216,10 +215,7 @@ class Attachment:
         """Return a pass's gate at one kind of site, whose sizes its first call shows."""
         axes = sides(self._tokens, kind, {"query": call.q.shape[-2], "key": call.k.shape[-2]})
         size = SiteSize(self._naming.layers(kind), call.q.shape[1], call.q.shape[-1])
-        off: dict[str, Any] = {name: None for name in DIRECTIONS if name != kind}
-        if kind != "image_to_state":
-            off["null_logit"] = None
-        plan = GatePlan(replace(gate, **off), {kind: size})
+        plan = GatePlan(gate.only(kind), {kind: size})
         row = SITE_KINDS[kind]
         assert self._scores is not None
         acting = plan.of_frame(

@@ -53,6 +53,11 @@ A6     ``pair_state``         softmax(z + beta log(1 - g_i r_j)) v              
 A7     ``hard_skip``          o where g_i < tau, else 0                               fused
 =====  =====================  ======================================================  =============
 
+Sites of other models have the realisations of the direction they are like: patches that read each
+other those of ``image_self``, patches that are read those of ``state_to_image``, patches that read
+something else those of ``image_to_state``; without B3, A3 and A6, which need a state or a pose
+token. Pairs of frames have a cue and a gate of their own, :class:`PairCue` and :class:`PairGate`.
+
 "values" widens the values of one plain fused softmax and forms no query x key number outside it;
 "dense" and "tiles" make a few query rows at a time. Memory is linear in tokens either way. Outputs
 are gated before the site's output projection.

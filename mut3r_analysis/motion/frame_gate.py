@@ -13,7 +13,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import known_heads
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.motion.kernels import static_mass
-from mut3r_analysis.motion.realisations import DIRECTIONS, REALISATIONS
+from mut3r_analysis.motion.realisations import form_of, realisations_at
 from mut3r_analysis.motion.score import Score
 from mut3r_analysis.motion.site_gates import (
     Setting,
@@ -49,6 +49,8 @@ class GatePlan:
     Attributes
     ----------
     gates : tuple of Gate
+    kinds : frozenset of str
+        Kinds of site that any of them acts at.
     layers : tuple of range
         Per gate, the layers it acts on in this backbone.
     inert : tuple of (str or None)
@@ -72,6 +74,7 @@ class GatePlan:
                 known_heads(f"gate heads at {site}", gate.heads, sites[site].heads)
                 depth = max(depth, sites[site].layers)
         self.gates = gates
+        self.kinds = frozenset(site for gate in gates for site in gate.sites)
         self.inert = tuple(gate.inert(depth) for gate in gates)
         self.layers = tuple(gate.layer_range(depth) if gate.sites else range(0) for gate in gates)
         self.groups: Callable[[Site, torch.device], tuple[_Group, ...]] = cache(self._groups)
@@ -120,13 +123,13 @@ class GatePlan:
         acts = site.layer in self.layers[sample] and gate.inert(site=site.kind) is None
         if not acts:
             return None
-        name = str(getattr(gate, site.kind))
+        name = str(gate.realisation(site.kind))
         if name == "pair_state" and site.layer == 0:
             return None
         kernel = gate.kernel_at(site.kind, device)
         whole = int(gate.beta) if kernel == "values" and name.startswith("pair_") else None
         # What a realisation does not use must not tell gates apart that one call can serve.
-        threshold = 1.0 if REALISATIONS[site.kind][name].beta else gate.threshold
+        threshold = 1.0 if realisations_at(site.kind)[name].beta else gate.threshold
         null_logit = gate.null_logit if name == "null_key" else None
         return Setting(name, kernel, gate.heads, threshold, null_logit, whole)
 
@@ -171,7 +174,7 @@ class FrameGate:
 
     def __call__(self, site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
         """Return the gated output ``(batch, head, query, channel)``, or None."""
-        if site.kind not in DIRECTIONS:
+        if site.kind not in self._plan.kinds and site.kind != "state_to_image":
             return None
         groups = self._plan.groups(site, q.device)
         measures = site.kind == "state_to_image" and (
@@ -238,9 +241,10 @@ class FrameGate:
             tokens = (q[:, gated], k[:, gated], v[:, gated])
             out[:, gated] = self._act(inner, site, *tokens, g, False)[0]
             return out, None
-        if site.kind == "state_to_image":
+        form = form_of(site.kind)
+        if form == "state_to_image":
             return gate_keys(setting, q, k, v, g, beta, 1 - g if measures else None)
-        if site.kind == "image_self":
+        if form == "image_self":
             return gate_self(setting, q, k, v, g, beta), None
         if setting.name != "pair_state":
             return gate_queries(setting, q, k, v, g, beta), None

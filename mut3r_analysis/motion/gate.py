@@ -1,11 +1,11 @@
 """Gate: the declared rule by which motion scores change what attention sites compute."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import Checked, Indices, indices, number, one_of, whole
+from mut3r_analysis.foundation.fields import Checked, Indices, indices, number, one_of, shown, whole
 from mut3r_analysis.foundation.layers import (
     Consecutive,
     consecutive_layers,
@@ -16,10 +16,14 @@ from mut3r_analysis.foundation.layers import (
 from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.motion.realisations import (
     DIRECTIONS,
-    REALISATIONS,
+    ELSEWHERE,
     RENORMALISED,
+    form_of,
     realisation_name,
+    realisations_at,
 )
+
+Elsewhere = Checked[Mapping[str, str] | Iterable[tuple[str, str]], tuple[tuple[str, str], ...]]
 
 KERNELS = ("auto", "values", "dense")
 PAPER_DEPTH = 12
@@ -39,6 +43,23 @@ MOST_GROUPS = 4
 """Largest beta for which value groups are used unasked; they cost beta + 1 value products."""
 
 
+def _elsewhere(
+    field: str, given: Mapping[str, str] | Iterable[tuple[str, str]]
+) -> tuple[tuple[str, str], ...]:
+    """Return sites and names of their realisations, in the order in which sites are known."""
+    try:
+        chosen = dict(given)
+    except (TypeError, ValueError):
+        raise InvalidArgument(
+            f"{field} says of sites how they are gated, such as {{'view1_self': 'key_bias'}}; got "
+            f"{shown(given)}"
+        ) from None
+    for site in chosen:
+        one_of(f"{field} (sites of a decoder with patches of the frame)", site, ELSEWHERE)
+    named = ((site, realisation_name(site, chosen.get(site))) for site in ELSEWHERE)
+    return tuple((site, name) for site, name in named if name is not None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gate(Specification):
     """What motion scores do, where, and how sharply.
@@ -55,6 +76,11 @@ class Gate(Specification):
         Where the state reads the image, which is how it is written.
     image_to_state : str, optional
         Where the image reads the state.
+    elsewhere : mapping of str to str
+        Other kinds of site of a decoder, of other models, and how they are gated: with the
+        realisations of ``image_self`` where patches of the frame read each other, of
+        ``state_to_image`` where others read them, of ``image_to_state`` where they read others.
+        :meth:`at` makes a gate of such sites alone.
     layers : range or (int, int), optional
         Consecutive layers: ``range(0, 6)`` or the pair (0, 6), half-open and 0-based; None is all.
     of_depth : int, optional
@@ -88,6 +114,7 @@ class Gate(Specification):
     image_self: str | None = "pair_bias"
     state_to_image: str | None = "key_bias"
     image_to_state: str | None = "pair_state"
+    elsewhere: Elsewhere = Checked(_elsewhere, ())
     layers: Consecutive = Checked(consecutive_layers, None)
     of_depth: int | None = None
     heads: Indices = Checked(indices, None)
@@ -120,13 +147,21 @@ class Gate(Specification):
                 f"of_depth = {self.of_depth} says in how many layers `layers` is counted, but "
                 f"layers = {self.layers}; give a range within it"
             )
-        pair = [site for site, name in _PAIRS if getattr(self, site) == name]
+        pair = [site for site in self.sites if self._weighs_pairs(site)]
         if self.kernel == "values" and pair and self.beta != int(self.beta):
             raise InvalidArgument(
                 f"value groups need a whole beta at {', '.join(pair)}, got {self.beta:g}: a pair "
                 "weight to a fractional power is no finite sum of products. Use kernel='dense' "
                 "(or 'auto'), or a whole beta"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; other sites only where there are some, as gates have been stored."""
+        values = super().to_dict()
+        values["elsewhere"] = dict(self.elsewhere)
+        if not self.elsewhere:
+            del values["elsewhere"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -194,7 +229,8 @@ class Gate(Specification):
         threshold : float
             Score from which a patch is dynamic.
         sites : collection of str
-            ``image_self``, ``state_to_image`` or both.
+            Such as ``image_self`` and ``state_to_image``, or ``anchored_view1_to_view2`` of a pair
+            network that streams; :class:`~mut3r_analysis.PairGate` gates pairs themselves.
         **changes
             Other fields that differ.
 
@@ -203,16 +239,54 @@ class Gate(Specification):
         InvalidArgument
             For a site whose keys are not image patches.
         """
-        allowed = [site for site in DIRECTIONS if "static_to_dynamic" in REALISATIONS[site]]
+        known = (*DIRECTIONS, *ELSEWHERE)
+        allowed = [site for site in known if "static_to_dynamic" in realisations_at(site)]
         for site in sites:
             one_of("sites (with image patches as keys)", site, allowed)
-        chosen = {site: "static_to_dynamic" if site in sites else None for site in DIRECTIONS}
-        return cls(**{"threshold": threshold} | chosen | changes)
+        chosen: dict[str, Any] = dict.fromkeys(DIRECTIONS)
+        chosen |= dict.fromkeys(set(sites) & set(DIRECTIONS), "static_to_dynamic")
+        other = dict.fromkeys(set(sites) - set(DIRECTIONS), "static_to_dynamic")
+        return cls(**{"threshold": threshold} | chosen | {"elsewhere": other} | changes)
+
+    @classmethod
+    def at(cls, sites: Mapping[str, str], **changes: Any) -> Self:
+        """Return a gate of the named sites alone.
+
+        Parameters
+        ----------
+        sites : mapping of str to str
+            Kind of site to realisation, by name or code.
+        **changes
+            Other fields.
+
+        Examples
+        --------
+        >>> Gate.at({"view1_self": "C1"}, beta=2).sites
+        ('view1_self',)
+        """
+        chosen: dict[str, Any] = dict.fromkeys(DIRECTIONS)
+        chosen |= {site: name for site, name in sites.items() if site in DIRECTIONS}
+        other = {site: name for site, name in sites.items() if site not in DIRECTIONS}
+        return cls(**chosen | {"elsewhere": other} | changes)
 
     @property
     def sites(self) -> tuple[str, ...]:
         """Kinds of site that are gated."""
-        return tuple(site for site in DIRECTIONS if getattr(self, site) is not None)
+        own = tuple(site for site in DIRECTIONS if getattr(self, site) is not None)
+        return own + tuple(site for site, _ in self.elsewhere)
+
+    def realisation(self, site: str) -> str | None:
+        """Return how a kind of site is gated; None where it is not."""
+        held: str | None = getattr(self, site) if site in DIRECTIONS else None
+        return held or dict(self.elsewhere).get(site)
+
+    def only(self, site: str) -> Self:
+        """Return the same gate at one of its sites alone."""
+        others: dict[str, Any] = {other: None for other in DIRECTIONS if other != site}
+        others["elsewhere"] = tuple(row for row in self.elsewhere if row[0] == site)
+        if site != "image_to_state":
+            others["null_logit"] = None
+        return replace(self, **others)
 
     @property
     def writes(self) -> bool:
@@ -258,14 +332,14 @@ class Gate(Specification):
             The reason in words; None for a gate that acts.
         """
         if site is None:
-            reasons = {name: self.inert(depth, name) for name in DIRECTIONS if getattr(self, name)}
+            reasons = {name: self.inert(depth, name) for name in self.sites}
             if not reasons:
                 return "no direction is gated"
             if None in reasons.values():
                 return None
             return "; ".join(dict.fromkeys(str(reason) for reason in reasons.values()))
-        one_of("site", site, DIRECTIONS)
-        name = getattr(self, site)
+        one_of("site", site, (*DIRECTIONS, *ELSEWHERE))
+        name = self.realisation(site)
         if name is None:
             return f"{site} is not gated"
         unscaled = self.layers if self.of_depth is None else None
@@ -279,7 +353,7 @@ class Gate(Specification):
             )
         if name == "pair_state" and layers is not None and layers.stop <= 1:
             return "pair_state needs the layer before; the first layer alone has none"
-        if self.beta == 0 and REALISATIONS[site][name].beta and self.null_logit is None:
+        if self.beta == 0 and realisations_at(site)[name].beta and self.null_logit is None:
             return "beta = 0: every weight is 1"
         return None
 
@@ -294,8 +368,12 @@ class Gate(Specification):
         """
         if self.kernel != "auto":
             return self.kernel
-        name = getattr(self, site)
-        if (site, name) in _PAIRS:
+        if self._weighs_pairs(site):
             whole = self.beta == int(self.beta) and self.beta <= MOST_GROUPS
             return "values" if whole and device != "cpu" else "dense"
+        name = self.realisation(site)
         return "dense" if device == "cpu" and name in RENORMALISED else "values"
+
+    def _weighs_pairs(self, site: str) -> bool:
+        """Whether a site's weight depends on query and key."""
+        return (form_of(site), self.realisation(site)) in _PAIRS

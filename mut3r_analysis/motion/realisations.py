@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mut3r_analysis.attention.sites import PATCH_STREAMS, SITE_KINDS
 from mut3r_analysis.errors import InvalidArgument
 
 DIRECTIONS = ("image_self", "state_to_image", "image_to_state")
@@ -84,6 +85,38 @@ REALISATIONS = {
 """Kind of site -> name -> realisation."""
 
 
+_THERE_ALONE = ("key_bias_write", "null_key", "pair_state")
+"""What needs a state or a pose token, and so has no meaning at other sites."""
+
+
+def form_of(site: str) -> str | None:
+    """Return the direction whose realisations act at a kind of site of a decoder.
+
+    That follows from the sides that hold patches of the frame at hand, which alone have scores: on
+    both as at ``image_self``, keys as at ``state_to_image``, queries as at ``image_to_state``. None
+    where nothing can act.
+    """
+    kind = SITE_KINDS[site]
+    if kind.part != "decoder" or not kind.plain:
+        return None
+    sides = kind.queries in PATCH_STREAMS, kind.keys in PATCH_STREAMS
+    forms = {(True, True): "image_self", (False, True): "state_to_image",
+             (True, False): "image_to_state"}  # fmt: skip
+    return forms.get(sides)
+
+
+ELSEWHERE = tuple(name for name in SITE_KINDS if name not in DIRECTIONS and form_of(name))
+"""Kinds of site beside those of :data:`DIRECTIONS` that a gate may act at."""
+
+
+def realisations_at(site: str) -> dict[str, Realisation]:
+    """Name -> realisation, of those that a kind of site may have."""
+    rows = REALISATIONS[str(form_of(site))]
+    if site in DIRECTIONS:
+        return rows
+    return {name: row for name, row in rows.items() if name not in _THERE_ALONE}
+
+
 def realisation_name(site: str, given: str | None) -> str | None:
     """Return the name of a realisation given by name or code; None means the site is not gated.
 
@@ -93,8 +126,9 @@ def realisation_name(site: str, given: str | None) -> str | None:
     """
     if given is None:
         return None
-    for item in REALISATIONS[site].values():
+    rows = realisations_at(site).values()
+    for item in rows:
         if given in (item.name, item.code):
             return item.name
-    known = ", ".join(f"{item.code} {item.name}" for item in REALISATIONS[site].values())
+    known = ", ".join(f"{item.code} {item.name}" for item in rows)
     raise InvalidArgument(f"unknown realisation {given!r} for {site}; known: {known}; None is off")

@@ -101,7 +101,6 @@ class Batch:
             return GatePlan(acting, self._sites)
 
         self._plan: Callable[[tuple[bool, ...]], GatePlan] = plan
-        self._gates = first.acting_gate is not None
         own, named = backbone.rules, [commit.rates for commit in self._commits]
         self._rules = own.times(named) if any(named) else None
         self._mass = self._rules is not None and "static_mass" in self._rules.needs
@@ -167,10 +166,10 @@ class Batch:
         began = time.perf_counter()
         features = frame.encoded.features.expand(self.size, -1, -1)
         frame = replace(frame, encoded=replace(frame.encoded, features=features))
-        active = self._active(carried)
         with self.computing():
             entered = self.backbone.enter(frame.encoded, carried.state)
             frame = frame.met(self.backbone, entered)
+            active = self._active(carried, frame)
             passes = self._passes(frame, entered, carried, active, frame.measured[number])
             prediction, at_heads = self._predict(frame, passes)
             if self._cues is not None and not passes.motions:
@@ -198,13 +197,9 @@ class Batch:
             unpassed=frame.unpassed,
         )
 
-    def _active(self, carried: BatchState) -> tuple[bool, ...]:
-        source = self.configurations[0].source
-        lags = source is not None and source.lags
-        return tuple(
-            self._gates and age >= commit.warm_up and (scored > 0 or not lags)
-            for commit, age, scored in zip(self._commits, carried.age, carried.scored, strict=True)
-        )
+    def _active(self, carried: BatchState, frame: EncodedFrame) -> tuple[bool, ...]:
+        counts = zip(self.configurations, carried.age, carried.scored, strict=True)
+        return tuple(item.acts(age, scored, frame.unpassed) for item, age, scored in counts)
 
     def recorder(self, given: FrameInput, axes: Axes, part: str) -> Recorder | None:
         """Return what records the sites of one part of the model, where any are captured."""

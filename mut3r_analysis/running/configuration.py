@@ -119,6 +119,24 @@ class Configuration:
         cue = self.cue
         return cue is not None and cue.measured and SITE_KINDS[cue.site].part == "head"
 
+    def acts(self, age: int, scored: int, unpassed: Collection[str]) -> bool:
+        """Whether gates act on a frame.
+
+        Parameters
+        ----------
+        age : int
+            Frames since the start or the last reset; not in a warm-up.
+        scored : int
+            Frames that the cue remembers; not before a lagging cue has seen one.
+        unpassed : collection of str
+            Kinds of site that the frame lacks; not where the cue reads one.
+        """
+        cue, source = self.cue, self.source
+        if self.acting_gate is None or cue is None or source is None:
+            return False
+        known = not cue.measured or cue.site not in unpassed
+        return age >= self.commit.warm_up and (scored > 0 or not source.lags) and known
+
     @property
     def source(self) -> Source | None:
         """Whose statistics the gates use."""

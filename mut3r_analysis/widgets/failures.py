@@ -9,7 +9,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.protocols import frame_metric
-from mut3r_analysis.motion import DIRECTIONS, Gate
+from mut3r_analysis.motion import Gate
 
 USUAL = ("abs_rel", "ate", "rpe_translation", "rpe_rotation", "roc_auc", "region")
 """Metrics shown unless others are named, where the scores have them."""
@@ -118,7 +118,7 @@ def gate_words(run: xr.DataTree) -> str:
         return "no gate"
     gate = Gate.from_json(given)
     depth = run.attrs["backbone"]["config"]["dec_depth"]
-    parts = [f"{site} {name}" for site in DIRECTIONS if (name := getattr(gate, site))]
+    parts = [f"{site} {gate.realisation(site)}" for site in gate.sites]
     text = f"{', '.join(parts)}; beta {gate.beta:g}; {gate.describe_layers(depth)}"
     reason = gate.inert(depth)
     return f"{text} (inert: {reason})" if reason else text

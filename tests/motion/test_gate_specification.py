@@ -162,3 +162,30 @@ def test_the_kernel_follows_beta_and_device_unless_it_is_named():
     assert Gate(beta=2).kernel_at("image_self", "cuda") == "values"
     assert Gate(beta=2).kernel_at("image_self", "cpu") == "dense"
     assert Gate(beta=2, kernel="values").kernel_at("image_self", "cpu") == "values"
+
+
+def test_other_sites_have_the_realisations_of_the_direction_they_are_like():
+    gate = Gate.at({"view1_self": "C1", "view2_to_view1": "B4", "view1_to_view2": "A5"})
+    assert gate.sites == ("view1_self", "view1_to_view2", "view2_to_view1")
+    assert gate.realisation("view2_to_view1") == "hard"
+    assert gate.realisation("image_self") is None
+    assert gate == Gate.at({"view1_to_view2": "temperature", "view2_to_view1": "hard",
+                            "view1_self": "pair_bias"})  # fmt: skip
+    assert len({gate, Gate.from_json(gate.to_json())}) == 1
+    assert gate.only("view1_self") == Gate.at({"view1_self": "C1"})
+    for given, message in (
+        ({"view1_self": "A1"}, "unknown realisation 'A1' for view1_self; known: C1"),
+        ({"view2_to_view1": "B3"}, "unknown realisation 'B3'"),
+        ({"view1_to_view2": "A6"}, "unknown realisation 'A6'"),
+        ({"view1_to_view2": "A3"}, "unknown realisation 'A3'"),
+        ({"encoder_self": "C1"}, "got 'encoder_self'"),
+    ):
+        with pytest.raises(InvalidArgument, match=message):
+            Gate.at(given)
+    with pytest.raises(InvalidArgument, match="elsewhere says of sites how they are gated"):
+        Gate(elsewhere=3)
+
+
+def test_gates_of_the_three_directions_are_stored_as_they_were():
+    assert "elsewhere" not in Gate.mut3r().to_dict()
+    assert Gate.at({"image_self": "C1"}) == Gate(state_to_image=None, image_to_state=None)

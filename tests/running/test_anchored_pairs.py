@@ -245,3 +245,69 @@ def test_frames_higher_than_wide_run_as_they_are(backbone):
     images = np.random.default_rng(1).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
     run = quiet(backbone, m3.open_sequence(images))
     assert run["prediction/points_world"].shape == (2, 64, 48, 3)
+
+
+def changed(run, plain, name="points_self") -> list[bool]:
+    pairs = zip(run[f"prediction/{name}"].values, plain[f"prediction/{name}"].values, strict=True)
+    return [not np.array_equal(a, b) for a, b in pairs]
+
+
+@pytest.mark.parametrize("site", DECODER)
+def test_a_gate_acts_at_each_site_that_holds_patches_of_the_frame(backbone, sequence, stored, site):
+    plain, cue = m3.open_run(stored), m3.Cue(site="view1_self")
+    names = {"view1_self": "C1", "view1_to_view2": "A1", "view2_to_view1": "B1",
+             "anchored_view1_to_view2": "B5", "anchored_view2_self": "C3",
+             "anchored_view2_to_view1": "A5"}  # fmt: skip
+    if site not in names:
+        with pytest.raises(InvalidArgument, match=f"must be one of .*view1_self.*got '{site}'"):
+            m3.Gate.at({site: "key_bias"})
+        return
+    gate = m3.Gate.at({site: names[site]}, beta=2)
+    run = quiet(backbone, sequence, cue=cue, gate=gate)
+    other = "points_self" if site.startswith("anchored") else "points_world"
+    own = {"points_self": "points_world", "points_world": "points_self"}[other]
+    assert all(changed(run, plain, own))
+    assert not any(changed(run, plain, other))
+    assert m3.Gate.from_json(run.attrs["gate"]) == gate
+    off = quiet(backbone, sequence, cue=cue, gate=m3.Gate.at({site: names[site]}, layers=(0, 0)))
+    assert not any(changed(off, plain, own))
+
+
+def test_a_gate_computes_what_its_formula_says(backbone, sequence, steps):
+    """Weights of anchor queries on dynamic keys are left out, not renormalised."""
+    written = {}
+
+    def look(site, q, k, v, out):
+        if str(site) == "anchored_view1_to_view2.0":
+            written.setdefault("v", []).append(v[0])
+            written.setdefault("out", []).append(out[0])
+
+    cue, gate = m3.Cue.easi3r(), m3.Gate.easi3r(sites=["anchored_view1_to_view2"])
+    run = quiet(backbone, sequence, cue=cue, gate=gate, probe=look)
+    t = 2
+    q, k = (side[0].float() for side in steps[t][1]["anchored_view1_to_view2"])
+    static = torch.from_numpy(run["cue/motion"].values[t].ravel() < 0.5)
+    assert 0 < static.sum() < len(static)
+    weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1) * static
+    torch.testing.assert_close(written["out"][t], weights @ written["v"][t], atol=1e-4, rtol=1e-3)
+
+
+def test_gated_configurations_in_a_batch_are_those_alone(backbone, sequence):
+    cue = m3.Cue(site="view1_self")
+    gates = [m3.Gate.at({"view1_self": "C1"}), m3.Gate.at({"view2_to_view1": "B2"}, beta=3)]
+    configurations = [{"cue": cue, "gate": gate} for gate in gates]
+    for run, configuration in zip(
+        m3.run_batch(backbone, sequence, configurations, progress=False),
+        configurations,
+        strict=True,
+    ):
+        alone = quiet(backbone, sequence, **configuration)
+        np.testing.assert_allclose(
+            run["prediction/points_self"], alone["prediction/points_self"], rtol=1e-3, atol=1e-3
+        )
+
+
+def test_reading_the_probe_pass_of_a_gated_run_is_the_plain_run(backbone, sequence, stored):
+    gate = m3.Gate.at({"view1_self": "C1"}, beta=2)
+    run = quiet(backbone, sequence, cue=m3.Cue(site="view1_self"), gate=gate, commit="rw.pp")
+    assert not any(changed(run, m3.open_run(stored)))

@@ -404,3 +404,15 @@ def test_an_explorer_shows_sites_of_the_frame_at_hand(backbone, sequence, stored
     only = quiet(backbone, sequence, capture=m3.Capture(sites=["bank_read"], archive=True))
     with pytest.raises(InvalidArgument, match=r"of other frames.*run\['attention/bank_read'\]"):
         AttentionExplorer(only)
+
+
+def test_gates_act_at_the_views_of_frames_that_have_a_next_one(backbone, sequence, stored):
+    cue = m3.Cue(site="view1_self")
+    run = quiet(backbone, sequence, cue=cue, gate=m3.Gate.at({"view1_self": "C1"}, beta=2))
+    assert run["cue/gated"].values.tolist() == [True] * (FRAMES - 1) + [False]
+    plain = m3.open_run(stored)["prediction/points_world"].values
+    found = run["prediction/points_world"].values
+    assert np.isfinite(found).all()
+    assert not any(np.array_equal(a, b) for a, b in zip(found, plain, strict=True))
+    with pytest.raises(InvalidArgument, match=r"elsewhere.*got 'bank_read'"):
+        m3.Gate.at({"bank_read": "A1"})
