@@ -1,6 +1,7 @@
 """From a name, a file or a configuration to a backbone that is ready to run."""
 
 import hashlib
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from mut3r_analysis.backbones.checkpoint import check_weights, expected_shapes, read_checkpoint
 from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.families import family_of
+from mut3r_analysis.backbones.in_memory import weights_digest
 from mut3r_analysis.backbones.precision import find_precision
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import Backbone, Origin
@@ -108,7 +110,9 @@ def load_backbone(
     model.precision = chosen
     model.rotate_encoder_in(chosen.rotation)
     model.preparation = preparation or model.preparation
-    return model.to(place, chosen.dtype).eval().requires_grad_(False)
+    model = model.to(place, chosen.dtype).eval().requires_grad_(False)
+    model.origin = replace(model.origin, weights=weights_digest(model))
+    return model
 
 
 def usable_device(device: str | torch.device | None = None) -> torch.device:

@@ -30,11 +30,14 @@ class Origin:
         Of the checkpoint file (or of the recipe of random weights), hexadecimal.
     report : tuple of str
         What was rewritten on loading, and warnings a reader of results should see.
+    weights : str
+        Digest of the weights in memory when they were loaded; empty where that is not known.
     """
 
     name: str
     sha256: str
     report: tuple[str, ...] = ()
+    weights: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import xarray as xr
 from mut3r_analysis.attention.seam import Observer
 from mut3r_analysis.backbones.geometry import pose_matrix
 from mut3r_analysis.backbones.heads import Prediction, check_outputs
+from mut3r_analysis.backbones.in_memory import as_in_memory
 from mut3r_analysis.backbones.protocol import Backbone, StateVariable
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.readings import INSTABILITY
@@ -84,7 +85,7 @@ def fork(
     InvalidArgument
         For a frame, backbone or sequence that is not the run's, or for content that does not fit.
     """
-    backbone = check_inputs(backbone, sequence, None)
+    backbone = as_in_memory(check_inputs(backbone, sequence, None))
     sequence = identified(sequence)
     _check_same(run, backbone, sequence)
     names = _compared(outputs, backbone)

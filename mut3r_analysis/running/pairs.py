@@ -16,6 +16,7 @@ from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.recorder import Recorder, Records
 from mut3r_analysis.attention.seam import observed, together
 from mut3r_analysis.backbones.heads import PairPrediction
+from mut3r_analysis.backbones.in_memory import as_in_memory
 from mut3r_analysis.backbones.precision import arithmetic
 from mut3r_analysis.backbones.protocol import Backbone, Encoded, Frame
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument
@@ -95,7 +96,7 @@ def run_pairs(
     AlreadyExists
         When `out` exists.
     """
-    backbone = check_inputs(backbone, sequence, capture)
+    backbone = as_in_memory(check_inputs(backbone, sequence, capture))
     edges = pair_edges(graph, sequence.sizes["frame"])
     commit = Commit.of(commit)
     _check(backbone, sequence, edges, cue, gate, commit, capture)

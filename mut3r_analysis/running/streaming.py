@@ -21,6 +21,7 @@ from zarr.storage import LocalStore
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.seam import Observer
 from mut3r_analysis.backbones.heads import check_outputs
+from mut3r_analysis.backbones.in_memory import as_in_memory
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import BudgetExceeded, InvalidArgument
@@ -207,7 +208,7 @@ def _run(
     seen: Observers,
     resume: bool = False,
 ) -> list[xr.DataTree]:
-    backbone = check_inputs(backbone, sequence, capture)
+    backbone = as_in_memory(check_inputs(backbone, sequence, capture))
     names = check_outputs(outputs, backbone.outputs)
     for configuration in configurations:
         configuration.check(backbone, sequence, names)

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Lock
 from typing import IO
 
+import google_crc32c
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
@@ -45,6 +46,8 @@ class ImageFiles:
     width: int
     sha256: str
     pages: tuple[int, ...]
+    contents: tuple[int, ...]
+    """CRC-32C of each file as it was when the sequence was opened."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -62,17 +65,19 @@ class ImageFiles:
         Raises
         ------
         UnreadableFile
-            If the pixels cannot be decoded, or are no longer of the size found when opening.
+            If the pixels cannot be decoded, or the file is no longer what was opened.
         """
         file, index, page = self.files[position], self.indices[position], self.pages[position]
         if page:
-            pixels = _decode_page(file, index, page)
+            pixels = _decode_page(file, index, page, self.contents[position])
         else:
-            pixels = _decode(_read_bytes(file, index), file, index)
+            content = _read_bytes(file, index)
+            _check_contents(content, self.contents[position], file)
+            pixels = _decode(content, file, index)
         if pixels.shape[:2] != (self.height, self.width):
             raise UnreadableFile(
-                f"{file} (frame {index}) is {pixels.shape[1]} x {pixels.shape[0]} pixels, but was "
-                f"{self.width} x {self.height} when the sequence was opened; open it again"
+                f"{file} (frame {index}) is {pixels.shape[1]} x {pixels.shape[0]} pixels, but its "
+                f"header says {self.width} x {self.height}"
             )
         return pixels
 
@@ -175,17 +180,21 @@ def survey_images(
     digest = sha256()
     sizes: list[tuple[int, int]] = []
     read, content = None, b""
+    contents: list[int] = []
     for file, index, words, page in zip(files, indices, hashed, pages, strict=True):
         _check_name(file)
         content = _read_bytes(file, index) if file != read else content
         digest.update(f"{words} {len(content)}\n".encode())
         digest.update(b"" if file == read else content)
         sizes.append(_header_size(content, file, index, page))
+        contents.append(google_crc32c.value(content) if file != read else contents[-1])
         read = file
     if len(set(sizes)) > 1:
         raise InvalidArgument(_mixed_sizes(files, sizes))
     width, height = sizes[0]
-    return ImageFiles(tuple(files), indices, height, width, digest.hexdigest(), pages)
+    return ImageFiles(
+        tuple(files), indices, height, width, digest.hexdigest(), pages, tuple(contents)
+    )
 
 
 @cache
@@ -326,6 +335,28 @@ def _read_bytes(file: Path, index: int) -> bytes:
         raise UnreadableFile(f"{file} (frame {index}) cannot be read: {error}") from error
 
 
+def _check_contents(content: bytes, opened: int, file: Path) -> None:
+    if google_crc32c.value(content) != opened:
+        raise UnreadableFile(replaced(file))
+
+
+def state_of(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is written to or replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def replaced(file: Path) -> str:
+    """Say that a file is not what it was."""
+    return (
+        f"{file} was changed or replaced after the sequence was opened; open the sequence again, "
+        "and what was computed from it before is of other frames"
+    )
+
+
 def _header_size(content: bytes, file: Path, index: int, page: int) -> tuple[int, int]:
     """Read (width, height) after EXIF orientation, without decoding pixels.
 
@@ -373,25 +404,29 @@ def _decode(content: bytes, file: Path, index: int) -> np.ndarray:
         raise UnreadableFile(_unreadable(file, index, error)) from error
 
 
-def _decode_page(file: Path, index: int, page: int) -> np.ndarray:
+def _decode_page(file: Path, index: int, page: int, opened: int) -> np.ndarray:
     """Decode one image of several in a file, as `_decode` does."""
     try:
         # Images of an animation build on the one before, so the file stays open at the last one.
         with _TURNS:
-            image = _animation(file, file.stat().st_mtime_ns)
+            image = _animation(file, file.stat().st_mtime_ns, opened)
             if page < image.tell():
                 # Not every kind of animation can be wound back.
                 _animation.cache_clear()
-                image = _animation(file, file.stat().st_mtime_ns)
+                image = _animation(file, file.stat().st_mtime_ns, opened)
             image.seek(page)
             return to_rgb(ImageOps.exif_transpose(image))
+    except UnreadableFile:
+        raise
     except Exception as error:
         raise UnreadableFile(_unreadable(file, index, error)) from error
 
 
 @lru_cache(maxsize=1)
-def _animation(file: Path, changed: int) -> Image.Image:
-    return open_picture(file.read_bytes())
+def _animation(file: Path, changed: int, opened: int) -> Image.Image:
+    content = file.read_bytes()
+    _check_contents(content, opened, file)
+    return open_picture(content)
 
 
 def _unreadable(file: Path, index: int, error: Exception) -> str:

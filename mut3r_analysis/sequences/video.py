@@ -14,6 +14,7 @@ import numpy as np
 
 from mut3r_analysis.errors import UnreadableFile
 from mut3r_analysis.sequences.frames import Selection
+from mut3r_analysis.sequences.images import replaced, state_of
 
 _HASHED_AT_ONCE = 1 << 20
 DECODED_AT_OPENING = 3000
@@ -63,11 +64,19 @@ class Video:
     frame has been read or :meth:`close` is called. Reads from several threads take turns.
     """
 
-    def __init__(self, path: Path, timeline: Timeline, indices: np.ndarray, digest: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        timeline: Timeline,
+        indices: np.ndarray,
+        digest: str,
+        opened_as: tuple[int, ...] | None,
+    ) -> None:
         self.path = path
         self.timeline = timeline
         self.indices = indices
         self.sha256 = digest
+        self.opened_as = opened_as
         self.orientation: Orientation | None = None
         self._begin()
         height, width, _ = self._decode(0).shape
@@ -119,8 +128,10 @@ class Video:
         Raises
         ------
         UnreadableFile
-            If the frame cannot be decoded, or the video changes its size there.
+            If the frame cannot be decoded, the video changes its size there, or the file is no
+            longer what was opened.
         """
+        self._check_contents()
         pixels = self._decode(position)
         if pixels.shape != self.shape[1:]:
             index = int(self.indices[position])
@@ -130,6 +141,14 @@ class Video:
                 f"sequence must share one size: stop before it with stop={index}"
             )
         return pixels
+
+    def _check_contents(self) -> None:
+        """Refuse a file that was changed; one that was only copied or touched is the same."""
+        now = state_of(self.path)
+        if now is not None and now != self.opened_as:
+            if _digest(self.path, self.indices) != self.sha256:
+                raise UnreadableFile(replaced(self.path))
+            self.opened_as = now
 
     def _decode(self, position: int) -> np.ndarray:
         index = int(self.indices[position])
@@ -214,13 +233,19 @@ def open_video(path: Path, selection: Selection) -> Video:
     UnreadableFile
         If the file is not a video, or its first selected frame cannot be decoded.
     """
+    opened_as = state_of(path)
     timeline = _index(path)
     indices = selection.indices(len(timeline.times), f"video {path}")
+    return Video(path, timeline, indices, _digest(path, indices), opened_as)
+
+
+def _digest(path: Path, indices: np.ndarray) -> str:
+    """Return a digest of a file and of the frames taken of it."""
     digest = sha256(f"{indices.tolist()}\n".encode())
     with path.open("rb") as file:
         while part := file.read(_HASHED_AT_ONCE):
             digest.update(part)
-    return Video(path, timeline, indices, digest.hexdigest())
+    return digest.hexdigest()
 
 
 def _index(path: Path) -> Timeline:

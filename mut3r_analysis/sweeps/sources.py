@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import xarray as xr
 
+from mut3r_analysis.backbones.in_memory import as_in_memory
 from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import Backbone
@@ -54,7 +55,7 @@ class BackboneSource:
     @classmethod
     def of(cls, given: Any) -> "BackboneSource":
         """Describe a loaded backbone, or load and describe what `load_backbone` takes."""
-        model = given if isinstance(given, Backbone) else load_backbone(given)
+        model = as_in_memory(given) if isinstance(given, Backbone) else load_backbone(given)
         name = model.origin.name
         return cls(
             spec=os.path.abspath(name) if Path(name).is_file() else name,

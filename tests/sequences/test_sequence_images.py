@@ -478,7 +478,7 @@ def test_a_frame_that_vanished_or_changed_size_is_named_when_read(tmp_path):
     sequence = open_sequence(tmp_path)
     Image.new("RGB", (8, 8)).save(tmp_path / "000.png")
     (tmp_path / "001.png").unlink()
-    with pytest.raises(UnreadableFile, match=r"000\.png.*8 x 8 pixels, but was 20 x 12"):
+    with pytest.raises(UnreadableFile, match=r"000\.png was changed or replaced after"):
         sequence.image[0].load()
     with pytest.raises(UnreadableFile, match=r"001\.png \(frame 1\) cannot be read"):
         sequence.image[1].load()

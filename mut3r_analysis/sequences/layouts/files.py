@@ -13,7 +13,7 @@ from xarray.core import indexing
 
 from mut3r_analysis.errors import MissingFile, UnreadableFile
 from mut3r_analysis.sequences.frames import FrameSource, LazyFrames
-from mut3r_analysis.sequences.images import ImageFiles
+from mut3r_analysis.sequences.images import ImageFiles, replaced, state_of
 
 GRID = ("frame", "y", "x")
 POSE = ("frame", "row", "col")
@@ -132,6 +132,11 @@ class PlaneFiles:
     plane_shape: tuple[int, ...]
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
     absent: float = np.nan
+    opened_as: tuple[tuple[int, ...] | None, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        states = tuple(file and state_of(file) for file in self.files)
+        object.__setattr__(self, "opened_as", states)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -144,11 +149,13 @@ class PlaneFiles:
         Raises
         ------
         UnreadableFile
-            If it is not of the size of the images.
+            If it is not of the size of the images, or no longer the file that was opened.
         """
         file = self.files[position]
         if file is None:
             return np.full(self.plane_shape, self.absent, self.dtype)
+        if state_of(file) != self.opened_as[position]:
+            raise UnreadableFile(replaced(file))
         plane = self.decode(file)
         if plane.shape != self.plane_shape:
             height, width = self.plane_shape[:2]

@@ -1,0 +1,64 @@
+"""Weights as they are in memory: whether they are still those that were loaded."""
+
+import warnings
+from copy import copy
+from dataclasses import replace
+from hashlib import sha256
+
+import torch
+
+from mut3r_analysis.backbones.protocol import Backbone
+
+_WORD = 8
+_ROW = 512
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """Return a digest of everything in a model's state, the same on every device.
+
+    Of each tensor, rows and columns of 64-bit words are added up where the tensor is, so that
+    nothing large is copied; any change of single numbers, and of their order, shows in one of them.
+    """
+    hashed, sums = sha256(), []
+    for name, tensor in sorted(model.state_dict().items()):
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sums += _sums(tensor.detach())
+    if sums:
+        hashed.update(torch.cat(sums).cpu().numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def as_in_memory(backbone: Backbone) -> Backbone:
+    """Return a backbone whose origin tells the weights that it has now.
+
+    A warning and the report say where they are not those that were loaded. Of a model that
+    `load_backbone` did not make nothing is known.
+    """
+    origin = backbone.origin
+    if not origin.weights or (digest := weights_digest(backbone)) == origin.weights:
+        return backbone
+    told = f"the weights of {origin.name!r} were changed in memory after they were loaded"
+    warnings.warn(
+        f"{told}; runs record that, and a digest of these, in place of the checkpoint's. Load the "
+        "backbone again for its own",
+        stacklevel=4,
+    )
+    changed = copy(backbone)
+    changed.origin = replace(
+        origin,
+        sha256=sha256(f"{origin.sha256} {digest}".encode()).hexdigest(),
+        report=(*origin.report, told),
+        weights=digest,
+    )
+    return changed
+
+
+def _sums(tensor: torch.Tensor) -> list[torch.Tensor]:
+    flat = tensor.contiguous().flatten()
+    # A view as words begins at one.
+    flat = flat.clone() if flat.storage_offset() * flat.element_size() % _WORD else flat
+    bytes_ = flat.view(torch.uint8)
+    whole = bytes_.numel() // (_WORD * _ROW) * (_WORD * _ROW)
+    words = bytes_[:whole].view(torch.int64).view(-1, _ROW)
+    # Sums of integers wrap around, in whatever order they are taken.
+    return [words.sum(0), words.sum(1), bytes_[whole:].to(torch.int64)]
