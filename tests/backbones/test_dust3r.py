@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mut3r_analysis.attention import logits
 from mut3r_analysis.backbones import (
@@ -284,6 +285,23 @@ def test_a_file_without_words_is_known_by_its_tensors(head, tmp_path):
         assert any(line.startswith(said) for line in read.report), said
     fewer = replace(config, enc_num_heads=4, img_size=(224, 224))
     assert read_checkpoint(tmp_path / "bare.pth", config=fewer).config == fewer
+
+
+def test_a_file_of_a_hub_has_each_shared_tensor_once_and_is_known_by_its_tensors(tmp_path):
+    config, weights = small_weights()
+    once = {name: each for name, each in weights.items() if ".scratch.layer_rn." not in name}
+    assert len(weights) - len(once) == 8
+    save_file(once, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    read = load_backbone(tmp_path / "model.safetensors", device="cpu")
+    assert read.config == config
+    assert all(torch.equal(read.state_dict()[name], each) for name, each in weights.items())
+    assert any("known as dust3r" in line for line in read.origin.report)
+    # A model that holds a pair network is not taken for one.
+    whole = load_backbone("random:spann3r-small", device="cpu")
+    save_file({name: each.clone() for name, each in whole.state_dict().items()},
+              tmp_path / "whole.safetensors")  # fmt: skip
+    config = replace(whole.config, img_size=(224, 224))
+    assert read_checkpoint(tmp_path / "whole.safetensors", config=config).config == config
 
 
 def test_weights_of_before_its_training_start_the_second_decoder_from_the_first(tmp_path):
