@@ -163,7 +163,8 @@ def _snapshot(run: xr.DataTree, batch: Batch, sequence: xr.Dataset, start: int) 
     backbone, (base,) = batch.backbone, batch.configurations
     held = run["state"].to_dataset() if "state" in run.children else xr.Dataset()
     names = [item.name for item in backbone.state_variables((1, 1), 1)]
-    whole = start and set(names) <= set(held) and start <= held.sizes["frame"]
+    stored = bool(_kept(backbone)) and set(names) <= set(held)
+    whole = start and stored and start <= held.sizes["frame"]
     if whole and not _remembers(backbone, base):
         last = held.isel(frame=start - 1)
         values = {name: torch.from_numpy(np.array(last[name].values)) for name in names}
