@@ -1,5 +1,6 @@
 """The labelled tree of a run of pairs: made, and opened again."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,8 +49,7 @@ def pair_groups(
     found = {"/prediction": _predictions(read.predictions, views, backbone.origin.name)}
     height, width = read.predictions[0].points_view1.shape[1:3]
     grid = backbone.patch_grid(height, width)
-    if capture is not None and capture.records_attention:
-        found |= _attention(backbone, capture, grid, read.attention, views)
+    found |= _attention(site_groups(backbone, capture, grid, len(edges)), read.attention, views)
     for path, motion in cues.items():
         found[f"/{path}"] = _cue(motion, frames, backbone)
     found |= _truth(backbone, sequence)
@@ -75,23 +75,42 @@ def _predictions(pairs: list[PairPrediction], views: Any, source: str) -> xr.Dat
     return xr.Dataset(variables, views | axes)
 
 
-def _attention(
-    backbone: Backbone,
-    capture: Capture,
-    grid: tuple[int, int],
-    records: list[Records],
-    views: Any,
-) -> dict[str, xr.Dataset]:
-    axes, sites, found = backbone.axes(grid), backbone.sites(), {}
+def site_groups(
+    backbone: Backbone, capture: Capture | None, grid: tuple[int, int], pairs: int
+) -> dict[str, Group]:
+    """Say what is recorded of so many pairs, by site kind; the first dimension is the pair."""
+    found: dict[str, Group] = {}
+    if capture is None or not capture.records_attention:
+        return found
+    axes, sites = backbone.axes(grid), backbone.sites()
     for kind in capture.kinds({kind: sites[kind] for kind in PAIR_SITES}):
         size, row = sites[kind], SITE_KINDS[kind]
-        group = Group(np.arange(len(records)))
+        group = found[kind] = Group(np.arange(pairs))
         layers = range(size.layers) if capture.layers is None else capture.layers
         heads = range(size.heads) if capture.heads is None else capture.heads
         group.coordinate("layer", "layer", np.array(layers), "layer, 0-based")
         group.coordinate("head", "head", np.array(heads), "attention head, 0-based")
         sides = {"query": axes[row.queries], "key": axes[row.keys]}
         add_site(group, kind, size, sides, capture, kind)
+    return found
+
+
+def pair_bytes(
+    backbone: Backbone, capture: Capture | None, size: tuple[int, int], pairs: int
+) -> int:
+    """Bytes of the predictions and of the recorded attention of so many pairs, uncompressed."""
+    per_pixel = 2 * 4 * np.dtype(np.float32).itemsize  # points and confidence of two views
+    groups = site_groups(backbone, capture, backbone.patch_grid(*size), pairs).values()
+    recorded = (item for group in groups for item in group.variables.values())
+    of_sites = sum(
+        math.prod(item.shape) * item.dtype.itemsize for item in recorded if item.values is None
+    )
+    return pairs * size[0] * size[1] * per_pixel + of_sites
+
+
+def _attention(groups: dict[str, Group], records: list[Records], views: Any) -> dict[str, Any]:
+    found = {}
+    for kind, group in groups.items():
         variables, coordinates = {}, {}
         for name, item in group.variables.items():
             attrs = _said(item.long_name, item.units, item.source)

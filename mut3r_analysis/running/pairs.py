@@ -19,7 +19,7 @@ from mut3r_analysis.backbones.heads import PairPrediction
 from mut3r_analysis.backbones.in_memory import as_in_memory
 from mut3r_analysis.backbones.precision import arithmetic
 from mut3r_analysis.backbones.protocol import Backbone, Encoded, Frame
-from mut3r_analysis.errors import AlreadyExists, InvalidArgument
+from mut3r_analysis.errors import AlreadyExists, BudgetExceeded, InvalidArgument
 from mut3r_analysis.motion.batch import CueMeasured
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.pair_cue import PAIR_SITES, PairCue, PairGate
@@ -36,7 +36,7 @@ from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.inputs import check_inputs, frame_inputs, identified
 from mut3r_analysis.running.pair_graph import Graph, pair_edges
-from mut3r_analysis.running.pair_tree import labelled_pairs, pair_groups
+from mut3r_analysis.running.pair_tree import labelled_pairs, pair_bytes, pair_groups
 from mut3r_analysis.running.provenance import provenance, timestamp
 
 
@@ -93,8 +93,14 @@ def run_pairs(
     InvalidArgument
         For a model that reads no pairs, and for arguments that contradict each other, before the
         first frame.
+    BudgetExceeded
+        When ``capture.budget`` is smaller than predictions and attention, before the first frame.
     AlreadyExists
         When `out` exists.
+
+    Notes
+    -----
+    All of it is held in memory, and `out` is written at the end, whole or not at all.
     """
     backbone = as_in_memory(check_inputs(backbone, sequence, capture))
     edges = pair_edges(graph, sequence.sizes["frame"])
@@ -303,6 +309,13 @@ def _check(
         raise InvalidArgument(
             f"capture names {what}, which pairs do not have; a pair passes "
             f"{', '.join(PAIR_SITES)}, and graph= chooses the pairs"
+        )
+    size = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
+    held = pair_bytes(backbone, capture, size, len(edges))
+    if capture.budget is not None and held > capture.budget:
+        raise BudgetExceeded(
+            f"{len(edges)} pairs would hold {held:,} bytes, the budget is {capture.budget:,}; "
+            "nothing was run. Capture fewer layers, sites or statistics, or pair fewer frames"
         )
 
 

@@ -1,5 +1,7 @@
 """Runs of pairs: graphs, predictions and attention per pair, masks, gates, stores."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,13 @@ import torch
 import mut3r_analysis as m3
 from mut3r_analysis.attention.seam import observed
 from mut3r_analysis.backbones import DUSt3R, DUSt3RConfig, Frame, Preparation
-from mut3r_analysis.errors import AlreadyExists, InvalidArgument, MissingFile, StoreError
+from mut3r_analysis.errors import (
+    AlreadyExists,
+    BudgetExceeded,
+    InvalidArgument,
+    MissingFile,
+    StoreError,
+)
 from mut3r_analysis.running import pair_edges
 
 VIEWS = ("view1_self", "view1_to_view2", "view2_self", "view2_to_view1")
@@ -303,6 +311,19 @@ def untouched(backbone, monkeypatch):
 def test_what_pairs_cannot_do_is_refused(untouched, sequence, changes, message):
     with pytest.raises(InvalidArgument, match=message):
         quiet(untouched, sequence, **changes)
+
+
+def test_what_pairs_hold_is_known_before_the_first_frame(untouched, sequence, plain):
+    held = sum(plain["prediction"].to_dataset()[name].nbytes for name in plain["prediction"])
+    stored = {"logits", "rotated_query", "rotated_key", "output_norm", *m3.Capture().statistics}
+    for kind in VIEWS:
+        group = plain[f"attention/{kind}"].to_dataset()
+        own = stored - ({"logits"} if kind != "view2_self" else set())
+        held += sum(group[name].nbytes for name in own & set(group.data_vars))
+    for budget, refused in ((held - 1, BudgetExceeded), (held, AssertionError)):
+        capture = replace(CAPTURE, budget=budget)
+        with pytest.raises(refused, match=f"would hold {held:,}|a frame was encoded"):
+            quiet(untouched, sequence, capture=capture)
 
 
 def test_models_of_streams_and_single_frames_are_refused(untouched, sequence):
