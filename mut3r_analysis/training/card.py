@@ -18,6 +18,7 @@ from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.card_words import TARGETS_SET, card_text
 from mut3r_analysis.training.cue_trial import TARGET, cue_test
 from mut3r_analysis.training.gating_trial import gating_test
+from mut3r_analysis.training.long_trial import long_test
 from mut3r_analysis.training.loop import CURVE, LOG, read_table, write_table
 from mut3r_analysis.training.motion_trial import motion_test, read_protocol, target_row
 from mut3r_analysis.training.recipe import Recipe, read_recipe
@@ -63,7 +64,7 @@ def make_card(
     notes : tuple of str
         What the trainer has to say: machine, what was tried, limits.
     cues : bool
-        Whether to run the cue test and the gating test.
+        Whether to run the cue test, the gating test and the long test.
     motion : dict, optional
         From :func:`~mut3r_analysis.training.motion_trial.motion_test`. Its conditions are the
         targets then.
@@ -109,6 +110,7 @@ def make_card(
             "trained": gating_test(model, distribution=shown[0], size=recipe.size),
             "untrained": gating_test(untrained, distribution=shown[0], size=recipe.size),
         }
+        card["long_test"] = long_test(checkpoint)
     card["targets"] = _targets(card)
     if motion is not None:
         declared = [{**row, "set": TARGETS_SET[0]} for row in motion["conditions"]]
@@ -272,8 +274,9 @@ def ship(
     clips : int
         Held-out clips per number.
     cues : bool
-        Whether to run the cue test and the gating test, which take minutes. The motion test, which
-        takes an hour, is run where there is a protocol; its parts are kept in the folder `run`.
+        Whether to run the cue test, the gating test and the long test, which take minutes. The
+        motion test, which takes an hour, is run where there is a protocol; its parts are kept in
+        the folder `run`.
 
     Returns
     -------

@@ -8,6 +8,7 @@ import mut3r_analysis as m3
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.studies import long_runs
 from mut3r_analysis.studies.finding import HIGHER, IDENTICAL, LOWER, findings_of
+from mut3r_analysis.training.long_trial import ERRORS, RULES, cue_auc, long_test, over_time, windows
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +19,11 @@ def run():
 
 
 def test_windows_are_half_open_and_named_by_their_frames():
-    assert list(long_runs.windows([1, 8, 16])) == [("1-7", slice(1, 7)), ("8-15", slice(8, 15))]
+    assert list(windows([1, 8, 16])) == [("1-7", slice(1, 7)), ("8-15", slice(8, 15))]
 
 
 def test_each_window_holds_the_mean_of_its_frames(run):
-    found = long_runs.over_time(run, [1, 8, 12])
+    found = over_time(run, [1, 8, 12])
     rotation = m3.evaluate(run)["frame_rpe_rotation"].isel(sequence=0)
     expected = [np.nanmean(rotation.values[1:8]), np.nanmean(rotation.values[8:12])]
     np.testing.assert_allclose(found.sel(measure="rotation error (degree)"), expected)
@@ -33,7 +34,7 @@ def test_each_window_holds_the_mean_of_its_frames(run):
 
 
 def test_the_true_mask_tells_what_moves_in_every_frame(run):
-    areas = long_runs.cue_auc(run)
+    areas = cue_auc(run)
     known = areas.notnull()
     assert known.any()
     np.testing.assert_allclose(areas.values[known], 1)
@@ -92,10 +93,25 @@ def test_the_notebook_answers(tmp_path):
     )
     found, less = findings_of(notebook)
     assert found.question == long_runs.QUESTION
-    assert len(found.rows) == 2 * len(long_runs.ERRORS)
+    assert len(found.rows) == 2 * len(ERRORS)
     assert less.question == long_runs.RULES_QUESTION
     assert [row.effect for row in less.rows] == [
         f"tiny, frames {window}, {measure}"
         for window in ("4-7", "1-3")
-        for measure in long_runs.ERRORS[:2]
+        for measure in list(ERRORS.values())[:2]
     ]
+
+
+def test_the_long_test_of_a_card_is_the_study_in_numbers():
+    found = long_test("tiny", scenes=2, edges=(1, 3, 6))
+    assert found["windows"] == ["1-2", "3-5"]
+    assert list(found["means"]) == list(RULES)
+    rotation = "rotation error (degree)"
+    plain, other = (found["means"][rule][rotation] for rule in RULES)
+    expected = [100 * (b / a - 1) for a, b in zip(plain, other, strict=True)]
+    assert [row[0] for row in found["by_rule"][rotation]] == pytest.approx(expected)
+    first, late = found["from_first"]["cut3r"][rotation]
+    assert first == [0, 0, 0]
+    assert late[0] == pytest.approx(100 * (plain[1] / plain[0] - 1))
+    assert found["means"]["cut3r"]["write rate"] == [1, 1]
+    assert max(found["means"]["ttt3r"]["write rate"]) < 1
