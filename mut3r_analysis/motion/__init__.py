@@ -58,6 +58,26 @@ other those of ``image_self``, patches that are read those of ``state_to_image``
 something else those of ``image_to_state``; without B3, A3 and A6, which need a state or a pose
 token. Pairs of frames have a cue and a gate of their own, :class:`PairCue` and :class:`PairGate`.
 
+What MUT3R's paper says, and what ``Cue.mut3r`` and ``Gate.mut3r`` are in each edition:
+
+=====================================================  =====================  =====================
+the paper                                              edition 1              edition 2
+=====================================================  =====================  =====================
+self-attention averaged "across batch, head and key    R1, over keys          R4, over queries
+dimensions": weights would be constant, so logits are
+"all" decoder layers of the cue                        all                    all
+"normalised" and "sigmoid", open how sharp             z-score, sharpness 1   z-score, sharpness 0.5
+dynamic pairs are weakened in self-attention           C1                     C1
+dynamic keys are weakened where the state reads        B1                     B1
+dynamic queries are weakened where the image reads:    A1                     A6
+softmax cannot see it (A0), open what stands for it
+"layers 0-6" of 12                                     [0, 6) of 12, scaled   all; ``PAPER_LAYERS``
+beta, open                                             1                      1
+=====================================================  =====================  =====================
+
+`14_cue_to_gain` measures what decided edition 2: readings, sharpness, realisations and layers, on
+two models, where objects move and where nothing does.
+
 "values" widens the values of one plain fused softmax and forms no query x key number outside it;
 "dense" and "tiles" make a few query rows at a time. Memory is linear in tokens either way. Outputs
 are gated before the site's output projection.

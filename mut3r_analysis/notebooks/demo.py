@@ -16,7 +16,7 @@ NOTEBOOK = "00_quickstart"
 def demo(
     out: str | Path,
     *,
-    backbone: str = "tiny",
+    backbone: str = "tiny-static",
     sequence: str = "scenes/orbit-03",
     frames: int = 12,
     progress: bool = True,

@@ -92,7 +92,8 @@ def test_what_the_quickstart_says_is_what_the_run_holds(shared: Path, tmp_path: 
     assert f"head {head} of layer {layer}" in shown(notebook, "say-layers")
     update = run["state/update_size"].mean("state_token")
     assert f"largest mean update is at frame {int(update.idxmax())}" in shown(notebook, "say-state")
-    for name in ("look-layers", "look-frames", "look-depth", "look-camera", "look-state"):
+    assert "No ground truth" in shown(notebook, "say-gate")
+    for name in ("look-layers", "look-frames", "look-depth", "look-camera", "look-state", "gate"):
         (output,) = cell(notebook, name).outputs
         assert "image/png" in output["data"]
 
