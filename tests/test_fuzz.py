@@ -35,7 +35,7 @@ from mut3r_analysis.sequences.layouts.location import parse_location
 from mut3r_analysis.sequences.layouts.stamps import read_poses, read_stamped
 from mut3r_analysis.sequences.prefixes import find_opener, split_prefix
 from mut3r_analysis.sweeps.specification import read_specification
-from mut3r_analysis.training.motion_trial import read_protocol
+from mut3r_analysis.training.declared import read_protocol
 from mut3r_analysis.training.recipe import read_recipe
 
 CASES = int(os.environ.get("FUZZ_CASES", "25"))

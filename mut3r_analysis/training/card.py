@@ -17,11 +17,13 @@ from mut3r_analysis.foundation.text_files import read_yaml
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.card_words import TARGETS_SET, card_text
 from mut3r_analysis.training.cue_trial import TARGET, cue_test
+from mut3r_analysis.training.declared import declared_test, read_protocol, target_row
 from mut3r_analysis.training.gating_trial import gating_test
 from mut3r_analysis.training.long_trial import long_test
 from mut3r_analysis.training.loop import CURVE, LOG, read_table, write_table
-from mut3r_analysis.training.motion_trial import motion_test, read_protocol, target_row
+from mut3r_analysis.training.motion_trial import motion_test
 from mut3r_analysis.training.recipe import Recipe, read_recipe
+from mut3r_analysis.training.reconstruction_trial import reconstruction_test
 from mut3r_analysis.training.starting import initial_model
 from mut3r_analysis.training.validation import AXES, held_out_clips, score_clips
 
@@ -41,6 +43,7 @@ def make_card(
     notes: tuple[str, ...] = (),
     cues: bool = True,
     motion: dict[str, Any] | None = None,
+    reconstruction: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure a checkpoint.
 
@@ -65,9 +68,10 @@ def make_card(
         What the trainer has to say: machine, what was tried, limits.
     cues : bool
         Whether to run the cue test, the gating test and the long test.
-    motion : dict, optional
-        From :func:`~mut3r_analysis.training.motion_trial.motion_test`. Its conditions are the
-        targets then.
+    motion, reconstruction : dict, optional
+        From :func:`~mut3r_analysis.training.motion_trial.motion_test` or
+        :func:`~mut3r_analysis.training.reconstruction_trial.reconstruction_test`. Its conditions
+        are the targets then.
 
     Returns
     -------
@@ -83,6 +87,7 @@ def make_card(
     card: dict[str, Any] = {
         "format": FORMAT,
         "name": path.stem,
+        "kind": type(model).__name__,
         "file": {
             "sha256": model.origin.sha256 if model.origin else "",
             "bytes": path.stat().st_size,
@@ -112,10 +117,12 @@ def make_card(
         }
         card["long_test"] = long_test(checkpoint)
     card["targets"] = _targets(card)
-    if motion is not None:
-        declared = [{**row, "set": TARGETS_SET[0]} for row in motion["conditions"]]
-        others = [{**row, "set": TARGETS_SET[-1]} for row in card["targets"]]
-        card |= {"motion_test": motion, "targets": [*declared, *others]}
+    tests = {"motion_test": motion, "reconstruction_test": reconstruction}
+    for name, found in tests.items():
+        if found is not None:
+            declared = [{**row, "set": TARGETS_SET[0]} for row in found["conditions"]]
+            others = [{**row, "set": TARGETS_SET[-1]} for row in card["targets"]]
+            card |= {name: found, "targets": [*declared, *others]}
     return card
 
 
@@ -274,9 +281,9 @@ def ship(
     clips : int
         Held-out clips per number.
     cues : bool
-        Whether to run the cue test, the gating test and the long test, which take minutes. The
-        motion test, which takes an hour, is run where there is a protocol; its parts are kept in
-        the folder `run`.
+        Whether to run the cue test, the gating test and the long test, which take minutes. The test
+        that a protocol declares is run where there is one; a motion test takes an hour, and its
+        parts are kept in the folder `run`.
 
     Returns
     -------
@@ -323,7 +330,7 @@ def ship(
         clips=clips,
         notes=tuple(notes),
         cues=cues,
-        motion=_motion(target, declared, run) if declared.is_file() else None,
+        **(_declared_test(target, declared, run) if declared.is_file() else {}),
     )
     cells = card.get("cue_test", {}).pop("cells", None)
     if cells:
@@ -332,12 +339,16 @@ def ship(
     return target
 
 
-def _motion(checkpoint: Path, declared: Path, run: Path) -> dict[str, Any]:
+def _declared_test(checkpoint: Path, declared: Path, run: Path) -> dict[str, Any]:
+    """Run the test that a protocol declares; returns it under its name in :func:`make_card`."""
     protocol = read_protocol(declared)
     model, reference = (
         load_backbone(each, device="cpu") for each in (checkpoint, protocol["reference"])
     )
-    return motion_test(model, reference, protocol, keep=run / "motion_test.json")
+    if declared_test(protocol) == "reconstruction":
+        return {"reconstruction": reconstruction_test(model, reference, protocol)}
+    keep = run / "motion_test.json"
+    return {"motion": motion_test(model, reference, protocol, keep=keep)}
 
 
 def _flat(cell: dict[str, Any]) -> dict[str, Any]:

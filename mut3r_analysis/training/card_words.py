@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 
 from mut3r_analysis.foundation.bundled import data_path
-from mut3r_analysis.training.motion_trial import METRICS
+from mut3r_analysis.training.declared import METRICS
 from mut3r_analysis.training.validation import SHORTEST_PATH
 
 TARGETS_SET = ("before training", "from earlier weights", "afterwards", "for the start")
@@ -30,7 +30,8 @@ def card_text(card: dict[str, Any]) -> str:
     Its words stand in ``data/training/card.md.jinja``.
     """
     words = {"curve_rows": _curve_rows(card), "units": _UNITS, "shortest_path": SHORTEST_PATH}
-    return _rendered("card.md.jinja", card, motion_text=motion_text, **words)
+    texts = {"motion_text": motion_text, "reconstruction_text": reconstruction_text}
+    return _rendered("card.md.jinja", card, **texts, **words)
 
 
 def motion_text(test: dict[str, Any]) -> str:
@@ -38,8 +39,13 @@ def motion_text(test: dict[str, Any]) -> str:
     return _rendered("motion.md.jinja", test, metrics=METRICS, zip=zip)
 
 
+def reconstruction_text(test: dict[str, Any]) -> str:
+    """Return the Markdown section of a reconstruction test: errors beside those of others."""
+    return _rendered("reconstruction.md.jinja", test, metrics=METRICS)
+
+
 def conditions_text(test: dict[str, Any]) -> str:
-    """Return the Markdown table of the conditions of a motion test."""
+    """Return the Markdown table of the conditions of a declared test."""
     return _rendered("conditions.md.jinja", test)
 
 

@@ -1,16 +1,16 @@
-"""``mut3r train``, ``mut3r motion-test`` and ``mut3r ship``: from a recipe to a bundled model."""
+"""``mut3r train``, the tests that protocols declare, and ``mut3r ship``: to a bundled model."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from mut3r_analysis.errors import MissingFile
+from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.bundled import data_path
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verbs to the command's parser."""
-    _add_motion_test(verbs)
+    _add_tests(verbs)
     _add_ship(verbs)
     parser = verbs.add_parser(
         "train",
@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
         "--recipe",
         default="tiny",
         metavar="FILE",
-        help="YAML file, or a bundled name (tiny, tiny-static)",
+        help="YAML file, or a bundled name (tiny, tiny-static, tiny-pointers)",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="stop at this step; default: all")
     parser.add_argument("--out", metavar="FOLDER", help="default: runs/train-<name of the recipe>")
@@ -59,38 +59,77 @@ def _bundled_file(given: str, suffix: str = "") -> str:
         raise MissingFile(f"no {what} {given!r}; give a YAML file. ({error})") from error
 
 
-def _add_motion_test(verbs: Any) -> None:
-    parser = verbs.add_parser(
+def _add_tests(verbs: Any) -> None:
+    motion = _add_test(
+        verbs,
         "motion-test",
+        "tiny-static",
         help="measure what motion costs two models, and what gates change",
         description="Measures a model beside a reference as a protocol declares it, and prints the "
         "conditions and findings as Markdown. With --keep an interrupted test goes on.",
     )
+    motion.add_argument("--keep", metavar="FILE", help="JSON file of the parts measured so far")
+    motion.set_defaults(run=run_motion_test)
+    reconstruction = _add_test(
+        verbs,
+        "reconstruction-test",
+        "tiny-pointers",
+        help="go or no-go: poses and depth of a model beside baselines and a reference",
+        description="Measures a model as a protocol declares it, and prints the conditions and "
+        "findings as Markdown.",
+    )
+    reconstruction.set_defaults(run=run_reconstruction_test)
+
+
+def _add_test(verbs: Any, verb: str, protocol: str, **words: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(verb, **words)
     parser.add_argument("model", help="bundled name or file")
     parser.add_argument("--reference", help="of the other model; default: the protocol's")
     parser.add_argument(
-        "--protocol", default="tiny-static", metavar="FILE", help="YAML file, or a bundled name"
+        "--protocol", default=protocol, metavar="FILE", help="YAML file, or a bundled name"
     )
     parser.add_argument("--clips", type=int, metavar="N", help="fewer clips, for a look")
-    parser.add_argument("--keep", metavar="FILE", help="JSON file of the parts measured so far")
-    parser.set_defaults(run=run_motion_test)
+    return parser
 
 
 def run_motion_test(args: argparse.Namespace) -> int:
     """Measure, print and return 0."""
-    from mut3r_analysis.backbones.loading import load_backbone
     from mut3r_analysis.training.card_words import conditions_text, motion_text
-    from mut3r_analysis.training.motion_trial import motion_test, read_protocol
+    from mut3r_analysis.training.motion_trial import motion_test
+
+    model, reference, protocol = _declared(args, "motion")
+    found = motion_test(model, reference, protocol, clips=args.clips, keep=args.keep)
+    print(conditions_text(found), motion_text(found), sep="\n\n")
+    return 0
+
+
+def run_reconstruction_test(args: argparse.Namespace) -> int:
+    """Measure, print and return 0."""
+    from mut3r_analysis.training.card_words import conditions_text, reconstruction_text
+    from mut3r_analysis.training.reconstruction_trial import reconstruction_test
+
+    model, reference, protocol = _declared(args, "reconstruction")
+    found = reconstruction_test(model, reference, protocol, clips=args.clips)
+    print(conditions_text(found), reconstruction_text(found), sep="\n\n")
+    return 0
+
+
+def _declared(args: argparse.Namespace, test: str) -> tuple[Any, Any, dict[str, Any]]:
+    """Load the two models of a test and what it declares."""
+    from mut3r_analysis.backbones.loading import load_backbone
+    from mut3r_analysis.training.declared import declared_test, read_protocol
 
     protocol = read_protocol(_bundled_file(args.protocol, "_protocol"))
+    if (declared := declared_test(protocol)) != test:
+        raise InvalidArgument(
+            f"the protocol {args.protocol!r} declares a {declared} test: mut3r {declared}-test"
+        )
     for role in ("model", "reference"):
         protocol[role] = getattr(args, role) or protocol[role]
     model, reference = (
         load_backbone(protocol[role], device="cpu") for role in ("model", "reference")
     )
-    found = motion_test(model, reference, protocol, clips=args.clips, keep=args.keep)
-    print(conditions_text(found), motion_text(found), sep="\n\n")
-    return 0
+    return model, reference, protocol
 
 
 def _add_ship(verbs: Any) -> None:

@@ -17,7 +17,7 @@ from mut3r_analysis.metrics.ranking import weighted_auc
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.running import run
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.training.motion_trial import RESAMPLES, ratio_interval
+from mut3r_analysis.training.declared import RESAMPLES, ratio_interval
 
 RULES = ("cut3r", "ttt3r")
 EDGES = (1, 8, 16, 32, 64, 128)

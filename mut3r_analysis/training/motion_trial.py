@@ -17,9 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mut3r_analysis.backbones.protocol import Backbone
-from mut3r_analysis.errors import InvalidArgument, MissingFile
-from mut3r_analysis.foundation.text_files import read_yaml
-from mut3r_analysis.metrics.bootstrap import drawn_counts, percentile_bounds, resampled_means
 from mut3r_analysis.motion import Cue, Gate, mask_cells
 from mut3r_analysis.motion.normalisers import location_and_scale, normalise
 from mut3r_analysis.running.configuration import Configuration
@@ -27,16 +24,10 @@ from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.clip_cues import KINDS, areas, scored
 from mut3r_analysis.training.clips import Clips
 from mut3r_analysis.training.cue_trial import FIRST_SEED, scenes_with_twins
+from mut3r_analysis.training.declared import METRICS, bootstrap_draws, ratio_interval, target_row
 from mut3r_analysis.training.validation import SHORTEST_PATH, held_out_clips, score_clips
 
-METRICS = {
-    "rpe_rotation": "rotation error",
-    "rpe_translation": "translation error",
-    "ate": "trajectory error",
-    "depth": "depth error",
-}
 SIDES = ("moving", "twin")
-RESAMPLES = 2000
 
 OWN_CUES = {
     "own cue one": Cue(reading="logit_query_mean", site="image_self", layers=(3, 6), sign=-1,
@@ -56,29 +47,6 @@ DEFAULT_GATE = Gate(
 Errors = dict[str, np.ndarray]
 
 
-def read_protocol(path: str | Path) -> dict[str, Any]:
-    """Read the declaration of a motion test, or of a reconstruction test where it says so.
-
-    Raises
-    ------
-    MissingFile
-        When there is no such file.
-    InvalidArgument
-        When a part of it is missing.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFile(f"no protocol at {path}; tiny-static_protocol.yaml is in data/training")
-    values = read_yaml(path)
-    needed = {"model", "reference", "size", "scenes", "conditions"}
-    reconstructs = isinstance(values, dict) and values.get("test") == "reconstruction"
-    needed |= {"clips", "seeds"} if reconstructs else {"moving", "rest", "gate"}
-    if not isinstance(values, dict) or (missing := sorted(needed - set(values))):
-        missing = sorted(needed) if not isinstance(values, dict) else missing
-        raise InvalidArgument(f"the protocol {path} does not say {', '.join(missing)}")
-    return values
-
-
 def motion_test(
     model: Backbone,
     reference: Backbone,
@@ -93,7 +61,7 @@ def motion_test(
     ----------
     model, reference : Backbone
     protocol : mapping
-        From :func:`read_protocol`.
+        From :func:`~mut3r_analysis.training.declared.read_protocol`.
     clips : int, optional
         Clips per number where not the protocol's: a look, no measurement.
     keep : str or Path, optional
@@ -253,20 +221,6 @@ def shuffled(scores: Tensor) -> Tensor:
     return flat.gather(-1, order.to(flat.device)).view_as(scores)
 
 
-def bootstrap_draws(clips: int) -> NDArray[np.int_]:
-    """Return how often each clip is drawn ``(draw, clip)``, the same for all sides."""
-    return drawn_counts(clips, RESAMPLES, seed=3)
-
-
-def ratio_interval(
-    values: np.ndarray, reference: np.ndarray, draws: NDArray[np.int_]
-) -> list[float]:
-    """Mean of values ``(clip,)`` over that of a reference in the same draws: [value, low, high]."""
-    counts = np.vstack([np.ones_like(draws[:1]), draws])
-    value, *drawn = resampled_means(values, counts) / resampled_means(reference, counts)
-    return [float(value), *percentile_bounds(drawn).tolist()]
-
-
 def _change(errors: Errors, plain: Errors, draws: NDArray[np.int_]) -> dict[str, list[float]]:
     """Change of mean errors in percent of the plain ones."""
     return {
@@ -296,10 +250,3 @@ def _conditions(found: Mapping[str, Any], bounds: Mapping[str, Any]) -> list[dic
         )
         rows.append(target_row(target, value, bound, value[0] >= bound, above=True))
     return rows
-
-
-def target_row(
-    target: str, value: list[float], bound: float, reached: bool, above: bool = False
-) -> dict[str, Any]:
-    """Return a row of a card's targets: what should hold of [value, low, high], and whether."""
-    return {"target": target, "value": value, "bound": bound, "above": above, "reached": reached}

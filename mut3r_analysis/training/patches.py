@@ -16,7 +16,7 @@ from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.loop import stream
 from mut3r_analysis.running.passes import FrameInput
 from mut3r_analysis.training.clips import Clips
-from mut3r_analysis.training.rollout import TOGETHER
+from mut3r_analysis.training.rollout import clips_at_once
 
 MOVING_SHARE = 0.5
 """A patch is of an object (or moving) when at least half of its pixels are."""
@@ -130,7 +130,8 @@ class Observation:
 @torch.no_grad()
 def observe(model: Backbone, images: Tensor, kinds: Collection[str] = KINDS) -> Observation:
     """Run a model over clips ``(clip, frame, rgb, y, x)`` and look at the last frame."""
-    parts = [_observed(model, some, kinds) for some in images.split(TOGETHER)]
+    at_once = clips_at_once(model, plain=False)
+    parts = [_observed(model, some, kinds) for some in images.split(at_once)]
     statistics = {cell: np.concatenate([each[cell] for each, _ in parts]) for cell in parts[0][0]}
     cells = tuple(sorted(statistics))
     return Observation(

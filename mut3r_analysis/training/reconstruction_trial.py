@@ -9,12 +9,7 @@ from typing import Any
 
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.scenes import SceneDistribution
-from mut3r_analysis.training.motion_trial import (
-    METRICS,
-    bootstrap_draws,
-    ratio_interval,
-    target_row,
-)
+from mut3r_analysis.training.declared import METRICS, bootstrap_draws, ratio_interval, target_row
 from mut3r_analysis.training.validation import SHORTEST_PATH, held_out_clips, score_clips
 
 
@@ -27,7 +22,7 @@ def reconstruction_test(
     ----------
     model, reference : Backbone
     protocol : mapping
-        From :func:`~mut3r_analysis.training.motion_trial.read_protocol`.
+        From :func:`~mut3r_analysis.training.declared.read_protocol`.
     clips : int, optional
         Clips per number where not the protocol's: a look, no measurement.
 

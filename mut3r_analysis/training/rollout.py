@@ -13,7 +13,7 @@ from mut3r_analysis.backbones.protocol import Backbone, Encoded, Frame
 from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.loop import stream
-from mut3r_analysis.running.passes import FrameInput
+from mut3r_analysis.running.passes import FrameInput, FrameResult
 
 PLAIN = Configuration()
 TOGETHER = 64
@@ -61,8 +61,9 @@ def roll_out(
 ) -> Rollout:
     """Run a model over clips ``(clip, frame, rgb, y, x)`` in [-1, 1].
 
-    The numbers are those of :func:`~mut3r_analysis.run`. What does not recur (encoder and heads) is
-    computed for all frames in one batch, and the last frame is not written.
+    The numbers are those of :func:`~mut3r_analysis.run`. What does not recur (the encoder, and the
+    heads of a model that writes nothing they predict) is computed for all frames in one batch, and
+    the last frame is not written.
 
     Parameters
     ----------
@@ -81,7 +82,13 @@ def roll_out(
         model = model.coarse(lattice)
     every = model.encode(Frame(images.flatten(0, 1)))
     features = every.features.unflatten(0, (clips, frames))
-    batch = Batch(model, [configuration] * clips, gradients=torch.is_grad_enabled())
+    asked = model.outputs if outputs is None else outputs
+    batch = Batch(
+        model,
+        [configuration] * clips,
+        outputs=asked if model.commit_needs else (),
+        gradients=torch.is_grad_enabled(),
+    )
     inputs = [
         FrameInput(
             time,
@@ -92,21 +99,30 @@ def roll_out(
         for time in range(frames)
     ]
     results = [result for (result,) in stream([batch], inputs, write_last=False)]
-    decoded = each_tensor(
-        lambda *parts: torch.stack(parts, dim=1).flatten(0, 1),
-        *(result.read.decoded for result in results),
-    )
     readings = [_stacked(result.readings) for result in results]
     scores = [result.motion for result in results if result.motion is not None]
     return Rollout(
-        prediction=model.predict(decoded, outputs),
+        prediction=_prediction(model, results, asked),
         descriptors=torch.stack([result.read.entered.patches for result in results], dim=1),
         states=None if model.state_grows else _stacked([each.before.tokens for each in results], 1),
-        middle=decoded.levels[1].unflatten(0, (clips, frames)),
-        final=decoded.levels[-1].unflatten(0, (clips, frames)),
+        middle=torch.stack([result.read.decoded.levels[1] for result in results], dim=1),
+        final=torch.stack([result.read.decoded.levels[-1] for result in results], dim=1),
         motion=torch.stack(scores, dim=1) if scores else None,
         readings=_stacked(readings, dim=1),
     )
+
+
+def _prediction(
+    model: Backbone, results: Sequence[FrameResult], asked: Collection[str]
+) -> Prediction:
+    """Predictions of all frames, from one batch where no frame's was needed for the next."""
+
+    def joined(*parts: Tensor) -> Tensor:
+        return torch.stack(parts, dim=1).flatten(0, 1)
+
+    if model.commit_needs:
+        return each_tensor(joined, *(result.prediction for result in results))
+    return model.predict(each_tensor(joined, *(each.read.decoded for each in results)), asked)
 
 
 def roll_out_all(
@@ -117,11 +133,21 @@ def roll_out_all(
     masks: Mapping[str, Tensor] | None = None,
     **options: Any,
 ) -> Iterator[Rollout]:
-    """Run a model over many clips as :func:`roll_out` does, `TOGETHER` at a time."""
-    for first in range(0, len(images), TOGETHER):
-        part = slice(first, first + TOGETHER)
+    """Run a model over many clips as :func:`roll_out` does, as many at a time as may be."""
+    at_once = clips_at_once(model, plain=options.get("configuration", PLAIN) == PLAIN)
+    for first in range(0, len(images), at_once):
+        part = slice(first, first + at_once)
         some = {name: mask[part] for name, mask in (masks or {}).items()}
         yield roll_out(model, images[part], outputs, masks=some, **options)
+
+
+def clips_at_once(model: Backbone, *, plain: bool) -> int:
+    """Return how many clips may go together: one where states grow apart and attention is watched.
+
+    Clips whose states differ in size are padded, which changes no prediction but what is read of
+    attention; and gates refuse it.
+    """
+    return 1 if model.state_grows and not plain else TOGETHER
 
 
 def _stacked(parts: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:

@@ -16,12 +16,8 @@ from mut3r_analysis.motion import Gate
 from mut3r_analysis.training import motion_trial
 from mut3r_analysis.training.card_words import conditions_text, motion_text
 from mut3r_analysis.training.command import add_parser
-from mut3r_analysis.training.motion_trial import (
-    METRICS,
-    motion_test,
-    ratio_interval,
-    read_protocol,
-)
+from mut3r_analysis.training.declared import METRICS, ratio_interval, read_protocol
+from mut3r_analysis.training.motion_trial import motion_test
 
 BUNDLED = data_path("training", "tiny-static_protocol.yaml")
 CLIPS = 3

@@ -26,13 +26,8 @@ from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.studies.finding import Finding, Row
 from mut3r_analysis.training.clip_cues import areas, scored
 from mut3r_analysis.training.clips import Clips
-from mut3r_analysis.training.motion_trial import (
-    METRICS,
-    patch_shares,
-    ratio_interval,
-    shuffled,
-    soft_scores,
-)
+from mut3r_analysis.training.declared import METRICS, ratio_interval
+from mut3r_analysis.training.motion_trial import patch_shares, shuffled, soft_scores
 from mut3r_analysis.training.validation import score_clips
 
 FLIPPED = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
