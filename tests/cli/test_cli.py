@@ -1,7 +1,9 @@
 """The command line does what the package does, and fails in one clear line."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,3 +173,27 @@ def test_scores_are_printed_before_a_file_that_cannot_be_written(tmp_path, capsy
     printed = capsys.readouterr()
     assert "orbit-03" in printed.out
     assert printed.err.startswith("mut3r: error: ")
+
+
+def test_a_deep_report_tries_the_machine_and_names_nobody(capsys, monkeypatch):
+    from mut3r_analysis.backbones import parity
+
+    monkeypatch.setattr(parity, "parity", list)
+    assert main(["doctor", "--deep"]) == 0
+    printed = capsys.readouterr().out
+    for tried in ("kernels, cpu", "a run, cpu", "storage", "a killed run"):
+        assert re.search(rf"{tried} .*  ok\n", printed), printed
+    assert "then as if never killed" in printed
+    assert str(Path.home()) not in printed
+
+
+def test_a_deep_report_says_what_is_wrong(monkeypatch):
+    from mut3r_analysis.cli import deep
+
+    def broken(device):
+        raise OSError(f"no space left in {Path.home()}/runs")
+
+    monkeypatch.setattr(deep, "_trials", lambda folder: iter([("storage", lambda: broken("cpu"))]))
+    (finding,) = deep.examine()
+    assert not finding.holds
+    assert finding.found.startswith("OSError: no space left in ~/runs")
