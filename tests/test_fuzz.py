@@ -4,6 +4,7 @@ import os
 import struct
 import warnings
 
+import av
 import numpy as np
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from mut3r_analysis.attention import Capture
 from mut3r_analysis.backbones.constructor_string import parse_constructor
 from mut3r_analysis.errors import Mut3rError
 from mut3r_analysis.evaluation import import_predictions
+from mut3r_analysis.evaluation.folders import _load_camera
 from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.foundation.calls import parse_call
 from mut3r_analysis.foundation.text_files import parse_json, read_yaml
@@ -85,6 +87,25 @@ CAMERA = struct.pack("<f21d", 202021.25, *np.eye(3).ravel(), *np.eye(3, 4).ravel
 SWEEP = b"backbone: tiny\nsequences: [a]\ngate: {beta: 1e-1}\ngrid: {gate.beta: [1, 2]}\n"
 
 
+def video_bytes(folder, suffix):
+    path = folder / f"seed{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+        for value in (10, 90, 170):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), value, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+def video_of(path):
+    sequence = open_sequence(path)
+    if sequence.image.nbytes < 1e8:
+        sequence.image.load()
+    sequence.close()
+
+
 def sparse(path):
     (path.parent / "cameras.bin").write_bytes(COLMAP_CAMERAS)
     read_sparse(path.parent)
@@ -132,6 +153,11 @@ FILES = {
     "tiff": ("a.tif", frames_of, lambda folder: animation_bytes(folder, ".tif")),
     "gif": ("a.gif", frames_of, lambda folder: animation_bytes(folder, ".gif")),
     "webp": ("a.webp", frames_of, lambda folder: animation_bytes(folder, ".webp")),
+    "mp4": ("a.mp4", video_of, lambda folder: video_bytes(folder, ".mp4")),
+    "avi": ("a.avi", video_of, lambda folder: video_bytes(folder, ".avi")),
+    "mkv": ("a.mkv", video_of, lambda folder: video_bytes(folder, ".mkv")),
+    "npz": ("000000.npz", _load_camera,
+            lambda folder: array_bytes(folder, pose=np.eye(4), intrinsics=np.eye(3))),
     "pred_traj": ("pred_traj.txt", in_place("cut3r-pose", ""), POSES),
 }  # fmt: skip
 """What reads files: name of the file, reader, and contents to start from, or what makes them."""

@@ -93,7 +93,8 @@ def find_precision(name: str | None, dtype: torch.dtype | None, device: torch.de
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
     """Compute as a precision says, whatever the caller set; afterwards all is as it was.
 
-    Autocast and inference mode are off (gradients stay as they are), the default dtype is float32,
+    Autocast and inference mode are off (gradients stay as they are), the default dtype is float32
+    and the default device the CPU, where what a run makes for itself begins,
     and torch's switches of float32 products, TF32, cuDNN's search and deterministic algorithms are
     ours. Switches belong to the process: threads that want the same share them, one that wants
     others waits until they are free.
@@ -109,6 +110,8 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
             gradients = torch.is_grad_enabled()
             own.enter_context(torch.inference_mode(False))
             own.enter_context(torch.set_grad_enabled(gradients))
+        if torch.get_default_device().type != "cpu":
+            own.enter_context(torch.device("cpu"))
         for kind in kinds:
             if torch.is_autocast_enabled(kind):
                 own.enter_context(torch.autocast(kind, enabled=False))

@@ -147,3 +147,25 @@ def test_bonn_keeps_frames_without_a_pose(exported):
     file.write_text("\n".join(file.read_text().splitlines()[:4]) + "\n")
     pose = open_sequence(spec).pose
     assert np.isfinite(pose).all(("row", "col")).values.tolist() == [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize("layout", ["tum", "bonn"])
+@pytest.mark.parametrize(
+    ("factor", "unit"), [(1e9, "nanoseconds"), (1e6, "microseconds"), (1e3, "milliseconds")]
+)
+def test_ground_truth_in_other_units_of_time_names_them(exported, layout, factor, unit):
+    root, spec = exported(layout)
+    (file,) = root.rglob("groundtruth.txt")
+    rows = [line.split() for line in file.read_text().splitlines() if line[0] != "#"]
+    scaled = [f"{float(stamp) * factor:.0f} {' '.join(rest)}" for stamp, *rest in rows]
+    file.write_text("\n".join(scaled) + "\n")
+    with pytest.raises(UnreadableFile, match=rf"its stamps count time in {unit} .*in seconds"):
+        open_sequence(spec)
+
+
+def test_a_trajectory_of_another_day_is_not_taken_for_other_units(exported):
+    root, spec = exported("bonn")
+    (file,) = root.rglob("groundtruth.txt")
+    rows = [line.split() for line in file.read_text().splitlines() if line[0] != "#"]
+    file.write_text("".join(f"{float(s) + 86400} {' '.join(rest)}\n" for s, *rest in rows))
+    assert open_sequence(spec).pose.isnull().all()

@@ -56,6 +56,7 @@ def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
             "apart where one is missing (?pairing=time pairs by stamps)"
         )
     pose_stamps, _, pose_notes = rgbd.trajectory(folder)
+    rgbd.refuse_other_units(folder, stamps, pose_stamps)
     posed = set(pair_stamps(stamps, pose_stamps)[0].tolist())
     file = folder / "groundtruth.txt"
     truth = {

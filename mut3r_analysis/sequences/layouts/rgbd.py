@@ -20,9 +20,11 @@ from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.files import INTRINSICS, POSE, SequenceFiles, planes
 from mut3r_analysis.sequences.layouts.layout import Variables
 from mut3r_analysis.sequences.layouts.stamps import (
+    UNITS,
     pair_stamps,
     read_poses,
     read_stamped,
+    unit_factor,
     write_poses,
 )
 
@@ -127,6 +129,28 @@ def trajectory(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], 
     """Read ``groundtruth.txt``; no stamps and no poses where there is none."""
     file = folder / "groundtruth.txt"
     return read_poses(file) if file.is_file() else (np.empty(0), np.empty((0, 4, 4)), ())
+
+
+def refuse_other_units(
+    folder: Path, stamps: NDArray[np.float64], pose_stamps: NDArray[np.float64]
+) -> None:
+    """Refuse poses of which none is close to a frame because they count time in other units.
+
+    Raises
+    ------
+    UnreadableFile
+        Naming the units.
+    """
+    if not (stamps.size and pose_stamps.size) or pair_stamps(stamps, pose_stamps)[0].size:
+        return
+    if (factor := unit_factor(stamps, pose_stamps)) is not None:
+        finer = max(factor, 1 / factor)
+        unit = next(unit for unit in UNITS if np.isclose(unit, finer))
+        what, other = ("its stamps", "those of the images")[:: 1 if factor > 1 else -1]
+        raise UnreadableFile(
+            f"{folder / 'groundtruth.txt'}: {what} count time in {UNITS[unit]} and {other} in "
+            f"seconds; divide {what} by {unit:.0e}"
+        )
 
 
 def write(sequence: xr.Dataset, root: Path, name: str, *, prefix: str) -> None:

@@ -50,6 +50,7 @@ def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
     pose_stamps, poses, pose_notes = rgbd.trajectory(folder)
     notes = [*rgb_notes, *depth_notes, *pose_notes]
     stamps, images = rgbd.stamps_of(rgb), list(rgb.values())
+    rgbd.refuse_other_units(folder, stamps, pose_stamps)
     truth: dict[str, tuple[Path | None, ...]] = {}
     if len(poses):
         kept = pair_stamps(stamps, pose_stamps)[0]
