@@ -20,3 +20,10 @@ from .score import mask_cells as mask_cells
 from .score import motion_score as motion_score
 from .sources import SOURCES as SOURCES
 from .sources import Source as Source
+from .window_cue import GRAM_FACTORS as GRAM_FACTORS
+from .window_cue import WindowCue as WindowCue
+from .window_cue import WindowGate as WindowGate
+from .window_motion import GramProbe as GramProbe
+from .window_motion import WindowMotion as WindowMotion
+from .window_motion import WindowSiteGate as WindowSiteGate
+from .window_motion import motion_of_window as motion_of_window

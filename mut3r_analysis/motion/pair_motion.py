@@ -133,7 +133,7 @@ def motion_of_pairs(
         _aggregate(cue, values, [edge[side] for edge in edges], frames)
         for values, side in zip(received, (1, 0), strict=True)
     )
-    dynamic = _stretched_per_frame(
+    dynamic = stretched_per_frame(
         (1 - view2.fused_mean) * view2.fused_std * view1.fused_mean * (1 - view1.fused_std)
     )
     smooth = dynamic
@@ -223,7 +223,7 @@ def smoothed(dynamic: Tensor, labels: Tensor) -> Tensor:
     """Give every patch the mean of its cluster, and stretch each frame to [0, 1]."""
     member, values = labels.flatten().numpy(), dynamic.flatten().double().numpy()
     mean = np.bincount(member, values) / np.maximum(np.bincount(member), 1)
-    return _stretched_per_frame(torch.from_numpy(mean[member]).float().reshape(dynamic.shape))
+    return stretched_per_frame(torch.from_numpy(mean[member]).float().reshape(dynamic.shape))
 
 
 def to_pixels(values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -241,7 +241,8 @@ def _stretched(values: Tensor) -> Tensor:
     return (values - low) / (values.max() - low + _EPSILON)
 
 
-def _stretched_per_frame(values: Tensor) -> Tensor:
+def stretched_per_frame(values: Tensor) -> Tensor:
+    """Stretch each frame ``(frame, row, column)`` to [0, 1]."""
     low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
     return (values - low) / (high - low + _EPSILON)
 
