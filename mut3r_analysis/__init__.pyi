@@ -76,6 +76,8 @@ from .motion import Cue as Cue
 from .motion import Gate as Gate
 from .motion import PairCue as PairCue
 from .motion import PairGate as PairGate
+from .motion import WindowCue as WindowCue
+from .motion import WindowGate as WindowGate
 from .running import (
     Commit as Commit,
 )
@@ -90,6 +92,9 @@ from .running import (
 )
 from .running import (
     open_run as open_run,
+)
+from .running import (
+    reconstruct as reconstruct,
 )
 from .running import (
     run as run,

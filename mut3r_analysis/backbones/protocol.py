@@ -344,6 +344,15 @@ class Backbone(nn.Module, ABC):
         """Predict the points of two views in the camera of the first one."""
         raise InvalidArgument(f"{self.family} reads frames one after another and no pairs")
 
+    def decode_together(
+        self, encoded: Encoded, *, gate: SiteGate | None = None, probe: Probe | None = None
+    ) -> Any:
+        """Run the decoder over all frames of one sequence at once, which are the batch."""
+        raise InvalidArgument(
+            f"{self.family} reads frames one after another; those that read them together are "
+            "VGGT and StreamVGGT, such as load_backbone('random:vggt-small')"
+        )
+
     @abstractmethod
     def commit(
         self,

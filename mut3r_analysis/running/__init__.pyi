@@ -9,3 +9,4 @@ from .planning import Plan as Plan
 from .planning import plan as plan
 from .streaming import run as run
 from .streaming import run_batch as run_batch
+from .together import reconstruct as reconstruct

@@ -176,7 +176,7 @@ def deep_images(golden) -> torch.Tensor:
 def together(model: VGGT, images: torch.Tensor, attention: str) -> dict[str, np.ndarray]:
     """Outputs of all frames at once, by the names of the reference files."""
     encoded = model.encode(Frame(images))
-    decoded = model.decode_together(encoded.features, encoded.grid, attention=attention)
+    decoded = model.decode_together(encoded, attention=attention)
     found = model.predict(decoded)
     seen = camera(decoded.encodings[:, -1], *images.shape[-2:])
     return {
@@ -253,8 +253,7 @@ def test_logits_of_every_site(golden, model, images, walk):
     full = defaultdict(list)
     encoded = model.encode(Frame(images))
     model.decode_together(
-        encoded.features,
-        encoded.grid,
+        encoded,
         probe=lambda site, q, k: full[site.kind].append(logits(q, k)),
     )
     first, last = full["global_self"][0], full["global_self"][-1]

@@ -61,7 +61,7 @@ def first(model, encoded):
         probe(site, q, k)
         seen(site, q, k)
 
-    decoded = model.decode_together(encoded.features, encoded.grid, probe=both)
+    decoded = model.decode_together(encoded, probe=both)
     return decoded, probe.factors(encoded.grid), seen
 
 
@@ -103,7 +103,7 @@ def test_both_readings(model, encoded, first, official):
     check("pass1_pose_encoding", decoded.encodings[:, -1], official["pass1_pose_encoding"])
     cells = torch.from_numpy(official["mask_cells"])
     gate = WindowSiteGate(WindowGate(), cells, SPECIAL)
-    masked = model.decode_together(encoded.features, encoded.grid, gate=gate)
+    masked = model.decode_together(encoded, gate=gate)
     check("pass2_pose_encoding", masked.encodings[:, -1], official["pass2_pose_encoding"])
     depth = model.predict(masked, ("depth",)).points_self[0, ..., 2]
     check("pass2_depth_f0", depth, official["pass2_depth_f0"])

@@ -210,12 +210,11 @@ class VGGT(Backbone):
 
     def decode_together(
         self,
-        features: Tensor,
-        grid: tuple[int, int],
+        encoded: Encoded,
         *,
-        attention: Attention = "full",
         gate: SiteGate | None = None,
         probe: Probe | None = None,
+        attention: Attention = "full",
     ) -> Decoded:
         """Read all frames of one sequence at once.
 
@@ -224,14 +223,13 @@ class VGGT(Backbone):
 
         Parameters
         ----------
-        features : Tensor
-            ``(frame, patch, channel)`` of the patch embedding.
-        grid : (int, int)
+        encoded : Encoded
+            With frames as its batch.
+        gate, probe
+            Passed to every site.
         attention : {"full", "causal"}
             Whether a frame attends to all, as in VGGT, or to itself and those before it, as
             StreamVGGT was trained.
-        gate, probe
-            Passed to every site.
 
         Returns
         -------
@@ -245,6 +243,7 @@ class VGGT(Backbone):
         """
         if attention not in ("full", "causal"):
             raise InvalidArgument(f"attention must be 'full' or 'causal', got {attention!r}")
+        features, grid = encoded.features, encoded.grid
         seam = partial(attend, gate=gate, probe=probe)
         across, trunk = seam, seam
         if attention == "causal":
@@ -292,9 +291,7 @@ class VGGT(Backbone):
         """
         with arithmetic(self.precision, self.device):
             encoded = self.encode(Frame(images.to(self.device)), gate=gate, probe=probe)
-            decoded = self.decode_together(
-                encoded.features, encoded.grid, attention=attention, gate=gate, probe=probe
-            )
+            decoded = self.decode_together(encoded, gate=gate, probe=probe, attention=attention)
             return self.predict(decoded, outputs)
 
     def predict(
