@@ -171,6 +171,21 @@ def test_pointers_are_trained_in_parts_as_in_one_go_and_load_by_file(tmp_path):
     assert "memory_attn_head.2.bias (64,): new" in (tmp_path / "parts" / "start.txt").read_text()
 
 
+@pytest.mark.slow
+def test_steps_of_the_recipe_of_pointers_from_the_command_line(tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    out = tmp_path / "out"
+    words = ["train", "--recipe", "tiny-pointers", "--steps", "4", "--out", str(out), "--quiet"]
+    args = parser.parse_args(words)
+    assert args.run(args) == 0
+    assert "tiny-pointers.safetensors" in capsys.readouterr().out
+    log = read_table(out / "log.csv")
+    assert log["frames"].tolist() == [2 * 128 + 64 + 128]
+    model = load_backbone(out / "tiny-pointers.safetensors", device="cpu")
+    assert model.state_grows
+
+
 def test_matching_is_refused_for_a_memory_that_grows():
     recipe = read_recipe(data_path("training", "tiny-pointers.yaml"))
     recipe = replace(recipe, objective=replace(recipe.objective, matching=0.5))
