@@ -157,7 +157,7 @@ def describes_patches(reading: Reading, site: str) -> bool:
     """Whether a reading at a site kind gives one number per image patch."""
     kind = SITE_KINDS[site]
     if reading.statistic.needs_pose:
-        return kind.queries == kind.keys == "image"
+        return site == "image_self"  # the one whose keys hold a pose token
     return (kind.queries if reading.side == "query" else kind.keys) in PATCH_STREAMS
 
 

@@ -330,3 +330,11 @@ def test_bundled_parity_detects_another_epsilon(monkeypatch):
     held = {item.name: item.holds for item in parity() if item.model == "dust3r"}
     assert len(held) == 4
     assert not any(held.values())
+
+
+def test_bundled_parity_detects_another_epsilon_beside_caches(monkeypatch):
+    norm = torch.nn.LayerNorm
+    monkeypatch.setattr(torch.nn, "LayerNorm", lambda width, eps=0.0: norm(width, eps=1e-6))
+    held = {item.name: item.holds for item in parity() if item.model == "vggt"}
+    assert set(held) == {"pose_encoding", "depth", "world"}
+    assert not held["pose_encoding"]

@@ -3,15 +3,18 @@
 import gzip
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from mut3r_analysis.backbones.parity import draw, scaled_by_name, scaled_in_pairs
+from mut3r_analysis.backbones.parity import (
+    draw,
+    scaled_beside_caches,
+    scaled_by_name,
+    scaled_in_pairs,
+)
 
 SHAPES = "param_shapes.json.gz"
 """Beside a set's config.json: stem of a weights file -> name -> shape."""
@@ -55,38 +58,5 @@ def tensors_sha256(weights: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _norm(leaf: str, z: np.ndarray, gain: float = 1.0) -> np.ndarray:
-    return 0.1 * z + (gain if leaf == "weight" else 0.0)
-
-
-def _fan_in(z: np.ndarray) -> float:
-    return math.sqrt(math.prod(z.shape[1:]))
-
-
-def vggt_rule(name: str, z: np.ndarray) -> np.ndarray:
-    """VGGT and StreamVGGT."""
-    *_, parent, leaf = f"..{name}".split(".")
-    if leaf == "gamma":
-        return 0.6 + 0.2 * z
-    if name == "camera_head.pose_branch.fc2.bias":
-        # The rule in words has 0.22 twice; the official numbers were made with 0.25 as the last.
-        return 0.05 * z + np.array([0, 0, 0, 0, 0, 0, 0.3, 0.22, 0.25])
-    if name == "camera_head.pose_branch.fc2.weight":
-        return z * np.array([0.25] * 7 + [0.05] * 2)[:, None] / _fan_in(z)
-    if "poseLN_modulation" in name:
-        return 0.5 * z / _fan_in(z) if leaf == "weight" else 0.2 * z
-    if "norm" in parent:
-        return _norm(leaf, z)
-    if leaf == "bias":
-        return 0.2 * z
-    if leaf != "weight":
-        return (0.4 if leaf == "pos_embed" else 0.5) * z
-    if any(part in name for part in ("_head.scratch", ".resize_layers", ".projects")):
-        gain = 0.95
-    else:
-        gain = 0.5 if parent in ("proj", "fc2") and "patch_embed.proj" not in name else 1.2
-    return z * gain / _fan_in(z)
-
-
-RULES = {"dust3r": scaled_in_pairs, "spann3r": scaled_in_pairs, "streamvggt": vggt_rule}
+RULES = {"dust3r": scaled_in_pairs, "spann3r": scaled_in_pairs, "streamvggt": scaled_beside_caches}
 """Folder -> rule; CUT3R and Point3R follow the package's own."""

@@ -170,9 +170,25 @@ def test_what_it_lacks_is_refused_by_name(backbone, sequence):
         quiet(backbone, sequence, capture=m3.Capture(sites=["state_to_image"]))
     with pytest.raises(InvalidArgument, match="does not hold image patches"):
         m3.Cue(site="global_self", reading="received")
+    with pytest.raises(InvalidArgument, match=r"pose_complement.*use one of image_self$"):
+        m3.Cue(site="frame_self", reading="pose_complement")
     with pytest.raises(InvalidArgument, match=r"mem.hold.*no pose memory"):
         quiet(backbone, sequence, cue=cue, commit="rw.gg mem.hold")
     assert SITE_KINDS["global_self"].keys == "frames"
+
+
+@pytest.mark.parametrize(
+    ("site", "realisation"), [("frame_self", "hard"), ("global_self", "output_scale")]
+)
+def test_gates_act_where_its_frames_are(backbone, sequence, site, realisation):
+    cue = m3.Cue(reading="logit_key_mean", site="frame_self")
+    gates = (m3.Gate.at({site: realisation}), m3.Gate.at({site: realisation}, layers=(0, 0)), None)
+    acts, empty, none = (
+        quiet(backbone, sequence, cue=cue, gate=gate, outputs=("depth",))["prediction/depth"].values
+        for gate in gates
+    )
+    np.testing.assert_array_equal(empty, none)
+    assert (acts != none).any(axis=(1, 2)).all()
 
 
 def test_holding_and_resetting_the_caches(backbone, sequence):
