@@ -39,6 +39,7 @@ SAMPLES = {
     "a write rule that remembers": ("random:small", "ttsa3r", {}),
     "a memory that grows": ("random:point3r-small", "cut3r", {}),
     "a model that looks ahead": ("random:spann3r-small", "cut3r", {}),
+    "caches": ("random:vggt-small", "cut3r", {}),
     "frames beside an anchor": ("random:dust3r-small", "cut3r", {}),
 }  # fmt: skip
 
