@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Tests run in parallel, one thread each; more threads would only wait for each other.
 WORKERS ?= auto
 
-.PHONY: demo test fuzz notebooks lab bench screenshots lint clean
+.PHONY: demo test fuzz trust notebooks lab bench screenshots lint clean
 
 demo: $(READY)
 	$(BIN)/mut3r demo --out outputs
@@ -26,6 +26,11 @@ CASES ?= 100000
 
 fuzz: $(READY)
 	FUZZ_CASES=$(CASES) HYPOTHESIS_PROFILE=search OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/test_fuzz.py
+
+# Tries what docs/trust.md promises and writes its table.
+trust: $(READY)
+	$(BIN)/python benchmarks/load.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trust.py
 
 notebooks: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/mut3r notebooks --workers 2 --out outputs/notebooks-static \

@@ -1,5 +1,6 @@
 """Checking a store: everything in it is read and compared with what it should be."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,13 @@ def check_store(path: str | Path) -> list[str]:
         whole = _array(root, "prediction/frame")[: root.attrs["frames_complete"]]
     except Exception as error:
         return [*found, f"prediction/frame cannot be read: {error}"]
-    arrays = [path for path, item in root.members(max_depth=None) if isinstance(item, zarr.Array)]
+    arrays = []
+    for key, text in store.metadata.items():
+        try:
+            if json.loads(text)["node_type"] == "array":
+                arrays.append(key.removesuffix("/zarr.json"))
+        except (ValueError, KeyError, TypeError) as error:
+            found.append(f"{key} cannot be read: {error}")
     for group in sorted({path.rpartition("/")[0] for path in arrays}):
         try:
             kept = int(np.isin(_array(root, f"{group}/frame")[:], whole).sum())
@@ -49,7 +56,10 @@ def check_store(path: str | Path) -> list[str]:
             found.append(f"{group} cannot be read: {error}")
             continue
         for path in sorted(path for path in arrays if path.rpartition("/")[0] == group):
-            found += _unreadable(_array(root, path), kept)
+            try:
+                found += _unreadable(_array(root, path), kept)
+            except Exception as error:
+                found.append(f"{path} cannot be read: {error}")
     return found
 
 

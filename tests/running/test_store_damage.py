@@ -296,3 +296,18 @@ def test_the_command_reads_all_of_a_store_and_lists_all_its_damage(store, whole,
     printed = capsys.readouterr().out
     for path in ("prediction/pose", "state/norm", f"{SITE}/entropy"):
         assert re.search(rf"^  {path}", printed, re.MULTILINE), path
+
+
+@pytest.mark.parametrize("damage", [remove, cut, empty, flip])
+@pytest.mark.parametrize(
+    "path", ["state", "state/norm", "prediction", "prediction/frame", f"{SITE}/entropy"]
+)
+def test_damaged_descriptions_are_listed_beside_what_else_is_damaged(store, path, damage):
+    damage(store / path / "zarr.json")
+    flip(chunk_of(store, "timing/seconds"))
+    found = check_store(store)
+    assert any(path in line for line in found)
+    if path != "prediction/frame":  # without it nobody knows which frames are whole
+        assert any("timing/seconds" in line for line in found)
+    with pytest.raises(StoreError, match="is damaged"):
+        m3.open_run(store)
