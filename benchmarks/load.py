@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import psutil
 import xarray as xr
-from measure import at_least, at_most, publish
+from measure import at_least, at_most, measure, publish
+from zarr.storage import LocalStore, WrapperStore
 
 import mut3r_analysis as m3
 from mut3r_analysis.errors import MissingFile, StoreError
@@ -32,6 +33,7 @@ from mut3r_analysis.sweeps.ledger import DONE, Entry, Ledger
 SCENE = "scenes/orbit-01"
 PARTS = 5
 OPEN_LIMIT, GATHER_LIMIT, PLAN_LIMIT = 1.0, 5.0, 1.0
+OPEN_RUN_LIMIT = 1.1
 FLAT_TIME, FLAT_MEMORY = 1.15, 1.05
 
 
@@ -72,6 +74,17 @@ def of_a_sweep(folder: Path, settings: int, sequences: int) -> tuple[float, floa
     table = m3.open_sweep(folder)
     opening = seconds_of(lambda: m3.open_sweep(folder))
     return opening, seconds_of(lambda: gather(table, "state/norm"))
+
+
+def of_opening(folder: Path, repetitions: int) -> float:
+    """Return what opening a run costs with its checks, over what it costs without any."""
+    store = Path(str(m3.open_sweep(folder)["run"].values.flat[0]))
+    # A store that is given as one is taken as it is.
+    plain = WrapperStore(LocalStore(store, read_only=True))
+    found = measure(
+        {"checked": lambda: m3.open_run(store), "plain": lambda: m3.open_run(plain)}, repetitions
+    )
+    return found["checked"].least_cpu / found["plain"].least_cpu
 
 
 def of_a_plan(settings: int, sequences: int) -> float:
@@ -177,6 +190,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         opening, gathering = of_a_sweep(folder / "sweep", *runs)
+        checked = of_opening(folder / "sweep", 1 if args.quick else 25)
         planning = of_a_plan(*plans)
         spent, resident = of_frames(folder, frames)
         opened, wrong = of_readers(folder, readers, 20 if args.quick else 600)
@@ -191,6 +205,7 @@ def main() -> None:
         f"seconds to plan {plans[0]} x {plans[1]} / {PLAN_LIMIT:.0f}": at_most(
             planning / PLAN_LIMIT, 1.0
         ),
+        "open a run, with checks / without": at_most(checked, OPEN_RUN_LIMIT),
         f"processor time per frame, last / first fifth of {frames}": at_most(
             spent[-1] / spent[0], FLAT_TIME
         ),

@@ -129,7 +129,10 @@ def repeated() -> Iterator[Row]:
         float(np.abs(other["prediction"][name] - values).max() / np.abs(values).max())
         for name, values in first["prediction"].data_vars.items()
     )
-    yield "runs of the bundled model with one and with two threads", f"at most {apart:.0e} of the largest value apart"
+    yield (
+        "runs of the bundled model with one and with two threads",
+        f"at most {apart:.0e} of the largest value apart",
+    )
 
 
 def fuzzed(cases: int) -> Row:
