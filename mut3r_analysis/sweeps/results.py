@@ -120,7 +120,8 @@ def _assembled(
     for row in rows.values():
         first = row | first
     for name, like in first.items():
-        if like.values.dtype.kind not in "fiub" or name in like.dims:
+        # What is known of frames whatever the sequence is a label, such as which have a mask.
+        if like.values.dtype.kind not in "fiub" or "sequence" not in like.dims:
             continue
         inner = tuple(dim for dim in like.dims if dim != "sequence")
         lengths = dict(zip(like.dims, like.values.shape, strict=True)) | {"frame": len(frames)}
