@@ -12,12 +12,12 @@ import numpy as np
 from mut3r_analysis.attention.sites import SITE_KINDS, Sites, check_kinds
 from mut3r_analysis.attention.statistics import check_statistics
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import Checked, Indices, flag, indices, names, shown
+from mut3r_analysis.foundation.fields import Checked, Indices, flag, indices, names, one_of, shown
 from mut3r_analysis.foundation.layers import Chosen, chosen_layers
 from mut3r_analysis.foundation.specification import Specification
 
 _FLOATS = ("float16", "float32", "float64")
-_ARCHIVES = ("float16", "float32")
+_ARCHIVES = (True, False, "float16", "float32")
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _Names = Checked[str | Iterable[str] | None, tuple[str, ...]]
 _Kinds = Checked[str | Iterable[str] | None, str | tuple[str, ...]]
@@ -26,19 +26,15 @@ _Kinds = Checked[str | Iterable[str] | None, str | tuple[str, ...]]
 def _archive(field: str, given: bool | str) -> Literal[False] | str:
     if isinstance(given, bool | np.bool_):
         return "float16" if given else False
-    return _float_name(field, given, _ARCHIVES, "True, False, ")
+    return _float_name(field, given, _ARCHIVES)
 
 
-def _float_name(field: str, given: Any, known: tuple[str, ...], before: str = "") -> str:
+def _float_name(field: str, given: Any, known: tuple[Any, ...]) -> str:
     """Return the name of a float type given by name, or as NumPy's or torch's type."""
     if isinstance(given, type) and issubclass(given, np.generic):
         given = np.dtype(given)
     name = given if isinstance(given, int) else str(given).removeprefix("torch.")
-    if name not in known:
-        raise InvalidArgument(
-            f"{field} must be one of {before}{', '.join(known)}; got {shown(given)}"
-        )
-    return name
+    return str(one_of(field, name, known))
 
 
 def _captured() -> tuple[str, ...]:

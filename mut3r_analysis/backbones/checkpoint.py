@@ -39,6 +39,7 @@ from mut3r_analysis.errors import (
     MissingFile,
     UnreadableFile,
 )
+from mut3r_analysis.foundation.fields import one_of
 
 __all__ = [
     "FORMAT",
@@ -250,9 +251,7 @@ def _accepted_target(target: str | Path, overwrite: bool) -> Path:
 
 def _storage_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     name = str(dtype or "float32").removeprefix("torch.")
-    if name not in _DTYPES:
-        raise InvalidArgument(f"dtype must be one of {', '.join(_DTYPES)}, got {name}")
-    return _DTYPES[name]
+    return _DTYPES[one_of("dtype", name, _DTYPES)]
 
 
 def _stored_as(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 
 Mode = tuple[str, float, float]
 
@@ -208,12 +209,7 @@ def _check_sizes(config: ModelConfig) -> None:
 
 def _check_switches(config: ModelConfig) -> None:
     for name, values in config.allowed.items():
-        value = getattr(config, name)
-        if value not in values:
-            raise InvalidArgument(
-                f"{name} = {value!r} is not supported; allowed: "
-                f"{', '.join(repr(choice) for choice in values)}"
-            )
+        one_of(name, getattr(config, name), values)
     base = config.pos_embed.removeprefix("RoPE")
     if base == config.pos_embed or not base.replace(".", "", 1).isdigit() or float(base) <= 1:
         raise InvalidArgument(

@@ -21,7 +21,7 @@ from mut3r_analysis.backbones.spann3r.model import Spann3R
 from mut3r_analysis.backbones.vggt import layout as vggt_layout
 from mut3r_analysis.backbones.vggt.config import VGGTConfig
 from mut3r_analysis.backbones.vggt.model import VGGT
-from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 
 _CROCO_DEFAULTS: dict[str, Any] = {
     "img_size": (224, 224),
@@ -176,9 +176,7 @@ def find_family(name: str) -> Family:
     ------
     InvalidArgument
     """
-    if name not in FAMILIES:
-        raise InvalidArgument(f"unknown kind of model {name!r}; known: {', '.join(FAMILIES)}")
-    return FAMILIES[name]
+    return FAMILIES[one_of("kind of model", name, FAMILIES)]
 
 
 def family_of(config: ModelConfig) -> Family:

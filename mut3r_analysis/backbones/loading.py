@@ -17,6 +17,7 @@ from mut3r_analysis.backbones.protocol import Backbone, Origin
 from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS, random_backbone
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.bundled import data_path
+from mut3r_analysis.foundation.fields import one_of
 
 _SUFFIX = ".safetensors"
 
@@ -142,11 +143,7 @@ def _random_config(spec: str | Path | ModelConfig) -> ModelConfig | None:
     if not str(spec).startswith("random:"):
         return None
     name = str(spec).removeprefix("random:")
-    if name not in NAMED_CONFIGS:
-        raise InvalidArgument(
-            f"unknown random configuration {name!r}; known: {', '.join(NAMED_CONFIGS)}"
-        )
-    return NAMED_CONFIGS[name]
+    return NAMED_CONFIGS[one_of("random configuration", name, NAMED_CONFIGS)]
 
 
 def _bundled_folder() -> Path:

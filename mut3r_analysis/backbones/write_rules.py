@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.calls import parse_call
+from mut3r_analysis.foundation.fields import one_of
 
 
 class MeanLogits:
@@ -313,11 +314,7 @@ def parse_rule(text: str, field: str) -> tuple[str, float | None]:
     InvalidArgument
     """
     name, number = parse_call(str(text))
-    if name not in WRITE_RULES:
-        raise InvalidArgument(
-            f"{field} = {text!r} is not a write rule; choose one of {', '.join(WRITE_RULES)}"
-        )
-    usual = WRITE_RULES[name].number
+    usual = WRITE_RULES[one_of(field, name, WRITE_RULES)].number
     if number is not None and usual is None:
         raise InvalidArgument(f"{field} {name!r} takes no number, got {text!r}")
     return name, usual if number is None else number

@@ -12,6 +12,7 @@ from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.evaluation.folders import PREDICTION_LAYOUTS, recognise
 from mut3r_analysis.evaluation.truth import on_prediction_grid
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.metrics.choices import ORDERS
 from mut3r_analysis.metrics.protocols import OFFICIAL_INPUT
 from mut3r_analysis.sequences.layouts.layout import Variables
@@ -76,14 +77,10 @@ def import_predictions(
     if not os.path.isdir(folder):
         raise MissingFile(f"no folder of predictions at {folder}")
     layout = recognise(folder) if layout is None else layout
-    if layout not in PREDICTION_LAYOUTS:
-        raise InvalidArgument(f"layout={layout!r} is not one of {', '.join(PREDICTION_LAYOUTS)}")
-    known = PREDICTION_LAYOUTS[layout]
+    known = PREDICTION_LAYOUTS[one_of("layout", layout, PREDICTION_LAYOUTS)]
     rule = known.rule if preparation is None else preparation
-    if rule not in ("crop", "resize"):
-        raise InvalidArgument(f"preparation={preparation!r}; declare 'crop' or 'resize'")
-    if quaternion is not None and quaternion not in ORDERS:
-        raise InvalidArgument(f"quaternion={quaternion!r}; declare 'wxyz' or 'xyzw'")
+    one_of("preparation", rule, ("crop", "resize"))
+    one_of("quaternion", quaternion, (None, *ORDERS))
     variables, notes = known.read(folder, quaternion, sequence)
     if not variables:
         raise MissingFile(f"{folder} holds nothing of the layout {layout}: {known.files}")

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.averages import metric_names
+from mut3r_analysis.foundation.fields import one_of
 
 SUMMARY = ("mean", "lower", "upper")
 """Rows below the sequences: the mean as the protocol weighs it, and its interval."""
@@ -32,8 +32,7 @@ def table(scores: xr.Dataset, per: Literal["sequence", "frame"] = "sequence") ->
         per frame, what each frame contributes.
         ``attrs["units"]`` maps columns to units, ``attrs["protocol"]`` is the protocol's id.
     """
-    if per not in ("sequence", "frame"):
-        raise InvalidArgument(f"per={per!r}; rows are per 'sequence' or per 'frame'")
+    one_of("per", per, ("sequence", "frame"))
     found = _per_sequence(scores) if per == "sequence" else _per_frame(scores)
     found.attrs = {
         "protocol": scores.attrs["protocol"],

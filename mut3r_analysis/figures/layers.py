@@ -89,10 +89,7 @@ def _tokens(values: xr.DataArray, token: str | None) -> tuple[xr.DataArray, str]
     name = "key_token" if side == "key" else "token"
     roles = list(dict.fromkeys(np.atleast_1d(values[name].values).tolist()))
     chosen = token or ("patch" if "patch" in roles else roles[0])
-    if chosen not in roles:
-        raise InvalidArgument(
-            f"token = {chosen!r}, but the {side} side of {values.name} holds {', '.join(roles)}"
-        )
+    one_of(f"token on the {side} side of {values.name}", chosen, roles)
     if values[name].ndim:
         values = values.isel({side: np.flatnonzero(values[name].values == chosen)})
     count = values.sizes[side]

@@ -4,8 +4,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.styling import style
+from mut3r_analysis.foundation.fields import some_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,12 +38,7 @@ def save(
     """
     path = Path(path)
     wanted = [path.suffix.removeprefix(".")] if formats is None else list(formats)
-    unknown = [name for name in wanted if name not in FORMATS]
-    if unknown or not wanted:
-        raise InvalidArgument(
-            f"cannot write {str(path)!r} as {unknown or 'nothing'}; give one of "
-            f"{', '.join(FORMATS)} as suffix or in formats"
-        )
+    some_of(f"the suffix of {str(path)!r}, or formats,", wanted, FORMATS)
     path.parent.mkdir(parents=True, exist_ok=True)
     about = " ".join(text.get_text() for text in figure.texts)
     written = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 
 FONT = 7.5
 """Size of the style's text at scale 1, points."""
@@ -98,10 +98,7 @@ def find_size(name: str) -> Size:
     InvalidArgument
         For a name that is not in `SIZES`.
     """
-    if name not in SIZES:
-        allowed = ", ".join(f"{key!r} ({value.width:g} in)" for key, value in SIZES.items())
-        raise InvalidArgument(f"size must be one of {allowed}, got {name!r}")
-    return SIZES[name]
+    return SIZES[one_of("size", name, SIZES)]
 
 
 @contextmanager

@@ -86,6 +86,16 @@ def one_of(field: str, given: Any, known: Iterable[Any]) -> Any:
     return given
 
 
+def some_of(field: str, given: Iterable[Any], known: Iterable[Any]) -> None:
+    """Refuse values that are not among the known ones, and refuse none at all."""
+    given, known = list(given), tuple(known)
+    unknown = [each for each in given if each not in known]
+    if unknown or not given:
+        raise InvalidArgument(
+            f"{field} must be among {', '.join(map(str, known))}; got {shown(unknown or 'nothing')}"
+        )
+
+
 def names(field: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:
     """Return known names in their own order: some, ``"all"``, or none for None."""
     if given is None:

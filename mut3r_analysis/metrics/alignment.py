@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.pairs import depth_vectors
 
@@ -73,8 +73,7 @@ def align_depth(truth: ArrayLike, prediction: ArrayLike, name: str) -> DepthAlig
         No pixels, values that are not finite, or a prediction without the mean, the median or the
         spread that the fit divides by.
     """
-    if name not in ALIGNMENTS:
-        raise InvalidArgument(f"alignment {name!r} is not one of {', '.join(ALIGNMENTS)}")
+    one_of("alignment", name, ALIGNMENTS)
     g, p = depth_vectors(truth, prediction)
     scale, shift, steps = _FITS[name](g, p)
     return DepthAlignment(name, float(scale), float(shift), steps, g.size)

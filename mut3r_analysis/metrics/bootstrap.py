@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.metrics.errors import UndefinedMetric
 
 STATISTICS = ("mean", "rmse", "median")
@@ -270,8 +271,7 @@ class _Sample:
         sequence_weights: Mapping[str, float] | None = None,
     ) -> "_Sample":
         """Check what a caller gave."""
-        if statistic not in STATISTICS:
-            raise InvalidArgument(f"statistic={statistic!r} is not one of {', '.join(STATISTICS)}")
+        one_of("statistic", statistic, STATISTICS)
         if block is not None and block < 1:
             raise InvalidArgument(f"block={block}; give one frame or more")
         if not values:

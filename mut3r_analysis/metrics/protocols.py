@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import flag, made_of, number, one_of, whole
+from mut3r_analysis.foundation.fields import flag, made_of, number, one_of, some_of, whole
 from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.metrics.alignment import ALIGNMENTS
 from mut3r_analysis.metrics.choices import ALIGN_KINDS
@@ -51,9 +51,7 @@ METRICS: Mapping[str, Metric] = ChainMap(*(task.metrics for task in TASKS.values
 
 def find_metric(name: str) -> Metric:
     """Return the row of a metric, or raise `InvalidArgument`."""
-    if name not in METRICS:
-        raise InvalidArgument(f"no metric {name!r}; there are {', '.join(sorted(METRICS))}")
-    return METRICS[name]
+    return METRICS[one_of("metric", name, METRICS)]
 
 
 def frame_metric(frames: str) -> Metric:
@@ -219,11 +217,7 @@ class Protocol(Specification):
             ("dataset", (*LAYOUTS, *WITHOUT_LAYOUT)),
         ):
             one_of(f"{self.id}: {name}", getattr(self, name), allowed)
-        unknown = [m for m in self.metrics if m not in metrics]
-        if unknown or not self.metrics:
-            raise InvalidArgument(
-                f"{self.id}: metrics {unknown or self.metrics} are not among {', '.join(metrics)}"
-            )
+        some_of(f"{self.id}: metrics", self.metrics, metrics)
         if len(set(self.sequences)) != len(self.sequences):
             raise InvalidArgument(f"{self.id}: a sequence is listed twice")
         if self.task != "video-depth" and (self.maximum, self.clip) != (None, None):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.metrics.errors import UndefinedMetric
 
 
@@ -70,8 +71,7 @@ def average_sequences(
     UndefinedMetric
         No sequence has a value.
     """
-    if reduction not in REDUCTIONS:
-        raise InvalidArgument(f"reduction={reduction!r} is not one of {', '.join(REDUCTIONS)}")
+    one_of("reduction", reduction, REDUCTIONS)
     if (weights is None) != (REDUCTIONS[reduction].weights is None):
         raise InvalidArgument(
             f"reduction={reduction!r} {'needs' if weights is None else 'takes no'} weights "

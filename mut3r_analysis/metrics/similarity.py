@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.metrics.choices import ALIGN_KINDS
 from mut3r_analysis.metrics.errors import UndefinedMetric
 
@@ -80,8 +81,7 @@ def fit_similarity(source: ArrayLike, target: ArrayLike, align: str = "sim3") ->
         rotation is not determined. Every input that evo refuses is refused here; a covariance whose
         second singular value is rounding noise next to the first is refused too.
     """
-    if align not in ALIGN_KINDS:
-        raise InvalidArgument(f"align={align!r} is not one of {', '.join(map(repr, ALIGN_KINDS))}")
+    one_of("align", align, ALIGN_KINDS)
     x, y = _point_pair(source, target)
     if align == "none":
         return Similarity.identity()

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.metrics.choices import ORDERS
 from mut3r_analysis.sequences.layouts.stamps import UNITS, poses_from_rows, read_rows, unit_factor
 
@@ -79,8 +80,7 @@ def read_trajectory(path: str | Path, quaternion: str | None = None) -> Trajecto
         The declared order contradicts the column names in the file, or none was declared and the
         first pose is the identity only when read ``wxyz``.
     """
-    if quaternion is not None and quaternion not in ORDERS:
-        raise InvalidArgument(f"quaternion={quaternion!r}; declare 'xyzw' or 'wxyz'")
+    one_of("quaternion", quaternion, (None, *ORDERS))
     file = Path(path)
     if not file.exists():
         raise MissingFile(f"no trajectory file at {file}")

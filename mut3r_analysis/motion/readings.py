@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mut3r_analysis.attention.sites import PATCH_STREAMS, SITE_KINDS
 from mut3r_analysis.attention.statistics import STATISTICS, Statistic, compute
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import shown
+from mut3r_analysis.foundation.fields import one_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,10 +131,7 @@ def check_reading(name: str) -> None:
             "logits instead (reading='logit_key_mean'), or read the row's shape ('entropy') or "
             "the column ('received')"
         )
-    if name not in (*READINGS, INSTABILITY, MASK):
-        raise InvalidArgument(
-            f"unknown reading {shown(name)}; known: {', '.join((*READINGS, INSTABILITY, MASK))}"
-        )
+    one_of("reading", name, (*READINGS, INSTABILITY, MASK))
 
 
 def check_site(reading: Reading, site: str) -> None:

@@ -11,6 +11,7 @@ from mut3r_analysis.attention.sites import SITE_KINDS, Sites
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.write_rules import needs_cue
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.motion.batch import CueBatch
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.frame_gate import GatePlan
@@ -73,11 +74,8 @@ class Configuration:
         """Return a configuration given as one, or as a mapping of its fields."""
         if isinstance(given, Configuration):
             return given
-        unknown = sorted(set(given) - {"cue", "gate", "commit"})
-        if unknown:
-            raise InvalidArgument(
-                f"unknown part(s) {unknown}; a configuration has cue, gate, commit"
-            )
+        for part in given:
+            one_of("part of a configuration", part, ("cue", "gate", "commit"))
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:

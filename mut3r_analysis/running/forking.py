@@ -15,6 +15,7 @@ from mut3r_analysis.backbones.heads import Prediction, check_outputs
 from mut3r_analysis.backbones.in_memory import as_in_memory
 from mut3r_analysis.backbones.protocol import Backbone, StateVariable
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.motion.readings import INSTABILITY
 from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.configuration import Configuration
@@ -137,11 +138,8 @@ def _compared(outputs: Collection[str] | None, backbone: Backbone) -> tuple[str,
     if outputs is None:
         outputs = {"pose", "depth"} & set(backbone.outputs) or {"points_world"}
     names = check_outputs(outputs, backbone.outputs)
-    unknown = sorted(set(names) - {"pose", "depth", "points_world"})
-    if unknown:
-        raise InvalidArgument(
-            f"fork compares 'pose', 'depth' and 'points_world'; got {unknown} beside"
-        )
+    for name in names:
+        one_of("an output that fork compares", name, ("pose", "depth", "points_world"))
     return names
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import whole
+from mut3r_analysis.foundation.fields import one_of, whole
 from mut3r_analysis.scenes.arrays import SceneArrays, image_size
 from mut3r_analysis.scenes.distribution import SceneDistribution, draw
 from mut3r_analysis.scenes.raycast import render_clips
@@ -80,8 +80,7 @@ def render_arrays(
     width, height = image_size(size)
     supersample = whole("supersample", supersample, 1, MOST_SAMPLES)
     for name in outputs:
-        if name not in _GROUPS:
-            raise InvalidArgument(f"unknown output {name!r}; choose among {', '.join(_GROUPS)}.")
+        one_of("output", name, _GROUPS)
     clips = len(scenes)
     grid = (clips, frames, height, width)
     cameras, objects = scenes.camera_poses(frames), scenes.object_poses(frames)

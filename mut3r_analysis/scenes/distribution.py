@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import number, whole
+from mut3r_analysis.foundation.fields import number, one_of, whole
 from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.scenes.arrays import (
     ABSENT,
@@ -96,8 +96,7 @@ class SceneDistribution(Specification):
                 f"movers={self.movers} asks for more moving objects than objects={self.objects}; "
                 "raise objects or lower movers."
             )
-        if self.camera not in CAMERAS:
-            raise InvalidArgument(f"camera={self.camera!r}; choose one of {', '.join(CAMERAS)}.")
+        one_of("camera", self.camera, CAMERAS)
         number("fov", self.fov, 5, 150)
         if self.fog is not None and number("fog", self.fog) <= 0:
             raise InvalidArgument(f"fog={self.fog!r}; give a positive distance in m, or None.")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import made_of, number, whole
+from mut3r_analysis.foundation.fields import made_of, number, one_of, whole
 from mut3r_analysis.scenes.arrays import (
     COLORS,
     CONTRAST,
@@ -115,11 +115,7 @@ class Texture:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.pattern not in PATTERNS:
-            raise InvalidArgument(
-                f"pattern={self.pattern!r}; choose one of {', '.join(PATTERNS)}, and contrast 0 "
-                "for a plain surface."
-            )
+        one_of("pattern", self.pattern, PATTERNS)
         object.__setattr__(self, "scale", number("scale", self.scale, 1e-3, 1e3))
         object.__setattr__(self, "contrast", number("contrast", self.contrast, 0, 4))
         object.__setattr__(self, "seed", whole("seed", self.seed, 0, 2**32 - 1))
@@ -192,8 +188,7 @@ class SceneObject:
     texture: Texture = field(default_factory=Texture)
 
     def __post_init__(self) -> None:
-        if self.shape not in SHAPES:
-            raise InvalidArgument(f"shape={self.shape!r}; choose one of {', '.join(SHAPES)}.")
+        one_of("shape", self.shape, SHAPES)
         object.__setattr__(self, "size", to_vector("object size", self.size, 1e-3, 1e3, True))
         for name in ("position", "angles"):
             object.__setattr__(self, name, Path.read(name, getattr(self, name)))

@@ -15,6 +15,7 @@ from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.error_maps import depth_error
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.metrics.catalogue import PROTOCOLS
 from mut3r_analysis.running import Configuration, open_run, run_batch
 from mut3r_analysis.studies.estimates import change
@@ -62,8 +63,7 @@ def harms(table: xr.Dataset, reference: Labels, treatment: Labels, metric: str) 
     first, second = _cell(table, reference), _cell(table, treatment)
     if metric == DIFFERENCE:
         return _differences(first, second)
-    if metric not in table:
-        raise InvalidArgument(f"the sweep has no {metric!r}; use one of {ERRORS} or {DIFFERENCE!r}")
+    one_of("metric", metric, [name for name in ERRORS if name in table])
     name, units = _named(table[metric]), str(table[metric].attrs.get("units", "1"))
     changed = f"change of {name} by gating"
     words = {"reference": name, "treatment": name, "harm": changed, "frame_harm": changed}
@@ -170,9 +170,7 @@ def attention_change(
         deviation over the patches of the reference.
     """
     labels = sequence["frame"].values.tolist()
-    if frame not in labels:
-        raise InvalidArgument(f"the sequence has no frame {frame}; it has {labels}")
-    place = labels.index(frame)
+    place = labels.index(one_of("frame", frame, labels))
     capture = Capture(statistics=_STATISTICS, sites=_SITES, frames=[place])
     short = sequence.isel(frame=slice(0, place + 1))
     runs = run_batch(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.foundation.layers import range_label, with_pairs_as_ranges
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
@@ -135,8 +136,7 @@ def _configured(base: Configuration, values: Mapping[str, Any]) -> Configuration
             parts[name] = value
             continue
         kind: Any = _PARTS[name]
-        if field not in (known := [item.name for item in fields(kind)]):
-            raise InvalidArgument(f"{key!r}: a {name} has the fields {', '.join(known)}")
+        one_of(f"{key!r}: a field of a {name}", field, [item.name for item in fields(kind)])
         if parts[name] is None:
             if name in values:
                 continue  # this cell says: none at all

@@ -103,9 +103,8 @@ class AttentionExplorer(RunExplorer):
     ) -> None:
         self._take(runs, sequence)
         self._rows = {name: AttentionRows(run) for name, run in self._runs.items()}
-        unknown = sorted(set(view) - set(_VIEW))
-        if unknown:
-            raise InvalidArgument(f"unknown {unknown}; a view is set by {', '.join(_VIEW)}")
+        for name in view:
+            one_of("what sets a view", name, _VIEW)
         held = describe(self._first, self._rows) | self._about()
         super().__init__(held=held, palette=palette("viridis"))
         site = held["sites"][0]["name"]

@@ -10,6 +10,7 @@ import xarray as xr
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 
 QUANTITIES = {"weights": "attention weight", "logits": "scaled logit (nat)"}
 """What of a map is shown, and what it is called."""
@@ -166,10 +167,7 @@ class AttentionRows:
             When the run does not have it.
         """
         offer = self._offered(site)
-        if name not in offer.statistics:
-            raise InvalidArgument(
-                f"this run has no {name!r} at {site}; it has {', '.join(offer.statistics)}"
-            )
+        one_of(f"statistic at {site}", name, offer.statistics)
         values = _at(self.sites[site][name], frame=frame, layer=layer)
         return self._reduced(values.values, offer, head)
 
@@ -178,21 +176,14 @@ class AttentionRows:
         return found.transpose("head", "query", "key").values
 
     def _offered(self, site: str) -> SiteOffer:
-        if site not in self.offers:
-            raise InvalidArgument(
-                f"this run holds nothing of {site!r}; it has {', '.join(self.offers)}"
-            )
-        return self.offers[site]
+        return self.offers[one_of("site", site, self.offers)]
 
     @staticmethod
     def _reduced(values: np.ndarray, offer: SiteOffer, head: int | str) -> np.ndarray:
         """Reduce or select the first axis, which is heads."""
         if head == "mean":
             return values.mean(axis=0, dtype=np.float32)
-        if head not in offer.heads:
-            raise InvalidArgument(
-                f"head must be 'mean' or one of {list(offer.heads)} at {offer.name}, got {head!r}"
-            )
+        one_of(f"head at {offer.name}", head, ("mean", *offer.heads))
         return np.ascontiguousarray(values[offer.heads.index(int(head))], np.float32)
 
 
@@ -216,8 +207,7 @@ def _of_other_frames(name: str) -> bool:
 
 
 def _offer(name: str, site: xr.Dataset) -> SiteOffer:
-    if name not in SITE_KINDS:
-        raise InvalidArgument(f"unknown kind of site {name!r}; known: {', '.join(SITE_KINDS)}")
+    one_of("kind of site", name, SITE_KINDS)
     rows = "weights" in site
     if not rows:
         origin = (
@@ -240,7 +230,5 @@ def _offer(name: str, site: xr.Dataset) -> SiteOffer:
 
 def _at(values: xr.DataArray, **labels: int) -> xr.DataArray:
     for dim, label in labels.items():
-        known = values[dim].values
-        if label not in known:
-            raise InvalidArgument(f"{dim} {label} was not captured; there are {known.tolist()}")
+        one_of(f"captured {dim}", label, values[dim].values.tolist())
     return values.sel(labels)

@@ -264,9 +264,7 @@ class RunExplorer(Explorer):
     def _run_name(self, name: str | None) -> str:
         if name is None:
             return next(iter(self._runs))
-        if name not in self._runs:
-            raise InvalidArgument(f"no run {name!r}; there are {', '.join(self._runs)}")
-        return name
+        return str(one_of("run", name, self._runs))
 
     def _image(self, frame: int) -> np.ndarray | None:
         """Return a frame as the backbone saw it, uint8 (y, x, rgb), where the sequence is known."""

@@ -12,7 +12,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.error_maps import depth_error
 from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.seen import motion_score, true_motion
-from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.fields import one_of, some_of
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.widgets.attention_explorer import AttentionExplorer
 from mut3r_analysis.widgets.explorer import (
@@ -232,9 +232,7 @@ class FailureExplorer(RunExplorer):
         """
         chosen = [self.frame, *self.worst()] if frames is None else frames
         wanted = list(dict.fromkeys(int(frame) for frame in chosen))
-        unknown = [frame for frame in wanted if frame not in self.held["frames"]]
-        if unknown:
-            raise InvalidArgument(f"frames {unknown} were not run")
+        some_of("frames", wanted, self.held["frames"])
         requests: list[dict[str, Any]] = [
             {"ask": "strips"},
             *({"ask": "frame", "frame": each} for each in wanted),

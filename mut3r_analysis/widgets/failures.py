@@ -7,6 +7,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation import evaluate
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.protocols import frame_metric
 from mut3r_analysis.motion import Gate
@@ -48,17 +49,12 @@ def frame_series(
 
     if scores is not None:
         name = str(run.attrs["sequence"]["name"])
-        if name not in scores["sequence"].values:
-            names = ", ".join(map(str, scores["sequence"].values))
-            raise InvalidArgument(f"the scores are of {names}, the run is of {name}")
+        one_of("the run's sequence", name, scores["sequence"].values.tolist())
         mine = scores.sel(sequence=name)
         parts = [str(key) for key in mine if str(key).startswith("frame_")]
         scored = [part.removeprefix("frame_") for part in parts if part != "frame_pixels"]
-        lacking = [metric for metric in metrics or () if metric not in scored]
-        if lacking:
-            raise InvalidArgument(
-                f"the scores have no {', '.join(lacking)} per frame; they have {', '.join(scored)}"
-            )
+        for metric in metrics or ():
+            one_of("metric per frame", metric, scored)
         for metric in scored if metrics is None else metrics:
             values = mine[f"frame_{metric}"]
             if metrics is not None or (metric in USUAL and np.isfinite(values).any()):

@@ -14,7 +14,7 @@ from mut3r_analysis.evaluation.error_maps import depth_error
 from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.reading import sentence
 from mut3r_analysis.figures.seen import motion_score, predicted_poses, true_poses, view_slopes
-from mut3r_analysis.foundation.fields import number, whole
+from mut3r_analysis.foundation.fields import number, one_of, some_of, whole
 from mut3r_analysis.widgets.cloud_files import write_glb, write_ply
 from mut3r_analysis.widgets.clouds import (
     NO_POINTS,
@@ -137,12 +137,9 @@ class SceneView(RunExplorer):
         InvalidArgument
             For a cloud or a frame that is not there.
         """
-        if name not in self.held["names"]:
-            raise InvalidArgument(f"no cloud {name!r}; there are {', '.join(self.held['names'])}")
+        one_of("cloud", name, self.held["names"])
         chosen = self._shown_frames() if frames is None else list(frames)
-        unknown = [frame for frame in chosen if frame not in self._frames]
-        if unknown or not chosen:
-            raise InvalidArgument(f"frames {unknown or chosen} were not run")
+        some_of("frames", chosen, self._frames)
         places = [self._cloud(name, frame).positions for frame in chosen]
         colors = [self._colors(name, frame, self.coloring) for frame in chosen]
         return np.concatenate(places), np.concatenate(colors)
@@ -295,7 +292,7 @@ class SceneView(RunExplorer):
 
     @traitlets.validate("visible")
     def _check_visible(self, proposal: Any) -> list[str]:
-        unknown = [name for name in proposal["value"] if name not in self.held["names"]]
-        if unknown:
-            raise InvalidArgument(f"no cloud {unknown}; there are {', '.join(self.held['names'])}")
-        return [name for name in self.held["names"] if name in proposal["value"]]
+        names = self.held["names"]
+        for name in proposal["value"]:
+            one_of("cloud", name, names)
+        return [name for name in names if name in proposal["value"]]

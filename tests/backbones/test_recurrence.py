@@ -188,7 +188,7 @@ def test_loading_refuses_what_cannot_be(arguments, message):
 def test_unknown_backbones_are_refused():
     with pytest.raises(MissingFile, match="no checkpoint 'tinny'"):
         load_backbone("tinny")
-    with pytest.raises(InvalidArgument, match=r"known: small, 512-dpt, 224-linear"):
+    with pytest.raises(InvalidArgument, match=r"must be one of small, 512-dpt, 224-linear"):
         load_backbone("random:large")
 
 

@@ -43,9 +43,9 @@ def test_every_row_is_complete(name):
 
 
 def test_what_no_table_knows_is_an_error():
-    with pytest.raises(InvalidArgument, match="layout='nyu'; give one of sintel"):
+    with pytest.raises(InvalidArgument, match="layout must be one of sintel"):
         find_layout("nyu")
-    with pytest.raises(InvalidArgument, match="layout='nyu'"):
+    with pytest.raises(InvalidArgument, match="layout must be one of"):
         canonical_sequence("nyu", "kitchen")
     with pytest.raises(InvalidArgument, match=r"dataset must be one of sintel, .*got 'nyu'"):
         dataclasses.replace(PROTOCOLS["default:depth:metric"], id="mine", dataset="nyu")
@@ -103,7 +103,7 @@ def test_a_data_set_takes_a_module_and_its_name(toy, scene, exported):
         assert_array_equal(sequence.depth, scene.depth)
         assert (sequence.attrs["name"], sequence.attrs["kind"]) == ("orbit-03", "toy")
     assert_array_equal(open_sequence(f"{spec}?unit=mm").depth, scene.depth * 1000)
-    with pytest.raises(InvalidArgument, match=r"no option 'colour'; there is unit=m\|mm"):
+    with pytest.raises(InvalidArgument, match=r"option must be one of unit.*; got 'colour'"):
         open_sequence(f"{spec}?colour=red")
     with pytest.raises(InvalidArgument, match="needs depth"):
         export_sequence(scene.drop_vars("depth"), root, "toy", name="other")

@@ -400,7 +400,7 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(UnreadableFile, match="cannot be read as text"):
         read_trajectory(tmp_path / "binary.txt")
-    with pytest.raises(InvalidArgument, match="declare 'xyzw' or 'wxyz'"):
+    with pytest.raises(InvalidArgument, match="quaternion must be one of None, xyzw, wxyz"):
         read_trajectory(tmp_path / "absent.txt", "zyxw")
 
 

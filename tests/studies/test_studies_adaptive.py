@@ -168,7 +168,7 @@ def test_what_cannot_be_chosen_is_refused(backbone, scene):
     for cue in (Cue.oracle(), Cue.mut3r(layers=(0, 2)), Cue.mut3r(source="previous")):
         with pytest.raises(InvalidArgument, match="probe pass"):
             walk(backbone, scene, {"one": fixed(1)}, cue=cue, gate=GATE)
-    with pytest.raises(InvalidArgument, match="choose one of depth"):
+    with pytest.raises(InvalidArgument, match="criterion must be one of depth"):
         oracle(range(3), "beauty")
 
 
@@ -215,7 +215,7 @@ def test_sequences_without_truth_take_no_part_in_the_halves(small):
     bare = {"bare": sequences["orbit-03"][["image"]], "known": sequences["slide-01"]}
     surveyed = survey(experiment, bare)
     assert halves(surveyed, ["depth", "rotation"]).sequence.values.tolist() == ["known"]
-    with pytest.raises(InvalidArgument, match="choose among"):
+    with pytest.raises(InvalidArgument, match="criteria must be among depth"):
         halves(surveyed, ["beauty"])
     walked = by_median(experiment, bare, surveyed)
     said = depth_findings.without_truth(walked)

@@ -143,7 +143,7 @@ def test_a_cue_that_has_no_gradient_is_refused(backbone):
     for bad in (Cue.oracle(), cue(control="shuffle"), Cue(site="encoder_self", layers=(0, 1))):
         with pytest.raises(InvalidArgument, match="cue term needs"):
             fine_tune(backbone, bad, TINY, progress=False)
-    with pytest.raises(InvalidArgument, match="known: original"):
+    with pytest.raises(InvalidArgument, match="arms must be among original"):
         fine_tune(backbone, cue(), TINY, arms=("nonsense",), progress=False)
 
 

@@ -151,7 +151,7 @@ def test_two_runs_answer_together(archived, cued):
         show="weights",
     )  # fmt: skip
     np.testing.assert_array_equal(*both)
-    with pytest.raises(InvalidArgument, match="no run 'other'; there are plain, gated"):
+    with pytest.raises(InvalidArgument, match="run must be one of plain, gated; got 'other'"):
         explorer.attention(run="other")
 
 

@@ -214,7 +214,7 @@ def test_what_makes_no_sense_is_refused(archived, model, scene, tmp_path):
     view = SceneView(archived, scene)
     with pytest.raises(InvalidArgument, match=r"written as \.ply or \.glb"):
         view.export(tmp_path / "scene.obj")
-    with pytest.raises(InvalidArgument, match="no cloud"):
+    with pytest.raises(InvalidArgument, match="cloud must be one of"):
         view.visible = ["other"]
     bare = archived.copy()
     bare["prediction"] = bare["prediction"].to_dataset().drop_vars("points_world")

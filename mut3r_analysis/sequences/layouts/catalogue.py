@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.foundation.fields import one_of
 
 if TYPE_CHECKING:
     from mut3r_analysis.sequences.layouts.layout import Layout
@@ -22,9 +23,7 @@ WITHOUT_LAYOUT = ("any", "adt")
 
 def find_layout(name: str) -> "Layout":
     """Return the layout of this name, or raise `InvalidArgument`."""
-    if name not in LAYOUTS:
-        raise InvalidArgument(f"layout={name!r}; give one of {', '.join(LAYOUTS)}")
-    return import_module(LAYOUTS[name]).LAYOUT
+    return import_module(LAYOUTS[one_of("layout", name, LAYOUTS)]).LAYOUT
 
 
 def canonical_sequence(dataset: str, name: str) -> str:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.foundation.fields import one_of
 
 LISTED = 30
 """Names a message lists at most."""
@@ -44,15 +45,8 @@ class Location:
             An option that is not in `allowed`, or a value that is not listed there.
         """
         for name, value in self.options:
-            if name not in allowed:
-                known = "; ".join(f"{n}={'|'.join(v) or '...'}" for n, v in allowed.items())
-                raise InvalidArgument(
-                    f"{self.layout}: has no option {name!r}; there is {known or 'none'}"
-                )
-            if allowed[name] and value not in allowed[name]:
-                raise InvalidArgument(
-                    f"{self.layout}: {name}={value!r}; give one of {', '.join(allowed[name])}"
-                )
+            one_of(f"{self.layout}: option", name, allowed)
+            one_of(f"{self.layout}: {name}", value, allowed[name] or (value,))
         return dict(self.options)
 
     def choose(self, sequences: Iterable[str], short: str) -> str:

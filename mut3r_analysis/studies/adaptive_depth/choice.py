@@ -8,7 +8,7 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from mut3r_analysis.backbones.protocol import Backbone
-from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import some_of
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.studies import ablation
 from mut3r_analysis.studies.ablation import PLAIN, Ablation
@@ -115,9 +115,7 @@ def halves(surveyed: xr.Dataset, criteria: Sequence[str]) -> xr.DataArray:
     DataArray
         (sequence) 0 or 1, of the sequences that have a value for every criterion.
     """
-    unknown = sorted(set(criteria) - set(CRITERIA))
-    if unknown or not criteria:
-        raise InvalidArgument(f"criteria {list(criteria)}; choose among {', '.join(CRITERIA)}")
+    some_of("criteria", criteria, CRITERIA)
     known = [surveyed[f"{name}_error"].notnull().any(["depth", "frame"]) for name in criteria]
     scored = surveyed["sequence"].values[np.logical_and.reduce(known)]
     return xr.DataArray(np.arange(len(scored)) % 2, {"sequence": scored}, ("sequence",))

@@ -13,6 +13,7 @@ from mut3r_analysis.backbones.geometry import pose_matrix
 from mut3r_analysis.backbones.heads import Prediction
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.gate import PAPER_LAYERS
 from mut3r_analysis.running.batch import Batch
@@ -73,8 +74,7 @@ def oracle(depths: Sequence[int], criterion: str) -> Policy:
     It looks at one frame at a time: what the choice does to later frames through the state it
     does not see.
     """
-    if criterion not in CRITERIA:
-        raise InvalidArgument(f"criterion {criterion!r}; choose one of {', '.join(CRITERIA)}")
+    one_of("criterion", criterion, CRITERIA)
     return Policy(lambda spread, position: tuple(depths), criterion)
 
 
@@ -248,8 +248,7 @@ def _check(cue: Cue, gate: Gate) -> None:
             "the depth is chosen from a cue that is measured in all layers of a probe pass, such "
             f"as Cue.mut3r(); got {cue}"
         )
-    if cue.site not in ("image_self", "image_to_state", "state_to_image"):
-        raise InvalidArgument(f"the cue must be read in the decoder, not at {cue.site!r}")
+    one_of("the cue's site", cue.site, ("image_self", "image_to_state", "state_to_image"))
     if gate.writes:
         raise InvalidArgument("this walk does not multiply the write rate by the static mass (B3)")
 

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mut3r_analysis.attention import SITE_KINDS
-from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.motion.readings import READINGS, STEADY
 from mut3r_analysis.studies.emergence.observation import SITES, Observed
 from mut3r_analysis.studies.labelling import beside
@@ -68,8 +68,7 @@ def patch_readings(observed: Observed, site: str) -> xr.DataArray:
         with the pose token and the diagonal, as `Cue` reads them. `head` has the mean over heads
         first. Readings that do not describe patches at this site are absent.
     """
-    if site not in observed.statistics:
-        raise InvalidArgument(f"site must be one of {', '.join(SITES)}, got {site!r}")
+    one_of("site", site, SITES)
     kind, statistics = SITE_KINDS[site], observed.statistics[site]
     keys = statistics["received"].shape[-1]
     found: dict[str, Array] = {}

@@ -10,6 +10,7 @@ import xarray as xr
 from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import some_of
 from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.readings import MASK
@@ -75,11 +76,7 @@ def known_memories(
     """
     own = [name for name in WRITE_RULES if not needs_cue(name)]
     names = own if rules is None else list(rules)
-    unknown = [name for name in names if name not in WRITE_RULES]
-    if unknown or not names:
-        raise InvalidArgument(
-            f"write rules {unknown or names} are not registered; there are {', '.join(WRITE_RULES)}"
-        )
+    some_of("write rules", names, WRITE_RULES)
     first = names[0]
     found = {name: Memory(name) for name in names}
     for label, commit in (commits or {}).items():

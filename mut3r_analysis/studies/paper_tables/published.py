@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.literature import conflicts, published
 from mut3r_analysis.literature.conflicts import joined_conflicts
 from mut3r_analysis.literature.rows import UNSPECIFIED
@@ -117,9 +117,7 @@ def published_table(name: str) -> pd.DataFrame:
         paper itself reports, and nothing can be put beside it. The categories of ``system`` are all
         of the table's.
     """
-    if name not in PAPER_TABLES:
-        raise InvalidArgument(f"no table {name!r}; there are {', '.join(PAPER_TABLES)}")
-    chosen = PAPER_TABLES[name]
+    chosen = PAPER_TABLES[one_of("table", name, PAPER_TABLES)]
     groups = _rows(chosen).groupby(["place", "dataset", "rank", "cell", "system"], observed=True)
     first = ("value", "half_unit", "source", "protocol", "metric", "unit")
     table = groups.agg(

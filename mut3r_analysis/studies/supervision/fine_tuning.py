@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mut3r_analysis.backbones.precision import arithmetic
 from mut3r_analysis.backbones.protocol import Backbone, Origin
-from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import some_of
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.scenes import SceneDistribution
@@ -144,9 +144,7 @@ def fine_tune(
     """
     from tqdm.auto import tqdm
 
-    unknown = sorted(set(arms) - set(ARMS))
-    if unknown:
-        raise InvalidArgument(f"unknown arm(s) {unknown}; known: {', '.join(ARMS)}")
+    some_of("arms", arms, ARMS)
     check_trainable(cue)
     recipe = tuning.recipe(backbone)
     trained = {arm: _begun(backbone, recipe) for arm in ARMS if arm in arms and arm != ORIGINAL}
