@@ -19,7 +19,7 @@ from mut3r_analysis.figures.reading import (
 )
 from mut3r_analysis.figures.seen import frames_seen, true_motion
 from mut3r_analysis.figures.styling import STATISTIC_COLORS, style
-from mut3r_analysis.figures.tiles import Tiles, darkened, limits, outline, show
+from mut3r_analysis.figures.tiles import Tiles, darkened, limits, outline
 
 _MOST_FRAMES = 6
 _MOST_LAYERS = 4
@@ -83,9 +83,7 @@ def overlay(
     shown = values["frame"].values
     rows = values["layer"].values.tolist() if "layer" in values.coords else [None]
     count = found.sizes.get("layer", 1)
-    images = frames_seen(run, sequence, shown)
-    height, width = images.sizes["y"], images.sizes["x"]
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    images = frames_seen(run, sequence, shown).values
     moving = [true_motion(run, int(frame)) for frame in shown]
     subtitle = sentence(
         reduction,
@@ -97,23 +95,19 @@ def overlay(
     )
     with style(size) as page:
         texts = (title, subtitle, source_line(run))
-        tiles = Tiles(page, 1 + len(rows), len(shown), height / width, texts)
-        tiles.label_columns([f"frame {frame}" for frame in shown])
-        for column, image in enumerate(images.values):
-            show(tiles.axes[0, column], image, extent)
-            for axis in tiles.axes[:, column]:
-                if (mask := moving[column]) is not None:
-                    outline(axis, mask > 0, 1.0, 0.6 * page.scale)
-        gray = darkened(images.values)
+        columns = [f"frame {frame}" for frame in shown]
+        tiles = Tiles(page, 1 + len(rows), columns, images.shape[1:3], texts)
+        tiles.show_row(0, images)
+        for axes, mask in zip(tiles.axes.T, moving, strict=True):
+            for axis in axes if mask is not None else ():
+                outline(axis, mask > 0, 1.0, 0.6 * page.scale)
+        gray = darkened(images)
         for row, layer in enumerate(rows):
             low, high = limits(values[row])
-            for column in range(len(shown)):
-                axis = tiles.axes[row + 1, column]
-                show(axis, gray[column], extent, cmap="gray", vmin=0, vmax=1)
-                colors = {"cmap": STATISTIC_COLORS, "vmin": low, "vmax": high, "alpha": opacity}
-                drawn = show(axis, values[row, column].values, extent, **colors)
-            if layer is not None:
-                tiles.label_row(row + 1, f"layer {layer}")
+            tiles.show_row(row + 1, gray, cmap="gray", vmin=0, vmax=1)
+            colors = {"cmap": STATISTIC_COLORS, "vmin": low, "vmax": high, "alpha": opacity}
+            label_of_row = "" if layer is None else f"layer {layer}"
+            drawn = tiles.show_row(row + 1, values[row].values, label_of_row, **colors)
             bar = tiles.bar(drawn, row + 1, row + 1)
             # The bar lies over the same mean brightness as the patches do.
             bar.ax.set_facecolor(str(float(gray.mean())))

@@ -2,20 +2,16 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
 
 from mut3r_analysis.figures.styling import style
 from mut3r_analysis.foundation.fields import some_of
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 FORMATS = ("png", "pdf", "svg")
 
 
-def save(
-    figure: "Figure", path: str | Path, *, formats: Collection[str] | None = None
-) -> list[Path]:
+def save(figure: Figure, path: str | Path, *, formats: Collection[str] | None = None) -> list[Path]:
     """Write a figure, with its texts as metadata and without a date.
 
     Parameters

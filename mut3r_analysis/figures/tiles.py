@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -25,17 +26,26 @@ class Tiles:
     Parameters
     ----------
     size : Size
-    rows, columns : int
-    aspect : float
-        Height of a picture over its width.
+    rows : int
+    columns : list of str
+        What is written above each.
+    pixels : (int, int)
+        Height and width of a picture.
     texts : tuple of str
         Title, subtitle and source.
     """
 
     def __init__(
-        self, size: Size, rows: int, columns: int, aspect: float, texts: tuple[str, str, str]
+        self,
+        size: Size,
+        rows: int,
+        columns: list[str],
+        pixels: tuple[int, ...],
+        texts: tuple[str, str, str],
     ) -> None:
         self._scale = size.scale
+        self._extent = (-0.5, pixels[1] - 0.5, pixels[0] - 0.5, -0.5)
+        count, aspect = len(columns), pixels[0] / pixels[1]
         self._bars: list[Any] = []
         gap = _GAP * size.scale
         left, right = _LEFT * size.scale, (_GAP + _BAR + _BAR_TEXT) * size.scale
@@ -43,7 +53,7 @@ class Tiles:
         room = size.width - 0.1 * size.scale - left - right
         # Few columns would give huge pictures: a sheet keeps the scale of a photograph.
         tile = min(
-            (room - (columns - 1) * gap) / columns,
+            (room - (count - 1) * gap) / count,
             0.42 * room,
             (size.tallest - (rows - 1) * gap - top) / rows / aspect,
         )
@@ -53,24 +63,30 @@ class Tiles:
         self._tile, self._aspect, self._gap = tile, aspect, gap
         self._left = body.left + left
         self._top = body.bottom + body.height - top
-        self._right = self._left + columns * tile + (columns - 1) * gap
+        self._right = self._left + count * tile + (count - 1) * gap
         self.axes = np.array(
-            [[self._picture(row, column) for column in range(columns)] for row in range(rows)]
+            [[self._picture(row, column) for column in range(count)] for row in range(rows)]
         )
-
-    def label_columns(self, labels: list[str]) -> None:
-        """Write above each column."""
-        for axis, label in zip(self.axes[0], labels, strict=True):
+        for axis, label in zip(self.axes[0], columns, strict=True):
             axis.set_title(label, loc="center")
 
-    def label_row(self, row: int, label: str) -> None:
-        """Write left of a row, upwards."""
-        self.axes[row, 0].set_ylabel(label, rotation=90)
+    def show(self, row: int, column: int, values: np.ndarray, **how: Any) -> Any:
+        """Draw an array ``(y, x)``, of pixels or of patches, as large as a picture."""
+        return show(self.axes[row, column], values, self._extent, **how)
+
+    def show_row(
+        self, row: int, pictures: Iterable[Any], label: str = "", **how: Any
+    ) -> Any:
+        """Draw arrays from the first column on, and write left of them, upwards."""
+        if label:
+            self.axes[row, 0].set_ylabel(label, rotation=90)
+        for column, values in enumerate(pictures):
+            drawn = self.show(row, column, values, **how)
+        return drawn
 
     def bar(self, mappable: ScalarMappable, first: int, last: int) -> Any:
         """Draw the colour bar of rows `first` to `last`, both included."""
-        bottom = self._bottom(last)
-        height = self._bottom(first) + self._tile * self._aspect - bottom
+        bottom, height = self._span(first, last)
         left = self._right + 1.5 * self._gap
         inset = 0.05 * height
         axis = self._add_axes(left, bottom + inset, _BAR * self._scale, height - 2 * inset)
@@ -85,8 +101,7 @@ class Tiles:
 
         Called once all bars are drawn, so that the labels stand in one line.
         """
-        bottom = self._bottom(last)
-        height = self._bottom(first) + self._tile * self._aspect - bottom
+        bottom, height = self._span(first, last)
         across, up = self._inches
         renderer = self.figure.canvas.get_renderer()  # type: ignore[attr-defined]
         boxes = [bar.ax.get_tightbbox(renderer) for bar in self._bars]
@@ -111,6 +126,10 @@ class Tiles:
     def _bottom(self, row: int) -> float:
         height = self._tile * self._aspect
         return self._top - height - row * (height + self._gap)
+
+    def _span(self, first: int, last: int) -> tuple[float, float]:
+        bottom = self._bottom(last)
+        return bottom, self._bottom(first) + self._tile * self._aspect - bottom
 
     def _add_axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
         across, up = self._inches

@@ -1,16 +1,14 @@
 """A contact sheet: what a set of scenes looks like, and what moves in it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.scenes.bundled import load_scene, scene_names
 from mut3r_analysis.scenes.specification import Scene
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def contact_sheet(
@@ -19,7 +17,7 @@ def contact_sheet(
     moments: int = 3,
     columns: int = 4,
     size: tuple[int, int] = (96, 72),
-) -> "Figure":
+) -> Figure:
     """Show scenes side by side, each at several moments with its moving pixels outlined.
 
     Parameters
@@ -37,9 +35,6 @@ def contact_sheet(
     -------
     matplotlib.figure.Figure
     """
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     chosen = [
         scene if isinstance(scene, Scene) else load_scene(scene)
         for scene in (scene_names() if scenes is None else scenes)

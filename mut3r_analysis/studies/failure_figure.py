@@ -1,16 +1,15 @@
 """A patch of a run, framed in its frame and its neighbours."""
 
-from typing import TYPE_CHECKING
-
 import xarray as xr
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import Normal, withStroke
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from mut3r_analysis.figures.page import Page
+from mut3r_analysis.figures.patches import overlay
+from mut3r_analysis.figures.styling import ACCENT
 
 
-def show_patch(
-    run: xr.DataTree, sequence: xr.Dataset, frame: int, row: int, column: int
-) -> "Figure":
+def show_patch(run: xr.DataTree, sequence: xr.Dataset, frame: int, row: int, column: int) -> Page:
     """Lay the motion score over a frame and those beside it, and frame a patch in orange.
 
     Parameters
@@ -24,12 +23,6 @@ def show_patch(
     row, column : int
         The patch.
     """
-    from matplotlib.patches import Rectangle
-    from matplotlib.patheffects import Normal, withStroke
-
-    from mut3r_analysis.figures import overlay
-    from mut3r_analysis.figures.styling import ACCENT
-
     motion = run["cue"].to_dataset()["motion"]
     labels = motion["frame"].values.tolist()
     place = labels.index(frame)

@@ -8,7 +8,7 @@ import xarray as xr
 from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.reading import sentence, source_line
 from mut3r_analysis.figures.styling import DEPTH_COLORS, style
-from mut3r_analysis.figures.tiles import Tiles, limits, show
+from mut3r_analysis.figures.tiles import Tiles, limits
 from mut3r_analysis.widgets.failures import gate_words
 
 
@@ -34,8 +34,6 @@ def playground_figure(
     ]
     last = list(runs.values())[-1]
     words = f"nothing is gated: {inert}" if inert else gate_words(last)
-    height, width = depths[0].shape
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     titles = [*runs, *(["relative change"] if len(runs) > 1 else [])]
     with style(size) as page:
         texts = (
@@ -43,14 +41,12 @@ def playground_figure(
             sentence(f"frame {frame}", words, f"cue {reading}"),
             source_line(last),
         )
-        tiles = Tiles(page, 1, len(titles), height / width, texts)
-        tiles.label_columns(titles)
+        tiles = Tiles(page, 1, titles, depths[0].shape, texts)
         low, high = limits(np.stack(depths))
-        for axis, depth in zip(tiles.axes[0], depths, strict=False):
-            drawn = show(axis, depth, extent, cmap=DEPTH_COLORS, vmin=low, vmax=high)
+        drawn = tiles.show_row(0, depths, cmap=DEPTH_COLORS, vmin=low, vmax=high)
         if len(depths) > 1:
             change = (depths[1] - depths[0]) / np.maximum(depths[0], 1e-9)
-            show(tiles.axes[0, 2], change, extent, cmap="PuOr", vmin=-0.5, vmax=0.5)
+            tiles.show(0, 2, change, cmap="PuOr", vmin=-0.5, vmax=0.5)
         tiles.bar(drawn, 0, 0)
         tiles.label_bars(0, 0, "depth (m); change from −50 % (orange) to +50 % (purple)")
     return tiles.figure

@@ -1,7 +1,5 @@
 """Twins side by side: two pasts, one picture, and what attention makes of it."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 import xarray as xr
@@ -9,8 +7,10 @@ import xarray as xr
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.cells import DIVERGING_COLORS
+from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.reading import spell
 from mut3r_analysis.figures.styling import STATISTIC_COLORS, style
+from mut3r_analysis.figures.tiles import Tiles, limits, outline
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.studies.emergence.cells import SignedCell
 from mut3r_analysis.studies.emergence.observation import observe, prepared
@@ -18,16 +18,13 @@ from mut3r_analysis.studies.emergence.readings import patch_readings
 from mut3r_analysis.studies.emergence.truth import patch_truth
 from mut3r_analysis.studies.emergence.twins import frozen_twin, twin_frames
 
-if TYPE_CHECKING:
-    from mut3r_analysis.figures.page import Page
-
 _EARLIER = 2
 """Frames of the past that are shown."""
 
 
 def twin_figure(
     backbone: Backbone, sequence: xr.Dataset, cell: SignedCell, *, size: str = "page"
-) -> "Page":
+) -> Page:
     """Show a scene and its frozen twin, and a reading of the picture that they share.
 
     Parameters
@@ -48,8 +45,6 @@ def twin_figure(
     InvalidArgument
         When nothing moves after the first frame, or the sequence has no twin.
     """
-    from mut3r_analysis.figures.tiles import Tiles, limits, outline, show
-
     truth = patch_truth(backbone, sequence)
     places = twin_frames(truth, 1)
     if not places:
@@ -78,27 +73,20 @@ def twin_figure(
     source = (
         f"Source: {sequence.attrs['name']} and its frozen twin, backbone {backbone.origin.name}"
     )
-    height, width = clips.shape[-2:]
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     with style(size) as page:
-        tiles = Tiles(page, 2, len(earlier) + 2, height / width, (title, subtitle, source))
-        tiles.label_columns([*(f"frame {labels[each]}" for each in earlier), "reading", "change"])
+        columns = [*(f"frame {labels[each]}" for each in earlier), "reading", "change"]
+        tiles = Tiles(page, 2, columns, clips.shape[-2:], (title, subtitle, source))
         low, high = limits(np.stack(read), share=0)
         for row, (each, name) in enumerate(zip(both, ("moved", "rested"), strict=True)):
-            for column, position in enumerate(earlier):
-                picture = backbone.preparation.pixels(
-                    each["image"].isel(frame=int(position)).values
-                )
-                show(tiles.axes[row, column], picture, extent)
-            drawn = show(tiles.axes[row, -2], read[row], extent,
-                         cmap=STATISTIC_COLORS, vmin=low, vmax=high)  # fmt: skip
-            tiles.label_row(row, name)
+            images = each["image"].isel(frame=earlier).values
+            tiles.show_row(row, map(backbone.preparation.pixels, images), name)
+            drawn = tiles.show(row, -2, read[row], cmap=STATISTIC_COLORS, vmin=low, vmax=high)
         most = float(np.abs(change).max()) or 1.0
-        show(tiles.axes[0, -1], change, extent, cmap=DIVERGING_COLORS, vmin=-most, vmax=most)
+        tiles.show(0, -1, change, cmap=DIVERGING_COLORS, vmin=-most, vmax=most)
         tiles.axes[1, -1].set_axis_off()
         moving = truth["moving"].values[at].reshape(grid)
         for axis in (tiles.axes[0, -2], tiles.axes[1, -2], tiles.axes[0, -1]):
-            outline(axis, moving, height / grid[0], page.scale)
+            outline(axis, moving, clips.shape[-2] / grid[0], page.scale)
         tiles.bar(drawn, 0, 1)
         tiles.label_bars(0, 1, cell.reading)
     return tiles.figure

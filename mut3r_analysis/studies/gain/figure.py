@@ -1,16 +1,13 @@
 """Gain of gating against the AUC of its score."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
+from mut3r_analysis.figures.page import Page, fix_layout, new_page
 from mut3r_analysis.figures.styling import ACCENT, INK, QUIET, style
 from mut3r_analysis.studies.gain.measure import HARD, OWN, SOFT
-
-if TYPE_CHECKING:
-    from mut3r_analysis.figures.page import Page
 
 _LOOKS = {
     HARD: {"color": INK, "marker": "s", "linestyle": "-"},
@@ -26,7 +23,7 @@ def gain_against_auc(
     title: str,
     source: str = "",
     size: str = "page",
-) -> "Page":
+) -> Page:
     """Show what gating changes by how well its scores tell moving patches from others.
 
     Parameters
@@ -38,8 +35,6 @@ def gain_against_auc(
     title, source : str
     size : {"column", "page", "slide"}
     """
-    from mut3r_analysis.figures.page import fix_layout, new_page
-
     words = (
         "Change of the error against no gate; below the line gating helps. Black: true mask, "
         "patches flipped; orange: true share, noise added; blue: own cues. Bars: 95 % over clips"

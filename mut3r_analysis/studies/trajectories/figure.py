@@ -1,17 +1,14 @@
 """Aligned camera paths of one sequence: where the truth, the plain and the gated run go."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
+from mut3r_analysis.figures.page import Page, fix_layout, new_page
 from mut3r_analysis.figures.styling import ACCENT, INK, QUIET, style
 from mut3r_analysis.metrics.similarity import fit_similarity
 from mut3r_analysis.studies.trajectories.attribution import gated_and_plain
-
-if TYPE_CHECKING:
-    from mut3r_analysis.figures.page import Page
 
 _LOOKS = {"truth": (QUIET, (0, (4, 2))), "plain": (INK, "-"), "gated": (ACCENT, "-")}
 _WORDS = (
@@ -22,7 +19,7 @@ _WORDS = (
 
 def show_paths(
     cells: xr.Dataset, sequence: str, paths: Sequence[str], *, source: str = "", size: str = "page"
-) -> "Page":
+) -> Page:
     """Show a sequence's true path from above, and the plain and gated ones aligned to it.
 
     Parameters
@@ -41,8 +38,6 @@ def show_paths(
     UndefinedMetric
         When a path cannot be aligned.
     """
-    from mut3r_analysis.figures.page import fix_layout, new_page
-
     chosen = cells.sel(sequence=sequence)
     gated, plain = gated_and_plain(chosen["pose"], paths)
     cues = [cue for cue in cells["cue"].values if bool(gated.sel(cue=cue).notnull().any())]
