@@ -99,8 +99,9 @@ def overlay(
         tiles = Tiles(page, 1 + len(rows), columns, images.shape[1:3], texts)
         tiles.show_row(0, images)
         for axes, mask in zip(tiles.axes.T, moving, strict=True):
-            for axis in axes if mask is not None else ():
-                outline(axis, mask > 0, 1.0, 0.6 * page.scale)
+            for axis in axes:
+                if mask is not None:
+                    outline(axis, mask > 0, 1.0, 0.6 * page.scale)
         gray = darkened(images)
         for row, layer in enumerate(rows):
             low, high = limits(values[row])

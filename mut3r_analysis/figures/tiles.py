@@ -74,9 +74,7 @@ class Tiles:
         """Draw an array ``(y, x)``, of pixels or of patches, as large as a picture."""
         return show(self.axes[row, column], values, self._extent, **how)
 
-    def show_row(
-        self, row: int, pictures: Iterable[Any], label: str = "", **how: Any
-    ) -> Any:
+    def show_row(self, row: int, pictures: Iterable[Any], label: str = "", **how: Any) -> Any:
         """Draw arrays from the first column on, and write left of them, upwards."""
         if label:
             self.axes[row, 0].set_ylabel(label, rotation=90)

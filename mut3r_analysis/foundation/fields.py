@@ -14,6 +14,7 @@ from mut3r_analysis.errors import InvalidArgument
 Given = TypeVar("Given")
 Held = TypeVar("Held")
 Made = TypeVar("Made")
+_REQUIRED: Any = object()
 
 
 class Checked(Generic[Given, Held]):
@@ -28,9 +29,10 @@ class Checked(Generic[Given, Held]):
         (name of the field, what is given) -> what is held; refuses the rest. It takes what it
         returned, too, because copies are made of it.
     default
+        Without one the field must be given.
     """
 
-    def __init__(self, check: Callable[[str, Given], Held], default: Given) -> None:
+    def __init__(self, check: Callable[[str, Given], Held], default: Given = _REQUIRED) -> None:
         self._check, self._default = check, default
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -38,6 +40,8 @@ class Checked(Generic[Given, Held]):
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Held:
         if instance is None:
+            if self._default is _REQUIRED:
+                raise AttributeError(self._name)  # so that a dataclass knows no default
             return self._check(self._name, self._default)
         held: Held = vars(instance)[self._name]
         return held
@@ -74,6 +78,18 @@ def made_of(where: str, kind: type[Made], given: Any) -> Made:
         return kind(**given)
     except TypeError as error:
         raise InvalidArgument(f"{where} is incomplete: {str(error).split('() ')[-1]}") from error
+
+
+def optional(check: Callable[[str, Any], Held]) -> Callable[[str, Any], Held | None]:
+    """Return a check that leaves None as it is."""
+    return lambda field, given: None if given is None else check(field, given)
+
+
+def instance_of(field: str, given: Any, kind: type[Made]) -> Made:
+    """Return what is of a kind already, and refuse another."""
+    if not isinstance(given, kind):
+        raise InvalidArgument(f"{field} must be a {kind.__name__}, got {shown(given)}")
+    return given
 
 
 def one_of(field: str, given: Any, known: Iterable[Any]) -> Any:

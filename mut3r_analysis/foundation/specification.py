@@ -2,11 +2,11 @@
 
 import json
 import re
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any, Self
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import shown
+from mut3r_analysis.foundation.fields import made_of, shown
 
 
 class Specification:
@@ -31,17 +31,7 @@ class Specification:
         InvalidArgument
             For a field that does not exist, or a value that is not allowed.
         """
-        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            name = " ".join(re.findall("[A-Z][a-z]*", cls.__name__)).lower()
-            raise InvalidArgument(
-                f"unknown {name} field(s) {shown(unknown)}; known: {', '.join(known)}"
-            )
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise InvalidArgument(f"not a {cls.__name__.lower()}: {error}") from error
+        return made_of(" ".join(re.findall("[A-Z][a-z]*", cls.__name__)).lower(), cls, values)
 
     def to_json(self) -> str:
         """Return the specification as one line of JSON."""

@@ -11,10 +11,21 @@ import textwrap
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import flag, made_of, number, one_of, some_of, whole
+from mut3r_analysis.foundation.fields import (
+    Checked,
+    flag,
+    instance_of,
+    made_of,
+    number,
+    one_of,
+    optional,
+    some_of,
+    whole,
+)
 from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.metrics.alignment import ALIGNMENTS
 from mut3r_analysis.metrics.choices import ALIGN_KINDS
@@ -75,6 +86,22 @@ _UNSAID = ("", "images", "video", "array", "dataset")
 
 ON_FAILURE = {"report": "skipped, named, and left out of the average", "raise": "an error"}
 
+_Count = Checked[int | None, int | None]
+_count = optional(partial(whole, low=1))
+_Metres = Checked[float | None, float | None]
+_metres = optional(partial(number, low=0, open_high=True))
+_Text = Checked[str, str]
+_text = partial(instance_of, kind=str)
+_Names = Checked[Iterable[str], tuple[str, ...]]
+
+
+def _names(field: str, given: Any) -> tuple[str, ...]:
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    names = tuple(given) if several else (None,)
+    if not all(isinstance(name, str) for name in names):
+        raise InvalidArgument(f"{field} must be several names, got {given!r}")
+    return names
+
 
 @dataclass(frozen=True)
 class FrameSelection:
@@ -95,17 +122,10 @@ class FrameSelection:
     """
 
     among: str = "all frames"
-    start: int = 0
-    step: int = 1
-    limit: int | None = None
-    whole_steps: bool = False
-
-    def __post_init__(self) -> None:
-        for name, low in (("start", 0), ("step", 1)):
-            object.__setattr__(self, name, whole(name, getattr(self, name), low))
-        if self.limit is not None:
-            object.__setattr__(self, "limit", whole("limit", self.limit, 1))
-        object.__setattr__(self, "whole_steps", flag("whole_steps", self.whole_steps))
+    start: Checked[int, int] = Checked(partial(whole, low=0), 0)
+    step: Checked[int, int] = Checked(partial(whole, low=1), 1)
+    limit: _Count = Checked(_count, None)
+    whole_steps: Checked[bool, bool] = Checked(flag, False)
 
     def indices(self, available: int) -> range:
         """Return the positions used when `available` frames are on disk."""
@@ -126,6 +146,10 @@ class FrameSelection:
         if self.limit is not None:
             words.append(f"at most {self.limit}")
         return ", ".join(words)
+
+
+def _frames(field: str, given: Any) -> FrameSelection:
+    return made_of(field, FrameSelection, given)
 
 
 @dataclass(frozen=True)
@@ -174,49 +198,28 @@ class Protocol(Specification):
         When it cannot mean anything; the message says what is allowed.
     """
 
-    id: str
-    task: str
-    dataset: str
-    sequences: tuple[str, ...]
-    frames: FrameSelection
-    preparation: str
-    align: str
-    reduction: str
-    metrics: tuple[str, ...]
-    source: str
-    maximum: float | None = None
-    clip: float | None = None
-    rpe_delta: int | None = None
-    expected_sequences: int | None = None
-    expected_frames: int | None = None
-    on_failure: str = "report"
-    note: str = ""
+    id: _Text = Checked(_text)
+    task: _Text = Checked(partial(one_of, known=TASKS))
+    dataset: _Text = Checked(_text)
+    sequences: _Names = Checked(_names)
+    frames: Checked[Any, FrameSelection] = Checked(_frames)
+    preparation: _Text = Checked(partial(one_of, known=PREPARATIONS))
+    align: _Text = Checked(_text)
+    reduction: _Text = Checked(partial(one_of, known=REDUCTIONS))
+    metrics: _Names = Checked(_names)
+    source: _Text = Checked(_text)
+    maximum: _Metres = Checked(_metres, None)
+    clip: _Metres = Checked(_metres, None)
+    rpe_delta: _Count = Checked(_count, None)
+    expected_sequences: _Count = Checked(_count, None)
+    expected_frames: _Count = Checked(_count, None)
+    on_failure: _Text = Checked(partial(one_of, known=ON_FAILURE), "report")
+    note: _Text = Checked(_text, "")
 
     def __post_init__(self) -> None:
-        for name in ("id", "task", "dataset", "source", "note"):
-            if not isinstance(getattr(self, name), str):
-                raise InvalidArgument(f"{name} must be a text, got {getattr(self, name)!r}")
-        for name in ("sequences", "metrics"):
-            object.__setattr__(self, name, self._names(name))
-        frames = made_of(f"{self.id}: frames", FrameSelection, self.frames)
-        object.__setattr__(self, "frames", frames)
-        for name in ("rpe_delta", "expected_sequences", "expected_frames"):
-            if (given := getattr(self, name)) is not None:
-                object.__setattr__(self, name, whole(f"{self.id}: {name}", given, 1))
-        for name in ("maximum", "clip"):
-            if (given := getattr(self, name)) is not None:
-                value = number(f"{self.id}: {name}", given, 0, open_high=True)
-                object.__setattr__(self, name, value)
-        one_of("task", self.task, TASKS)
         alignments, metrics, _ = TASKS[self.task]
-        for name, allowed in (
-            ("align", alignments),
-            ("preparation", PREPARATIONS),
-            ("reduction", REDUCTIONS),
-            ("on_failure", ON_FAILURE),
-            ("dataset", (*LAYOUTS, *WITHOUT_LAYOUT)),
-        ):
-            one_of(f"{self.id}: {name}", getattr(self, name), allowed)
+        one_of(f"{self.id}: dataset", self.dataset, (*LAYOUTS, *WITHOUT_LAYOUT))
+        one_of(f"{self.id}: align", self.align, alignments)
         some_of(f"{self.id}: metrics", self.metrics, metrics)
         if len(set(self.sequences)) != len(self.sequences):
             raise InvalidArgument(f"{self.id}: a sequence is listed twice")
@@ -226,14 +229,6 @@ class Protocol(Specification):
             raise InvalidArgument(f"{self.id}: rpe_delta belongs to pose, and pose needs it")
         if 0 in (self.maximum, self.clip):
             raise InvalidArgument(f"{self.id}: maximum and clip are depths above 0 m, or None")
-
-    def _names(self, field: str) -> tuple[str, ...]:
-        given = getattr(self, field)
-        several = isinstance(given, Iterable) and not isinstance(given, str)
-        names = tuple(given) if several else (None,)
-        if not all(isinstance(name, str) for name in names):
-            raise InvalidArgument(f"{self.id}: {field} must be several names, got {given!r}")
-        return names
 
     def __str__(self) -> str:
         return self.describe()

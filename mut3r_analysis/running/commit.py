@@ -2,18 +2,21 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue, parse_rule
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.calls import parse_call
-from mut3r_analysis.foundation.fields import Checked, flag, number, one_of
+from mut3r_analysis.foundation.fields import Checked, flag, number, one_of, optional
 from mut3r_analysis.foundation.specification import Specification
 
 READS = ("gated", "probe", "split", "split_rev")
 WRITES = ("gated", "probe", "hold", "mix")
 MEMORIES = ("follow", "gated", "probe", "hold")
+_POSES = (None, "learned", "memory")
 _LETTERS = {"g": "gated", "p": "probe"}
 
 
@@ -30,6 +33,23 @@ def _rates(field: str, given: str | Iterable[str]) -> tuple[str, ...]:
             value = number(f"the number of {name}(...)", value, 0, 1, open_high=False)
         found[name] = name if value is None else f"{name}({value:g})"
     return tuple(found[name] for name in WRITE_RULES if name in found)
+
+
+def _write(field: str, given: str) -> str:
+    name, value = parse_call(str(given))
+    one_of(field, name, WRITES)
+    if name == "mix":
+        return f"mix({number('the share of mix(...)', value, 0, 1):g})"
+    if value is not None:
+        raise InvalidArgument(f"{field} = {name!r} takes no number, got {given!r}")
+    return name
+
+
+def _count(field: str, given: Any, low: int) -> int:
+    with suppress(TypeError, ValueError, OverflowError):
+        if (value := int(given)) >= low and float(given) == value:
+            return value
+    raise InvalidArgument(f"{field} must be a whole number of frames from {low} on; got {given!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,29 +101,15 @@ class Commit(Specification):
     'rw.gp rate.static_mass*frame(0.5) warm.1'
     """
 
-    read: str = "gated"
-    write: str = "gated"
-    memory: str = "follow"
-    masked_mean: bool = False
+    read: Checked[str, str] = Checked(partial(one_of, known=READS), "gated")
+    write: Checked[str, str] = Checked(_write, "gated")
+    memory: Checked[str, str] = Checked(partial(one_of, known=MEMORIES), "follow")
+    masked_mean: Checked[bool, bool] = Checked(flag, False)
     rate: Checked[str | Iterable[str], tuple[str, ...]] = Checked(_rates, ())
-    warm_up: int = 0
-    reset: int | None = None
-    reset_cue: str = "clear"
-    reset_pose: str | None = None
-
-    def __post_init__(self) -> None:
-        one_of("read", self.read, READS)
-        one_of("memory", self.memory, MEMORIES)
-        one_of("reset_cue", self.reset_cue, ("clear", "keep"))
-        one_of("reset_pose", self.reset_pose, (None, "learned", "memory"))
-        checked = {
-            "write": _write(self.write),
-            "masked_mean": flag("masked_mean", self.masked_mean),
-            "warm_up": _count("warm_up", self.warm_up, 0),
-            "reset": None if self.reset is None else _count("reset", self.reset, 1),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+    warm_up: Checked[int | str, int] = Checked(partial(_count, low=0), 0)
+    reset: Checked[int | str | None, int | None] = Checked(optional(partial(_count, low=1)), None)
+    reset_cue: Checked[str, str] = Checked(partial(one_of, known=("clear", "keep")), "clear")
+    reset_pose: Checked[str | None, str | None] = Checked(partial(one_of, known=_POSES), None)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -172,21 +178,16 @@ class Commit(Specification):
         else:
             words += [f"read.{self.read}"] if self.read != "gated" else []
             words += [self.write if self.write not in letters else f"write.{self.write}"]
-        if self.memory != "follow":
-            words.append(f"mem.{self.memory}")
-        if self.masked_mean:
-            words.append("mem.masked_mean")
-        if self.rate:
-            words.append(f"rate.{'*'.join(self.rate)}")
-        if self.warm_up:
-            words.append(f"warm.{self.warm_up}")
-        if self.reset is not None:
-            words.append(f"reset.{self.reset}")
-        if self.reset_cue != "clear":
-            words.append(f"reset.cue.{self.reset_cue}")
-        if self.reset_pose is not None:
-            words.append(f"reset.pose.{self.reset_pose}")
-        return " ".join(words)
+        others = {
+            f"mem.{self.memory}": self.memory != "follow",
+            "mem.masked_mean": self.masked_mean,
+            f"rate.{'*'.join(self.rate)}": self.rate,
+            f"warm.{self.warm_up}": self.warm_up,
+            f"reset.{self.reset}": self.reset is not None,
+            f"reset.cue.{self.reset_cue}": self.reset_cue != "clear",
+            f"reset.pose.{self.reset_pose}": self.reset_pose is not None,
+        }
+        return " ".join([*words, *(word for word, said in others.items() if said)])
 
     @property
     def rates(self) -> dict[str, float | None]:
@@ -252,26 +253,3 @@ def _word(word: str) -> dict[str, Any]:
         f"masked_mean>, rate.<{'|'.join(WRITE_RULES)}> joined by *, warm.<frames>, reset.<frames>, "
         "reset.cue.<clear|keep>, reset.pose.<learned|memory>"
     )
-
-
-def _write(given: str) -> str:
-    name, value = parse_call(str(given))
-    one_of("write", name, WRITES)
-    if name == "mix":
-        share = number("the share of mix(...)", value, 0, 1, open_high=False)
-        return f"mix({share:g})"
-    if value is not None:
-        raise InvalidArgument(f"write = {name!r} takes no number, got {given!r}")
-    return name
-
-
-def _count(field: str, given: Any, low: int) -> int:
-    try:
-        value = int(given)
-    except (TypeError, ValueError, OverflowError):
-        value = low - 1
-    if value < low or float(given) != value:
-        raise InvalidArgument(
-            f"{field} must be a whole number of frames from {low} on; got {given!r}"
-        )
-    return value

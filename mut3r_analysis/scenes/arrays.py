@@ -26,13 +26,13 @@ FOG_COLOR = slice(5, 8)
 ABSENT = -1
 
 
-def image_size(size: Any) -> tuple[int, int]:
+def image_size(field: str, size: Any) -> tuple[int, int]:
     """Return a valid image size (width, height) in px, or raise `InvalidArgument`."""
     try:
-        width, height = (whole("size", each, 2, 8192) for each in size)
+        width, height = (whole(field, each, 2, 8192) for each in size)
     except (TypeError, ValueError, InvalidArgument):
         raise InvalidArgument(
-            f"size={size!r}; give (width, height) in px, each from 2 to 8192."
+            f"{field}={size!r}; give (width, height) in px, each from 2 to 8192."
         ) from None
     return width, height
 

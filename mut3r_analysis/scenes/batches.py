@@ -77,7 +77,7 @@ def render_arrays(
         in the world, ``normal`` (clip, frame, y, x, xyz) in the camera's axes. Flows are NaN at
         frames without a previous (next) frame and where the end point is not before the camera.
     """
-    width, height = image_size(size)
+    width, height = image_size("size", size)
     supersample = whole("supersample", supersample, 1, MOST_SAMPLES)
     for name in outputs:
         one_of("output", name, _GROUPS)

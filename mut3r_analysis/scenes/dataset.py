@@ -28,7 +28,7 @@ def render_dataset(
     scene: SceneArrays, frames: int, size: tuple[int, int], supersample: int, about: dict[str, str]
 ) -> xr.Dataset:
     """Render one scene as `Scene.render` says; `about` names it and its source."""
-    size = image_size(size)
+    size = image_size("size", size)
     arrays = render_arrays(scene, frames, size, supersample=supersample, outputs=("flow", "normal"))
     source = about["source"]
     threshold = MOTION_THRESHOLD * size[0]

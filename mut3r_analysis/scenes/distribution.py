@@ -9,12 +9,13 @@ and contrast by construction.
 import math
 import numbers
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import number, one_of, whole
+from mut3r_analysis.foundation.fields import Checked, number, one_of, optional, whole
 from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.scenes.arrays import (
     ABSENT,
@@ -44,6 +45,24 @@ STEP_TRANSLATION = (0.22, 0.12, 0.16)
 
 _ATTEMPTS = 8
 _MOST_OBJECTS = 64
+
+
+def _pair(name: str, value: Any, kind: type = float) -> tuple[Any, Any]:
+    try:
+        low, high = (value, value) if isinstance(value, numbers.Real) else value
+        low, high = (number(name, each, 0) for each in (low, high))
+    except (TypeError, ValueError, InvalidArgument):
+        low, high = 1, 0
+    if low > high or kind(low) != low or kind(high) != high:
+        what = "whole numbers" if kind is int else "numbers"
+        raise InvalidArgument(
+            f"{name}={value!r}; give one number or two {what} (least, most), not negative."
+        )
+    return kind(low), kind(high)
+
+
+_fog = optional(partial(number, low=1e-9))
+_Span = Checked[Any, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -77,43 +96,21 @@ class SceneDistribution(Specification):
         If a value cannot mean anything.
     """
 
-    objects: int = 4
-    movers: tuple[int, int] = (0, 2)
-    mover_speed: tuple[float, float] = (0.15, 0.45)
-    camera: str = "free"
-    camera_speed: tuple[float, float] = (0.3, 1.4)
-    fov: float = 58.1
-    fog: float | None = None
-    texture_contrast: tuple[float, float] = (0.6, 1.2)
+    objects: Checked[int, int] = Checked(partial(whole, low=0, high=_MOST_OBJECTS), 4)
+    movers: Checked[Any, tuple[int, int]] = Checked(partial(_pair, kind=int), (0, 2))
+    mover_speed: _Span = Checked(_pair, (0.15, 0.45))
+    camera: Checked[str, str] = Checked(partial(one_of, known=CAMERAS), "free")
+    camera_speed: _Span = Checked(_pair, (0.3, 1.4))
+    fov: Checked[float, float] = Checked(partial(number, low=5, high=150), 58.1)
+    fog: Checked[float | None, float | None] = Checked(_fog, None)
+    texture_contrast: _Span = Checked(_pair, (0.6, 1.2))
 
     def __post_init__(self) -> None:
-        for name in ("movers", "mover_speed", "camera_speed", "texture_contrast"):
-            kind = int if name == "movers" else float
-            object.__setattr__(self, name, _pair(name, getattr(self, name), kind))
-        whole("objects", self.objects, 0, _MOST_OBJECTS)
         if self.movers[1] > self.objects:
             raise InvalidArgument(
                 f"movers={self.movers} asks for more moving objects than objects={self.objects}; "
                 "raise objects or lower movers."
             )
-        one_of("camera", self.camera, CAMERAS)
-        number("fov", self.fov, 5, 150)
-        if self.fog is not None and number("fog", self.fog) <= 0:
-            raise InvalidArgument(f"fog={self.fog!r}; give a positive distance in m, or None.")
-
-
-def _pair(name: str, value: Any, kind: type) -> tuple[Any, Any]:
-    try:
-        low, high = (value, value) if isinstance(value, numbers.Real) else value
-        low, high = (number(name, each, 0) for each in (low, high))
-    except (TypeError, ValueError, InvalidArgument):
-        low, high = 1, 0
-    if low > high or kind(low) != low or kind(high) != high:
-        what = "whole numbers" if kind is int else "numbers"
-        raise InvalidArgument(
-            f"{name}={value!r}; give one number or two {what} (least, most), not negative."
-        )
-    return kind(low), kind(high)
 
 
 def draw(

@@ -6,19 +6,27 @@ Axes are OpenCV's throughout: x right, y down, z forward; metres, degrees and fr
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import made_of, number, one_of, whole
+from mut3r_analysis.foundation.fields import (
+    Checked,
+    instance_of,
+    made_of,
+    number,
+    one_of,
+    optional,
+    whole,
+)
 from mut3r_analysis.scenes.arrays import (
     COLORS,
     CONTRAST,
     PATTERN,
     PATTERNS,
-    ROOM_SURFACES,
     SCALE,
     SHAPES,
 )
@@ -27,6 +35,8 @@ from mut3r_analysis.scenes.paths import evaluate_path
 
 Vector = tuple[float, float, float]
 _ZERO: Vector = (0.0, 0.0, 0.0)
+_GREYS = ((0.25,) * 3, (0.75,) * 3, (0.5,) * 3)
+_fog = optional(partial(number, low=1e-3, high=1e9))
 
 
 def to_vector(
@@ -42,10 +52,8 @@ def to_vector(
     return x, y, z
 
 
-def require_type(name: str, value: Any, kind: type) -> None:
-    """Raise `InvalidArgument` unless `value` is of the kind that `name` needs."""
-    if not isinstance(value, kind):
-        raise InvalidArgument(f"{name}={value!r}; give a {kind.__name__}.")
+_Three = Checked[Any, Vector]
+_term = partial(to_vector, least=-1e6, most=1e6)
 
 
 @dataclass(frozen=True)
@@ -62,18 +70,11 @@ class Path:
         Degrees; one number means all three.
     """
 
-    start: Vector = _ZERO
-    rate: Vector = _ZERO
-    swing: Vector = _ZERO
-    period: Vector = (24.0, 24.0, 24.0)
-    phase: Vector = _ZERO
-
-    def __post_init__(self) -> None:
-        for name in ("start", "rate", "swing", "period", "phase"):
-            least = 1.0 if name == "period" else -1e6
-            single = name in ("period", "phase")
-            value = to_vector(name, getattr(self, name), least, 1e6, single)
-            object.__setattr__(self, name, value)
+    start: _Three = Checked(_term, _ZERO)
+    rate: _Three = Checked(_term, _ZERO)
+    swing: _Three = Checked(_term, _ZERO)
+    period: _Three = Checked(partial(_term, least=1.0, single=True), 24.0)
+    phase: _Three = Checked(partial(_term, single=True), _ZERO)
 
     @classmethod
     def read(cls, where: str, value: Any) -> "Path":
@@ -88,6 +89,15 @@ class Path:
     def array(self) -> np.ndarray:
         """Parameters `(parameter, xyz)`."""
         return np.array([self.start, self.rate, self.swing, self.period, self.phase])
+
+
+_Place = Checked[Any, Path]
+
+
+def _triples(name: str, value: Any) -> tuple[Vector, ...]:
+    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 3:
+        raise InvalidArgument(f"{name}={value!r}; give three RGB triples.")
+    return tuple(to_vector(name, each, 0, 1) for each in value)
 
 
 @dataclass(frozen=True)
@@ -108,21 +118,11 @@ class Texture:
         Of the noise.
     """
 
-    pattern: str = "noise"
-    scale: float = 0.5
-    contrast: float = 1.0
-    colors: tuple[Vector, Vector, Vector] = ((0.25,) * 3, (0.75,) * 3, (0.5,) * 3)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        one_of("pattern", self.pattern, PATTERNS)
-        object.__setattr__(self, "scale", number("scale", self.scale, 1e-3, 1e3))
-        object.__setattr__(self, "contrast", number("contrast", self.contrast, 0, 4))
-        object.__setattr__(self, "seed", whole("seed", self.seed, 0, 2**32 - 1))
-        colors = self.colors
-        if isinstance(colors, str) or not hasattr(colors, "__len__") or len(colors) != 3:
-            raise InvalidArgument(f"colors={colors!r}; give three RGB triples.")
-        object.__setattr__(self, "colors", tuple(to_vector("colors", c, 0, 1) for c in colors))
+    pattern: Checked[str, str] = Checked(partial(one_of, known=PATTERNS), "noise")
+    scale: Checked[float, float] = Checked(partial(number, low=1e-3, high=1e3), 0.5)
+    contrast: Checked[float, float] = Checked(partial(number, low=0, high=4), 1.0)
+    colors: Checked[Any, tuple[Vector, ...]] = Checked(_triples, _GREYS)
+    seed: Checked[int, int] = Checked(partial(whole, low=0, high=2**32 - 1), 0)
 
     def row(self) -> np.ndarray:
         """Columns of a texture as in `SceneArrays`."""
@@ -150,19 +150,18 @@ class Texture:
         return cls.from_row(texture[0, surface], int(seeds[0, surface]))
 
 
+_Surface = Checked[Any, Texture]
+_texture = partial(instance_of, kind=Texture)
+
+
 @dataclass(frozen=True)
 class Room:
     """A box seen from inside, centred on the origin; its floor is at ``y = +size[1] / 2``."""
 
-    size: Vector = (7.0, 3.2, 8.0)
-    walls: Texture = field(default_factory=Texture)
-    floor: Texture = field(default_factory=Texture)
-    ceiling: Texture = field(default_factory=Texture)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", to_vector("room size", self.size, 0.1, 1e4))
-        for surface in ROOM_SURFACES:
-            require_type(surface, getattr(self, surface), Texture)
+    size: _Three = Checked(partial(to_vector, least=0.1, most=1e4), (7.0, 3.2, 8.0))
+    walls: _Surface = Checked(_texture, Texture())
+    floor: _Surface = Checked(_texture, Texture())
+    ceiling: _Surface = Checked(_texture, Texture())
 
 
 @dataclass(frozen=True)
@@ -181,33 +180,20 @@ class SceneObject:
         Pitch, yaw and roll, degrees.
     """
 
-    shape: str
-    size: Vector
-    position: Path
-    angles: Path = field(default_factory=Path)
-    texture: Texture = field(default_factory=Texture)
-
-    def __post_init__(self) -> None:
-        one_of("shape", self.shape, SHAPES)
-        object.__setattr__(self, "size", to_vector("object size", self.size, 1e-3, 1e3, True))
-        for name in ("position", "angles"):
-            object.__setattr__(self, name, Path.read(name, getattr(self, name)))
-        require_type("texture", self.texture, Texture)
+    shape: Checked[str, str] = Checked(partial(one_of, known=SHAPES))
+    size: _Three = Checked(partial(to_vector, least=1e-3, most=1e3, single=True))
+    position: _Place = Checked(Path.read)
+    angles: _Place = Checked(Path.read, Path())
+    texture: _Surface = Checked(_texture, Texture())
 
 
 @dataclass(frozen=True)
 class Camera:
     """A camera on a path; with `look_at` it aims there and `angles` turn it from that aim."""
 
-    position: Path = field(default_factory=Path)
-    angles: Path = field(default_factory=Path)
-    look_at: Vector | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("position", "angles"):
-            object.__setattr__(self, name, Path.read(f"camera {name}", getattr(self, name)))
-        if self.look_at is not None:
-            object.__setattr__(self, "look_at", to_vector("look_at", self.look_at))
+    position: _Place = Checked(Path.read, Path())
+    angles: _Place = Checked(Path.read, Path())
+    look_at: Checked[Any, Vector | None] = Checked(optional(to_vector), None)
 
 
 Mover = TypeVar("Mover", SceneObject, Camera)
@@ -235,14 +221,7 @@ class Light:
         RGB, from 0 to 1.
     """
 
-    position: Vector = (1.0, -1.4, -1.0)
-    ambient: float = 0.55
-    fog: float | None = None
-    fog_color: Vector = (0.7, 0.7, 0.7)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "position", to_vector("light position", self.position))
-        object.__setattr__(self, "ambient", number("ambient", self.ambient, 0, 1))
-        object.__setattr__(self, "fog_color", to_vector("fog_color", self.fog_color, 0, 1))
-        if self.fog is not None:
-            object.__setattr__(self, "fog", number("fog", self.fog, 1e-3, 1e9))
+    position: _Three = Checked(to_vector, (1.0, -1.4, -1.0))
+    ambient: Checked[float, float] = Checked(partial(number, low=0, high=1), 0.55)
+    fog: Checked[float | None, float | None] = Checked(_fog, None)
+    fog_color: _Three = Checked(partial(to_vector, least=0, most=1), (0.7, 0.7, 0.7))

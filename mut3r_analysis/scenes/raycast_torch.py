@@ -242,7 +242,7 @@ def render_arrays_torch(
     In float64; the truth equals the compiled renderer's to rounding. All clips are rendered at
     once, so their number is bounded by the device's memory.
     """
-    width, height = image_size(size)
+    width, height = image_size("size", size)
     views = _Views(scenes, frames, (width, height), torch.device(device))
     here = torch.arange(len(views.camera), device=device)
     frame = here % frames

@@ -5,15 +5,16 @@ import hashlib
 import json
 import math
 import pathlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
-from mut3r_analysis.foundation.fields import made_of, number, whole
+from mut3r_analysis.foundation.fields import Checked, instance_of, made_of, number, whole
 from mut3r_analysis.foundation.text_files import parse_yaml, read_text
 from mut3r_analysis.scenes.arrays import (
     ABSENT,
@@ -34,12 +35,15 @@ from mut3r_analysis.scenes.parts import (
     Room,
     SceneObject,
     Texture,
-    require_type,
     resting,
 )
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+def _objects(field: str, given: Iterable[SceneObject]) -> tuple[SceneObject, ...]:
+    return tuple(instance_of(field, each, SceneObject) for each in given)
 
 
 @dataclass(frozen=True)
@@ -76,34 +80,20 @@ class Scene:
     8
     """
 
-    name: str = "scene"
-    description: str = ""
-    frames: int = 16
-    size: tuple[int, int] = (64, 48)
-    fov: float = 58.1
-    room: Room = field(default_factory=Room)
-    objects: tuple[SceneObject, ...] = ()
-    camera: Camera = field(default_factory=Camera)
-    light: Light = field(default_factory=Light)
-    seed: int = 0
+    name: Checked[str, str] = Checked(partial(instance_of, kind=str), "scene")
+    description: Checked[str, str] = Checked(partial(instance_of, kind=str), "")
+    frames: Checked[int, int] = Checked(partial(whole, low=1, high=100_000), 16)
+    size: Checked[Any, tuple[int, int]] = Checked(image_size, (64, 48))
+    fov: Checked[float, float] = Checked(partial(number, low=5, high=150), 58.1)
+    room: Checked[Room, Room] = Checked(partial(instance_of, kind=Room), Room())
+    objects: Checked[Iterable[SceneObject], tuple[SceneObject, ...]] = Checked(_objects, ())
+    camera: Checked[Camera, Camera] = Checked(partial(instance_of, kind=Camera), Camera())
+    light: Checked[Light, Light] = Checked(partial(instance_of, kind=Light), Light())
+    seed: Checked[int, int] = Checked(partial(whole, low=0, high=2**53), 0)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise InvalidArgument(f"name={self.name!r}; give a scene's name as text.")
-        object.__setattr__(self, "frames", whole("frames", self.frames, 1, 100_000))
-        object.__setattr__(self, "fov", number("fov", self.fov, 5, 150))
-        object.__setattr__(self, "seed", whole("seed", self.seed, 0, 2**53))
-        object.__setattr__(self, "size", image_size(self.size))
-        require_type("description", self.description, str)
-        require_type("room", self.room, Room)
-        require_type("camera", self.camera, Camera)
-        require_type("light", self.light, Light)
-        object.__setattr__(self, "objects", tuple(self.objects))
-        for each in self.objects:
-            require_type("object", each, SceneObject)
-        self._check_camera()
-
-    def _check_camera(self) -> None:
+        if not self.name:
+            raise InvalidArgument("name=''; give a scene's name as text.")
         arrays = self.arrays()
         camera = arrays.camera_poses(self.frames)[0]
         if np.isnan(camera).any():

@@ -1,6 +1,7 @@
 """Frames that are decoded when they are asked for, as an array xarray can index lazily."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -8,7 +9,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import shown
+from mut3r_analysis.foundation.fields import Checked, optional, whole
 
 
 class FrameSource(Protocol):
@@ -20,6 +21,10 @@ class FrameSource(Protocol):
 
     def read(self, position: int) -> np.ndarray:
         """Decode the frame at `position`, uint8 (y, x, rgb)."""
+
+
+_MOST = np.iinfo(np.int64).max
+_stop = optional(partial(whole, low=-_MOST, high=_MOST))
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,9 @@ class Selection:
         If the range can hold no frame.
     """
 
-    start: int = 0
-    stop: int | None = None
-    stride: int = 1
+    start: Checked[int, int] = Checked(partial(whole, low=0, high=_MOST), 0)
+    stop: Checked[int | None, int | None] = Checked(_stop, None)
+    stride: Checked[int, int] = Checked(partial(whole, low=1, high=_MOST), 1)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -52,23 +57,6 @@ class Selection:
         return cls(start or 0, stop, 1 if stride is None else stride)
 
     def __post_init__(self) -> None:
-        for name in ("start", "stop", "stride"):
-            value = getattr(self, name)
-            if name == "stop" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise InvalidArgument(f"{name}={shown(value)} is not a whole number of frames")
-            if abs(int(value)) > np.iinfo(np.int64).max:
-                raise InvalidArgument(f"{name}={shown(value)} is more frames than there can be")
-        if self.start < 0:
-            raise InvalidArgument(
-                f"start={self.start} is negative; frames are counted from 0, the first one"
-            )
-        if self.stride < 1:
-            raise InvalidArgument(
-                f"stride={self.stride} does not move forward; give 1 for every frame, 2 for every "
-                "second one, and so on"
-            )
         if self.stop is not None and self.stop <= self.start:
             raise InvalidArgument(
                 f"start={self.start}, stop={self.stop} holds no frame; stop is the first index "

@@ -97,7 +97,7 @@ def test_refusals_say_what_is_allowed(arguments, message):
 
 
 def test_unknown_fields_in_a_file_are_refused():
-    with pytest.raises(InvalidArgument, match="unknown capture field"):
+    with pytest.raises(InvalidArgument, match="capture: unknown"):
         Capture.from_dict({"statistic": "all"})
     with pytest.raises(InvalidArgument, match="not the JSON of a capture"):
         Capture.from_json("nope")

@@ -112,7 +112,7 @@ def test_what_cannot_mean_anything_is_refused_in_words(arguments, said):
 
 
 def test_an_unknown_field_is_refused():
-    with pytest.raises(InvalidArgument, match=r"unknown cue field\(s\) \['layer'\]"):
+    with pytest.raises(InvalidArgument, match=r"cue: unknown \['layer'\]"):
         Cue.from_dict({"layer": 1})
 
 

@@ -145,7 +145,7 @@ def test_what_cannot_mean_anything_is_refused_in_words(arguments, said):
 def test_an_unknown_site_or_field_is_refused():
     with pytest.raises(InvalidArgument, match="directions must be one of image_self"):
         Gate.mut3r(directions=["state_self"])
-    with pytest.raises(InvalidArgument, match=r"unknown gate field\(s\) \['bias'\]"):
+    with pytest.raises(InvalidArgument, match=r"gate: unknown \['bias'\]"):
         Gate.from_dict({"bias": 1})
     with pytest.raises(InvalidArgument, match="site must be one of"):
         Gate().inert(site="state_self")

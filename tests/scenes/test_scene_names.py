@@ -89,7 +89,7 @@ def test_a_scene_by_seed_takes_options():
         ("scenes:seed=7,seed=8", InvalidArgument, "twice"),
         ("scenes:seed=x", InvalidArgument, "seed must be a whole number"),
         ("scenes:seed=7,size=32", InvalidArgument, "64x48"),
-        ("scenes:seed=7,colour=1", InvalidArgument, "known: objects"),
+        ("scenes:seed=7,colour=1", InvalidArgument, "choose among objects"),
     ],
 )
 def test_names_that_mean_nothing_are_refused_in_words(spec, error, message):

@@ -96,7 +96,7 @@ def test_a_single_frame_has_no_motion_and_no_flow():
         ({"size": (64, 0)}, "width, height"),
         ({"size": "64x48"}, "width, height"),
         ({"supersample": 0}, "from 1 to 16"),
-        ({"outputs": ("flows",)}, "choose among"),
+        ({"outputs": ("flows",)}, "output must be one of"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options, message):

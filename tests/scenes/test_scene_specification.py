@@ -119,10 +119,10 @@ def test_arbitrary_values_are_accepted_or_refused_on_purpose(key, value):
 @pytest.mark.parametrize(
     ("kind", "values", "message"),
     [
-        (Room, {"walls": "blue"}, "walls='blue'; give a Texture"),
-        (Scene, {"camera": 3}, "camera=3; give a Camera"),
-        (Scene, {"objects": ("ball",)}, "object='ball'; give a SceneObject"),
-        (Scene, {"description": 3}, "description=3; give a str"),
+        (Room, {"walls": "blue"}, "walls must be a Texture, got 'blue'"),
+        (Scene, {"camera": 3}, "camera must be a Camera, got 3"),
+        (Scene, {"objects": ("ball",)}, "objects must be a SceneObject, got 'ball'"),
+        (Scene, {"description": 3}, "description must be a str, got 3"),
     ],
 )
 def test_parts_of_the_wrong_kind_are_refused(kind, values, message):
@@ -147,12 +147,12 @@ def test_a_camera_that_leaves_later_is_noticed_at_its_frame():
         ({"movers": 9}, "more moving objects than objects"),
         ({"movers": (2, 1)}, "least, most"),
         ({"movers": 1.5}, "whole numbers"),
-        ({"camera": "drone"}, "choose one of free"),
-        ({"fog": 0}, "positive distance"),
+        ({"camera": "drone"}, "must be one of free"),
+        ({"fog": 0}, "fog must be a number"),
         ({"fov": 0}, r"a number in \[5, 150\]"),
         ({"objects": -1}, "from 0 to"),
         ({"mover_speed": -1}, "not negative"),
-        ({"speed": 1}, "unknown scene distribution .*known: objects, movers"),
+        ({"speed": 1}, "scene distribution: unknown .*choose among objects, movers"),
     ],
 )
 def test_a_distribution_that_means_nothing_is_refused(options, message):
