@@ -122,7 +122,7 @@ def test_a_write_rule_is_a_row_with_its_rate_and_its_memory(monkeypatch, sequenc
         load_backbone("tiny"), sequence, commit="rw.gg rate.slow(0.25)", outputs=("pose",)
     )
     assert np.array_equal(in_commit["state/write_rate"].values, written)
-    with pytest.raises(InvalidArgument, match="is not a write rule"):
+    with pytest.raises(InvalidArgument, match="rate must be one of"):
         m3.Commit.parse("rate.slower")
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 import xarray as xr
 
+from mut3r_analysis.foundation.labelling import held
+
 
 def depth_error(run: xr.DataTree, scores: xr.Dataset | None, frame: int) -> np.ndarray | None:
     """Return the relative error of the aligned depth of a frame.
@@ -17,12 +19,10 @@ def depth_error(run: xr.DataTree, scores: xr.Dataset | None, frame: int) -> np.n
     -----
     Aligned as the scores were; without scores the prediction is taken as it is.
     """
-    truth = run["truth"].to_dataset() if "truth" in run.children else xr.Dataset()
-    prediction = run["prediction"].to_dataset()
-    if "depth" not in truth or "depth" not in prediction:
+    truth, prediction = held(run, "truth/depth"), held(run, "prediction/depth")
+    if truth is None or prediction is None:
         return None
-    known = truth["depth"].sel(frame=frame).values.astype(np.float64)
-    given = prediction["depth"].sel(frame=frame).values.astype(np.float64)
+    known, given = (each.sel(frame=frame).values.astype(np.float64) for each in (truth, prediction))
     if scores is not None and "depth_alignment_scale" in scores:
         mine = scores.sel(sequence=str(run.attrs["sequence"]["name"]))
         scale, shift = (float(mine[f"depth_alignment_{name}"]) for name in ("scale", "shift"))

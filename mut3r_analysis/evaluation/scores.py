@@ -14,6 +14,7 @@ from mut3r_analysis.evaluation.eligibility import LacksVariable
 from mut3r_analysis.evaluation.runs import Run, provenance, read_runs
 from mut3r_analysis.evaluation.tasks import score_run
 from mut3r_analysis.evaluation.truth import Truth, Truths
+from mut3r_analysis.foundation.labelling import beside
 from mut3r_analysis.metrics.bootstrap import TOO_FEW, sequences_needed
 from mut3r_analysis.metrics.catalogue import DEFAULT, PROTOCOLS
 from mut3r_analysis.metrics.catalogue import protocol as find_protocol
@@ -102,16 +103,7 @@ def evaluate(
             [xr.Dataset(), *found], join="outer", compat="override", combine_attrs="override"
         )
     scored, left_out = _with_values(chosen, reasons, trees)
-    scores = xr.concat(
-        list(rows.values()),
-        dim=xr.Variable("sequence", list(rows)),
-        data_vars="all",
-        coords="minimal",
-        compat="override",
-        join="outer",
-        combine_attrs="override",
-    )
-    scores = _label(scores, scored, reasons)
+    scores = _label(beside(rows, "sequence"), scored, reasons)
     scores = scores.assign_coords(bound=["lower", "upper"])
     for one in scored:
         scores = add_means(scores, one)

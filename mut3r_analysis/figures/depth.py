@@ -9,6 +9,7 @@ from mut3r_analysis.figures.reading import choose, find_variable, sentence, sour
 from mut3r_analysis.figures.seen import frames_seen
 from mut3r_analysis.figures.styling import CONFIDENCE_COLORS, DEPTH_COLORS, style
 from mut3r_analysis.figures.tiles import Tiles, limits
+from mut3r_analysis.foundation.labelling import held
 
 _MOST_FRAMES = 6
 _ADVICE = "Run again with outputs=('pose', 'depth'), or with outputs=None for all"
@@ -48,8 +49,8 @@ def depth_maps(
     shown = choose(depth, "frame", frames, _MOST_FRAMES)
     depth, confidence = depth.sel(frame=shown).load(), confidence.sel(frame=shown).load()
     rows = {"depth": depth}
-    if "truth" in run.children and "depth" in run["truth"]:
-        truth = run["truth"]["depth"].sel(frame=shown).load()
+    if (known := held(run, "truth/depth")) is not None:
+        truth = known.sel(frame=shown).load()
         rows["true depth"] = truth.where(truth > 0)
     pooled = xr.concat([row.astype("float64") for row in rows.values()], "row", join="override")
     images = frames_seen(run, sequence, shown).values

@@ -5,6 +5,7 @@ import xarray as xr
 
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.labelling import held
 
 CUE_THRESHOLD = 0.5
 """Motion score above which a patch is outlined."""
@@ -51,26 +52,21 @@ def frames_seen(run: xr.DataTree, sequence: xr.Dataset, frames: np.ndarray) -> x
 
 def true_motion(run: xr.DataTree, frame: int) -> np.ndarray | None:
     """Return the true motion of a frame, uint8 (y, x)."""
-    if "truth" not in run.children or "motion_mask" not in run["truth"]:
-        return None
-    mask = run["truth"].to_dataset()["motion_mask"]
-    return mask.sel(frame=frame).values.astype(np.uint8)
+    mask = held(run, "truth/motion_mask")
+    return None if mask is None else mask.sel(frame=frame).values.astype(np.uint8)
 
 
 def motion_score(run: xr.DataTree, frame: int) -> np.ndarray | None:
     """Return the motion score of a frame, float32 (patch_row, patch_col)."""
-    if "cue" not in run.children or "motion" not in run["cue"]:
+    if (score := held(run, "cue/motion")) is None:
         return None
-    score = run["cue"].to_dataset()["motion"].transpose("frame", "patch_row", "patch_col")
-    return score.sel(frame=frame).values.astype(np.float32)
+    return score.sel(frame=frame).transpose("patch_row", "patch_col").values.astype(np.float32)
 
 
 def predicted_poses(run: xr.DataTree) -> np.ndarray | None:
     """Return predicted camera-to-world transforms, float64 (frame, row, col), or None."""
-    prediction = run["prediction"].to_dataset()
-    if "pose" not in prediction:
-        return None
-    return prediction["pose"].transpose("frame", "row", "col").values.astype(np.float64)
+    pose = held(run, "prediction/pose")
+    return None if pose is None else _path(pose)
 
 
 def true_poses(run: xr.DataTree) -> np.ndarray | None:
@@ -78,14 +74,14 @@ def true_poses(run: xr.DataTree) -> np.ndarray | None:
 
     They are moved rigidly into the predicted world, so that both first poses coincide.
     """
-    predicted = predicted_poses(run)
-    if predicted is None or "truth" not in run.children or "pose" not in run["truth"]:
+    predicted, known = predicted_poses(run), held(run, "truth/pose")
+    if predicted is None or known is None or not np.isfinite(_path(known)[0]).all():
         return None
-    truth = run["truth"].to_dataset()["pose"].transpose("frame", "row", "col").values
-    truth = truth.astype(np.float64)
-    if not np.isfinite(truth[0]).all():
-        return None
-    return predicted[0] @ np.linalg.inv(truth[0]) @ truth
+    return predicted[0] @ np.linalg.inv(_path(known)[0]) @ _path(known)
+
+
+def _path(pose: xr.DataArray) -> np.ndarray:
+    return pose.transpose("frame", "row", "col").values.astype(np.float64)
 
 
 def view_slopes(run: xr.DataTree) -> tuple[float, float] | None:

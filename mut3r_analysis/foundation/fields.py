@@ -107,9 +107,8 @@ def some_of(field: str, given: Iterable[Any], known: Iterable[Any]) -> None:
     given, known = list(given), tuple(known)
     unknown = [each for each in given if each not in known]
     if unknown or not given:
-        raise InvalidArgument(
-            f"{field} must be among {', '.join(map(str, known))}; got {shown(unknown or 'nothing')}"
-        )
+        got = shown(unknown) if unknown else "none"
+        raise InvalidArgument(f"{field} must be among {', '.join(map(str, known))}; got {got}")
 
 
 def names(field: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,9 +10,9 @@ import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.labelling import beside
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.studies.estimates import change
-from mut3r_analysis.studies.labelling import beside
 
 PLAIN = "plain"
 """The run without gates, in every study."""

@@ -16,11 +16,11 @@ from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.error_maps import depth_error
 from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.labelling import beside, described
 from mut3r_analysis.metrics.catalogue import PROTOCOLS
 from mut3r_analysis.running import Configuration, open_run, run_batch
 from mut3r_analysis.studies.estimates import change
 from mut3r_analysis.studies.finding import NO_TRUTH, Finding, Row, row
-from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.measures import measure_label
 
 ERRORS = ("abs_rel", "rpe_translation", "rpe_rotation", "ate")

@@ -9,12 +9,12 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.scores import named_protocols
+from mut3r_analysis.foundation.labelling import beside
 from mut3r_analysis.metrics import PROTOCOLS, Protocol, find_metric, protocol
 from mut3r_analysis.metrics.depth import DEPTH_METRICS
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.estimates import formatted
-from mut3r_analysis.studies.labelling import beside
 
 TAKEN = {"video-depth": ("abs_rel",), "pose": ("ate", "rpe_translation", "rpe_rotation")}
 """Metrics of a task that the studies look at. All are errors: lower is better."""

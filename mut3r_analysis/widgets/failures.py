@@ -8,6 +8,7 @@ import xarray as xr
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.labelling import held
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.protocols import frame_metric
 from mut3r_analysis.motion import Gate
@@ -60,11 +61,10 @@ def frame_series(
             if metrics is not None or (metric in USUAL and np.isfinite(values).any()):
                 row = frame_metric(metric)
                 add(metric, values, row.labelled(frames=True), row.higher_is_better)
-    if "state" in run.children:
-        update = run["state"].to_dataset()["update_size"]
+    if (update := held(run, "state/update_size")) is not None:
         add("state_update", update.mean("state_token"), "mean update of the state")
-    if "cue" in run.children and "motion" in run["cue"]:
-        mass = run["cue"].to_dataset()["motion"].mean(["patch_row", "patch_col"])
+    if (motion := held(run, "cue/motion")) is not None:
+        mass = motion.mean(["patch_row", "patch_col"])
         add("cue_mass", mass, "cue mass (mean motion score)")
     return found
 

@@ -171,7 +171,7 @@ def test_bfloat16_stays_close_and_says_so():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"update": "ttt4r"}, "choose one of cut3r, ttt3r, ttsa3r"),
+        ({"update": "ttt4r"}, "must be one of cut3r, ttt3r, ttsa3r"),
         ({"precision": "half"}, "unknown precision"),
         ({"precision": "tf32", "device": "cpu"}, "CUDA devices only"),
         ({"precision": "float32", "dtype": torch.bfloat16}, "contradicts precision"),
@@ -211,7 +211,7 @@ def test_random_weights_are_reproducible_and_say_what_they_are():
         ({"dec_depth": 1}, "at least 2"),
         ({"img_size": (60, 64)}, "multiples of patch_size"),
         ({"state_size": 0}, "at least 1"),
-        ({"head_type": "mlp"}, "allowed: 'dpt', 'linear'"),
+        ({"head_type": "mlp"}, "one of dpt, linear"),
         ({"pos_embed": "cosine"}, "RoPE100"),
         ({"depth_mode": ("linear", 0, 1)}, "depth_mode"),
         ({"pose_head": False}, "pose_head"),

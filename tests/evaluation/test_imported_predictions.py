@@ -153,7 +153,7 @@ def test_folders_and_options_that_mean_nothing_are_refused(tmp_path: Path) -> No
         import_predictions(tmp_path, "cut3r-depth")
     with pytest.raises(InvalidArgument, match="cut3r-demo, cut3r-depth, cut3r-pose"):
         import_predictions(tmp_path, "monst3r")
-    with pytest.raises(InvalidArgument, match="'crop' or 'resize'"):
+    with pytest.raises(InvalidArgument, match="one of crop, resize"):
         import_predictions(tmp_path, "cut3r-pose", preparation="squash")
     with pytest.raises(InvalidArgument, match="'wxyz' or 'xyzw'"):
         import_predictions(tmp_path, "cut3r-pose", quaternion="xywz")

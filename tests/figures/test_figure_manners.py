@@ -109,7 +109,7 @@ def test_overlay_says_what_to_capture_or_ask_instead(
         ({"head": "median"}, "'mean', 'max'"),
         ({"head": 9}, r"captured head \(\[0, 1, 2, 3\]\)"),
         ({"opacity": 0}, "opacity"),
-        ({"size": "poster"}, "'column'"),
+        ({"size": "poster"}, "one of column, page, slide"),
     ],
 )
 def test_a_wrong_choice_lists_the_right_ones(

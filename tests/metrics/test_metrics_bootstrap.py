@@ -143,7 +143,7 @@ class TestPairedComparison:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"statistic": "mode"}, "not one of mean, rmse, median"),
+        ({"statistic": "mode"}, "must be one of mean, rmse, median"),
         ({"level": 95}, "between 0 and 1"),
         ({"resamples": 0}, "one or more"),
         ({"block": 0}, "one frame or more"),
@@ -182,7 +182,7 @@ class TestAverage:
             average_sequences({"a": 1.0}, "sequence-mean", {"a": 1})
         with pytest.raises(InvalidArgument, match="no positive weight for a"):
             average_sequences({"a": 1.0}, "frame-pooled", {"b": 1})
-        with pytest.raises(InvalidArgument, match="not one of"):
+        with pytest.raises(InvalidArgument, match="must be one of"):
             average_sequences({"a": 1.0}, "mean")
 
 

@@ -60,7 +60,7 @@ def test_the_average_of_weights_over_keys_is_refused_with_the_reason(name):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"reading": "r1"}, "known: logit_key_mean"),
+        ({"reading": "r1"}, "must be one of logit_key_mean"),
         ({"site": "state_self"}, "site must be one of"),
         (
             {"site": "state_to_image", "reading": "logit_key_mean"},

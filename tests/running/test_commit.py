@@ -51,7 +51,7 @@ def test_words_are_put_in_order(text, short):
         ("mix(2)", r"\[0, 1\]"),
         ("write.mix", "share of mix"),
         ("write.hold(1)", "takes no number"),
-        ("rate.fast", "is not a write rule; choose one of cut3r, ttt3r"),
+        ("rate.fast", "must be one of cut3r, ttt3r"),
         ("rate.ttt3r*ttt3r", "named twice"),
         ("rate.frame(1.5)", r"\[0, 1\]"),
         ("rate.ttt3r(2)", "takes no number"),

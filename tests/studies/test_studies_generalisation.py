@@ -90,7 +90,7 @@ def test_every_registered_write_rule_takes_part_also_later_ones(monkeypatch):
 
 
 def test_unknown_rules_and_labels_of_rules_are_refused():
-    with pytest.raises(InvalidArgument, match="not registered"):
+    with pytest.raises(InvalidArgument, match="rules must be among"):
         known_memories(["no-such-rule"])
     with pytest.raises(InvalidArgument, match="another label"):
         known_memories(None, {"cut3r": "mem.hold"})

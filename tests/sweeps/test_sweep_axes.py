@@ -81,7 +81,7 @@ def test_a_pair_is_a_range_where_it_names_layers_and_a_list_elsewhere():
     ("grid", "words"),
     [
         ({"beta": [1]}, "cannot vary 'beta'"),
-        ({"gate.sharpness": [1]}, "a gate has the fields"),
+        ({"gate.sharpness": [1]}, "a field of a gate must be one of"),
         ({"commit.read": ["x"]}, "cannot vary"),
         ({"gate.beta": []}, "no values"),
         ({"gate.beta": 1.0}, "list of values"),

@@ -93,7 +93,7 @@ def test_a_run_without_truth_shows_its_state(archived):
 
 
 def test_what_does_not_fit_is_refused_in_words(archived, cued, scores):
-    with pytest.raises(InvalidArgument, match="have no beauty per frame; they have abs_rel"):
+    with pytest.raises(InvalidArgument, match="metric per frame must be one of abs_rel"):
         frame_series(archived, scores, ["beauty"])
     with pytest.raises(InvalidArgument, match="scores of each run"):
         FailureExplorer({"plain": archived, "gated": cued}, scores=scores)

@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.foundation.fields import some_of
+from mut3r_analysis.foundation.labelling import beside, described
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.studies import ablation
 from mut3r_analysis.studies.ablation import PLAIN, Ablation
@@ -25,7 +26,6 @@ from mut3r_analysis.studies.adaptive_depth.walk import (
 )
 from mut3r_analysis.studies.estimates import estimate
 from mut3r_analysis.studies.finding import NO_TRUTH, Finding, Row, row
-from mut3r_analysis.studies.labelling import beside, described
 
 QUANTILES = (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9)
 """What the rule's threshold is chosen among: quantiles, over frames, of each layer's spread."""

@@ -14,6 +14,7 @@ from mut3r_analysis.backbones.heads import Prediction
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.labelling import described
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.gate import PAPER_LAYERS
 from mut3r_analysis.running.batch import Batch
@@ -22,7 +23,6 @@ from mut3r_analysis.running.inputs import frame_inputs
 from mut3r_analysis.running.loop import stream
 from mut3r_analysis.running.passes import EncodedFrame
 from mut3r_analysis.running.recording import known_truth
-from mut3r_analysis.studies.labelling import described
 
 Array = NDArray[np.float64]
 

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from mut3r_analysis.backbones.geometry import pose_matrix
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.labelling import beside, described
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.configuration import Configuration
@@ -23,7 +24,6 @@ from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, Ablation, against_c
 from mut3r_analysis.studies.corruption.content_pairs import content_pair
 from mut3r_analysis.studies.estimates import change, estimate
 from mut3r_analysis.studies.finding import Finding, row, rows
-from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.trajectories.path_parts import apart
 from mut3r_analysis.studies.trajectories.read_write import cues_compared
 

@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.attention.sites import DECODER_KINDS
+from mut3r_analysis.foundation.labelling import beside, described
 from mut3r_analysis.motion.readings import READINGS
 from mut3r_analysis.studies.emergence.observation import CONTROL_SITE
 from mut3r_analysis.studies.emergence.readings import MEAN_HEAD, OVER_TIME, SIGNS
@@ -26,7 +27,6 @@ from mut3r_analysis.studies.emergence.survey import (
 )
 from mut3r_analysis.studies.estimates import change, estimate, formatted
 from mut3r_analysis.studies.finding import NO_TRUTH, NOT_MEASURED, Finding, row, rows
-from mut3r_analysis.studies.labelling import beside, described
 
 BEST, TIME, ENCODER, CUE = "best of all", "best over time (R5)", "encoder (control)", "the cue"
 

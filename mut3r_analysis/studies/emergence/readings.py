@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.attention import SITE_KINDS
 from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.labelling import beside
 from mut3r_analysis.motion.readings import READINGS, STEADY
 from mut3r_analysis.studies.emergence.observation import SITES, Observed
-from mut3r_analysis.studies.labelling import beside
 
 Array = NDArray[np.floating[Any]]
 

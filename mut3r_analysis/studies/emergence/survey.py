@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.labelling import beside, described
 from mut3r_analysis.metrics.ranking import area, frame_wins
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.sequences import open_sequence
@@ -31,7 +32,6 @@ from mut3r_analysis.studies.emergence.readings import (
 )
 from mut3r_analysis.studies.emergence.truth import CONTROLS, control_columns, patch_truth
 from mut3r_analysis.studies.emergence.twins import frozen_twin, twin_evidence, twin_frames
-from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.training.evidence import without_controls
 
 Array = NDArray[np.floating[Any]]

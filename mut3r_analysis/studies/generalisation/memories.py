@@ -11,6 +11,7 @@ from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import some_of
+from mut3r_analysis.foundation.labelling import beside
 from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.readings import MASK
@@ -24,7 +25,6 @@ from mut3r_analysis.studies.ablation import (
 )
 from mut3r_analysis.studies.estimates import change, difference
 from mut3r_analysis.studies.finding import Finding, Row, rows
-from mut3r_analysis.studies.labelling import beside
 from mut3r_analysis.sweeps import sweep
 
 OWN, TRUE = "own cue", "true mask"

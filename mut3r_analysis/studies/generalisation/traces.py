@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mut3r_analysis.metrics import UndefinedMetric, roc_auc
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.evaluation.tasks import score_run
+from mut3r_analysis.foundation.labelling import beside, described
+from mut3r_analysis.metrics import protocol
 from mut3r_analysis.running import open_run
 from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.estimates import difference, estimate, formatted
 from mut3r_analysis.studies.generalisation.memories import OWN
-from mut3r_analysis.studies.labelling import beside, described
 
 ROUNDING = 1e-4
 """Scores this close may differ by the order of sums alone, as between batches."""
@@ -140,7 +142,7 @@ def _of_sequence(paths: xr.DataArray) -> xr.Dataset:
         runs = {t: open_run(paths.sel(memory=memory, treatment=t).item()) for t in (PLAIN, OWN)}
         maps.append(np.asarray(runs[PLAIN]["cue/motion"], np.float64))
         row = beside({name: _state(run) for name, run in runs.items()}, "treatment")
-        auc, moved = _auc(runs[PLAIN], maps[-1]), _moved(*runs.values())
+        auc, moved = _auc(runs[PLAIN]), _moved(*runs.values())
         rows[memory] = row.assign(auc=auc, moved=("what", list(moved)))
     found = beside(rows, "memory").assign_coords(other=memories, what=["depth", "camera"])
     pairs = ("memory", "other", "frame")
@@ -181,13 +183,8 @@ def _moved(*runs: xr.DataTree) -> tuple[float, float]:
     return np.abs(other - depth).mean() / scale, away / scale
 
 
-def _auc(run: xr.DataTree, motion: np.ndarray) -> float:
-    if "truth" not in run.children or "motion_mask" not in run["truth"]:
-        return float("nan")
-    mask = np.asarray(run["truth/motion_mask"])
-    size = mask.shape[-1] // motion.shape[-1]
-    pixels = motion.repeat(size, axis=-2).repeat(size, axis=-1)
+def _auc(run: xr.DataTree) -> float:
     try:
-        return roc_auc(mask, pixels)
-    except UndefinedMetric:
+        return float(score_run(protocol("default:motion:roc"), run, None)["roc_auc"])
+    except InvalidArgument:  # nobody knows what moves, or all or nothing does
         return float("nan")

@@ -9,12 +9,12 @@ import pandas as pd
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.labelling import described
 from mut3r_analysis.literature.comparison import unit_factor
 from mut3r_analysis.literature.conflicts import joined_conflicts
 from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.studies.estimates import change
 from mut3r_analysis.studies.finding import Finding, Row, row
-from mut3r_analysis.studies.labelling import described
 from mut3r_analysis.studies.paper_tables.published import (
     AFTER,
     BEFORE,

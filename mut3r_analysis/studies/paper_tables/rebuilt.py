@@ -11,6 +11,7 @@ import xarray as xr
 from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError
 from mut3r_analysis.evaluation import check_dataset, evaluate
+from mut3r_analysis.foundation.labelling import beside
 from mut3r_analysis.metrics import FrameSelection, Protocol, UndefinedMetric
 from mut3r_analysis.metrics import protocol as find_protocol
 from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
@@ -18,7 +19,6 @@ from mut3r_analysis.motion.gate import PAPER_DEPTH, PAPER_LAYERS
 from mut3r_analysis.running import Commit, Configuration, open_run
 from mut3r_analysis.running.inputs import as_scored
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.studies.labelling import beside
 from mut3r_analysis.studies.paper_tables.published import (
     ABLATION,
     AFTER,

@@ -7,12 +7,12 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.labelling import beside
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.site_gates import LARGEST_SCORE
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.studies.ablation import Ablation, against, chosen_elsewhere, with_controls
 from mut3r_analysis.studies.finding import FEWEST, Finding, Row, rows
-from mut3r_analysis.studies.labelling import beside
 from mut3r_analysis.studies.measures import leading
 from mut3r_analysis.studies.sensitivity.motion_speed import FAST, SLOW, STATIC, UNMEASURED
 

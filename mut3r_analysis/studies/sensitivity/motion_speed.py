@@ -10,11 +10,11 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.labelling import described
 from mut3r_analysis.scenes import Path, Scene
 from mut3r_analysis.scenes.paths import RATE, SWING
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.sequences.layouts.ego_motion import camera_flow
-from mut3r_analysis.studies.labelling import described
 
 NEEDED = ("flow", "depth", "pose", "intrinsics", "motion_mask")
 """What a sequence must know for its residual motion to be measured."""

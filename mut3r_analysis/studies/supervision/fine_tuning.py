@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from mut3r_analysis.backbones.precision import arithmetic
 from mut3r_analysis.backbones.protocol import Backbone, Origin
 from mut3r_analysis.foundation.fields import some_of
+from mut3r_analysis.foundation.labelling import beside, described
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.scenes import SceneDistribution
-from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.training.clip_cues import check_trainable, standardised
 from mut3r_analysis.training.clips import Clips, clips_from
 from mut3r_analysis.training.loop import Training

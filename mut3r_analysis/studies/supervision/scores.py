@@ -10,6 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.foundation.labelling import beside, described
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.opening import open_run
@@ -18,7 +19,6 @@ from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.ablation import PLAIN, against
 from mut3r_analysis.studies.estimates import difference
 from mut3r_analysis.studies.finding import Finding, Row, row, rows
-from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.measures import departures
 from mut3r_analysis.studies.supervision.fine_tuning import (
     ARMS,

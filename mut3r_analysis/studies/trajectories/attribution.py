@@ -8,12 +8,12 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.labelling import beside, described
 from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.metrics.bootstrap import drawn_places, percentile_bounds
 from mut3r_analysis.studies.ablation import SHUFFLED
 from mut3r_analysis.studies.estimates import change, difference, estimate
 from mut3r_analysis.studies.finding import Finding, Row, row, rows, without_truth
-from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.trajectories.path_parts import apart
 from mut3r_analysis.studies.trajectories.read_write import DEPTH, LEVELS, POSE, commit_of
 

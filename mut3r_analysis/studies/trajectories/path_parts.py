@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 from scipy.spatial.transform import Rotation
 
+from mut3r_analysis.foundation.labelling import described
 from mut3r_analysis.metrics import UndefinedMetric, fit_similarity, relative_errors
-from mut3r_analysis.studies.labelling import described
 
 PARTS = ("placement", "scale", "bend", "jitter")
 """Parts of the mean squared distance to the true path, the first poses laid on each other."""

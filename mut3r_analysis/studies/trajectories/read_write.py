@@ -12,12 +12,12 @@ from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument, Mut3rError
 from mut3r_analysis.evaluation import evaluate
+from mut3r_analysis.foundation.labelling import beside, described
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.running import Commit, run_batch
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.ablation import PLAIN, Ablation, with_controls
-from mut3r_analysis.studies.labelling import beside, described
 from mut3r_analysis.studies.trajectories.path_parts import apart
 
 LEVELS = ("probe", "gated")

@@ -1,9 +1,16 @@
-"""Labels of what a study measures: words and units of variables, and parts side by side."""
+"""Labelled data: what a run holds, words and units of variables, and parts side by side."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
+
+
+def held(run: xr.DataTree, path: str) -> xr.DataArray | None:
+    """Return a variable of a run, such as ``"truth/depth"``; None where there is none."""
+    group, _, name = path.partition("/")
+    found = run[group].to_dataset() if group in run.children else xr.Dataset()
+    return found.get(name)
 
 
 def described(found: xr.Dataset, words: Mapping[str, tuple[str, str]]) -> xr.Dataset:
