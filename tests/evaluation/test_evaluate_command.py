@@ -111,7 +111,7 @@ def test_tables_have_a_row_per_sequence_or_per_frame() -> None:
     frames = table(scores, per="frame")
     assert frames.loc["b"].index.tolist() == [0, 1, 2, 3, 4, 5]
     assert len(frames) == 10
-    with pytest.raises(InvalidArgument, match="'sequence' or per 'frame'"):
+    with pytest.raises(InvalidArgument, match="one of sequence, frame"):
         table(scores, per="pixel")
 
 

@@ -155,5 +155,5 @@ def test_folders_and_options_that_mean_nothing_are_refused(tmp_path: Path) -> No
         import_predictions(tmp_path, "monst3r")
     with pytest.raises(InvalidArgument, match="one of crop, resize"):
         import_predictions(tmp_path, "cut3r-pose", preparation="squash")
-    with pytest.raises(InvalidArgument, match="'wxyz' or 'xyzw'"):
+    with pytest.raises(InvalidArgument, match="xyzw, wxyz; got"):
         import_predictions(tmp_path, "cut3r-pose", quaternion="xywz")

@@ -251,7 +251,7 @@ def test_a_matrix_of_nothing_but_missing_values_can_be_drawn() -> None:
         (lambda d: figures.curves(d["n"].values, x="gate", **TEXTS), "got ndarray"),
         (lambda d: figures.curves(d.isel(gate=slice(0)), x="gate", colors="site", **TEXTS),
          "nothing was left to draw"),
-        (lambda d: figures.curves(d.isel(gate=0), x="site", size="poster", **TEXTS), "'column'"),
+        (lambda d: figures.curves(d.isel(gate=0), x="site", size="poster", **TEXTS), "of column"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_with_the_dimensions_there_are(

@@ -133,14 +133,14 @@ def test_attention_cannot_change_before_a_gate_has_acted():
     assert change.dims == ("site", "statistic", "layer", "head")
     assert float(change.sel(layer=[0, 1], site="image_self").max()) < 1e-3
     assert float(change.sel(layer=[4, 5]).max()) > 1e-2
-    with pytest.raises(InvalidArgument, match="no frame 9"):
+    with pytest.raises(InvalidArgument, match="frame must be one of 0, 1; got 9"):
         attention_change(backbone, sequence, m3.Configuration(), gated, 9, 2, 3)
 
 
 def test_one_configuration_has_to_be_selected(table):
     with pytest.raises(InvalidArgument, match="configuration"):
         harms(table, {}, {"configuration": "gated"}, "abs_rel")
-    with pytest.raises(InvalidArgument, match="no 'ate'"):
+    with pytest.raises(InvalidArgument, match="one of abs_rel; got 'ate'"):
         harms(table, **CELLS, metric="ate")
 
 
