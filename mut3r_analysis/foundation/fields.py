@@ -96,9 +96,9 @@ def one_of(field: str, given: Any, known: Iterable[Any]) -> Any:
     """Return a value that is among the known ones, and refuse another."""
     known = tuple(known)
     if given not in known:
-        raise InvalidArgument(
-            f"{field} must be one of {', '.join(map(str, known))}; got {shown(given)}"
-        )
+        choices = ", ".join(map(str, known))
+        several = "one of " if len(known) > 1 else ""
+        raise InvalidArgument(f"{field} must be {several}{choices}; got {shown(given)}")
     return given
 
 

@@ -247,7 +247,7 @@ def test_the_name_of_the_model_decides_what_is_built():
     [
         (("Point3RConfig", "ARCroco3DStereoConfig"), "'ARCroco3DStereoConfig'"),
         (("pose_head=True", "pose_head=True, rgb_head=True"), "variant of Point3R"),
-        (("pos_embed_3d='RoPE3D100', ", ""), "pos_embed_3d = 'None'"),
+        (("pos_embed_3d='RoPE3D100', ", ""), "pos_embed_3d must be RoPE3D100; got 'None'"),
         (("dec_depth=12", "dec_depth=open('marker', 'w')"), "never evaluated"),
     ],
 )

@@ -429,8 +429,8 @@ def test_numbers_of_heads_are_assumed_as_released_and_reported(tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (("use_feat=False", "use_feat=True"), "use_feat = True"),
-        (("mem_pos_enc=False", "mem_pos_enc=True"), "mem_pos_enc = True"),
+        (("use_feat=False", "use_feat=True"), "use_feat must be False; got True"),
+        (("mem_pos_enc=False", "mem_pos_enc=True"), "mem_pos_enc must be False; got True"),
         (("use_feat=False", "use_feat=open('marker', 'w')"), "never evaluated"),
         (("mem_pos_enc", "mem_rope"), "variant of Spann3R"),
         (("dus3r_name=", ""), "positional"),

@@ -36,7 +36,7 @@ def test_options_that_are_none_are_refused(options, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("?pas=clean", "no option 'pas'; there is pass=final"),
+        ("?pas=clean", "option must be one of pass, motion, threshold; got 'pas'"),
         ("?pass=draft", "one of final, clean"),
     ],
 )

@@ -367,7 +367,10 @@ def test_too_few_patches_for_the_clusters_are_refused(frames):
         (lambda: PairGate(sites=["image_self"]), "unknown sites.*view1_self"),
         (lambda: PairGate(threshold=0), "threshold must be a number in"),
         (lambda: PairGate(layers=(3, 1)), "layers must be None"),
-        (lambda: PairCue.from_dict({"cluster": 3}), "unknown pair cue field"),
+        (
+            lambda: PairCue.from_dict({"cluster": 3}),
+            r"pair cue: unknown \['cluster'\]; choose among clusters",
+        ),
     ],
 )
 def test_what_cannot_mean_anything_is_refused(make, message):

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.evaluation.eligibility import UnmetProtocol
 from mut3r_analysis.evaluation.tasks import score_run
 from mut3r_analysis.foundation.labelling import beside, described
-from mut3r_analysis.metrics import protocol
+from mut3r_analysis.metrics import UndefinedMetric, protocol
 from mut3r_analysis.running import open_run
 from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.estimates import difference, estimate, formatted
@@ -186,5 +186,5 @@ def _moved(*runs: xr.DataTree) -> tuple[float, float]:
 def _auc(run: xr.DataTree) -> float:
     try:
         return float(score_run(protocol("default:motion:roc"), run, None)["roc_auc"])
-    except InvalidArgument:  # nobody knows what moves, or all or nothing does
+    except (UndefinedMetric, UnmetProtocol):  # nobody knows what moves, or all or nothing does
         return float("nan")
