@@ -184,9 +184,7 @@ def test_what_cannot_be_forked_is_refused(backbone, sequence, plain):
         m3.fork(plain, 99, **here)
     with pytest.raises(InvalidArgument, match="do not fit"):
         m3.fork(plain, 1, frames=9, **here)
-    with pytest.raises(
-        InvalidArgument, match="one of pose, depth, points_world; got 'color'"
-    ):
+    with pytest.raises(InvalidArgument, match="one of pose, depth, points_world; got 'color'"):
         m3.fork(plain, 1, outputs=("color",), **here)
     with pytest.raises(InvalidArgument, match="as many frames"):
         m3.fork(plain, 1, content=sequence.isel(frame=slice(2)), **here)
