@@ -24,6 +24,7 @@ from measure import at_most, publish
 
 SCENE = "scenes/orbit-01"
 FRAMES, TOKENS, LAYERS = (100, 300, 1000), (64, 128, 256), (2, 4, 8)
+WIDTH, DEPTH = 64, 4  # of the model where something else grows
 QUICK_FRAMES, QUICK_TOKENS, QUICK_LAYERS = (5, 10), (64, 128), (2, 4)
 MEMORY_LIMIT, TIME_LIMIT = 1.05, 1.15
 
@@ -79,7 +80,7 @@ def peak_bytes() -> float:
 
 
 @cache
-def in_its_own_process(frames: int, width: int = 64, layers: int = 4) -> dict[str, float]:
+def in_its_own_process(frames: int, width: int, layers: int) -> dict[str, float]:
     asked = json.dumps({"frames": frames, "width": width, "layers": layers})
     command = [sys.executable, __file__, "--one", asked]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -103,9 +104,9 @@ def main() -> None:
     counts, widths, depths = (
         (QUICK_FRAMES, QUICK_TOKENS, QUICK_LAYERS) if args.quick else (FRAMES, TOKENS, LAYERS)
     )
-    by_frames = {count: in_its_own_process(count) for count in counts}
-    by_width = {width: in_its_own_process(counts[0], width=width) for width in widths}
-    by_layers = {depth: in_its_own_process(counts[0], layers=depth) for depth in depths}
+    by_frames = {count: in_its_own_process(count, WIDTH, DEPTH) for count in counts}
+    by_width = {width: in_its_own_process(counts[0], width, DEPTH) for width in widths}
+    by_layers = {depth: in_its_own_process(counts[0], WIDTH, depth) for depth in depths}
     rows = {f"{count} frames": found for count, found in by_frames.items()}
     rows |= {f"{found['tokens']:.0f} image tokens": found for found in by_width.values()}
     rows |= {f"{depth} decoder layers": found for depth, found in by_layers.items()}

@@ -140,7 +140,7 @@ def test_attention_cannot_change_before_a_gate_has_acted():
 def test_one_configuration_has_to_be_selected(table):
     with pytest.raises(InvalidArgument, match="configuration"):
         harms(table, {}, {"configuration": "gated"}, "abs_rel")
-    with pytest.raises(InvalidArgument, match="one of abs_rel; got 'ate'"):
+    with pytest.raises(InvalidArgument, match="metric must be abs_rel; got 'ate'"):
         harms(table, **CELLS, metric="ate")
 
 

@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused_in_words(archived, cued, scores):
         frame_series(archived, scores, ["beauty"])
     with pytest.raises(InvalidArgument, match="scores of each run"):
         FailureExplorer({"plain": archived, "gated": cued}, scores=scores)
-    with pytest.raises(InvalidArgument, match="sequence must be one of other; got 'orbit-03'"):
+    with pytest.raises(InvalidArgument, match="sequence must be other; got 'orbit-03'"):
         FailureExplorer(archived, scores=scores.assign_coords(sequence=["other"]))
     explorer = FailureExplorer(archived, scores=scores)
     with pytest.raises(InvalidArgument, match="metric must be one of"):

@@ -132,13 +132,14 @@ def variants(clips: Clips, patch: int, layers: int) -> Iterator[Score]:
                 "realisation", f"{site} {label}", math.nan, scores, replace(GATE, **realised)
             )
     for beta in (0.5, 1.0, 2.0, 4.0):
-        yield Score("β, hard", f"{beta:g}", beta, hard, replace(GATE, beta=beta))
-        yield Score("β, soft", f"{beta:g}", beta, plain, replace(GATE, beta=beta))
+        yield Score("β, hard", f"hard mask, β {beta:g}", beta, hard, replace(GATE, beta=beta))
+        yield Score("β, soft", f"true share, β {beta:g}", beta, plain, replace(GATE, beta=beta))
     for sharpness in (0.5, 1.0, 2.0, 4.0, 8.0):
-        yield Score("softness", f"{sharpness:g}", sharpness, soft_scores(shares, sharpness), GATE)
+        scores = soft_scores(shares, sharpness)
+        yield Score("softness", f"softness {sharpness:g}", sharpness, scores, GATE)
     for first, last in ((0, layers // 2), (layers // 2, layers), (0, layers)):
         chosen = replace(GATE, layers=range(first, last))
-        yield Score("layers", f"[{first}, {last})", math.nan, plain, chosen)
+        yield Score("layers", f"layers [{first}, {last})", math.nan, plain, chosen)
 
 
 def all_scores(model: Backbone, clips: Clips) -> tuple[Iterator[Score], int]:
@@ -304,14 +305,13 @@ def by_family(measured: Mapping[str, xr.Dataset], families: Sequence[str]) -> xr
     parts = []
     for found in measured.values():
         kept = found.isel(score=np.flatnonzero(found["family"].isin(list(families)).values))
-        names = [f"{row} {label}" for row, label in zip(
-            kept["family"].values, kept["label"].values, strict=True)]  # fmt: skip
+        labels = kept["label"].values
         held = kept[["change", "change_lower", "change_upper"]].drop_vars(
             ["family", "label", "level"]
         )
         parts.append(
             held.rename(change="value", change_lower="lower", change_upper="upper")
-            .assign_coords(score=names, metric=kept["metric_label"].values)
+            .assign_coords(score=labels, metric=kept["metric_label"].values)
             .drop_vars("metric_label")
         )
     joined = xr.concat(parts, "model").assign_coords(model=list(measured))
