@@ -258,11 +258,11 @@ def _frames(protocol: Protocol, report: SequenceReport) -> tuple[tuple[str, ...]
         elif absent:
             first = ", ".join(report.files[frame] for frame in absent[:_SHOWN])
             lacks.append(f"no {variable} at {len(absent)} of {len(chosen)} frames ({first}, ...)")
-    limit = protocol.frames.limit
+    length = protocol.length_of(report.name)
     if not chosen:
         lacks.append(f"none of its {len(report.files)} frames is on the list")
-    elif limit and len(chosen) < limit and protocol.expected_frames:
-        lacks.append(f"only {len(chosen)} of {limit} frames")
+    elif length and len(chosen) < length:
+        lacks.append(f"only {len(chosen)} of {length} frames")
     if report.problems and not lacks:
         lacks.append("damaged files, named above")
     return tuple(report.files[frame] for frame in chosen), len(usable), "; ".join(lacks)

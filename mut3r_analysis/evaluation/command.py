@@ -18,7 +18,8 @@ def add_parser(verbs: Any) -> None:
         help="score runs under a named protocol",
         description="Scores runs of one system, one per sequence, under a named protocol, and "
         "prints every sequence, the mean with its interval, and what was skipped and why. Exit "
-        "status 1 when nothing could be scored.",
+        "status 0 only when that is the protocol's number: all of its frames, and every run scored "
+        "on which the metric has a value.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="store of a run, or with --layout "
                         "a folder of predictions of one sequence")  # fmt: skip
@@ -57,7 +58,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print and write scores; raise a `Mut3rError` when there are none."""
+    """Print and write scores; 1 when a run was not scored or the protocol has more frames."""
     from mut3r_analysis.evaluation.report import print_scores
     from mut3r_analysis.evaluation.scores import evaluate
     from mut3r_analysis.evaluation.tables import record, table
@@ -79,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text(), encoding="utf-8")
-    return 0
+    left_out = (scores["skipped"] != "") & ~scores["undefined"]
+    return int(bool(left_out.any()) or scores.attrs["incomplete"] != "")
 
 
 def _evaluate_folders(args: argparse.Namespace) -> "xr.Dataset":

@@ -12,6 +12,7 @@ from mut3r_analysis.errors import InvalidArgument, Mut3rError
 from mut3r_analysis.evaluation.averages import LEVEL, add_means
 from mut3r_analysis.evaluation.eligibility import LacksVariable
 from mut3r_analysis.evaluation.runs import Run, provenance, read_runs
+from mut3r_analysis.evaluation.shortfall import shortfall
 from mut3r_analysis.evaluation.tasks import score_run
 from mut3r_analysis.evaluation.truth import Truth, Truths
 from mut3r_analysis.foundation.labelling import beside
@@ -23,6 +24,21 @@ from mut3r_analysis.metrics.protocols import Protocol, find_metric
 from mut3r_analysis.sequences.layouts.catalogue import canonical_sequence
 
 _LISTED = 6
+
+
+class NothingScored(UndefinedMetric):
+    """No run could be scored.
+
+    Attributes
+    ----------
+    undefined : bool
+        Whether that is because the metric has no value on any of them, and not because runs are not
+        what the protocol scores.
+    """
+
+    def __init__(self, message: str, errors: Iterable[Mut3rError]) -> None:
+        super().__init__(message)
+        self.undefined = all(isinstance(error, UndefinedMetric) for error in errors)
 
 
 def evaluate(
@@ -58,6 +74,8 @@ def evaluate(
         - ``frame_<metric>`` (sequence, frame): what the frame contributes. A relative pose error
           stands at the first frame of its pair, masks have ``frame_region`` and
           ``frame_boundary``;
+        - ``undefined`` (sequence): whether it was skipped because the metric has no value on it, as
+          that of a camera at rest, and not because the run is not what the protocol scores;
         - ``n_frames``, ``n_pixels`` (sequence), ``frame_pixels`` (sequence, frame): what was
           scored;
         - ``depth_alignment_...``, ``pose_alignment_...`` (sequence): the fitted alignment;
@@ -66,16 +84,17 @@ def evaluate(
           frames (NaN for a single sequence).
 
         Attributes: ``protocol``, ``protocols`` (JSON of all it says), ``n_sequences``,
-        ``n_valid``, ``missing`` (sequences of the protocol without a run), ``not_scored`` (a part
-        of ``"default"`` that no run or truth has), ``verdict`` (whether there are enough sequences
-        for the interval to mean something), ``runs`` (JSON: what each run says of itself) and
-        ``runs_sha256``.
+        ``n_valid``, ``missing`` (sequences of the protocol without a run), ``incomplete`` (what the
+        number lacks of the protocol's frames and sequences; empty where nothing), ``not_scored`` (a
+        part of ``"default"`` that no run or truth has), ``verdict`` (whether it is the protocol's
+        number, and there are enough sequences for the interval to mean something), ``runs`` (JSON:
+        what each run says of itself) and ``runs_sha256``.
 
     Raises
     ------
     InvalidArgument
         Runs of different systems, two runs of one sequence, or no runs.
-    UndefinedMetric
+    NothingScored
         No run could be scored; the message says why for each.
 
     Notes
@@ -151,7 +170,7 @@ def _with_values(
 
     Raises
     ------
-    UndefinedMetric
+    NothingScored
         There is no value at all.
     """
     scored = [one for one in chosen if len(reasons[one.id]) < len(trees)]
@@ -160,7 +179,10 @@ def _with_values(
             f"{name}: {error}" for errors in reasons.values() for name, error in errors.items()
         ]
         more = [f"and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
-        raise UndefinedMetric("nothing could be scored\n  " + "\n  ".join(lines[:_LISTED] + more))
+        raise NothingScored(
+            "nothing could be scored\n  " + "\n  ".join(lines[:_LISTED] + more),
+            [error for errors in reasons.values() for error in errors.values()],
+        )
     kept, left_out = [], []
     for one in chosen:
         errors = list(reasons[one.id].values())
@@ -184,15 +206,26 @@ def _label(
     for name in ("n_frames", "n_pixels", "frame_pixels"):
         if name in scores:
             scores[name] = scores[name].fillna(0).astype(np.int64)
-    words = []
+    words, undefined = [], []
     for name in scores["sequence"].values:
         why = {one: reasons[one.id][name] for one in scored if name in reasons[one.id]}
         task = len(scored) > 1
         words.append("; ".join(f"{one.task}: {e}" if task else str(e) for one, e in why.items()))
+        undefined.append(bool(why) and all(isinstance(e, UndefinedMetric) for e in why.values()))
     scores["skipped"] = ("sequence", np.array(words, dtype=str))
     scores["skipped"].attrs["long_name"] = "why the sequence has no value"
+    scores["undefined"] = ("sequence", undefined)
+    scores["undefined"].attrs["long_name"] = "whether the metric has no value on the sequence"
     scores["n_frames"].attrs["long_name"] = "frames scored"
     return scores
+
+
+def lacking(protocol: Protocol, scores: xr.Dataset) -> str:
+    """Say what the scores of sequences lack of a protocol's number; empty where nothing."""
+    names = [str(name) for name in scores["sequence"].values]
+    counts = scores["n_frames"].fillna(0).astype(int).values.tolist()
+    undefined = [name for name, flag in zip(names, scores["undefined"].values, strict=True) if flag]
+    return shortfall(protocol, dict(zip(names, counts, strict=True)), undefined)
 
 
 def _attributes(
@@ -213,6 +246,7 @@ def _attributes(
         if valid < needed
         else f"{valid} sequences scored"
     )
+    incomplete = "; ".join(filter(None, (lacking(one, scores) for one in scored)))
     return {
         "protocol": asked,
         "protocols": json.dumps([one.to_dict() for one in scored]),
@@ -221,7 +255,8 @@ def _attributes(
         "n_sequences": len(trees),
         "n_valid": valid,
         "missing": ", ".join(dict.fromkeys(missing)),
-        "verdict": verdict,
+        "incomplete": incomplete,
+        "verdict": f"{incomplete}; {verdict}" if incomplete else verdict,
         "runs": json.dumps(runs),
         "runs_sha256": hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest(),
     }

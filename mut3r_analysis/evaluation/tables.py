@@ -30,12 +30,14 @@ def table(scores: xr.Dataset, per: Literal["sequence", "frame"] = "sequence") ->
     pandas.DataFrame
         Columns are metrics, ``n_frames`` (in the summary that of all sequences) and ``skipped``;
         per frame, what each frame contributes.
-        ``attrs["units"]`` maps columns to units, ``attrs["protocol"]`` is the protocol's id.
+        ``attrs["units"]`` maps columns to units, ``attrs["protocol"]`` is the protocol's id and
+        ``attrs["incomplete"]`` what the mean lacks to be the protocol's number.
     """
     one_of("per", per, ("sequence", "frame"))
     found = _per_sequence(scores) if per == "sequence" else _per_frame(scores)
     found.attrs = {
         "protocol": scores.attrs["protocol"],
+        "incomplete": scores.attrs["incomplete"],
         "units": {
             str(name): scores[name].attrs["units"]
             for name in found.columns

@@ -48,7 +48,8 @@ def compare(
     Raises
     ------
     InvalidArgument
-        When a score is no dataset or names no protocol, when evaluations or ``against`` mix
+        When a score is no dataset or names no protocol, when it is of fewer frames or sequences
+        than its protocol's (``attrs["incomplete"]``), when evaluations or ``against`` mix
         protocols, when nothing is published under the protocol or for these metrics, and when a
         mean or a unit is missing or does not fit.
     """
@@ -97,6 +98,11 @@ def _one_protocol(evaluations: Mapping[str, xr.Dataset]) -> str:
             raise InvalidArgument(
                 f"scores {name!r} have the protocol {protocol!r}; a number can be compared only "
                 "under a named protocol, so set attrs['protocol'] to the id it was computed with"
+            )
+        if lacks := scored.attrs.get("incomplete"):
+            raise InvalidArgument(
+                f"scores {name!r} are of {lacks}; the published number is of all of it, so score "
+                "the missing sequences and frames first (mut3r datasets check names them)"
             )
         protocols[name] = protocol
     if len(set(protocols.values())) > 1:

@@ -1,12 +1,13 @@
 """The catalogue of protocols that the literature on streaming reconstruction runs."""
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import replace
+from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.alignment import ALIGNMENTS
+from mut3r_analysis.metrics.listing import Protocols
 from mut3r_analysis.metrics.protocols import FLOW_FRAMES, FrameSelection, Protocol
 from mut3r_analysis.metrics.reconstruction import MEASURES
 
@@ -19,6 +20,9 @@ SINTEL_14 = (
     "alley_2", "ambush_4", "ambush_5", "ambush_6", "cave_2", "cave_4", "market_2", "market_5",
     "market_6", "shaman_3", "sleeping_1", "sleeping_2", "temple_2", "temple_3",
 )  # fmt: skip
+_SINTEL_SHORT = {"ambush_2": 21, "ambush_4": 33, "ambush_6": 20, "market_6": 40}
+"""Frames of the training sequences that have fewer than 50."""
+
 BONN_5 = ("balloon2", "crowd2", "crowd3", "person_tracking2", "synchronous")
 KITTI_13 = (
     *(f"2011_09_26_drive_{n:04d}" for n in (2, 5, 13, 20, 23, 36, 79, 95, 113)),
@@ -45,9 +49,12 @@ DAVIS_17 = tuple(
     )
 )  # fmt: skip
 
-RELEASED_ALIGNMENTS = ("metric", "scale_irls", "scale_shift_adam")
+RELEASED_ALIGNMENTS = {
+    "metric": "metric", "scale_irls": "scale", "scale_shift_adam": "scale&shift",
+}  # fmt: skip
+"""Alignments of the released depth scorer, and what its ``--align`` calls each."""
 LONG_DEPTH = tuple(range(50, 501, 50))
-LONG_POSE = (50, 90, *range(100, 1001, 100))
+LONG_POSE = (50, 90, 100, 150, *range(200, 1001, 100))
 
 # What the sources report: a row that is added to a table of metrics changes no protocol.
 _DEPTH = ("abs_rel", "sq_rel", "rmse", "log_rmse", "delta_1", "delta_2", "delta_3")
@@ -66,31 +73,36 @@ def _video_depth() -> Iterator[Protocol]:
         id="video-depth:sintel23", task="video-depth", dataset="sintel", sequences=SINTEL_23,
         frames=FrameSelection(), preparation="resize", align="metric", reduction="valid-pixels",
         metrics=_DEPTH, source=_CUT3R, maximum=70.0, clip=70.0, expected_sequences=23,
-        expected_frames=1064,
+        expected_frames=1064, lengths=_of_sintel(SINTEL_23),
         note="Final pass. Predictions are resized to the truth's size, bicubic.",
     )  # fmt: skip
     bases = [
         sintel,
         replace(
             sintel, id="video-depth:sintel14", sequences=SINTEL_14, expected_sequences=14,
-            expected_frames=643, note="The list of the pose protocol; not the one behind published "
-            "depth tables, which use all 23 sequences.",
+            expected_frames=643, lengths=_of_sintel(SINTEL_14),
+            note="The list of the pose protocol; not the one behind published depth tables, which "
+            "use all 23 sequences.",
         ),
         replace(
             sintel, id="video-depth:bonn5", dataset="bonn", sequences=BONN_5, clip=None,
             frames=FrameSelection("sorted files", start=30, limit=110), expected_sequences=5,
-            expected_frames=550, note="Depth and rgb files are paired by their sorted order.",
+            expected_frames=550, lengths=(),
+            note="Depth and rgb files are paired by their sorted order.",
         ),
         replace(
             sintel, id="video-depth:kitti13", dataset="kitti", sequences=KITTI_13, clip=None,
             maximum=None, frames=FrameSelection("frames with depth ground truth", limit=110),
-            expected_sequences=13, expected_frames=None,
+            expected_sequences=13, expected_frames=None, lengths=(),
             note="110 is a cap; several drives are shorter.",
         ),
     ]  # fmt: skip
     for base in bases:
         for align in ALIGNMENTS:
-            yield replace(base, id=f"{base.id}:{align}", align=align)
+            yield replace(
+                base, id=f"{base.id}:{align}", align=align,
+                released=_depth_flags(base.dataset, align),
+            )  # fmt: skip
     for base in bases[2:]:
         for limit in LONG_DEPTH:
             frames = replace(base.frames, limit=limit)
@@ -98,7 +110,17 @@ def _video_depth() -> Iterator[Protocol]:
                 yield replace(
                     base, id=f"{base.id}-{limit}:{align}", align=align, frames=frames,
                     expected_frames=None, source=_TTT3R,
+                    released=_depth_flags(f"{base.dataset}_s1_{limit}", align),
                 )  # fmt: skip
+
+
+def _of_sintel(names: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(_SINTEL_SHORT.get(name, 50) for name in names)
+
+
+def _depth_flags(data: str, align: str) -> str:
+    released = RELEASED_ALIGNMENTS.get(align)
+    return f"eval_depth.py --eval_dataset {data} --align '{released}'" if released else ""
 
 
 def _pose() -> Iterator[Protocol]:
@@ -106,17 +128,18 @@ def _pose() -> Iterator[Protocol]:
         id="pose:sintel14:sim3", task="pose", dataset="sintel", sequences=SINTEL_14,
         frames=FrameSelection(), preparation="crop", align="sim3", reduction="sequence-mean",
         metrics=_POSE, source=_CUT3R, rpe_delta=1, expected_sequences=14,
-        expected_frames=643,
+        expected_frames=643, lengths=_of_sintel(SINTEL_14), released=_pose_flags("sintel"),
         note="Final pass. A few sequences (cave_2, temple_3) dominate the mean.",
     )  # fmt: skip
     tum = replace(
         sintel, id="pose:tum8-stride3-90:sim3", dataset="tum", sequences=TUM_8,
         frames=FrameSelection(_ASSOCIATED, step=3, limit=90), expected_sequences=8,
-        expected_frames=720, note="",
+        expected_frames=720, lengths=(), released=_pose_flags("tum"), note="",
     )  # fmt: skip
     scannet = replace(
         tum, id="pose:scannet100-stride3-90:sim3", dataset="scannet", sequences=SCANNET_100,
         frames=FrameSelection(step=3, limit=90), expected_sequences=100, expected_frames=9000,
+        released=_pose_flags("scannet"),
         note="Scenes whose true poses hold infinity are skipped by the released code.",
     )  # fmt: skip
     yield from (sintel, tum, scannet)
@@ -125,6 +148,7 @@ def _pose() -> Iterator[Protocol]:
             if (step, limit) != (3, 90):
                 yield replace(
                     base, id=f"pose:{name}-{limit}:sim3", expected_frames=None, source=_TTT3R,
+                    released=_pose_flags(f"{base.dataset}_s{step}_{limit}"),
                     frames=replace(
                         base.frames, step=step, limit=limit, whole_steps=base is scannet
                     ),
@@ -137,9 +161,13 @@ def _pose() -> Iterator[Protocol]:
         yield replace(
             tum, id=f"pose:{dataset}{len(sequences) or ''}-stride{step}:sim3", dataset=dataset,
             sequences=sequences, frames=FrameSelection(among, step=step), source=_EASI3R,
-            expected_sequences=len(sequences) or None, expected_frames=None,
+            expected_sequences=len(sequences) or None, expected_frames=None, released="",
             note="Whole sequences at this stride; not comparable with 90-frame numbers.",
         )  # fmt: skip
+
+
+def _pose_flags(data: str) -> str:
+    return f"relpose/launch.py --eval_dataset {data} --size 512"
 
 
 def _reconstruction() -> Iterator[Protocol]:
@@ -213,38 +241,61 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
+_SPOKEN = {"depth": "video-depth", "median": "scale_median"} | {
+    name: align for align, name in RELEASED_ALIGNMENTS.items()
+}
+"""Other words for parts of an id: what the released scripts call alignments, and short names."""
+
+
 def protocol(id: str) -> Protocol:
     """Return the protocol of this id.
 
     Raises
     ------
     InvalidArgument
-        No such id; the message lists near ones.
+        No such id; the message says which one is likely meant.
     """
     if id in PROTOCOLS:
         return PROTOCOLS[id]
-    inside = [known for known in PROTOCOLS if id and (id in known)][:5]
-    near = difflib.get_close_matches(id, PROTOCOLS, n=5, cutoff=0.4)
-    listed = ", ".join(dict.fromkeys([*inside, *near])) or ", ".join(list(PROTOCOLS)[:5])
+    near = sorted(PROTOCOLS, key=lambda known: -_likeness(id, known))[:4]
     raise InvalidArgument(
-        f"no protocol {id!r}; near ones: {listed}; list_protocols() lists all {len(PROTOCOLS)}"
+        f"no protocol {id!r}; did you mean {near[0]}? Near ones: {', '.join(near[1:])}; "
+        f"mut3r protocols and list_protocols() list all {len(PROTOCOLS)}"
     )
 
 
-def list_protocols(pattern: str = "*") -> tuple[Protocol, ...]:
-    """Return the protocols whose id matches a pattern or stands under it.
+def _likeness(given: str, known: str) -> float:
+    """Say how much of what is given stands in an id, part by part."""
+    parts = [_SPOKEN.get(part, part) for part in given.split(":") if part]
+    return sum(max(_part_likeness(part, each) for each in known.split(":")) for part in parts)
+
+
+def _part_likeness(given: str, known: str) -> float:
+    if known.startswith(given):
+        return 1.0 if known == given else 0.95
+    return 0.9 if given in known else 0.8 * SequenceMatcher(None, given, known).ratio()
+
+
+def list_protocols(pattern: str = "*") -> Protocols:
+    """Return the protocols whose id matches a pattern, stands under it or begins so.
 
     ``"pose:*"`` and ``"pose"`` give all pose protocols, ``"default"`` those for procedural scenes
-    and one's own sequences, a full id that one.
+    and one's own sequences, ``"pose:tum"`` all that begin so, a full id that one.
+
+    Returns
+    -------
+    Protocols
+        A tuple that prints as a table.
 
     Raises
     ------
     InvalidArgument
         Nothing matches.
     """
-    found = tuple(
-        p
-        for p in PROTOCOLS.values()
-        if fnmatchcase(p.id, pattern) or p.id.startswith(pattern.rstrip(":") + ":")
-    )
-    return found or (protocol(pattern),)
+    for fits in (
+        lambda id: fnmatchcase(id, pattern) or id.startswith(pattern.rstrip(":") + ":"),
+        lambda id: bool(pattern) and id.startswith(pattern),
+    ):
+        if found := [one for id, one in PROTOCOLS.items() if fits(id)]:
+            return Protocols(found)
+    return Protocols([protocol(pattern)])

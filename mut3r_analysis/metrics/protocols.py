@@ -42,18 +42,21 @@ FLOW_FRAMES = "frames with optical flow"
 
 
 class Task(NamedTuple):
-    """What a task allows: alignments, metrics, and the truth that every frame must have."""
+    """What a task allows: alignments, metrics, the truth every frame must have, and predictions."""
 
     alignments: tuple[str, ...]
     metrics: dict[str, Metric]
     truth: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 TASKS = {
-    "video-depth": Task(ALIGNMENTS, DEPTH_METRICS, ("depth",)),
-    "pose": Task(ALIGN_KINDS, POSE_METRICS, ("pose",)),
-    "reconstruction": Task(ALIGN_KINDS, RECONSTRUCTION_METRICS, ("depth", "pose", "intrinsics")),
-    "motion": Task(("none",), MASK_METRICS, ("motion_mask",)),
+    "video-depth": Task(ALIGNMENTS, DEPTH_METRICS, ("depth",), ("depth",)),
+    "pose": Task(ALIGN_KINDS, POSE_METRICS, ("pose",), ("pose",)),
+    "reconstruction": Task(
+        ALIGN_KINDS, RECONSTRUCTION_METRICS, ("depth", "pose", "intrinsics"), ("pose", "depth")
+    ),
+    "motion": Task(("none",), MASK_METRICS, ("motion_mask",), ()),
 }
 
 METRICS: Mapping[str, Metric] = ChainMap(*(task.metrics for task in TASKS.values()))
@@ -93,6 +96,11 @@ _metres = optional(partial(number, low=0, open_high=True))
 _Text = Checked[str, str]
 _text = partial(instance_of, kind=str)
 _Names = Checked[Iterable[str], tuple[str, ...]]
+_Lengths = Checked[Iterable[int], tuple[int, ...]]
+
+
+def _lengths(field: str, given: Any) -> tuple[int, ...]:
+    return tuple(whole(field, count, 1) for count in given)
 
 
 def _names(field: str, given: Any) -> tuple[str, ...]:
@@ -187,8 +195,12 @@ class Protocol(Specification):
         Frames between the poses of a relative error.
     expected_sequences, expected_frames : int or None
         How many a complete data set has.
+    lengths : tuple of int
+        Frames used of each of `sequences`, where the data set fixes them and `frames` does not.
     on_failure : str
         ``"report"`` or ``"raise"``: what happens to a sequence without a defined value.
+    released : str
+        How the released script is told to compute the same.
     note : str
         What a reader of the number should know.
 
@@ -213,16 +225,20 @@ class Protocol(Specification):
     rpe_delta: _Count = Checked(_count, None)
     expected_sequences: _Count = Checked(_count, None)
     expected_frames: _Count = Checked(_count, None)
+    lengths: _Lengths = Checked(_lengths, ())
     on_failure: _Text = Checked(partial(one_of, known=ON_FAILURE), "report")
+    released: _Text = Checked(_text, "")
     note: _Text = Checked(_text, "")
 
     def __post_init__(self) -> None:
-        alignments, metrics, _ = TASKS[self.task]
+        alignments, metrics, *_ = TASKS[self.task]
         one_of(f"{self.id}: dataset", self.dataset, (*LAYOUTS, *WITHOUT_LAYOUT))
         one_of(f"{self.id}: align", self.align, alignments)
         some_of(f"{self.id}: metrics", self.metrics, metrics)
         if len(set(self.sequences)) != len(self.sequences):
             raise InvalidArgument(f"{self.id}: a sequence is listed twice")
+        if self.lengths and len(self.lengths) != len(self.sequences):
+            raise InvalidArgument(f"{self.id}: lengths must be one number for each of sequences")
         if self.task != "video-depth" and (self.maximum, self.clip) != (None, None):
             raise InvalidArgument(f"{self.id}: maximum and clip belong to video depth")
         if (self.task == "pose") != (self.rpe_delta is not None):
@@ -244,6 +260,14 @@ class Protocol(Specification):
         found = tuple(short[name] for name in self.sequences if name in short)
         return found, tuple(name for name in self.sequences if name not in short)
 
+    def length_of(self, sequence: str) -> int | None:
+        """Frames that the protocol uses of a complete sequence; None where that is not known."""
+        short = canonical_sequence(self.dataset, sequence)
+        if self.lengths:
+            known = dict(zip(self.sequences, self.lengths, strict=True))
+            return known.get(short)
+        return self.frames.limit if self.expected_frames else None
+
     def is_of_another(self, kind: str) -> bool:
         """Whether a sequence of this kind is known to be of another data set."""
         return "any" != self.dataset != kind and kind not in _UNSAID
@@ -260,8 +284,9 @@ class Protocol(Specification):
 
     @property
     def digest(self) -> str:
-        """Short hash of what can change a number: all fields but id, source and note."""
-        content = {k: v for k, v in self.to_dict().items() if k not in ("id", "source", "note")}
+        """Short hash of what can change a number: not of names, words, or what data hold."""
+        words = ("id", "source", "note", "released", "lengths")
+        content = {k: v for k, v in self.to_dict().items() if k not in words}
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -283,6 +308,7 @@ class Protocol(Specification):
             "average": REDUCTIONS[self.reduction].words,
             "failures": f"a sequence without a defined value is {ON_FAILURE[self.on_failure]}",
             "source": self.source,
+            "released": self.released,
             "note": self.note,
             "digest": self.digest,
         }

@@ -70,18 +70,32 @@ def as_scored(
     Raises
     ------
     InvalidArgument
-        When the protocol is of another data set, takes frames that the sequence lacks, or wants
-        another input than the model's.
+        As :func:`prepared` and :func:`frames_of`.
     """
+    if isinstance(protocol, str):
+        protocol = find_protocol(protocol)
     if protocol is not None:
-        protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
-        sequence = _frames_of(protocol, sequence)
-        rule = protocol.preparation
-        if rule != "given" and preparation is not None:
+        sequence = sequence.isel(frame=frames_of(protocol, sequence))
+    return prepared(backbone, protocol, preparation), sequence
+
+
+def prepared(
+    backbone: Backbone, protocol: Protocol | None, preparation: str | Preparation | None
+) -> Backbone:
+    """Return a backbone that prepares frames as a protocol, or somebody, says.
+
+    Raises
+    ------
+    InvalidArgument
+        When both say it, or the protocol wants another input than the model's.
+    """
+    if protocol is not None and protocol.preparation != "given":
+        if preparation is not None:
             raise InvalidArgument(
-                f"{protocol.id} says how frames are prepared, {rule!r}; give it or preparation="
+                f"{protocol.id} says how frames are prepared, {protocol.preparation!r}; give it or "
+                "preparation="
             )
-        preparation = preparation if rule == "given" else rule
+        preparation = protocol.preparation
     if isinstance(preparation, str):
         fields = backbone.preparation.to_dict() | {"rule": preparation}
         preparation = Preparation.from_dict(fields)
@@ -94,27 +108,38 @@ def as_scored(
             f"{OFFICIAL_INPUT['patch']} px, the backbone prepares its frames with {other}; run a "
             "model of that size, or without protocol="
         )
-    return backbone, sequence
+    return backbone
 
 
-def _frames_of(protocol: Protocol, sequence: xr.Dataset) -> xr.Dataset:
-    """Return the frames of an open sequence that a protocol scores."""
-    kind = sequence.attrs.get("kind", "")
+def frames_of(protocol: Protocol, sequence: xr.Dataset) -> np.ndarray:
+    """Return the positions, in an open sequence, of the frames that a protocol scores.
+
+    Raises
+    ------
+    InvalidArgument
+        When the sequence is of another data set, or lacks frames that the protocol takes.
+    """
+    kind, name = sequence.attrs.get("kind", ""), str(sequence.attrs.get("name", ""))
     if protocol.is_of_another(kind):
         raise InvalidArgument(
             f"the sequence is of {kind!r}, {protocol.id} is of {protocol.dataset!r}"
         )
     if protocol.dataset == "any" or not sequence.sizes["frame"]:
-        return sequence
+        return np.arange(sequence.sizes["frame"])
     frames = sequence["frame"].values
     wanted = np.asarray(protocol.frames.indices(int(frames.max()) + 1))
+    if not wanted.size:
+        raise InvalidArgument(
+            f"{protocol.id} takes {protocol.frames.describe()}, of which {name!r} has none: it "
+            f"ends with frame {frames.max()}"
+        )
     if missing := sorted(set(wanted.tolist()) - set(frames.tolist())):
         raise InvalidArgument(
             f"{protocol.id} takes {protocol.frames.describe()}; the open sequence lacks "
             f"{len(missing)} of these {len(wanted)}, from frame {missing[0]} of the source on; "
             "open it without start, stop and stride"
         )
-    return sequence.isel(frame=np.searchsorted(frames, wanted))
+    return np.searchsorted(frames, wanted)
 
 
 def identified(sequence: xr.Dataset) -> xr.Dataset:

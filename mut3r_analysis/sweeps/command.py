@@ -23,6 +23,12 @@ def add_parser(verbs: Any) -> None:
         help="YAML file with backbone, sequences, grid or configurations, out ...",
     )
     parser.add_argument("--out", help="folder of the sweep, in place of the file's")
+    parser.add_argument(
+        "--protocol", metavar="ID", help="how runs are scored, with its frames and preparation"
+    )
+    parser.add_argument(
+        "--preparation", choices=("crop", "resize"), help="how frames are brought to size"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes (default: this one)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster")
     parser.add_argument("--plan", action="store_true", help="only say what it would cost")
@@ -32,7 +38,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out the verb; 1 when a run failed."""
+    """Carry out the verb; 1 when a run failed, is missing or has no score."""
     from mut3r_analysis.sweeps import open_sweep, plan, sweep
     from mut3r_analysis.sweeps.executors import dask_distributed
     from mut3r_analysis.sweeps.specification import read_specification
@@ -46,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
         return _report(open_sweep(out), out)
     if not given:
         raise InvalidArgument("give the YAML file that declares the sweep, or --status")
+    for name, value in (("protocol", args.protocol), ("preparation", args.preparation)):
+        if value is not None:
+            given[name] = value
     if args.plan:
         print(plan(given.pop("backbone"), given.pop("sequences"), out=out, **given))
         return 0
@@ -61,6 +70,10 @@ def _report(table: Any, out: str) -> int:
     failed = table["error"].where(table["status"] == "failed", drop=True)
     for text in sorted({str(line) for line in failed.values.ravel() if line}):
         print(f"  failed: {text.splitlines()[0]}")
+    unscored = ~table["scored"] & ~table["undefined"]
+    reasons = table["skipped"].where(unscored & (table["status"] == "done"), "")
+    for text in sorted({" ".join(str(line).split()) for line in reasons.values.ravel()} - {""}):
+        print(f"  not scored: {text}")
     dims = table["status"].dims
     single = [str(n) for n, v in table.data_vars.items() if v.dims == dims]
     frame = table[single].to_dataframe()[single]
@@ -72,4 +85,4 @@ def _report(table: Any, out: str) -> int:
                                        sort=False).mean()  # fmt: skip
         print(means.to_string(float_format=lambda x: f"{x:.4g}"))
     print(f"per sequence in {target}")
-    return 1 if counts["failed"] else 0
+    return int(bool(unscored.any()))

@@ -10,10 +10,11 @@ import numpy as np
 
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.backbones.heads import check_outputs
+from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError, UnreadableFile
 from mut3r_analysis.evaluation.scores import named_protocols
 from mut3r_analysis.foundation.fields import whole
-from mut3r_analysis.metrics.protocols import Protocol
+from mut3r_analysis.metrics.protocols import TASKS, Protocol
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.sweeps.axes import Axes, Configurations, Grid, Label
 from mut3r_analysis.sweeps.ledger import DECLARATION, DONE, Ledger, write_json
@@ -119,6 +120,7 @@ def declare(
     capture: Capture | None,
     outputs: Collection[str] | None,
     protocol: str | Protocol,
+    preparation: str | Preparation | None,
     folder: Path,
     batch: int,
 ) -> Declaration:
@@ -133,12 +135,20 @@ def declare(
     if capture is not None and not isinstance(capture, Capture):
         raise InvalidArgument(f"capture must be a Capture or None, got {capture!r}")
     axes = Axes.of(base, grid=grid, configurations=configurations)
-    scoring = digest_of([each.digest for each in named_protocols(protocol)])
-    models = backbone_sources(backbone)
-    videos = sequence_sources(sequences, frames)
+    scored = named_protocols(protocol)
+    scoring = digest_of([each.digest for each in scored])
+    # Several are those that take any run as it is.
+    alone = scored[0] if len(scored) == 1 else None
+    models = backbone_sources(backbone, alone, preparation)
+    videos = sequence_sources(sequences, frames, alone)
     cells, units = [], []
     for model in models.values():
         names = check_outputs(outputs, model.open().outputs)
+        if alone and (lacking := set(TASKS[alone.task].outputs) - set(names)):
+            raise InvalidArgument(
+                f"{alone.id} scores {', '.join(sorted(lacking))}, which is not among the outputs "
+                f"({', '.join(names)}); add it to outputs=, or leave that out"
+            )
         _check(model, videos, axes.configurations, names)
         by_sequence = run_digests(model, videos, axes.configurations, capture, names)
         for video, digests in zip(videos, by_sequence, strict=True):

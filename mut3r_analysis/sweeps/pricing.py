@@ -9,12 +9,14 @@ from typing import Any
 import xarray as xr
 
 from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.running import planning
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
+from mut3r_analysis.running.inputs import as_scored, check_inputs
 from mut3r_analysis.running.planning import Plan, Pricing, human_bytes, human_seconds
 from mut3r_analysis.sweeps.axes import Configurations, Grid
 from mut3r_analysis.sweeps.declaration import Declaration, declare
@@ -79,6 +81,7 @@ def plan(
     configurations: Configurations | None = None,
     frames: str = "::",
     protocol: str | Protocol = "default",
+    preparation: str | Preparation | None = None,
     out: str | Path | None = None,
     batch: int = 8,
 ) -> Plan | SweepPlan:
@@ -90,8 +93,9 @@ def plan(
         As for `run`; for a sweep `backbone` may be whatever `sweep` takes.
     sequence : Dataset, or what `sweep` takes
         One opened sequence is a run; names, patterns and lists are a sweep.
-    grid, configurations, frames, protocol, batch
-        As for `sweep`.
+    grid, configurations, frames, protocol, preparation, batch
+        As for `sweep`; a single run, too, is priced with the frames and the preparation of its
+        protocol.
     out : str or Path, optional
         Folder of the sweep: what is finished there costs nothing.
 
@@ -106,6 +110,9 @@ def plan(
         For anything that `run` or `sweep` would refuse.
     """
     if isinstance(sequence, xr.Dataset) and grid is None and configurations is None:
+        backbone = check_inputs(backbone, sequence, capture)
+        alone = None if protocol == "default" else protocol
+        backbone, sequence = as_scored(backbone, sequence, alone, preparation)
         return planning.plan(
             backbone, sequence, cue=cue, gate=gate, capture=capture, commit=commit, outputs=outputs
         )
@@ -119,6 +126,7 @@ def plan(
         capture=capture,
         outputs=outputs,
         protocol=protocol,
+        preparation=preparation,
         folder=_NOTHING_DONE if out is None else Path(out).absolute(),
         batch=batch,
     )

@@ -44,6 +44,7 @@ def open_sweep(folder: str | Path) -> xr.Dataset:
     status = np.full(shape, "missing", dtype=object)
     error, run, skipped = (np.full(shape, "", dtype=object) for _ in range(3))
     spent = np.full(shape, np.nan)
+    scored, undefined = np.zeros((2, *shape), bool)
     rows: dict[tuple[int, ...], _Scores] = {}
     for place, digest in np.ndenumerate(cells.digests):
         ended = endings.get(digest)
@@ -56,10 +57,10 @@ def open_sweep(folder: str | Path) -> xr.Dataset:
             continue
         run[place] = str(ledger.run_path(digest))
         found = _read_scores(ledger.score_path(digest, cells.scoring))
-        if isinstance(found, str):
-            skipped[place] = found
+        if isinstance(found, _Skipped):
+            skipped[place], undefined[place] = found
         else:
-            rows[place] = found
+            rows[place], scored[place] = found, True
             skipped[place] = str(found["skipped"].values.item())
     table = _assembled(rows, dims, shape)
     for name, values, text, units in (
@@ -67,9 +68,11 @@ def open_sweep(folder: str | Path) -> xr.Dataset:
         ("status", status, "done, failed, or missing where nothing was done yet", "1"),
         ("error", error, "why the run failed", "1"),
         ("skipped", skipped, "why there is no score", "1"),
+        ("scored", scored, "whether the run has a score", "1"),
+        ("undefined", undefined, "whether the metric has no value on the sequence", "1"),
         ("seconds", spent, "wall time, a share of the batch's", "s"),
     ):
-        kept = values if values.dtype.kind == "f" else values.astype(str)
+        kept = values if values.dtype.kind in "fb" else values.astype(str)
         table[name] = (dims, kept, {"long_name": text, "units": units})
     coords = {name: np.array(labels) for name, labels in cells.labels.items()}
     table = table.assign_coords(coords)
@@ -86,22 +89,29 @@ class _Scored(NamedTuple):
     attrs: dict[str, Any]
 
 
+class _Skipped(NamedTuple):
+    """Why a run has no score, and whether that is because the metric has no value on it."""
+
+    reason: str
+    undefined: bool
+
+
 _Scores = dict[str, _Scored]
 
 
-def _read_scores(path: Path) -> _Scores | str:
+def _read_scores(path: Path) -> _Scores | _Skipped:
     """Read the scores of one run, or why there are none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if set(values) == {"skipped"}:
-            return str(values["skipped"])
+        if "data_vars" not in values:
+            return _Skipped(str(values["skipped"]), bool(values.get("undefined")))
         return {
             name: _Scored(tuple(item["dims"]), np.array(item["data"]), item["attrs"])
             for part in ("coords", "data_vars")
             for name, item in values[part].items()
         }
     except FileNotFoundError:
-        return "not scored under this protocol yet"
+        return _Skipped("not scored under this protocol yet", False)
     except (ValueError, KeyError, TypeError) as error:
         raise UnreadableFile(
             f"{path} is damaged ({error}); remove it and start the sweep again, which scores the "

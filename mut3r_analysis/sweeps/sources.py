@@ -17,6 +17,8 @@ from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.metrics.protocols import TASKS, Protocol
+from mut3r_analysis.running.inputs import frames_of, prepared
 from mut3r_analysis.scenes import scene_names
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.sequences.frames import Selection
@@ -53,9 +55,18 @@ class BackboneSource:
     loaded: Backbone | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, given: Any) -> "BackboneSource":
-        """Describe a loaded backbone, or load and describe what `load_backbone` takes."""
+    def of(
+        cls,
+        given: Any,
+        protocol: Protocol | None = None,
+        preparation: str | Preparation | None = None,
+    ) -> "BackboneSource":
+        """Describe a loaded backbone, or load and describe what `load_backbone` takes.
+
+        It prepares frames as a protocol or a `preparation` says, else in its own way.
+        """
         model = as_in_memory(given) if isinstance(given, Backbone) else load_backbone(given)
+        model = prepared(model, protocol, preparation)
         name = model.origin.name
         return cls(
             spec=os.path.abspath(name) if Path(name).is_file() else name,
@@ -131,12 +142,19 @@ class SequenceSource:
     opened: xr.Dataset | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, given: Openable, selection: Selection) -> "SequenceSource":
-        """Open and describe what `open_sequence` takes."""
+    def of(
+        cls, given: Openable, selection: Selection, protocol: Protocol | None = None
+    ) -> "SequenceSource":
+        """Open and describe what `open_sequence` takes, with the frames of a protocol."""
         source = None
         if isinstance(given, str | Path):
             source = os.path.abspath(given) if Path(given).exists() else str(given)
         opened = open_sequence(given if source is None else source, **asdict(selection))
+        if protocol is not None:
+            taken = _selected(protocol, opened, selection)
+            if taken != selection:
+                selection = taken
+                opened = open_sequence(given if source is None else source, **asdict(taken))
         # A Dataset may have been changed since it was opened, so its contents say what it is. Its
         # runs name it as it names itself, or it could not be laid beside them.
         kept = opened
@@ -180,7 +198,30 @@ class SequenceSource:
         return {**self.__dict__, "opened": None}
 
 
-def backbone_sources(given: Any) -> dict[str, BackboneSource]:
+def _selected(protocol: Protocol, opened: xr.Dataset, selection: Selection) -> Selection:
+    """Return which frames of a sequence, opened with a selection, a protocol scores."""
+    positions = frames_of(protocol, opened)
+    name = str(opened.attrs["name"])
+    if protocol.sequences and not protocol.select([name])[0]:
+        raise InvalidArgument(
+            f"{name!r} is not among the sequences of {protocol.id}: {', '.join(protocol.sequences)}"
+        )
+    lacking = [each for each in TASKS[protocol.task].truth if each not in opened]
+    if lacking:
+        raise InvalidArgument(
+            f"{name!r} has no {', '.join(lacking)}, which {protocol.id} is scored against; give "
+            "the data set where its ground truth lies"
+        )
+    if len(positions) == opened.sizes["frame"]:
+        return selection
+    return Selection(int(positions[0]), int(positions[-1]) + 1, protocol.frames.step)
+
+
+def backbone_sources(
+    given: Any,
+    protocol: Protocol | None = None,
+    preparation: str | Preparation | None = None,
+) -> dict[str, BackboneSource]:
     """Describe one backbone (labelled ``""``) or a mapping of labels to several.
 
     Raises
@@ -189,13 +230,18 @@ def backbone_sources(given: Any) -> dict[str, BackboneSource]:
         For an empty mapping.
     """
     if not isinstance(given, Mapping):
-        return {"": BackboneSource.of(given)}
+        return {"": BackboneSource.of(given, protocol, preparation)}
     if not given:
         raise InvalidArgument("backbone = {} names no backbone; give {label: spec, ...}")
-    return {str(label): BackboneSource.of(value) for label, value in given.items()}
+    return {
+        str(label): BackboneSource.of(value, protocol, preparation)
+        for label, value in given.items()
+    }
 
 
-def sequence_sources(given: Sequences, frames: str = "::") -> list[SequenceSource]:
+def sequence_sources(
+    given: Sequences, frames: str = "::", protocol: Protocol | None = None
+) -> list[SequenceSource]:
     """Describe the sequences of a sweep.
 
     Parameters
@@ -204,18 +250,23 @@ def sequence_sources(given: Sequences, frames: str = "::") -> list[SequenceSourc
         Patterns with ``*`` stand for all that they match: names of bundled scenes, and paths.
     frames : str
         ``START:STOP:STRIDE``, for every sequence.
+    protocol : Protocol, optional
+        Whose frames are taken, and of what a pattern matches whose sequences.
 
     Raises
     ------
     InvalidArgument
-        For no sequence, two of one name, or a range of frames that is none.
+        For no sequence, two of one name, a range of frames that is none, and what the protocol
+        does not score.
     """
     selection = Selection.parse(frames)
+    if protocol is not None and protocol.dataset != "any" and selection != Selection():
+        raise InvalidArgument(f"{protocol.id} says which frames are used; give it or frames=")
     several = [given] if isinstance(given, str | Path | xr.Dataset) else given
-    listed = [item for each in several for item in _spelled_out(each)]
+    listed = [item for each in several for item in _spelled_out(each, protocol)]
     if not listed:
         raise InvalidArgument(f"no sequences in {given!r}")
-    found = [SequenceSource.of(item, selection) for item in listed]
+    found = [SequenceSource.of(item, selection, protocol) for item in listed]
     names = [item.name for item in found]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -226,7 +277,7 @@ def sequence_sources(given: Sequences, frames: str = "::") -> list[SequenceSourc
     return found
 
 
-def _spelled_out(item: Openable) -> Iterable[Openable]:
+def _spelled_out(item: Openable, protocol: Protocol | None) -> Iterable[Openable]:
     if not isinstance(item, str | Path) or not glob.has_magic(str(item)):
         return [item]
     text = os.path.expanduser(item)
@@ -241,6 +292,8 @@ def _spelled_out(item: Openable) -> Iterable[Openable]:
         else:
             layout = find_layout(prefixed.prefix)
             names, start = sorted(layout.find(Path(root))), f"{prefixed.prefix}:{root}#"
+            if protocol is not None and protocol.dataset == prefixed.prefix:
+                names = list(protocol.select(names)[0])
         literal = [name for name in names if name == pattern]
         found = [start + name for name in literal or names if literal or fnmatch(name, pattern)]
     if not found:

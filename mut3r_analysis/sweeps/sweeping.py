@@ -7,6 +7,7 @@ from typing import Any
 import xarray as xr
 
 from mut3r_analysis.attention.capture import Capture
+from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import whole
 from mut3r_analysis.metrics.protocols import Protocol
@@ -42,6 +43,7 @@ def sweep(
     capture: Capture | None = None,
     outputs: Collection[str] | None = None,
     protocol: str | Protocol = "default",
+    preparation: str | Preparation | None = None,
     batch: int = 8,
     workers: int = 0,
     client: Any = None,
@@ -77,7 +79,10 @@ def sweep(
     capture, outputs
         As for `run`, of every run.
     protocol : str or Protocol
-        How runs are scored, as for `evaluate`.
+        How runs are scored, as for `evaluate`. One of a data set also sets the frames and their
+        preparation, and of what a pattern matches it takes its sequences.
+    preparation : str or Preparation, optional
+        As for `run`.
     batch : int
         Most configurations that go through the decoder together; memory grows with it.
     workers : int
@@ -112,6 +117,7 @@ def sweep(
         capture=capture,
         outputs=outputs,
         protocol=protocol,
+        preparation=preparation,
         folder=Path(out).absolute(),
         batch=batch,
     )

@@ -10,7 +10,7 @@ import xarray as xr
 
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import Mut3rError
-from mut3r_analysis.evaluation import evaluate
+from mut3r_analysis.evaluation.scores import NothingScored, evaluate
 from mut3r_analysis.running.provenance import timestamp
 from mut3r_analysis.running.streaming import run_batch
 from mut3r_analysis.sweeps.ledger import DONE, Ended, Entry, Ledger, write_json
@@ -107,6 +107,7 @@ def _scores(unit: Unit, run: Path, sequence: xr.Dataset) -> dict[str, Any]:
     try:
         found = evaluate(run, unit.protocol, truth=truth)
     except Mut3rError as error:
-        return {"skipped": str(error)}
+        undefined = isinstance(error, NothingScored) and error.undefined
+        return {"skipped": str(error), "undefined": undefined}
     summaries = [name for name in found if str(name).startswith(("mean_", "interval_"))]
     return found.drop_vars([*summaries, "bound"]).to_dict()

@@ -70,7 +70,7 @@ def test_nothing_valid_is_a_failure_that_says_why(stores, monkeypatch, capsys) -
     assert not printed.out
     assert "orbit-01 is not among the sequences of pose:sintel14:sim3" in printed.err
     assert main(["evaluate", *stores, "--protocol", "pose:sintle"]) == 1
-    assert "near ones" in capsys.readouterr().err
+    assert "did you mean pose:sintel14:sim3?" in capsys.readouterr().err
     assert main(["evaluate", "nowhere.zarr"]) == 1
 
 
@@ -141,12 +141,15 @@ def test_a_data_set_on_disk_gives_the_truth_of_published_protocols(tmp_path: Pat
     words = ["--layout", "auto", "--truth", f"sintel:{tmp_path / 'sintel'}"]
     files = ["--json", str(tmp_path / "depth.json")]
     depth = ["--protocol", "video-depth:sintel23:metric"]
-    assert run_command(str(folder), *words, *depth, *files) == 0
+    # One sequence is not the protocol's number: shown, and not called done.
+    assert run_command(str(folder), *words, *depth, *files) == 1
     held = json.loads((tmp_path / "depth.json").read_text(encoding="utf-8"))
     assert held["means"]["abs_rel"]["value"] == pytest.approx(0, abs=1e-6)
     assert held["n_valid"] == 1
     assert len(held["missing"].split(", ")) == 22
-    assert "missing: alley_1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "missing: alley_1" in printed
+    assert "4 of 1064 frames, 1 of 23 sequences (alley_2 has 4 of 50): not this protocol" in printed
 
 
 def test_a_tum_recording_gives_the_frames_and_the_truth_of_its_protocol(
@@ -160,7 +163,7 @@ def test_a_tum_recording_gives_the_frames_and_the_truth_of_its_protocol(
     (folder / "pred_intrinsics.txt").unlink()
     protocol = ["--protocol", "pose:tum8-stride3-90:sim3", "--json", str(tmp_path / "pose.json")]
     truth = ["--layout", "cut3r-pose", "--truth", f"tum:{tmp_path / 'tum'}"]
-    assert run_command(str(folder), *truth, *protocol, "--quaternion", "wxyz") == 0
+    assert run_command(str(folder), *truth, *protocol, "--quaternion", "wxyz") == 1
     held = json.loads((tmp_path / "pose.json").read_text(encoding="utf-8"))
     assert held["means"]["ate"]["value"] == pytest.approx(0, abs=1e-5)
     assert held["sequences"][name]["n_frames"] == 8

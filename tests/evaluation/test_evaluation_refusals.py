@@ -162,7 +162,7 @@ def test_what_is_no_run_no_truth_or_no_protocol_is_refused() -> None:
         evaluate([run, a_run(a_sequence("b"))], truth=a_sequence())
     with pytest.raises(InvalidArgument, match="but the runs are of one"):
         evaluate(run, truth={"another": a_sequence()})
-    with pytest.raises(InvalidArgument, match="near ones"):
+    with pytest.raises(InvalidArgument, match="did you mean pose:sintel14:sim3"):
         evaluate(run, "pose:sintel")
 
 

@@ -264,8 +264,9 @@ def test_own_pose_scores_stand_beside_the_published_ones() -> None:
 
 def test_own_depth_scores_are_converted_to_the_literatures_percent() -> None:
     runs, truths = [], {}
-    for seed, name in enumerate(SINTEL_23):
-        truths[name] = a_sequence(name, 4, seed)
+    lengths = protocol("video-depth:sintel23:metric").lengths
+    for seed, (name, length) in enumerate(zip(SINTEL_23, lengths, strict=True)):
+        truths[name] = a_sequence(name, length, seed)
         runs.append(a_run(truths[name], rule="resize", change=scaled(1.1)))
     scores = evaluate(runs, "video-depth:sintel23:metric", truth=truths)
     beside = compare({"scaled": scores})
@@ -273,6 +274,29 @@ def test_own_depth_scores_are_converted_to_the_literatures_percent() -> None:
     assert beside.loc[("abs_rel", "CUT3R"), "scaled"] == pytest.approx(0.1)
     with pytest.raises(InvalidArgument, match="published"):
         compare(evaluate(runs[0]))
+
+
+def test_a_number_of_fewer_frames_is_not_the_protocols() -> None:
+    frames = np.arange(0, 270, 3)
+    runs = [a_run(a_sequence(name, frames, seed)) for seed, name in enumerate(TUM_8)]
+    cut = a_run(a_sequence(TUM_8[0], frames[:40]))
+    scores = evaluate([cut, *runs[1:]], "pose:tum8-stride3-90:sim3")
+    words = f"670 of 720 frames ({TUM_8[0]} has 40 of 90): not this protocol"
+    assert scores.attrs["incomplete"] == words
+    assert scores.attrs["verdict"].startswith(words)
+    with pytest.raises(InvalidArgument, match="670 of 720 frames"):
+        compare(scores)
+    few = evaluate(runs[:2], "pose:tum8-stride3-90:sim3").attrs["incomplete"]
+    assert few == "180 of 720 frames, 2 of 8 sequences: not this protocol"
+
+
+def test_a_sequence_without_a_value_is_left_out_as_the_released_code_does() -> None:
+    frames = np.arange(0, 270, 3)
+    sequences = [a_sequence(name, frames, seed) for seed, name in enumerate(TUM_8)]
+    sequences[0]["pose"].values[:] = np.eye(4)  # a camera at rest has no scale
+    scores = evaluate([a_run(each) for each in sequences], "pose:tum8-stride3-90:sim3")
+    assert scores["undefined"].values.tolist() == [True] + 7 * [False]
+    assert (scores.attrs["n_valid"], scores.attrs["incomplete"]) == (7, "")
 
 
 def test_scores_survive_a_file(tmp_path) -> None:

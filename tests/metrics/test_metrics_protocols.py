@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics import ALIGNMENTS, PROTOCOLS, FrameSelection, Protocol, list_protocols
 from mut3r_analysis.metrics import protocol as find
+from mut3r_analysis.metrics.catalogue import KITTI_13
 from mut3r_analysis.sequences.layouts.catalogue import canonical_sequence
 
 EVERY = list(PROTOCOLS.values())
@@ -67,6 +68,19 @@ class TestWhatTheLiteratureRuns:
         assert kitti.frames.indices(60) == range(60)
         assert kitti.frames.indices(200) == range(110)
 
+    def test_lengths_of_sequences_add_up_to_the_frames_of_the_protocol(self) -> None:
+        for one in EVERY:
+            lengths = [one.length_of(name) for name in one.sequences]
+            if one.expected_frames:
+                assert sum(lengths) == one.expected_frames, one.id
+        assert find("pose:sintel14:sim3").length_of("market_6") == 40
+        # 110 is a cap there: nobody says how long a drive is.
+        assert find("video-depth:kitti13:metric").length_of(KITTI_13[0]) is None
+
+    def test_the_long_lists_are_those_of_the_released_scripts(self) -> None:
+        limits = {p.frames.limit for p in list_protocols("pose:scannet100-stride3-*")}
+        assert limits == {50, 90, 100, 150, *range(200, 1001, 100)}
+
     def test_sintel_pose_sequences_are_among_the_depth_ones(self) -> None:
         pose, depth = find("pose:sintel14:sim3"), find("video-depth:sintel23:metric")
         assert set(pose.sequences) < set(depth.sequences)
@@ -110,8 +124,39 @@ class TestLookup:
             find("video-depth:sintel:scale_irls")
         with pytest.raises(InvalidArgument, match=r"pose:tum8-stride3-90:sim3"):
             find("tum8")
-        with pytest.raises(InvalidArgument, match=r"lists all"):
+        with pytest.raises(InvalidArgument, match=r"list all"):
             list_protocols("nothing*")
+
+    @pytest.mark.parametrize(
+        ("spoken", "meant"),
+        [
+            ("video-depth:sintel:scale", "video-depth:sintel23:scale_irls"),
+            ("depth:bonn5:scale&shift", "video-depth:bonn5:scale_shift_adam"),
+            ("pose:sintel", "pose:sintel14:sim3"),
+            ("kitti", "video-depth:kitti13:metric"),
+        ],
+    )
+    def test_words_of_the_released_scripts_lead_to_the_right_id(self, spoken, meant) -> None:
+        with pytest.raises(InvalidArgument, match=f"did you mean {meant}[?]"):
+            find(spoken)
+
+    def test_the_flags_of_the_released_scripts_are_named(self) -> None:
+        assert find("video-depth:bonn5:scale_irls").released == (
+            "eval_depth.py --eval_dataset bonn --align 'scale'"
+        )
+        assert find("video-depth:bonn5:scale_median").released == ""
+        assert "tum_s1_1000" in find("pose:tum8-stride1-1000:sim3").released
+
+    def test_a_list_prints_as_a_table(self) -> None:
+        found = list_protocols("pose:tum8-stride3-")
+        titles, row = str(found).splitlines()
+        at = titles.index("frames")
+        assert row[at:].startswith("rgb frames with a ground-truth pose within 0.02 s, every 3")
+        assert row.startswith("pose:tum8-stride3-90:sim3  tum, 8 sequences")
+        assert "<table" in found._repr_html_()
+        assert list(list_protocols("pose").to_frame().index) == [
+            p.id for p in list_protocols("pose")
+        ]
 
     def test_patterns_groups_and_full_ids(self) -> None:
         assert set(list_protocols("pose")) == set(list_protocols("pose:*"))
