@@ -46,10 +46,10 @@ alike."""
 
 
 @torch.no_grad()
-def start_trunk(
+def start_layers(
     model: Any, start: Choices, place_biases: Mapping[str, PlaceBias] | None = None
 ) -> None:
-    """Set attention, MLPs, learned tokens and heads in place, drawing from torch's generator.
+    """Set attention and MLPs in place, drawing from torch's generator.
 
     `place_biases` are of site kinds whose tokens do not lie on a grid.
     """
@@ -58,6 +58,14 @@ def start_trunk(
             _start_attention(module, start, (place_biases or {}).get(module.site.kind, grid_bias))
         elif isinstance(module, Mlp):
             _start_mlp(module, start.mlp_gain)
+
+
+@torch.no_grad()
+def start_trunk(
+    model: Any, start: Choices, place_biases: Mapping[str, PlaceBias] | None = None
+) -> None:
+    """Set layers, learned tokens and heads of a model with a pose memory in place."""
+    start_layers(model, start, place_biases)
     for token in (model.pose_token, model.pose_retriever.masked_token, model.pose_retriever.mem):
         nn.init.normal_(token, std=start.memory)
     start_as_identity(model.decoder_embed, model.pose_retriever.proj_q)
@@ -129,10 +137,16 @@ def _start_heads(model: Any, depth: float) -> None:
                 if isinstance(layer, nn.Linear):
                     layer.weight.mul_(0.2)
                     layer.bias.zero_()
-    pixels = model.config.patch_size**2
     for name in ("proj", "cross_proj"):
         head = getattr(heads, name, None)
         if isinstance(head, LinearHead):
-            head.fc2.weight.mul_(0.5)
-            head.fc2.bias.zero_()
-            head.fc2.bias[2 * pixels : 3 * pixels] = math.log1p(depth)
+            start_at_depth(head.fc2, depth)
+
+
+@torch.no_grad()
+def start_at_depth(layer: nn.Linear, depth: float) -> None:
+    """Let the last layer of a dense head, four channels of pixels, begin at one distance (m)."""
+    pixels = layer.out_features // 4
+    layer.weight.mul_(0.5)
+    layer.bias.zero_()
+    layer.bias[2 * pixels : 3 * pixels] = math.log1p(depth)

@@ -32,7 +32,7 @@ class Rollout:
         ``(clip, frame, patch, channel)``: the patches as they enter the decoder.
     states : Tensor, optional
         ``(clip, frame, state_token, channel)``: the state that each frame reads; None of a model
-        whose state grows.
+        whose state grows, or starts without tokens.
     middle, final : Tensor
         ``(clip, frame, patch, channel)``: the patches after half of the layers and at the end.
     motion : Tensor, optional
@@ -104,7 +104,7 @@ def roll_out(
     return Rollout(
         prediction=_prediction(model, results, asked),
         descriptors=torch.stack([result.read.entered.patches for result in results], dim=1),
-        states=None if model.state_grows else _stacked([each.before.tokens for each in results], 1),
+        states=_states([each.before.tokens for each in results]),
         middle=torch.stack([result.read.decoded.levels[1] for result in results], dim=1),
         final=torch.stack([result.read.decoded.levels[-1] for result in results], dim=1),
         motion=torch.stack(scores, dim=1) if scores else None,
@@ -148,6 +148,11 @@ def clips_at_once(model: Backbone, *, plain: bool) -> int:
     attention; and gates refuse it.
     """
     return 1 if model.state_grows and not plain else TOGETHER
+
+
+def _states(tokens: Sequence[Tensor]) -> Tensor | None:
+    """Stack what frames read, where all read equally many tokens."""
+    return torch.stack(list(tokens), dim=1) if len({each.shape for each in tokens}) == 1 else None
 
 
 def _stacked(parts: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:

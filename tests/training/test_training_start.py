@@ -206,3 +206,54 @@ def test_fifty_steps_of_the_static_recipe_from_the_command_line(tmp_path, capsys
     assert log["flow"].iloc[-1] < 0.5 * log["flow"].iloc[0]
     made = load_backbone(out / "tiny-static.safetensors", device="cpu").state_dict()
     assert same(made, load_backbone("tiny", device="cpu").state_dict())
+
+
+def pairs_recipe(**changes):
+    recipe = read_recipe(data_path("training", "tiny-pairs.yaml"))
+    stage = replace(recipe.stages[0], clips=2)
+    return replace(recipe, stages=(stage,), reports=replace(recipe.reports, clips=2), **changes)
+
+
+def test_a_model_of_pairs_starts_with_the_image_decoder_in_both_views():
+    training = Training.begin(pairs_recipe(), CPU)
+    tiny, own = load_backbone("tiny", device="cpu").state_dict(), training.model.state_dict()
+    for name in ("dec_blocks.4.cross_attn.projk.weight", "dec_blocks.0.mlp.fc2.bias"):
+        assert torch.equal(own[name], tiny[name])
+        assert torch.equal(own[name.replace("dec_blocks", "dec_blocks2")], tiny[name])
+    new = [line for line in training.average.origin.report if line.endswith(": new")]
+    assert {line.split()[0].split(".")[0] for line in new} == {
+        "mask_token", "downstream_head1", "downstream_head2",
+    }  # fmt: skip
+
+
+def test_the_error_of_the_pose_teaches_heads_and_decoders_of_both_pairs():
+    recipe = pairs_recipe()
+    nothing = dict.fromkeys(("points_self", "points_world", "depth", "flow", "middle_flow"), 0.0)
+    objective = replace(recipe.objective, **nothing, pooled_pose=0.0)
+    training = Training.begin(replace(recipe, objective=objective), CPU)
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    training.advance(clips_at(recipe, 0))
+    after = training.model.state_dict()
+    for name in (
+        "downstream_head1.proj.weight", "downstream_head2.proj.weight",
+        "dec_blocks.0.cross_attn.projv.weight", "dec_blocks2.0.cross_attn.projv.weight",
+    ):  # fmt: skip
+        assert not torch.equal(before[name], after[name])
+        assert after[name].isfinite().all()
+
+
+def test_a_model_of_pairs_from_scratch_sees_all_at_the_distance_its_recipe_names():
+    recipe = replace(pairs_recipe(), start=None)
+    model = Training.begin(recipe, CPU).model
+    depth = roll_out(model, clips_at(recipe, 0).image, ("depth",)).prediction.points_self[..., 2]
+    assert depth.median() == pytest.approx(recipe.initialisation.depth, rel=0.15)
+
+
+@pytest.mark.slow
+def test_pairs_are_trained_in_parts_as_in_one_go_and_load_by_file(tmp_path):
+    small = pairs_recipe()
+    made = train(small, steps=4, out=tmp_path / "whole", progress=False)
+    for steps in (2, 4):
+        train(small, steps=steps, out=tmp_path / "parts", progress=False)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert load_backbone(made, device="cpu").config == small.model

@@ -7,6 +7,7 @@ of official checkpoints, so these load unchanged.
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from mut3r_analysis.attention.sites import Site, SiteSize
 from mut3r_analysis.attention.tokens import Axes, image_axis
 from mut3r_analysis.backbones.blocks import Attend
 from mut3r_analysis.backbones.dust3r.config import DUSt3RConfig
+from mut3r_analysis.backbones.dust3r.start import start_weights
 from mut3r_analysis.backbones.dust3r.state import (
     Decoded,
     Entered,
@@ -256,6 +258,10 @@ class DUSt3R(PairNetwork, Backbone):
     def widest_tensor(self, grid: tuple[int, int]) -> int:
         """Return the numbers inside the decoders' MLPs."""
         return int(grid[0] * grid[1] * self.config.dec_embed_dim * self.config.mlp_ratio)
+
+    def start_weights(self, choices: Any) -> None:
+        """Set the weights that a training from scratch begins with, in place."""
+        start_weights(self, choices)
 
     def _flags(self, value: bool | Tensor, batch: int) -> Tensor:
         return torch.as_tensor(value, dtype=torch.bool, device=self.device).expand(batch)
