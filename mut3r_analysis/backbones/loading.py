@@ -21,6 +21,8 @@ from mut3r_analysis.foundation.fields import one_of
 
 _SUFFIX = ".safetensors"
 
+_SPECIMEN = "a specimen: trained on the rendered scenes of this package, and on nothing else"
+
 RANDOM_CONFIGURATION = "random:configuration"
 """Name of a backbone that was made from a configuration; it cannot be loaded by it."""
 
@@ -103,10 +105,12 @@ def load_backbone(
         with torch.device("meta"):
             model = family_of(checkpoint.config).model(checkpoint.config, update=update)
         model.load_state_dict(checkpoint.weights, assign=True)
+        bundled = path.parent == _bundled_folder()
         model.origin = Origin(
-            name=path.stem if path.parent == _bundled_folder() else str(path),
+            name=path.stem if bundled else str(path),
             sha256=checkpoint.sha256,
-            report=checkpoint.report,
+            report=(*checkpoint.report, *([_SPECIMEN] if bundled else [])),
+            specimen=bundled,
         )
     model.precision = chosen
     model.rotate_encoder_in(chosen.rotation)

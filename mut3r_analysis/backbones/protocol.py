@@ -32,12 +32,15 @@ class Origin:
         What was rewritten on loading, and warnings a reader of results should see.
     weights : str
         Digest of the weights in memory when they were loaded; empty where that is not known.
+    specimen : bool
+        Whether these are weights that ship with the package, which know its rendered scenes alone.
     """
 
     name: str
     sha256: str
     report: tuple[str, ...] = ()
     weights: str = ""
+    specimen: bool = False
 
 
 @dataclass(frozen=True, eq=False)

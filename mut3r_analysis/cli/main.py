@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -44,10 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 130 interrupted."""
     args = build_parser().parse_args(arguments)
     try:
-        return args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return args.run(args)
     except (Mut3rError, OSError) as error:
         print(f"mut3r: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("mut3r: interrupted; what was written whole is kept", file=sys.stderr)
         return 130
+
+
+def _warn(message: Warning | str, *where: object) -> None:
+    """Print a warning as this command's; where in the code it arose is no reader's concern."""
+    print(f"mut3r: warning: {message}", file=sys.stderr)

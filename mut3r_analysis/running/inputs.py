@@ -1,7 +1,9 @@
 """What a run is given: checked before anything is made, and frame by frame."""
 
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from copy import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ _OPENED = {"name", "kind", "source", "sha256"}
 
 def check_inputs(backbone: Any, sequence: Any, capture: Any) -> Backbone:
     """Return the backbone, loaded where its name or path is given.
+
+    A specimen that is to read anything but rendered scenes is announced, once.
 
     Raises
     ------
@@ -56,7 +60,21 @@ def check_inputs(backbone: Any, sequence: Any, capture: Any) -> Backbone:
             f"{backbone.family} reads each frame together with the next one, and this sequence has "
             "a single frame; give at least two"
         )
+    if backbone.origin.specimen and sequence.attrs.get("kind") != "scenes":
+        _announce(backbone.origin.name)
     return backbone
+
+
+@cache
+def _announce(specimen: str) -> None:
+    """Warn of what a specimen makes of frames like these; the cache makes it once."""
+    warnings.warn(
+        f"{specimen!r} is a specimen that has seen this package's rendered scenes alone: what it "
+        "predicts on other frames is noise. For those, load official weights, as "
+        "load_backbone('cut3r_512_dpt_4_64.pth') or --backbone cut3r_512_dpt_4_64.pth; "
+        "'Official checkpoints' in the README says where they are and what they cost",
+        stacklevel=4,
+    )
 
 
 def as_scored(

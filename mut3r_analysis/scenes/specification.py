@@ -293,6 +293,7 @@ class Scene:
 
         about = {
             "name": self.name,
+            "kind": "scenes",
             "source": f"procedural scene {self.name}, ray-cast in closed form",
             "description": self.description,
             "scene": json.dumps(self.to_dict(), sort_keys=True),

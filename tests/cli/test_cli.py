@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import mut3r_analysis as m3
 from mut3r_analysis.cli import main
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
+from mut3r_analysis.running import inputs
 from mut3r_analysis.sequences.frames import Selection
 
 
@@ -43,6 +45,15 @@ def test_run_without_capture(frames, tmp_path):
     arguments = ["--backbone", "random:small", "--statistics", "--outputs", "pose"]
     assert main(["run", frames, *arguments, "--out", out, "--quiet"]) == 0
     assert "attention" not in m3.open_run(out).children
+
+
+def test_warnings_are_in_the_words_of_the_command(frames, capsys):
+    inputs._announce.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["plan", frames, "--backbone", "tiny"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mut3r: warning: 'tiny' is a specimen")
 
 
 def test_plan_writes_nothing(frames, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from mut3r_analysis.backbones import Frame
 from mut3r_analysis.errors import AlreadyExists, BudgetExceeded, InvalidArgument
 from mut3r_analysis.metrics import Protocol
 from mut3r_analysis.metrics import protocol as find_protocol
+from mut3r_analysis.running import inputs
 
 FOLDERS = ("static_room", "walking_woman", "dog_and_geese", "portrait_sparse")
 
@@ -476,3 +478,19 @@ def test_frames_without_a_true_mask_are_not_scored_as_resting(backbone):
         for frames in (known, sequence)
     ]
     assert [int(each["n_frames"][0]) for each in scores] == [2, 3]
+
+
+def test_a_specimen_is_announced_once_where_it_reads_anything_but_scenes(sequence):
+    inputs._announce.cache_clear()
+    tiny, scene = m3.load_backbone("tiny"), m3.open_sequence("scenes/orbit-03", stop=2)
+    assert "a specimen" in tiny.origin.report[-1]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        quiet(tiny, scene, outputs=("pose",))
+        quiet(m3.load_backbone("random:small"), sequence, outputs=("pose",))
+        assert not said
+        for _ in range(2):
+            quiet(tiny, sequence, outputs=("pose",))
+    (only,) = said
+    assert "official weights" in str(only.message)
+    assert only.filename == __file__
