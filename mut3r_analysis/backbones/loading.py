@@ -99,24 +99,28 @@ def load_backbone(
             report=(f"random weights, seed {seed}: numbers mean nothing beyond shapes and cost",),
         )
     else:
-        path = _checkpoint_path(str(spec))
-        checkpoint = read_checkpoint(path, config=config)
-        check_weights(checkpoint.weights, expected_shapes(checkpoint.config))
-        with torch.device("meta"):
-            model = family_of(checkpoint.config).model(checkpoint.config, update=update)
-        model.load_state_dict(checkpoint.weights, assign=True)
-        bundled = path.parent == _bundled_folder()
-        model.origin = Origin(
-            name=path.stem if bundled else str(path),
-            sha256=checkpoint.sha256,
-            report=(*checkpoint.report, *([_SPECIMEN] if bundled else [])),
-            specimen=bundled,
-        )
+        model = _from_file(_checkpoint_path(str(spec)), update, config)
     model.precision = chosen
     model.rotate_encoder_in(chosen.rotation)
     model.preparation = preparation or model.preparation
     model = model.to(place, chosen.dtype).eval().requires_grad_(False)
     model.origin = replace(model.origin, weights=weights_digest(model))
+    return model
+
+
+def _from_file(path: Path, update: str, config: ModelConfig | None) -> Backbone:
+    checkpoint = read_checkpoint(path, config=config)
+    check_weights(checkpoint.weights, expected_shapes(checkpoint.config))
+    with torch.device("meta"):
+        model = family_of(checkpoint.config).model(checkpoint.config, update=update)
+    model.load_state_dict(checkpoint.weights, assign=True)
+    bundled = path.parent == _bundled_folder()
+    model.origin = Origin(
+        name=path.stem if bundled else str(path),
+        sha256=checkpoint.sha256,
+        report=(*checkpoint.report, *([_SPECIMEN] if bundled else [])),
+        specimen=bundled,
+    )
     return model
 
 

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from mut3r_analysis.errors import Mut3rError
 from mut3r_analysis.foundation.version import __version__
@@ -56,6 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _warn(message: Warning | str, *where: object) -> None:
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
     """Print a warning as this command's; where in the code it arose is no reader's concern."""
     print(f"mut3r: warning: {message}", file=sys.stderr)
