@@ -370,7 +370,8 @@ def _orientation(frame: Any) -> Orientation:
 
 def _open_container(path: Path) -> Any:
     try:
-        container = av.open(str(path))
+        # Titles and comments may be in any encoding.
+        container = av.open(str(path), metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise UnreadableFile(_not_a_video(path, str(error))) from error
     kind = container.format.name
@@ -384,8 +385,11 @@ def _video_stream(container: Any, path: Path) -> Any:
     """First video stream that is not cover art."""
     art = av.stream.Disposition.attached_pic
     for stream in container.streams.video:
-        if not stream.disposition & art:
-            return stream
+        if stream.disposition & art:
+            continue
+        if stream.codec_context is None:
+            raise UnreadableFile(_not_a_video(path, "no decoder here reads its video stream"))
+        return stream
     held = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams"
     raise UnreadableFile(_not_a_video(path, f"it holds {held}"))
 

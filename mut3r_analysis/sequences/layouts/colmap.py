@@ -49,6 +49,10 @@ def read_sparse(folder: Path) -> dict[str, Registered]:
                 f"{reader.path}: image {name!r} was taken by camera {numbers[8]}, which "
                 "cameras.bin does not hold"
             )
+        if not 0 < np.linalg.norm(numbers[1:5]) < np.inf:
+            raise UnreadableFile(
+                f"{reader.path}: the quaternion of image {name!r} is no rotation: {numbers[1:5]}"
+            )
         extrinsics = np.empty((3, 4))
         extrinsics[:, :3] = Rotation.from_quat(np.roll(numbers[1:5], -1)).as_matrix()
         extrinsics[:, 3] = numbers[5:8]
