@@ -240,3 +240,7 @@ def test_damaged_reconstructions_are_named(tmp_path):
         (tmp_path / "images.bin").write_bytes(whole[:length])
         with pytest.raises(UnreadableFile, match="ends early"):
             read_sparse(tmp_path)
+    for quaternion in ([0, 0, 0, 0], [1e-200, 0, 0, 0], [np.nan, 0, 0, 1]):
+        write_colmap(tmp_path, 0, [50, 32, 24], quaternion, [0, 0, 0])
+        with pytest.raises(UnreadableFile, match=r"'0_00000\.png' is no rotation"):
+            read_sparse(tmp_path)

@@ -21,11 +21,19 @@ COUNT, RATE, GOP = 40, 20, 10
 
 
 def write_video(
-    path, count=COUNT, codec="libx264", size=(64, 48), form=None, rotation=None, ratio=None
+    path,
+    count=COUNT,
+    codec="libx264",
+    size=(64, 48),
+    form=None,
+    rotation=None,
+    ratio=None,
+    title="",
 ):
     """Frames of one gray level each, level 5 x index, with a bright top left corner."""
     width, height = size
     with av.open(str(path), "w", format=form) as container:
+        container.metadata["title"] = title
         stream = container.add_stream(codec, rate=RATE)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.gop_size = GOP
@@ -393,6 +401,21 @@ def test_a_recording_without_pictures_is_refused(tmp_path):
         container.mux(stream.encode(None))
     with pytest.raises(UnreadableFile, match="holds audio"):
         open_sequence(path)
+
+
+@pytest.mark.parametrize(("suffix", "name"), [("avi", b"FMP4"), ("mkv", b"4/ISO/ASP")])
+def test_a_stream_that_no_decoder_reads_is_refused(tmp_path, suffix, name):
+    path = write_video(tmp_path / f"clip.{suffix}", codec="mpeg4")
+    path.write_bytes(path.read_bytes().replace(name, b"Z" * len(name)))
+    with pytest.raises(UnreadableFile, match="no decoder here"):
+        open_sequence(path)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_a_title_in_any_encoding_is_no_hindrance(tmp_path, suffix):
+    path = write_video(tmp_path / f"clip.{suffix}", codec="mpeg4", title="Fu\u00dfball")
+    path.write_bytes(path.read_bytes().replace("\u00df".encode(), b"\xdfs"))
+    assert open_sequence(path).sizes["frame"] == COUNT
 
 
 def test_a_truncated_video_gives_its_whole_frames_or_is_refused(tmp_path, clip):
