@@ -1,6 +1,6 @@
 """Each kind of thing can be added where CONTRIBUTING says, and nowhere else: fakes prove it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +19,8 @@ from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.heads import Prediction
 from mut3r_analysis.backbones.precision import PRECISIONS
 from mut3r_analysis.backbones.preparation import Preparation
-from mut3r_analysis.backbones.write_rules import WRITE_RULES, RuleMemory, Rules, WriteRule
+from mut3r_analysis.backbones.write_rule import Outcome, Span, WriteRule
+from mut3r_analysis.backbones.write_rules import WRITE_RULES, RuleMemory, Rules
 from mut3r_analysis.errors import InvalidArgument, StoreError
 from mut3r_analysis.motion.readings import READINGS, Reading
 
@@ -54,7 +55,8 @@ def test_every_row_of_every_registry_is_whole():
         assert row.formula
     for name, row in WRITE_RULES.items():
         assert row.name == name
-        assert callable(row.rate)
+        assert callable(row.act)
+        assert row.number is None or row.number in row.settings
     for name, row in SITE_KINDS.items():
         assert row.name == name
         assert row.part in ("decoder", "encoder", "head", "memory")
@@ -101,17 +103,19 @@ def test_a_reading_is_a_row_on_a_statistic(monkeypatch, sequence):
 
 
 def test_a_write_rule_is_a_row_with_its_rate_and_its_memory(monkeypatch, sequence):
-    def rate(signals, past, number):
-        whole = torch.full(signals["proposal"].shape[:2], float(number))
+    def memory(signals, settings):
+        return {"proposal": signals["proposal"]}
+
+    def act(signals, past, settings):
+        new = memory(signals, settings)
         if past is None:
-            return whole
+            return Outcome(torch.full(signals["proposal"].shape[:2], settings["most"]), new)
         change = (signals["proposal"] - past["proposal"]).norm(dim=-1)
-        return number * change.div(change.amax(dim=-1, keepdim=True))
+        return Outcome(settings["most"] * change.div(change.amax(dim=-1, keepdim=True)), new)
 
     row = WriteRule(
-        "slow", rate, ("proposal",), number=0.5,
-        remember=lambda signals: {"proposal": signals["proposal"]},
-    )  # fmt: skip
+        "slow", act, ("proposal",), {"most": Span(0.5)}, "most", full=memory, remembers=True
+    )
     monkeypatch.setitem(WRITE_RULES, row.name, row)
     own = quiet(load_backbone("tiny", update="slow(0.25)"), sequence, outputs=("pose",))
     written = own["state/write_rate"].values
@@ -217,7 +221,7 @@ class MeanModel(Backbone):
         self.outputs, self.patch_size, self.decoder_layers = ("pose",), 8, 1
         self.scale = nn.Parameter(torch.ones(1))
 
-    rules = Rules([{"cut3r": None}])
+    rules = Rules([["cut3r"]])
 
     def rotate_encoder_in(self, dtype):
         pass
@@ -266,7 +270,8 @@ class MeanModel(Backbone):
         return {"write_rate": rate} | ({"tokens": after.tokens} if keep else {})
 
     def restore(self, held, age, restart):
-        return MeanState(held["tokens"][None], RuleMemory(torch.tensor([age > 0]), {}))
+        rules = replace(RuleMemory.start(1, self.device), begun=torch.tensor([age > 0]))
+        return MeanState(held["tokens"][None], rules)
 
     def meta_state(self, grid, frames):
         return self.begin()

@@ -15,7 +15,7 @@ from mut3r_analysis.backbones.heads import Heads, Prediction, check_outputs
 from mut3r_analysis.backbones.memory import PoseMemory
 from mut3r_analysis.backbones.protocol import Backbone, Encoded
 from mut3r_analysis.backbones.rotation import Rotation, positions, rotation
-from mut3r_analysis.backbones.write_rules import watched
+from mut3r_analysis.backbones.write_signals import watched
 
 Rotations = tuple[Rotation | None, Rotation | None]
 

@@ -1,165 +1,202 @@
 """Write rules: how much of the new state each state token takes over from a frame.
 
-The committed state is ``s + u b (s' - s)`` per token: s' is the decoder's output state, u is 1 for
-a frame that may write, and b is the product of the rates of the rules at work. The pose memory
-takes u alone. A rule is the backbone's own (``load_backbone(update=...)``) or stands in a commit
-(``rate.<name>``), by the same row of :data:`WRITE_RULES`. On a first frame, and on the one after a
-reset, every rule is 1.
+The committed state is ``s + u b (t - s)`` per token: t is what the rule moves towards, which is the
+decoder's output state unless the rule has a target of its own, u is 1 for a frame that may write,
+and b is the product of the rates of the rules at work. The pose memory takes u alone, unless a rule
+has a rate for it. A rule is the backbone's own (``load_backbone(update=...)``) or stands in a
+commit (``rate.<name>``), by the same row of :data:`WRITE_RULES`. On a first frame, and on the one
+after a reset, a rule is 1 unless its life says otherwise.
+
+In words a rule is ``"name"``, ``"name(number)"`` or ``"name(setting=value,...)"``; several are
+joined by ``*``.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from mut3r_analysis.attention.sites import Site
+from mut3r_analysis.backbones import write_rates as rates
+from mut3r_analysis.backbones.batching import each_tensor
+from mut3r_analysis.backbones.write_rule import Outcome, Settings, Span, Words, WriteRule
+from mut3r_analysis.backbones.write_signals import PREDICTED_SIGNALS, SIGNALS, Signals
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.calls import parse_call
-from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.fields import number, one_of, shown
 
-
-class MeanLogits:
-    """Probe that averages state-to-image logits over heads and layers.
-
-    Parameters
-    ----------
-    keys : bool
-        Whether to average over keys too (pose key included). That average is linear in the keys,
-        so it costs one dot product per query; the map ``(batch, state_token, key)`` is formed only
-        when its single entries are needed.
-    """
-
-    def __init__(self, keys: bool) -> None:
-        self._average_keys = keys
-        self._sum: Tensor | float = 0.0
-        self._sites = 0
-
-    def __call__(self, site: Site, q: Tensor, k: Tensor) -> None:
-        """Add one site ``(batch, head, token, channel)``."""
-        if site.kind != "state_to_image":
-            return
-        q, k = q.float(), k.float()
-        heads, channels = q.shape[1], q.shape[3]
-        if self._average_keys:
-            k = k.mean(dim=2, keepdim=True)
-        # One product in the concatenated width of all heads sums over heads and channels at once.
-        product = q.transpose(1, 2).flatten(2) @ k.transpose(1, 2).flatten(2).mT
-        self._sum = self._sum + product / (heads * channels**0.5)
-        self._sites += 1
-
-    @property
-    def value(self) -> Tensor:
-        """``(batch, state_token)``, or ``(batch, state_token, key)`` where keys are told apart."""
-        if not isinstance(self._sum, Tensor):
-            raise RuntimeError("no state-to-image site has been probed yet")
-        mean = self._sum / self._sites
-        return mean[..., 0] if self._average_keys else mean
-
-
-SIGNALS: dict[str, Callable[[], MeanLogits]] = {
-    "mean_logit": lambda: MeanLogits(keys=True),
-    "mean_logit_map": lambda: MeanLogits(keys=False),
-}
-"""What a decoder can be asked to take for write rules: name -> probe of one pass."""
-
-GIVEN_SIGNALS = ("features", "before", "proposal", "motion", "static_mass")
-"""What a commit knows without a probe: encoder tokens ``(batch, patch, channel)``, the state before
-and the decoder's output state ``(batch, state_token, channel)``, and, where a cue is measured, the
-motion score ``(batch, patch)`` and the static mass ``(batch, state_token)`` of what was read."""
-
-Signals = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class WriteRule:
-    """One rule: its rate, its memory and its life.
-
-    Attributes
-    ----------
-    name : str
-    rate : callable
-        From signals, the rule's memory of the frame before (None where there is none) and its
-        number to ``(batch, state_token | 1)`` in [0, 1].
-    needs : tuple of str
-        Signals among :data:`SIGNALS` and :data:`GIVEN_SIGNALS`.
-    remember : callable, optional
-        From signals to the memory ``{name: (batch, ...)}`` that the next frame gets. Frames that
-        must not write leave the memory as it was; a reset forgets it.
-    number : float, optional
-        What a number in parentheses is unless given; None takes none.
-    restart : bool
-        Whether a reset also restarts the pose token: the frame after it uses the learned token
-        (TTT3R's recurrent path) instead of reading the initial memory.
-    """
-
-    name: str
-    rate: Callable[[Signals, Signals | None, float | None], Tensor]
-    needs: tuple[str, ...] = ()
-    remember: Callable[[Signals], Signals] | None = None
-    number: float | None = None
-    restart: bool = False
-
-
-def full_rate(signals: Signals, past: Signals | None, number: float | None) -> Tensor:
-    """CUT3R: every token is replaced."""
-    return signals["proposal"].new_ones(signals["proposal"].shape[:2], dtype=torch.float32)
-
-
-def ttt3r_rate(signals: Signals, past: Signals | None, number: float | None) -> Tensor:
-    """TTT3R: sigmoid of the mean state-to-image logit."""
-    return signals["mean_logit"].sigmoid()
-
-
-def ttsa3r_rate(signals: Signals, past: Signals | None, number: float | None) -> Tensor:
-    """TTSA3R: temporal change of the state times spatial change where the state looks.
-
-    Two faults of the authors' code are not repeated. There, a frame that must not write
-    (``update`` false) writes nevertheless from the second frame on; here the rate is multiplied by
-    that flag, as in TTT3R. There, the batch path keeps its buffers of the previous frame over a
-    reset and compares across it; here they are forgotten, as in the authors' recurrent path, and
-    the frame after a reset is written in full.
-    """
-    proposal, features = signals["proposal"].float(), signals["features"].float()
-    if past is None:
-        return full_rate(signals, past, number)
-    change = (proposal - past["proposal"].float()).norm(dim=-1)
-    temporal = (change / change.mean(dim=-1, keepdim=True) - 1.5).sigmoid()
-    drift = 1 - F.cosine_similarity(features, past["features"].float(), dim=-1)
-    # Key 0 is the pose token.
-    mean_map = signals["mean_logit_map"][..., 1:]
-    spatial = (mean_map.abs() * drift[:, None]).amax(dim=-1).sigmoid()
-    return temporal * spatial
-
-
-def static_mass_rate(signals: Signals, past: Signals | None, number: float | None) -> Tensor:
-    """Share of what each state token read that is static, mean over layers."""
-    return signals["static_mass"].clamp(0, 1)
-
-
-def frame_rate(signals: Signals, past: Signals | None, number: float | None) -> Tensor:
-    """One rate for a whole frame: 1 - alpha mean(g)."""
-    alpha = 1.0 if number is None else number
-    return 1 - alpha * signals["motion"].float().mean(dim=1, keepdim=True)
-
+_ANY = float("inf")
+_TTT3R = {"ttt3r": "its rate has that of ttt3r in it already"}
+_AS_IT_IS = Words("rule", "full")
 
 WRITE_RULES = {
     rule.name: rule
     for rule in (
-        WriteRule("cut3r", full_rate),
-        WriteRule("ttt3r", ttt3r_rate, ("mean_logit",), restart=True),
+        WriteRule("cut3r", rates.full_rate),
+        WriteRule("ttt3r", rates.ttt3r, ("mean_logit",), restart=True),
         WriteRule(
             "ttsa3r",
-            ttsa3r_rate,
+            rates.ttsa3r,
             ("mean_logit_map", "features", "proposal"),
-            remember=lambda signals: {name: signals[name] for name in ("features", "proposal")},
+            full=rates.ttsa3r_memory,
+            remembers=True,
         ),
-        WriteRule("static_mass", static_mass_rate, ("static_mass",)),
-        WriteRule("frame", frame_rate, ("motion",), number=1.0),
+        WriteRule("static_mass", rates.static_mass, ("static_mass",)),
+        WriteRule("frame", rates.frame, ("motion",), {"alpha": Span(1.0)}, number="alpha"),
+        WriteRule("const", rates.const, ("proposal",), {"rate": Span(0.5)}, number="rate"),
+        WriteRule(
+            "bottom_k",
+            rates.bottom_k,
+            ("proposal", "embedded"),
+            {
+                "share": Span(708 / 768),
+                "chunks": Span(768, 1, _ANY),
+                "anchor": Words("writes", "kept"),
+                "first": _AS_IT_IS,
+                "after_reset": _AS_IT_IS,
+            },
+            number="share",
+        ),
+        WriteRule(
+            "filt3r",
+            rates.filt3r,
+            ("proposal", "writes"),
+            {
+                "variance": Span(1.5, 0, _ANY),
+                "keep": Span(1.0),
+                "noise_low": Span(0.02, 0, _ANY),
+                "noise_high": Span(0.5, 0, _ANY),
+                "slope": Span(20, 0, _ANY),
+                "threshold": Span(3, 0, _ANY),
+                "weight": Span(0.05),
+                "least_change": Span(0.01, 0, _ANY),
+                "observed": Span(1.0, 0, _ANY),
+                "gain_low": Span(0.01),
+                "gain_high": Span(0.99),
+            },
+            full=rates.filt3r_memory,
+            restart=True,
+            refuses={"*": "its variance is that of a state which took this gain and no other"},
+            remembers=True,
+        ),
+        WriteRule(
+            "recal3r",
+            rates.recal3r,
+            ("mean_logit", "entropy", "before", "initial", "embedded", "decoded"),
+            {"base": Span(0.1), "decay": Span(0.95), "heads": Words("mean", "max")},
+            restart=True,
+            refuses=_TTT3R,
+            remembers=True,
+        ),
+        WriteRule(
+            "ortho",
+            rates.ortho,
+            ("before", "proposal"),
+            {
+                "novel": Span(0.5),
+                "drift": Span(0.05),
+                "decay": Span(0.95),
+                "adaptive": Words("no", "yes"),
+                "threshold": Words("no", "yes"),
+            },
+            directs=True,
+            remembers=True,
+        ),
+        WriteRule(
+            "clip",
+            rates.clip,
+            ("before", "proposal"),
+            {"share": Span(0.33), "most": Span(2, 0, _ANY), "decay": Span(0.99)},
+            restart=True,
+            directs=True,
+            remembers=True,
+        ),
+        WriteRule(
+            "brake",
+            rates.brake,
+            ("before", "proposal"),
+            {"slope": Span(2, 0, _ANY)},
+            "slope",
+            remembers=True,
+        ),
+        WriteRule(
+            "l2gate",
+            rates.l2gate,
+            ("before", "proposal"),
+            {"slope": Span(2, 0, _ANY), "decay": Span(0.95)},
+            remembers=True,
+        ),
+        WriteRule(
+            "spectral",
+            rates.spectral,
+            ("before", "proposal"),
+            {"slope": Span(2, 0, _ANY), "decay": Span(0.95)},
+            full=rates.spectral_memory,
+            restart=True,
+            remembers=True,
+        ),
+        WriteRule(
+            "geogate",
+            rates.geogate,
+            ("proposal", "depth"),
+            {"slope": Span(3, 0, _ANY), "decay": Span(0.95), "part": Span(4, 2, _ANY)},
+            full=rates.geogate_memory,
+            restart=True,
+            remembers=True,
+        ),
+        WriteRule(
+            "memgate",
+            rates.memgate,
+            ("proposal", "image"),
+            {
+                "slope": Span(3, 0, _ANY),
+                "decay": Span(0.95),
+                "skip": Span(0.5, 0, _ANY),
+                "part": Span(8, 2, _ANY),
+            },
+            full=rates.memgate_memory,
+            restart=True,
+            remembers=True,
+        ),
+        WriteRule(
+            "feature_change",
+            rates.feature_change,
+            ("proposal", "features"),
+            {"gain": Span(1.0, 0, _ANY)},
+            "gain",
+            full=rates.features_memory,
+            paper=True,
+            remembers=True,
+        ),
+        WriteRule(
+            "pose_change",
+            rates.pose_change,
+            ("proposal", "pose"),
+            {"translation": Span(1.0, 0, _ANY), "rotation": Span(1.0, 0, _ANY)},
+            full=rates.pose_memory,
+            paper=True,
+            remembers=True,
+        ),
+        WriteRule(
+            "pas3r",
+            rates.pas3r,
+            ("proposal", "pose", "image"),
+            {
+                "translation": Span(1.0, 0, _ANY),
+                "rotation": Span(1.0, 0, _ANY),
+                "radius": Span(0.125, 0, 0.5),
+            },
+            full=rates.pose_memory,
+            paper=True,
+            remembers=True,
+        ),
     )
 }
+"""Rules by name. ``bottom_k`` is MeMix; ``ortho`` to ``memgate`` are of szy233/TTT3R, which
+multiplies ``ortho``, ``brake``, ``l2gate`` and its constants by the rate of ``ttt3r``;
+``feature_change`` is in the manner of AFG and ``pas3r`` of PAS3R, both known from papers alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,16 +208,41 @@ class RuleMemory:
     begun : Tensor
         ``(batch,)`` whether a frame has passed since the start or the last reset.
     held : dict of str to (Tensor, dict of str to Tensor)
-        Rule -> whether it remembers a frame, ``(batch,)``, and what of it.
+        Rule, with its settings -> whether it remembers a frame, ``(batch,)``, and what of it.
+    restarted : Tensor
+        ``(batch,)`` whether there was a reset.
     """
 
     begun: Tensor
     held: Mapping[str, tuple[Tensor, Signals]]
+    restarted: Tensor
 
     @classmethod
     def start(cls, batch: int, device: torch.device) -> "RuleMemory":
         """Remember nothing."""
-        return cls(torch.zeros(batch, dtype=torch.bool, device=device), {})
+        none = torch.zeros(batch, dtype=torch.bool, device=device)
+        return cls(none, {}, none)
+
+
+@dataclass(frozen=True, eq=False)
+class Ruling:
+    """What the rules of a batch make of a frame.
+
+    Attributes
+    ----------
+    rate : Tensor
+        ``(batch, state_token)`` share of the way to the target.
+    target : Tensor
+        ``(batch, state_token, channel)``.
+    memory_rate : Tensor, optional
+        ``(batch, 1)`` share of the pose memory that is replaced; None is all of it.
+    remembered : RuleMemory
+    """
+
+    rate: Tensor
+    target: Tensor
+    memory_rate: Tensor | None
+    remembered: RuleMemory
 
 
 class Rules:
@@ -188,28 +250,29 @@ class Rules:
 
     Parameters
     ----------
-    samples : sequence of mapping of str to (float or None)
-        Per sample, rule -> number; a single one is for the whole batch.
+    samples : sequence of collection of str
+        Per sample, rules in words; a single one is for the whole batch.
+
+    Raises
+    ------
+    InvalidArgument
+        For a rule that does not exist, and for a product that means nothing.
     """
 
-    def __init__(self, samples: Sequence[Mapping[str, float | None]]) -> None:
-        self._samples = [dict(sample) for sample in samples]
+    def __init__(self, samples: Sequence[Iterable[str]]) -> None:
+        self._samples = [parse_product(sample, "rate") for sample in samples]
+        texts = {text: None for sample in self._samples for text in sample}
+        self._rules = {text: parse_rule(text, "rate") for text in texts}
 
-    def times(self, samples: Sequence[Mapping[str, float | None]]) -> "Rules":
+    def times(self, samples: Sequence[Iterable[str]]) -> "Rules":
         """Return the product of these rules, the same for all samples, with some per sample."""
         (own,) = self._samples
-        return Rules([{**own, **sample} for sample in samples])
-
-    @property
-    def rules(self) -> list[WriteRule]:
-        """The rows that are at work for any sample."""
-        named = {name for sample in self._samples for name in sample}
-        return [rule for name, rule in WRITE_RULES.items() if name in named]
+        return Rules([dict.fromkeys([*own, *sample]) for sample in samples])
 
     @property
     def needs(self) -> set[str]:
         """Signals that the rules need."""
-        return {name for rule in self.rules for name in rule.needs}
+        return {name for rule, _ in self._rules.values() for name in rule.needs}
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -217,19 +280,37 @@ class Rules:
         return tuple(name for name in SIGNALS if name in self.needs)
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the heads have to predict."""
+        return tuple(name for name in PREDICTED_SIGNALS if name in self.needs)
+
+    @property
     def restart(self) -> bool:
-        """Whether a reset also restarts the pose token."""
-        return any(rule.restart for rule in self.rules)
+        """Whether a reset also restarts the pose token, for any sample."""
+        return any(self.restarts)
+
+    @property
+    def restarts(self) -> list[bool]:
+        """Per sample, whether a reset also restarts the pose token."""
+        starts = {
+            text
+            for text, (rule, settings) in self._rules.items()
+            if rule.restart and _full(rule, settings, "after_reset")
+        }
+        return [not starts.isdisjoint(sample) for sample in self._samples]
 
     @property
     def remember(self) -> bool:
-        """Whether any rule compares frames."""
-        return any(rule.remember is not None for rule in self.rules)
+        """Whether a rule carries more than whether a frame has passed since the last reset."""
+        return any(
+            rule.remembers or _full(rule, settings, "first") != _full(rule, settings, "after_reset")
+            for rule, settings in self._rules.values()
+        )
 
-    def rate(
+    def ruling(
         self, signals: Signals, memory: RuleMemory, *, wrote: Tensor, reset: Tensor
-    ) -> tuple[Tensor, RuleMemory]:
-        """Return the rate ``(batch, state_token)`` of a frame, and what is remembered of it.
+    ) -> Ruling:
+        """Return how a frame is written, and what is remembered of it.
 
         Parameters
         ----------
@@ -238,50 +319,65 @@ class Rules:
         wrote, reset : Tensor
             ``(batch,)`` bool: whether the frame may write, and whether all is forgotten after it.
         """
-        whole = full_rate(signals, None, None)
-        rate, held = whole, {}
-        for rule in self.rules:
-            known, past = memory.held.get(rule.name, (memory.begun, None))
-            if rule.remember is None:
-                known = memory.begun
-            known = known & memory.begun
-            for number, samples in self._numbers(rule.name).items():
-                own = rule.rate(signals, past, number).expand_as(whole)
-                acts = known & self._mask(samples, known)
-                rate = rate * torch.where(acts[:, None], own, whole)
-            if rule.remember is not None:
-                new, seen = rule.remember(signals), wrote & ~reset
-                if past is not None:
-                    new = {
-                        name: torch.where(_like(wrote, value), value, past[name])
-                        for name, value in new.items()
-                    }
-                    seen = (known | wrote) & ~reset
-                held[rule.name] = seen, new
-        return rate, RuleMemory(~reset, held)
+        signals = {**signals, "writes": wrote}
+        rate = whole = rates.ones(signals)
+        target, memory_rate, held = signals["proposal"], None, {}
+        for text, (rule, settings) in self._rules.items():
+            known, past = memory.held.get(text, (torch.zeros_like(wrote), None))
+            outcome = _outcome(rule, settings, signals, known, past)
+            lives = [_full(rule, settings, part) for part in ("first", "after_reset")]
+            full = ~memory.begun & torch.where(memory.restarted, lives[1], lives[0])
+            acts = (self._mask(text, wrote) & ~full)[:, None]
+            rate = rate * torch.where(acts, outcome.rate.expand_as(whole), whole)
+            if outcome.target is not None:
+                moved = outcome.target.to(target.dtype)
+                target = torch.where(acts[..., None], moved, target)
+            if outcome.memory_rate is not None:
+                own = torch.where(acts, outcome.memory_rate, 1.0)
+                memory_rate = own if memory_rate is None else memory_rate * own
+            if outcome.memory:
+                new, fed = outcome.memory, ~full
+                if rule.full is not None:
+                    new = _where(full, rule.full(signals, settings), new)
+                    fed = torch.ones_like(full)
+                moves = fed if _always(settings) else fed & wrote
+                new = new if past is None else _where(moves, new, past)
+                forgets = torch.zeros_like(reset) if settings["forget"] else reset
+                held[text] = (known | moves) & ~forgets, new
+        remembered = RuleMemory(~reset, held, memory.restarted | reset)
+        return Ruling(rate, target, memory_rate, remembered)
 
-    def _numbers(self, name: str) -> dict[float | None, list[int]]:
-        numbers: dict[float | None, list[int]] = {}
-        for sample, rules in enumerate(self._samples):
-            if name in rules:
-                numbers.setdefault(rules[name], []).append(sample)
-        return numbers
-
-    def _mask(self, samples: Collection[int], like: Tensor) -> Tensor:
-        if len(self._samples) == 1 or len(samples) == len(self._samples):
-            return torch.ones_like(like)
-        mask = torch.zeros_like(like)
-        mask[list(samples)] = True
-        return mask
+    def _mask(self, text: str, like: Tensor) -> Tensor:
+        which = [text in sample for sample in self._samples]
+        return torch.tensor(which, device=like.device).expand_as(like)
 
 
-def _like(which: Tensor, value: Tensor) -> Tensor:
-    return which.reshape(-1, *[1] * (value.dim() - 1))
+def _outcome(
+    rule: WriteRule, settings: Settings, signals: Signals, known: Tensor, past: Signals | None
+) -> Outcome:
+    """Let a rule act, for samples that remember a frame with it and for the others without."""
+    if past is None or not bool(known.any()):
+        return rule.act(signals, None, settings)
+    found = rule.act(signals, past, settings)
+    return found if bool(known.all()) else _where(known, found, rule.act(signals, None, settings))
 
 
-def watched(signals: Collection[str]) -> dict[str, Any]:
-    """Return fresh probes for signals that a decoder takes."""
-    return {name: SIGNALS[name]() for name in signals}
+def _where(which: Tensor, value: "Outcome | Signals", other: "Outcome | Signals") -> Any:
+    def choose(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(which.reshape(-1, *[1] * (a.dim() - 1)), a, b)
+
+    return each_tensor(choose, value, other)
+
+
+def _full(rule: WriteRule, settings: Settings, part: str) -> bool:
+    """Whether a first frame, or the one after a reset, is written in full."""
+    words = rule.may_set[part]
+    return words[int(settings[part])] == "full"
+
+
+def _always(settings: Settings) -> bool:
+    """Whether the memory moves with frames that must not write."""
+    return bool(settings["advance"])
 
 
 def own_rules(update: str) -> "Rules":
@@ -292,29 +388,111 @@ def own_rules(update: str) -> "Rules":
     InvalidArgument
         For an unknown rule, or one that needs a cue, which a backbone by itself does not have.
     """
-    name, number = parse_rule(update, "update")
-    if needs_cue(name):
+    chosen = parse_product(str(update).split("*"), "update")
+    if any(needs_cue(text) for text in chosen):
         raise InvalidArgument(
             f"update = {update!r} needs a motion score; give a cue and write it in the commit: "
             f"'rw.gg rate.{update}'"
         )
-    return Rules([{name: number}])
+    return Rules([chosen])
 
 
-def needs_cue(name: str) -> bool:
+def needs_cue(text: str) -> bool:
     """Whether a rule takes what a cue says of a frame."""
-    return bool({"motion", "static_mass"} & set(WRITE_RULES[name].needs))
+    return bool({"motion", "static_mass"} & set(parse_rule(text, "rate")[0].needs))
 
 
-def parse_rule(text: str, field: str) -> tuple[str, float | None]:
-    """Read ``"name"`` or ``"name(number)"``, a rule and its number.
+def parse_rule(text: str, field: str) -> tuple[WriteRule, dict[str, float]]:
+    """Read a rule in words: its row, and what all its settings are.
 
     Raises
     ------
     InvalidArgument
     """
-    name, number = parse_call(str(text))
-    usual = WRITE_RULES[one_of(field, name, WRITE_RULES)].number
-    if number is not None and usual is None:
-        raise InvalidArgument(f"{field} {name!r} takes no number, got {text!r}")
-    return name, usual if number is None else number
+    match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", str(text))
+    if match is None:
+        raise InvalidArgument(
+            f"{field} must be a rule such as 'ttt3r', 'const(0.5)' or 'filt3r(keep=0.9)', joined "
+            f"by *; got {shown(text)}"
+        )
+    rule = WRITE_RULES[one_of(field, match[1], WRITE_RULES)]
+    found = {name: 0.0 if isinstance(kind, Words) else kind.default
+             for name, kind in rule.may_set.items()}  # fmt: skip
+    said: set[str] = set()
+    for part in match[2].split(",") if match[2] is not None else ():
+        name, equals, value = (each.strip() for each in part.rpartition("="))
+        if not equals:
+            if rule.number is None:
+                raise InvalidArgument(f"{field} {rule.name!r} takes no number, got {text!r}")
+            name = rule.number
+        one_of(f"a setting of {rule.name}", name, rule.may_set)
+        if name in said:
+            raise InvalidArgument(f"{field} {text!r} sets {name!r} twice")
+        said.add(name)
+        found[name] = _value(f"{name} of {rule.name}(...)", value, rule.may_set[name])
+    return rule, found
+
+
+def _value(field: str, given: str, kind: Span | Words) -> float:
+    if isinstance(kind, Words):
+        return float(kind.index(one_of(field, given, kind)))
+    value: float | str = given
+    with suppress(ValueError):
+        value = float(given)
+    return number(field, value, kind.low, kind.high)
+
+
+def rule_name(text: str) -> str:
+    """Return the name of a rule in words."""
+    return parse_rule(text, "rate")[0].name
+
+
+def rule_text(text: str, field: str) -> str:
+    """Return a rule in its one form: its number, then what is not as usual."""
+    rule, found = parse_rule(text, field)
+    words = [] if rule.number is None else [_shortest(found[rule.number])]
+    for name, kind in rule.may_set.items():
+        if name == rule.number:
+            continue
+        if isinstance(kind, Words):
+            words += [f"{name}={kind.other}"] if found[name] else []
+        elif found[name] != kind.default:
+            words.append(f"{name}={_shortest(found[name])}")
+    return f"{rule.name}({','.join(words)})" if words else rule.name
+
+
+def _shortest(value: float) -> str:
+    """Write a number so that it reads back the same."""
+    return short if float(short := f"{value:g}") == value else repr(value)
+
+
+def parse_product(given: Iterable[str], field: str) -> tuple[str, ...]:
+    """Return rules in their one form and order, and refuse a product that means nothing.
+
+    Raises
+    ------
+    InvalidArgument
+    """
+    found: dict[str, str] = {}
+    for part in given:
+        text = rule_text(part, field)
+        rule = parse_rule(text, field)[0]
+        if rule.name in found:
+            raise InvalidArgument(f"{field} {rule.name!r} is named twice in {list(given)!r}")
+        found[rule.name] = text
+    rows = [rule for name, rule in WRITE_RULES.items() if name in found]
+    for rule in rows:
+        others = [other.name for other in rows if other is not rule and other.name != "cut3r"]
+        for name, why in rule.refuses.items():
+            beside = others if name == "*" else [name]
+            if not set(others).isdisjoint(beside):
+                raise InvalidArgument(
+                    f"{field} {rule.name} * {', '.join(beside)} means nothing: {why}; leave one out"
+                )
+    directed = [rule.name for rule in rows if rule.directs]
+    if len(directed) > 1:
+        raise InvalidArgument(
+            f"{field} {' * '.join(directed)} means nothing: each moves the state towards a target "
+            "of its own; leave one out"
+        )
+    return tuple(found[rule.name] for rule in rows)

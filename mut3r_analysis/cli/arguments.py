@@ -35,7 +35,7 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
         "random:224-linear (default: %(default)s)",
     )
     inputs.add_argument(
-        "--update", default="cut3r", help="write rule: cut3r, ttt3r or ttsa3r (%(default)s)"
+        "--update", default="cut3r", help="write rule, such as ttt3r or filt3r (%(default)s)"
     )
     inputs.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: CUDA where present)")
     inputs.add_argument(

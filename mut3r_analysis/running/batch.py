@@ -64,6 +64,8 @@ class Batch:
     Attributes
     ----------
     configurations : tuple of Configuration
+    restarts : list of bool
+        Per configuration, whether the frame after a reset starts from the learned pose token.
     intervene : callable or None
     """
 
@@ -101,7 +103,7 @@ class Batch:
             return GatePlan(acting, self._sites)
 
         self._plan: Callable[[tuple[bool, ...]], GatePlan] = plan
-        own, named = backbone.rules, [commit.rates for commit in self._commits]
+        own, named = backbone.rules, [commit.rate for commit in self._commits]
         self._rules = own.times(named) if any(named) else None
         self._mass = self._rules is not None and "static_mass" in self._rules.needs
         kinds = () if capture is None else capture.kinds(self._sites)
@@ -113,7 +115,16 @@ class Batch:
         written = [commit.written_share for commit in self._commits]
         # What a commit needs is predicted once where the pass that is written is read anyway.
         same = all(shares == written for shares in self._read_shares)
-        self._needed = backbone.commit_needs if same else ()
+        rules = self._rules or own
+        self._commit_needs = {*backbone.commit_needs, *rules.outputs}
+        self._needed = self._commit_needs if same else set()
+        starts = rules.restarts * (self.size if len(rules.restarts) == 1 else 1)
+        self.restarts = [
+            backbone.restarts or own
+            if commit.reset_pose is None
+            else commit.reset_pose == "learned"
+            for commit, own in zip(self._commits, starts, strict=True)
+        ]
         self._captured_parts = {SITE_KINDS[kind].part for kind in kinds}
         self._keeps_probe = any(commit.keeps_probe for commit in self._commits)
         self._reads_probe = [commit.read == "probe" for commit in self._commits]
@@ -391,21 +402,16 @@ class Batch:
         if remembered is not written:
             written = replace(written, pose_token=remembered.pose_token)
         resets = [commit.resets_after(frame.given.position) for commit in commits]
-        restarts = backbone.restarts
-        restart = [
-            restarts if commit.reset_pose is None else commit.reset_pose == "learned"
-            for commit in commits
-        ]
         write = Write(
             rules=self._rules,
             signals=self._signals(passes, motion, active),
             factor=self._factor(passes, device),
             remember=torch.tensor([not commit.holds_memory for commit in commits], device=device),
             summary=self._summary(frame.encoded, motion),
-            restart=torch.tensor(restart, device=device),
+            restart=torch.tensor(self.restarts, device=device),
         )
-        if backbone.commit_needs and not self._needed:
-            prediction = backbone.predict(written, backbone.commit_needs)
+        if self._commit_needs and not self._needed:
+            prediction = backbone.predict(written, self._commit_needs)
         recorder = self.recorder(frame.given, frame.axes, "memory")
         state, rate = backbone.commit(
             Frame(frame.given.image, reset=torch.tensor(resets, device=device)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
-from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue, parse_rule
+from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue, parse_product, rule_name
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.calls import parse_call
 from mut3r_analysis.foundation.fields import Checked, flag, number, one_of, optional
@@ -22,17 +22,7 @@ _LETTERS = {"g": "gated", "p": "probe"}
 
 def _rates(field: str, given: str | Iterable[str]) -> tuple[str, ...]:
     parts = given.split("*") if isinstance(given, str) else [str(part) for part in given]
-    found: dict[str, str] = {}
-    for part in parts:
-        if part.strip() == "one":
-            continue
-        name, value = parse_rule(part, field)
-        if name in found:
-            raise InvalidArgument(f"{field} {name!r} is named twice in {given!r}")
-        if value is not None:
-            value = number(f"the number of {name}(...)", value, 0, 1, open_high=False)
-        found[name] = name if value is None else f"{name}({value:g})"
-    return tuple(found[name] for name in WRITE_RULES if name in found)
+    return parse_product([part for part in parts if part.strip() != "one"], field)
 
 
 def _write(field: str, given: str) -> str:
@@ -77,8 +67,8 @@ class Commit(Specification):
         Product of write rates on the state tokens, on top of the backbone's own rule: ``one``,
         ``ttt3r``, ``ttsa3r``, ``static_mass`` (share of what a state token read that is static,
         mean over layers), ``frame(alpha)`` (1 - alpha mean(g), one number for a frame), and
-        whatever else :data:`~mut3r_analysis.backbones.write_rules.WRITE_RULES` holds. All are 1 on
-        a first frame and on the one after a reset.
+        whatever else :data:`~mut3r_analysis.backbones.write_rules.WRITE_RULES` holds. They are 1
+        on a first frame and on the one after a reset, unless their life says otherwise.
     warm_up : int
         Frames without gating, after the start and after every reset.
     reset : int, optional
@@ -88,7 +78,7 @@ class Commit(Specification):
     reset_pose : {"learned", "memory"}, optional
         How the frame after a reset enters the decoder: with the learned pose token (as TTT3R's
         recurrent path) or with what the initial memory answers (as CUT3R). None is what the
-        backbone's write rule does.
+        write rules do, the backbone's own and those of `rate`.
 
     Raises
     ------
@@ -190,9 +180,9 @@ class Commit(Specification):
         return " ".join([*words, *(word for word, said in others.items() if said)])
 
     @property
-    def rates(self) -> dict[str, float | None]:
-        """Name of each rate, and its number where it has one."""
-        return dict(parse_call(rate) for rate in self.rate)
+    def rates(self) -> tuple[str, ...]:
+        """Name of each rate, without its settings."""
+        return tuple(rule_name(rate) for rate in self.rate)
 
     @property
     def written_share(self) -> float:

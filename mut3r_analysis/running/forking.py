@@ -168,8 +168,7 @@ def _snapshot(run: xr.DataTree, batch: Batch, sequence: xr.Dataset, start: int) 
         values = {name: torch.from_numpy(np.array(last[name].values)) for name in names}
         commit = base.commit
         age = start if commit.reset is None else start % commit.reset
-        restart = None if commit.reset_pose is None else commit.reset_pose == "learned"
-        return batch.carry(backbone.restore(values, age, restart), (age,))
+        return batch.carry(backbone.restore(values, age, batch.restarts[0]), (age,))
     # The heads are run only where the cue or the commit reads them.
     heads = ("points_world",) if base.reads_head else ()
     replay = Batch(backbone, [base], outputs=heads, intervene=batch.intervene)
@@ -197,7 +196,7 @@ def _looking_at(
 
 def _remembers(backbone: Backbone, base: Configuration) -> bool:
     """Whether more than state and memory is carried from frame to frame."""
-    if backbone.rules.times([base.commit.rates]).remember:
+    if backbone.rules.times([base.commit.rate]).remember:
         return True
     if base.cue is None:
         return False

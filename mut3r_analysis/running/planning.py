@@ -208,6 +208,7 @@ def frame_flops(
     """Operations of one frame by part, counted on a copy without memory."""
     height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
     configuration = configuration or Configuration()
+    rules = backbone.rules.times([configuration.commit.rate])
     with torch.device("meta"), torch.no_grad():
         shadow = backbone.shadow()
         frame = Frame(torch.empty(1, 3, height, width))
@@ -238,7 +239,7 @@ def frame_flops(
             decoded = shadow.decode(entered, probe=watch if configuration.probes else None)
             total = count("decoder and memory", total)
             whole = total - before
-            prediction = shadow.predict(decoded, {*outputs, *shadow.commit_needs})
+            prediction = shadow.predict(decoded, {*outputs, *shadow.commit_needs, *rules.outputs})
             heads = count("heads", total)
             shadow.commit(frame, encoded, decoded, state, prediction=prediction)
             counts["decoder and memory"] += counter.get_total_flops() - heads

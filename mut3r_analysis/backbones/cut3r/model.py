@@ -5,7 +5,7 @@ those of official checkpoints, so these load unchanged.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Self, cast
@@ -77,7 +77,8 @@ class CUT3R(TwoStreams):
     ----------
     config : CUT3RConfig
     update : str
-        Write rule of the state: ``cut3r``, ``ttt3r``, ``ttsa3r``. The weights are the same for all.
+        Write rule of the state in words, such as ``ttt3r`` or ``ttt3r*const(0.5)``. The weights are
+        the same for all.
     """
 
     config: CUT3RConfig
@@ -87,6 +88,7 @@ class CUT3R(TwoStreams):
         self._rules = own_rules(update)
         self.config = config
         self.update = update
+        self.commit_needs = self._rules.outputs
         self.outputs = check_outputs(None, OUTPUTS if config.rgb_head else OUTPUTS[:-1])
         self.patch_size = config.patch_size
         self.decoder_layers = config.dec_depth
@@ -248,13 +250,12 @@ class CUT3R(TwoStreams):
             may_write = torch.zeros_like(may_write)
         reset = self.flags(frame.reset, batch)
         assert decoded.proposal is not None
-        known = {
-            "features": encoded.features, "before": state.tokens, "proposal": decoded.proposal,
-        }  # fmt: skip
-        rate, remembered = (write.rules or self._rules).rate(
+        rules = write.rules or self._rules
+        known = self._signals(rules.needs, frame, encoded, decoded, state, prediction)
+        ruling = rules.ruling(
             {**known, **decoded.signals, **write.signals}, state.rules, wrote=may_write, reset=reset
         )
-        rate = rate * may_write[:, None]
+        rate = ruling.rate * may_write[:, None]
         rate = rate if write.factor is None else rate * write.factor
         memory = self.pose_retriever.write(
             encoded.features if write.summary is None else write.summary,
@@ -263,15 +264,17 @@ class CUT3R(TwoStreams):
             partial(attend, probe=probe),
         )
         initial = self.begin(batch)
-        tokens = _blend(state.tokens, decoded.proposal, rate[..., None])
-        remembers = may_write & self.flags(write.remember, batch)
-        memory = _blend(state.memory, memory, remembers[:, None, None].float())
+        tokens = _blend(state.tokens, ruling.target, rate[..., None])
+        remembers = (may_write & self.flags(write.remember, batch))[:, None].float()
+        if ruling.memory_rate is not None:
+            remembers = remembers * ruling.memory_rate
+        memory = _blend(state.memory, memory, remembers[..., None])
         restart = self.restarts if write.restart is None else write.restart
         committed = State(
             tokens=torch.where(reset[:, None, None], initial.tokens, tokens),
             memory=torch.where(reset[:, None, None], initial.memory, memory),
             fresh=reset & self.flags(restart, batch),
-            rules=remembered,
+            rules=ruling.remembered,
         )
         return committed, rate
 
@@ -315,7 +318,7 @@ class CUT3R(TwoStreams):
         fresh, begun = (
             torch.tensor([flag], device=self.device) for flag in (age == 0 and restarts, age > 0)
         )
-        return State(tokens, memory, fresh, RuleMemory(begun, {}))
+        return State(tokens, memory, fresh, RuleMemory(begun, {}, torch.zeros_like(begun)))
 
     def meta_state(self, grid: tuple[int, int], frames: int) -> State:
         """Return the shapes of a state that is not fresh."""
@@ -339,6 +342,33 @@ class CUT3R(TwoStreams):
         registers.weight = self.register_tokens.weight[(places < side).all(dim=1)]
         small._modules = {**self._modules, "register_tokens": registers}
         return small
+
+    def _signals(
+        self,
+        needs: Collection[str],
+        frame: Frame,
+        encoded: Encoded,
+        decoded: Decoded,
+        state: State,
+        prediction: Prediction | None,
+    ) -> dict[str, Tensor]:
+        """Return what write rules need of a frame, beside what the decoder took for them."""
+        batch, proposal = len(state.tokens), decoded.proposal
+        assert proposal is not None
+        found = {"features": encoded.features, "before": state.tokens, "proposal": proposal}
+        if "initial" in needs:
+            found["initial"] = self.begin(batch).tokens
+        if "embedded" in needs:
+            found["embedded"] = self.decoder_embed(encoded.features)
+        if "decoded" in needs:
+            found["decoded"] = decoded.levels[-1]
+        if "image" in needs and frame.image is not None:
+            found["image"] = frame.image.expand(batch, -1, -1, -1)
+        if prediction is not None and prediction.pose is not None:
+            found["pose"] = prediction.pose
+        if prediction is not None and prediction.points_self is not None:
+            found["depth"] = prediction.points_self[..., 2]
+        return found
 
     def _encode_rays(self, ray_map: Tensor, grid: tuple[int, int], seam: Attend) -> Tensor:
         place = self.patch_rotation(grid, self.config.enc_embed_dim // RAY_ENCODER_HEADS)
