@@ -103,8 +103,9 @@ class Batch:
             return GatePlan(acting, self._sites)
 
         self._plan: Callable[[tuple[bool, ...]], GatePlan] = plan
-        own, named = backbone.rules, [commit.rate for commit in self._commits]
-        self._rules = own.times(named) if any(named) else None
+        named = [commit.rate for commit in self._commits]
+        rules = backbone.rules.times(named)
+        self._rules = rules if any(named) else None
         self._mass = self._rules is not None and "static_mass" in self._rules.needs
         kinds = () if capture is None else capture.kinds(self._sites)
         of_pose = {"gated": 1.0, "split": 1.0, "probe": 0.0, "split_rev": 0.0}
@@ -115,15 +116,13 @@ class Batch:
         written = [commit.written_share for commit in self._commits]
         # What a commit needs is predicted once where the pass that is written is read anyway.
         same = all(shares == written for shares in self._read_shares)
-        rules = self._rules or own
         self._commit_needs = {*backbone.commit_needs, *rules.outputs}
         self._needed = self._commit_needs if same else set()
-        starts = rules.restarts * (self.size if len(rules.restarts) == 1 else 1)
         self.restarts = [
-            backbone.restarts or own
+            backbone.restarts or rule
             if commit.reset_pose is None
             else commit.reset_pose == "learned"
-            for commit, own in zip(self._commits, starts, strict=True)
+            for commit, rule in zip(self._commits, rules.restarts, strict=True)
         ]
         self._captured_parts = {SITE_KINDS[kind].part for kind in kinds}
         self._keeps_probe = any(commit.keeps_probe for commit in self._commits)
