@@ -294,6 +294,7 @@ def test_the_notebook_is_committed_clean():
 
 def executed(tmp_path: Path, **parameters):
     quick = {"out": str(tmp_path), "progress": False, "commits": {}, "frames": 3}
+    quick["models"] = ["random:small"]
     return execute_notebook(find_notebook(NOTEBOOK), quick | parameters)
 
 
@@ -305,7 +306,7 @@ def texts(notebook, name):
 @pytest.mark.slow
 def test_the_notebook_answers_for_the_rules_of_the_first_releases(tmp_path):
     notebook = executed(tmp_path, sequences=["scenes/orbit-02"])
-    (found,) = findings_of(notebook)
+    found, _ = findings_of(notebook)
     lead = found.rows[: found.lead]
     assert {each.effect.rsplit(" ", 1)[1] for each in lead} == {"cut3r", "ttt3r", "ttsa3r"}
     assert {each.n for each in lead} == {1}
@@ -320,7 +321,7 @@ def test_the_notebook_runs_on_frames_without_truth(shared, tmp_path):
     notebook = executed(
         tmp_path, backbone="random:small", sequences=[folder], write_rules=rules, frames=2
     )
-    (found,) = findings_of(notebook)
+    found, _ = findings_of(notebook)
     assert found.answer.endswith(NO_TRUTH)
     assert {each.effect for each in found.rows} == {
         "cut3r, depth", "cut3r, camera", "ttsa3r, depth", "ttsa3r, camera"

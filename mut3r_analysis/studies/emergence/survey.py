@@ -172,17 +172,7 @@ def clip_evidence(
         return found
     scored = truth.isel(frame=slice(1, None))
     labels = _labels(scored)
-    columns = control_columns(scored)
-    moving, still = truth["moving"].values, truth["still"].values
-
-    def tested(score: Array, others: list[Array]) -> tuple[Array, Array]:
-        """AUC ``(test, ...)`` and change ``(...)`` of scores ``(..., frame, patch)``."""
-        pairs = [
-            (score[..., at, :], other[..., at, :], moving[at], still[at])
-            for (at, _), other in zip(twins, others, strict=True)
-        ]
-        return _tested(score[..., 1:, :], labels, columns, pairs)
-
+    places = [at for at, _ in twins]
     parts = {}
     for site in SITES:
         readings = patch_readings(own, site)
@@ -191,7 +181,7 @@ def clip_evidence(
         others = [patch_readings(twin, site).values for _, twin in twins]
         for other in others:
             other[readings["reading"].isin(OVER_TIME).values] = np.nan
-        auc, change = tested(values, others)
+        auc, change = score_evidence(values, truth, list(zip(places, others, strict=True)))
         cells = readings.isel(frame=0, patch=0, drop=True).drop_attrs()
         part = {
             "auc": cells.expand_dims(test=list(TESTS)).copy(data=auc),
@@ -204,7 +194,7 @@ def clip_evidence(
             part["frame_auc"] = cells.expand_dims(past=past, axis=-1).copy(data=each)
         parts[site] = xr.Dataset(part)
     found = found.merge(_joined(parts))
-    auc, change = tested(own.motion, [twin.motion for _, twin in twins])
+    auc, change = score_evidence(own.motion, truth, [(at, twin.motion) for at, twin in twins])
     found["cue_auc"] = ("test", auc)
     found["cue_change"] = float(change)
     controls = [name for name in CONTROLS if name in scored]
@@ -217,6 +207,32 @@ def clip_evidence(
         known.append("instances")
         found["n_resting"] = scored["resting"].sum("patch").mean().item()
     return found.assign(truth=", ".join([*known, "twin"] if twins else known))
+
+
+def score_evidence(
+    score: Array, truth: xr.Dataset, twins: Sequence[tuple[int, Array]] = ()
+) -> tuple[Array, Array]:
+    """Measure the evidence in scores.
+
+    Parameters
+    ----------
+    score : ndarray
+        (..., frame, patch); the first frame has no past and is not scored.
+    truth : Dataset
+        Of `patch_truth`, with a motion mask and at least two frames.
+    twins : sequence of (int, ndarray)
+        The position at which a twin shows the same picture, and the twin's scores.
+
+    Returns
+    -------
+    (ndarray, ndarray)
+        AUC (test, ...) by :data:`TESTS`, NaN where it cannot be told, and the change (...) between
+        twins in standard deviations.
+    """
+    scored = truth.isel(frame=slice(1, None))
+    moving, still = truth["moving"].values, truth["still"].values
+    pairs = [(score[..., at, :], other[..., at, :], moving[at], still[at]) for at, other in twins]
+    return _tested(score[..., 1:, :], _labels(scored), control_columns(scored), pairs)
 
 
 def place_auc(truths: Sequence[xr.Dataset]) -> xr.DataArray:

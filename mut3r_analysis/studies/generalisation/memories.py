@@ -1,13 +1,15 @@
 """One checkpoint with several memories, ungated and gated: scores, and what gating changes."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from mut3r_analysis.backbones import load_backbone
+from mut3r_analysis.attention.sites import PATCH_STREAMS, SITE_KINDS
+from mut3r_analysis.backbones import Backbone, load_backbone
 from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import some_of
@@ -15,6 +17,8 @@ from mut3r_analysis.foundation.labelling import beside
 from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.readings import MASK
+from mut3r_analysis.motion.realisations import DIRECTIONS
+from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.ablation import (
     PLAIN,
@@ -86,15 +90,70 @@ def known_memories(
     return found
 
 
-def treatments(memory: Memory, beta: float, edition: int = 2) -> dict[str, dict[str, Any]]:
+def patch_site(sites: Collection[str]) -> str:
+    """Return the first kind of site of a decoder at which patches of the frame read each other.
+
+    Parameters
+    ----------
+    sites : collection of str
+        That a model has.
+
+    Raises
+    ------
+    InvalidArgument
+        When there is none.
+    """
+    for name in sites:
+        kind = SITE_KINDS[name]
+        if kind.part == "decoder" and kind.queries == kind.keys and kind.keys in PATCH_STREAMS:
+            return name
+    raise InvalidArgument(
+        f"patches of a frame read each other at none of the sites {', '.join(sites)}; leave the "
+        "model out"
+    )
+
+
+def possible_memories(
+    backbone: str, memories: Mapping[str, Memory], sequence: str | Path
+) -> dict[str, Memory]:
+    """Keep the memories that a model can have: not every kind has rates, or a pose memory.
+
+    Parameters
+    ----------
+    backbone : str
+        For :func:`~mut3r_analysis.load_backbone`.
+    memories : mapping of str to Memory
+    sequence : str
+        For :func:`~mut3r_analysis.open_sequence`; one that will be run.
+    """
+    frames = open_sequence(sequence, stop=2)
+    kept = {}
+    for label, memory in memories.items():
+        with suppress(InvalidArgument):
+            model = load_backbone(backbone, update=memory.update)
+            plain = treatments(memory, 1.0, sites=model.sites())[PLAIN]
+            Configuration.of(plain).check(model, frames, model.outputs)
+            kept[label] = memory
+    return kept
+
+
+def treatments(
+    memory: Memory, beta: float, edition: int = 2, sites: Collection[str] = DIRECTIONS
+) -> dict[str, dict[str, Any]]:
     """Return the configurations of a memory by treatment.
+
+    In a model without some of MUT3R's `sites`, its cue and its gate of pairs of patches stand where
+    patches of a frame read each other.
 
     Without a gate the own cue is measured, which changes nothing but where the memory itself
     takes its rate from the cue. Memories made of commits are gated by the own cue only: their rate
     would follow what replaced it.
     """
-    gate = Gate.mut3r(beta=beta, edition=edition)
-    own, mask = Cue.mut3r(edition=edition), Cue(reading=MASK, normaliser="raw")
+    site = patch_site(sites)
+    own, mask = Cue.mut3r(edition=edition, site=site), Cue(reading=MASK, normaliser="raw")
+    gate = Gate.at({site: "pair_bias"}, beta=beta)
+    if set(DIRECTIONS) <= set(sites):
+        gate = Gate.mut3r(beta=beta, edition=edition)
     scores = with_controls({OWN: own, TRUE: mask}) if memory.plain else {OWN: own}
     found: dict[str, dict[str, Any]] = {PLAIN: {"cue": own}}
     found |= {label: {"cue": cue, "gate": gate} for label, cue in scores.items()}
@@ -147,7 +206,7 @@ def sweep_memories(
             _JOIN.join((label, treatment)): configuration
             for label, memory in memories.items()
             if memory.update == update
-            for treatment, configuration in treatments(memory, beta, edition).items()
+            for treatment, configuration in treatments(memory, beta, edition, model.sites()).items()
         }
         for by_mask, names in ((False, list(sequences)), (True, masked)):
             chosen = {
@@ -161,12 +220,17 @@ def sweep_memories(
                     names,
                     configurations=chosen,
                     frames=taken,
-                    outputs=("pose", "depth"),
+                    outputs=scored_outputs(model),
                     out=out,
                     progress=progress,
                 )
                 parts.append(found)
     return arranged(parts, memories)
+
+
+def scored_outputs(model: Backbone) -> tuple[str, ...]:
+    """Return camera and depth, which are scored, where a model predicts them; else all it does."""
+    return tuple(name for name in ("pose", "depth") if name in model.outputs) or model.outputs
 
 
 def arranged(parts: Iterable[xr.Dataset], memories: Iterable[str]) -> xr.Dataset:

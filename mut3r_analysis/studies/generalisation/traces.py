@@ -142,7 +142,7 @@ def _of_sequence(paths: xr.DataArray) -> xr.Dataset:
         runs = {t: open_run(paths.sel(memory=memory, treatment=t).item()) for t in (PLAIN, OWN)}
         maps.append(np.asarray(runs[PLAIN]["cue/motion"], np.float64))
         row = beside({name: _state(run) for name, run in runs.items()}, "treatment")
-        auc, moved = _auc(runs[PLAIN]), _moved(*runs.values())
+        auc, moved = _auc(runs[PLAIN]), moved_by(*runs.values())
         rows[memory] = row.assign(auc=auc, moved=("what", list(moved)))
     found = beside(rows, "memory").assign_coords(other=memories, what=["depth", "camera"])
     pairs = ("memory", "other", "frame")
@@ -166,21 +166,52 @@ def _likeness(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _state(run: xr.DataTree) -> xr.Dataset:
     """Change of a token in percent of its norm, and share replaced; means over tokens."""
     state = run["state"].to_dataset()
-    size, norm, rate = (
-        state[name].values.astype(np.float64) for name in ("update_size", "norm", "write_rate")
+    norm, rate = (_by_token(state[name]) for name in ("norm", "write_rate"))
+    # only where tokens have a past of their own is it known how much they change
+    size = _by_token(state["update_size"]) if "update_size" in state else norm * np.nan
+    shares = xr.Dataset({"update_size": size / norm, "write_rate": rate})
+    return 100 * shares.mean("token")
+
+
+def _by_token(held: xr.DataArray) -> xr.DataArray:
+    """Return (frame, token) in double precision; NaN where a memory that grows has no token."""
+    (dim,) = set(held.dims) - {"frame"}
+    return xr.DataArray(
+        held.transpose("frame", dim).values.astype(np.float64),
+        {"frame": held["frame"].values},
+        ("frame", "token"),
     )
-    means = {"update_size": 100 * (size / norm).mean(-1), "write_rate": 100 * rate.mean(-1)}
-    found = {name: ("frame", values) for name, values in means.items()}
-    return xr.Dataset(found, {"frame": state["frame"].values})
 
 
-def _moved(*runs: xr.DataTree) -> tuple[float, float]:
-    """How far depth and camera move, in percent of the mean depth."""
-    depth, other = (np.asarray(run["prediction/depth"], np.float64) for run in runs)
-    poses = [np.asarray(run["prediction/pose"], np.float64) for run in runs]
-    scale = np.abs(depth).mean() / 100
-    away = np.linalg.norm((poses[1] - poses[0])[:, :3, 3], axis=-1).mean()
-    return np.abs(other - depth).mean() / scale, away / scale
+def kept_shares(run: xr.DataTree) -> xr.DataArray:
+    """Return the share of the tokens before a frame that it leaves as they were, (frame) percent.
+
+    What a frame writes is counted by its rate, and what it appends is not among the tokens before
+    it. NaN where there are none.
+    """
+    state = run["state"].to_dataset()
+    count = _by_token(state["norm"]).notnull().sum("token")
+    unwritten = count - _by_token(state["write_rate"]).sum("token")
+    before = count.shift(frame=1)
+    return 100 * (unwritten / before).where(before > 0)
+
+
+def moved_by(run: xr.DataTree, other: xr.DataTree) -> tuple[float, float]:
+    """Return how far depth and camera lie apart in two runs, percent of the first's mean distance.
+
+    Of a model that predicts no depth it is the points in the world; NaN where no camera is.
+    """
+    predicted = run["prediction"].to_dataset()
+    name = "depth" if "depth" in predicted else "points_world"
+    one, two = (np.asarray(each[f"prediction/{name}"], np.float64) for each in (run, other))
+    apart, scale = np.abs(two - one).mean(), np.abs(one).mean()
+    if "xyz" in predicted[name].dims:
+        apart, scale = (np.linalg.norm(each, axis=-1).mean() for each in (two - one, one))
+    away = np.nan
+    if "pose" in predicted:
+        poses = [np.asarray(each["prediction/pose"], np.float64) for each in (run, other)]
+        away = np.linalg.norm((poses[1] - poses[0])[:, :3, 3], axis=-1).mean()
+    return 100 * apart / scale, 100 * away / scale
 
 
 def _auc(run: xr.DataTree) -> float:
