@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -150,30 +151,42 @@ def compare_models(
         distance; ``kept`` (model, sequence), tokens of the memory that a frame leaves as they were,
         percent. NaN where it cannot be told.
     """
+    options = {"frames": frames, "out": out, "progress": progress}
     parts = {}
     for name in models:
-        backbone = load_backbone(name)
         shown = sequences if is_trained(name) else sequences[:untrained]
-        site = patch_site(backbone.sites())
-        cue, gate = Cue.mut3r(edition=edition, site=site), Gate.at({site: "pair_bias"}, beta=beta)
-        gated = {label: {"cue": c, "gate": gate} for label, c in with_controls({OWN: cue}).items()}
-        table = sweep(
-            backbone,
-            shown,
-            configurations={PLAIN: {"cue": cue}, **gated},
-            frames="::" if frames is None else f":{frames}:",
-            outputs=scored_outputs(backbone),
-            out=out,
-            progress=progress,
-        )
-        auc = [cue_evidence(backbone, open_sequence(each, stop=frames), cue) for each in shown]
-        parts[name] = _of_model(table).assign(auc=(("sequence", "test"), auc))
+        parts[name] = _of_model(load_backbone(name), shown, beta, edition, **options)
     found = beside(parts, "model", "model").assign_coords(test=list(TESTS))
     found["treatment"].attrs = {"long_name": "gated by"}
     return described(found, _WORDS)
 
 
-def _of_model(table: xr.Dataset) -> xr.Dataset:
+def _of_model(
+    backbone: Backbone,
+    sequences: Sequence[str | Path],
+    beta: float,
+    edition: int,
+    *,
+    frames: int | None,
+    **options: Any,
+) -> xr.Dataset:
+    """Return what :func:`compare_models` returns, of one model."""
+    site = patch_site(backbone.sites())
+    cue, gate = Cue.mut3r(edition=edition, site=site), Gate.at({site: "pair_bias"}, beta=beta)
+    gated = {label: {"cue": c, "gate": gate} for label, c in with_controls({OWN: cue}).items()}
+    table = sweep(
+        backbone,
+        sequences,
+        configurations={PLAIN: {"cue": cue}, **gated},
+        frames="::" if frames is None else f":{frames}:",
+        outputs=scored_outputs(backbone),
+        **options,
+    )
+    auc = [cue_evidence(backbone, open_sequence(each, stop=frames), cue) for each in sequences]
+    return _of_table(table).assign(auc=(("sequence", "test"), auc))
+
+
+def _of_table(table: xr.Dataset) -> xr.Dataset:
     """Errors of a sweep by treatment, and what its runs moved and kept."""
     errors = {
         name: (("sequence", "treatment"), table[name].transpose("sequence", ...).values)
