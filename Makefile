@@ -11,7 +11,7 @@ WORKERS ?= auto
 .PHONY: demo test fuzz trust notebooks lab bench screenshots lint clean
 
 demo: $(READY)
-	$(BIN)/mut3r demo --out outputs
+	OMP_NUM_THREADS=1 $(BIN)/mut3r demo --out outputs
 
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)

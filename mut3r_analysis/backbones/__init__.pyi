@@ -8,13 +8,13 @@ from .dust3r.model import DUSt3R as DUSt3R
 from .heads import PairPrediction as PairPrediction
 from .heads import Prediction as Prediction
 from .loading import load_backbone as load_backbone
+from .origin import Origin as Origin
 from .point3r.config import Point3RConfig as Point3RConfig
 from .point3r.model import Point3R as Point3R
 from .preparation import Preparation as Preparation
 from .protocol import Backbone as Backbone
 from .protocol import Encoded as Encoded
 from .protocol import Frame as Frame
-from .protocol import Origin as Origin
 from .protocol import StateVariable as StateVariable
 from .protocol import Step as Step
 from .protocol import Write as Write

@@ -11,9 +11,10 @@ from mut3r_analysis.backbones.checkpoint import check_weights, expected_shapes, 
 from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.families import family_of
 from mut3r_analysis.backbones.in_memory import weights_digest
+from mut3r_analysis.backbones.origin import Origin
 from mut3r_analysis.backbones.precision import find_precision
 from mut3r_analysis.backbones.preparation import Preparation
-from mut3r_analysis.backbones.protocol import Backbone, Origin
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS, random_backbone
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.bundled import data_path

@@ -13,34 +13,11 @@ from mut3r_analysis.attention.sites import Sites
 from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.heads import PairPrediction, Prediction, check_outputs
+from mut3r_analysis.backbones.origin import Origin
 from mut3r_analysis.backbones.precision import Precision, arithmetic
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.write_rules import Rules
 from mut3r_analysis.errors import InvalidArgument
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a backbone's weights come from.
-
-    Attributes
-    ----------
-    name : str
-    sha256 : str
-        Of the checkpoint file (or of the recipe of random weights), hexadecimal.
-    report : tuple of str
-        What was rewritten on loading, and warnings a reader of results should see.
-    weights : str
-        Digest of the weights in memory when they were loaded; empty where that is not known.
-    specimen : bool
-        Whether these are weights that ship with the package, which know its rendered scenes alone.
-    """
-
-    name: str
-    sha256: str
-    report: tuple[str, ...] = ()
-    weights: str = ""
-    specimen: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +204,25 @@ class Backbone(nn.Module, ABC):
     pose_memory: bool = True
     patch_size: int
     decoder_layers: int
+
+    def __repr__(self) -> str:
+        """Say on one screen what the model is; `named_modules` lists what it is made of."""
+        size = sum(each.numel() for each in self.parameters()) / 1e6
+        sites = [f"{kind:<18}{n.layers:>2} x {n.heads:>2}" for kind, n in self.sites().items()]
+        return "\n".join(
+            [
+                f"{self.origin.name}: {self.family}, write rule {self.update}, {size:.1f} million "
+                f"parameters, {self.precision.name} on {self.device}",
+                f"  predicts  {', '.join(self.outputs)}",
+                f"  frames    {self.preparation}",
+                f"  sha256    {self.origin.sha256}",
+                *(f"  note      {line}" for line in self.origin.report),
+                *(
+                    f"  {'sites, layers x heads' if not at else '':<23}{line}"
+                    for at, line in enumerate(sites)
+                ),
+            ]
+        )
 
     @property
     @abstractmethod

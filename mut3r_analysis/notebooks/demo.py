@@ -39,7 +39,7 @@ def demo(
     Returns
     -------
     Path
-        The HTML page. Beside it are ``quickstart.zarr`` and ``figures/``.
+        The HTML page. Beside it are ``failures.html``, ``quickstart.zarr`` and ``figures/``.
 
     Raises
     ------
@@ -52,9 +52,9 @@ def demo(
     notebook = find_notebook(NOTEBOOK)
     store, page = out / "quickstart.zarr", out / "quickstart.html"
     # Before anything is replaced; the notebook opens both again, in a process of its own.
-    load_backbone(backbone, device="cpu")
+    model = load_backbone(backbone, device="cpu")
     open_sequence(sequence, stop=frames)
-    _remove_earlier(store)
+    remove_earlier(store)
     out.mkdir(parents=True, exist_ok=True)
     # The kernel starts in another folder than the caller.
     places = {
@@ -63,21 +63,33 @@ def demo(
     }
     if progress:
         print(f"executing {notebook.name}: backbone {backbone}, sequence {sequence}")
+    parameters = {**places, "frames": frames, "out": out, "progress": False}
+    if not model.origin.specimen:
+        # Rendered scenes say nothing of other models, and would take full-size ones an hour.
+        parameters["scored"] = 0
     execute_notebook(
         notebook,
-        {**places, "frames": frames, "out": out, "progress": False},
+        parameters,
         out_html=page,
         on_cell=_counter if progress and sys.stderr.isatty() else None,
     )
     if progress:
-        print(f"page     {page}")
-        print(f"store    {store}")
-        print(f"figures  {out / 'figures'}")
+        print(f"page      {page}")
+        print(f"explorer  {out / 'failures.html'}")
+        print(f"store     {store}")
+        print(f"figures   {out / 'figures'}")
+        print("next      mut3r demo --sequence YOUR_VIDEO; the end of the page says more")
     return page
 
 
-def _remove_earlier(store: Path) -> None:
-    """Remove what an earlier demo wrote; refuse to touch anything else."""
+def remove_earlier(store: Path) -> None:
+    """Remove the store of an earlier quickstart.
+
+    Raises
+    ------
+    AlreadyExists
+        When something is there that is not the store of a run; it is left as it is.
+    """
     if not store.exists():
         return
     try:

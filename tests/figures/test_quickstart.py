@@ -65,18 +65,26 @@ def test_demo_replaces_its_store_and_leaves_figures_and_a_page(
     html = page.read_text()
     assert "image/png" in html or "data:image/png" in html
     assert "cdnjs" not in html
+    assert "Not scored" in html  # scenes are for specimens
+    assert "failures.html" in html
+    assert "Failure explorer" in (page.parent / "failures.html").read_text()
     assert str(page) in capsys.readouterr().out
     assert own.read_text() == "mine"
 
 
 @pytest.mark.slow
 def test_what_the_quickstart_says_is_what_the_run_holds(shared: Path, tmp_path: Path) -> None:
+    # By hand the notebook starts again where it has already been, after a demo too.
+    earlier = m3.open_sequence("scenes/orbit-03", stop=1)
+    store = tmp_path / "quickstart.zarr"
+    m3.run(m3.load_backbone("tiny"), earlier, outputs=("pose",), out=store, progress=False)
     notebook = execute_notebook(
         find_notebook(NOTEBOOK),
         {
             "backbone": "random:small",
             "sequence": str(shared / "frames" / "walking_woman"),
             "frames": 4,
+            "scored": 2,
             "out": tmp_path,
             "progress": False,
         },
@@ -93,6 +101,9 @@ def test_what_the_quickstart_says_is_what_the_run_holds(shared: Path, tmp_path: 
     update = run["state/update_size"].mean("state_token")
     assert f"largest mean update is at frame {int(update.idxmax())}" in shown(notebook, "say-state")
     assert "No ground truth" in shown(notebook, "say-gate")
+    scored = cell(notebook, "score-many").outputs[0]["data"]["text/html"]
+    assert "RPE rotation (degree)" in scored
+    assert "verdict" in scored
     for name in ("look-layers", "look-frames", "look-depth", "look-camera", "look-state", "gate"):
         (output,) = cell(notebook, name).outputs
         assert "image/png" in output["data"]

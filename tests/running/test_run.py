@@ -484,6 +484,7 @@ def test_a_specimen_is_announced_once_where_it_reads_anything_but_scenes(sequenc
     inputs._announce.cache_clear()
     tiny, scene = m3.load_backbone("tiny"), m3.open_sequence("scenes/orbit-03", stop=2)
     assert "a specimen" in tiny.origin.report[-1]
+    assert tiny.origin.report[-1] in repr(tiny)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         quiet(tiny, scene, outputs=("pose",))

@@ -27,12 +27,12 @@ from mut3r_analysis.backbones.cut3r.config import RAY_ENCODER_HEADS, CUT3RConfig
 from mut3r_analysis.backbones.cut3r.start import start_weights
 from mut3r_analysis.backbones.heads import OUTPUTS, Heads, Prediction, check_outputs
 from mut3r_analysis.backbones.memory import PoseMemory
+from mut3r_analysis.backbones.origin import Origin
 from mut3r_analysis.backbones.precision import PRECISIONS
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import (
     Encoded,
     Frame,
-    Origin,
     StateVariable,
     Write,
 )

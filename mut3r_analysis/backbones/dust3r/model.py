@@ -28,6 +28,7 @@ from mut3r_analysis.backbones.dust3r.state import (
 )
 from mut3r_analysis.backbones.geometry import rigid_alignment, translation_and_quaternion
 from mut3r_analysis.backbones.heads import PairPrediction, Prediction, check_outputs
+from mut3r_analysis.backbones.origin import Origin
 from mut3r_analysis.backbones.pair_network import PairNetwork
 from mut3r_analysis.backbones.precision import PRECISIONS
 from mut3r_analysis.backbones.preparation import Preparation
@@ -35,7 +36,6 @@ from mut3r_analysis.backbones.protocol import (
     Backbone,
     Encoded,
     Frame,
-    Origin,
     StateVariable,
     Write,
 )

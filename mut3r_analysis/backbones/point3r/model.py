@@ -19,13 +19,14 @@ from mut3r_analysis.attention.tokens import Axes, image_axis, memory_axis
 from mut3r_analysis.backbones.blocks import DecoderBlock, EncoderBlock, PatchEmbed, layer_norm
 from mut3r_analysis.backbones.heads import OUTPUTS, Heads, Prediction
 from mut3r_analysis.backbones.memory import PoseMemory
+from mut3r_analysis.backbones.origin import Origin
 from mut3r_analysis.backbones.point3r.config import Point3RConfig
 from mut3r_analysis.backbones.point3r.pointers import Candidates, Pointers
 from mut3r_analysis.backbones.point3r.rotation import spatial_rotation
 from mut3r_analysis.backbones.point3r.start import start_weights
 from mut3r_analysis.backbones.precision import PRECISIONS
 from mut3r_analysis.backbones.preparation import Preparation
-from mut3r_analysis.backbones.protocol import Encoded, Frame, Origin, StateVariable, Write
+from mut3r_analysis.backbones.protocol import Encoded, Frame, StateVariable, Write
 from mut3r_analysis.backbones.rotation import Rotation
 from mut3r_analysis.backbones.two_streams import Decoded, Entered, Rotations, TwoStreams
 from mut3r_analysis.backbones.write_rules import Rules, own_rules

@@ -17,6 +17,7 @@ from mut3r_analysis.attention.sites import Site, SiteSize
 from mut3r_analysis.attention.tokens import ROLES, Axes, TokenAxis, image_axis, memory_axis
 from mut3r_analysis.backbones.blocks import EncoderBlock, PatchEmbed, layer_norm
 from mut3r_analysis.backbones.heads import Prediction, check_outputs
+from mut3r_analysis.backbones.origin import Origin
 from mut3r_analysis.backbones.pair_network import PairNetwork
 from mut3r_analysis.backbones.precision import PRECISIONS
 from mut3r_analysis.backbones.preparation import Preparation
@@ -24,7 +25,6 @@ from mut3r_analysis.backbones.protocol import (
     Backbone,
     Encoded,
     Frame,
-    Origin,
     StateVariable,
     Write,
 )

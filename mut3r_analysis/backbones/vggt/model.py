@@ -17,13 +17,13 @@ from mut3r_analysis.attention.seam import Probe, SiteGate, attend
 from mut3r_analysis.attention.sites import SiteSize
 from mut3r_analysis.attention.tokens import Axes, TokenAxis, image_axis, memory_axis
 from mut3r_analysis.backbones.heads import Prediction, check_outputs
+from mut3r_analysis.backbones.origin import Origin
 from mut3r_analysis.backbones.precision import PRECISIONS, arithmetic
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import (
     Backbone,
     Encoded,
     Frame,
-    Origin,
     StateVariable,
     Write,
 )

@@ -12,8 +12,9 @@ import xarray as xr
 from torch import Tensor
 from torch.nn import functional as F
 
+from mut3r_analysis.backbones.origin import Origin
 from mut3r_analysis.backbones.precision import arithmetic
-from mut3r_analysis.backbones.protocol import Backbone, Origin
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.foundation.fields import some_of
 from mut3r_analysis.foundation.labelling import beside, described
 from mut3r_analysis.motion import Cue
