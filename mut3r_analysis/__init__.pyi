@@ -111,6 +111,7 @@ from .sequences import (
 from .sequences import (
     open_sequence as open_sequence,
 )
+from .studies.paper_tables.table import paper_table as paper_table
 from .sweeps import open_sweep as open_sweep
 from .sweeps import plan as plan
 from .sweeps import sweep as sweep

@@ -19,6 +19,7 @@ _COMMANDS = (
     "mut3r_analysis.cli.datasets",
     "mut3r_analysis.cli.doctor",
     "mut3r_analysis.cli.notebooks",
+    "mut3r_analysis.cli.paper",
     "mut3r_analysis.cli.protocols",
     "mut3r_analysis.evaluation.command",
     "mut3r_analysis.metrics.command",

@@ -23,6 +23,7 @@ def metric_names(scores: xr.Dataset) -> list[str]:
 
 def add_means(scores: xr.Dataset, protocol: Protocol) -> xr.Dataset:
     """Add the mean over sequences of every metric of a protocol, with its interval."""
+    scores = scores.assign_coords(bound=["lower", "upper"])
     names = [str(name) for name in scores["sequence"].values]
     count = REDUCTIONS[protocol.reduction].weights
     weights = None

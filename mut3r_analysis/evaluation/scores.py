@@ -123,7 +123,6 @@ def evaluate(
         )
     scored, left_out = _with_values(chosen, reasons, trees)
     scores = _label(beside(rows, "sequence"), scored, reasons)
-    scores = scores.assign_coords(bound=["lower", "upper"])
     for one in scored:
         scores = add_means(scores, one)
     return scores.assign_attrs(_attributes(protocol, scored, left_out, trees, scores))

@@ -36,7 +36,7 @@ class Truths:
         self._given: dict[str, Truth] = {}
         self._alone = False
         if isinstance(given, str) and _is_data_set(given):
-            self._given = {name: _of_sequence(given, name) for name in names}
+            self._given = {name: of_sequence(given, name) for name in names}
         elif isinstance(given, xr.Dataset | str | Path):
             if len(names) > 1:
                 raise InvalidArgument(
@@ -155,7 +155,7 @@ def _is_data_set(location: str) -> bool:
     return prefixed is not None and prefixed.prefix != "scenes" and "#" not in prefixed.rest
 
 
-def _of_sequence(location: str, name: str) -> str:
+def of_sequence(location: str, name: str) -> str:
     """Name one sequence of a data set; options stay at the end."""
     root, mark, options = location.partition("?")
     return f"{root}#{name}{mark}{options}"

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from mut3r_analysis.foundation.aligned import aligned
 from mut3r_analysis.metrics.protocols import Protocol
 
 if TYPE_CHECKING:
@@ -23,13 +24,7 @@ class Protocols(tuple[Protocol, ...]):
         return pd.DataFrame([_row(one) for one in self], columns=_TITLES).set_index("id")
 
     def __str__(self) -> str:
-        lines = [_TITLES, *map(_row, self)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = [
-            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
-            for line in lines
-        ]
-        return "\n".join(line.rstrip() for line in padded)
+        return aligned([_TITLES, *map(_row, self)])
 
     __repr__ = __str__
 

@@ -98,6 +98,14 @@ def open_sequence(
     )
 
 
+def take(opened: xr.Dataset, selection: Selection) -> xr.Dataset:
+    """Select frames of a sequence of a data set or of scenes, opened whole.
+
+    The same as opening it with the selection, without reading its files once more.
+    """
+    return _from_dataset(opened, selection, None, digest=opened.attrs["sha256"])
+
+
 def _from_path(path: Path, selection: Selection, name: str | None) -> xr.Dataset:
     """Open a folder of images or a video file."""
     if not os.path.exists(path):

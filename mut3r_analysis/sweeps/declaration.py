@@ -92,6 +92,25 @@ class Declaration:
     cells: SweepIndex
     units: tuple[Unit, ...]
 
+    def scored_by(self, protocol: Protocol, configurations: Collection[str]) -> "Declaration":
+        """Return the same runs of some configurations, scored under another protocol.
+
+        The protocol must take the same frames, prepared the same way.
+        """
+        at = [list(self.cells.labels["configuration"]).index(name) for name in configurations]
+        labels = self.cells.labels | {"configuration": tuple(configurations)}
+        digests = self.cells.digests[at]
+        scoring = digest_of([protocol.digest])
+        kept = set(digests.ravel().tolist())
+        units = [
+            replace(unit, runs=runs, protocol=protocol.id, scoring=scoring)
+            for unit in self.units
+            if (runs := {name: item for name, item in unit.runs.items() if name in kept})
+        ]
+        return Declaration(
+            self.folder, SweepIndex(labels, digests, scoring, protocol.id), tuple(units)
+        )
+
     def pending(self) -> list[Unit]:
         """Return the units that are left, without the runs that are finished and scored."""
         ledger = Ledger(self.folder)

@@ -32,14 +32,16 @@ class Progress(tqdm):
     done : int
         Of which were finished before.
     show : bool
+    about : str
+        What is counted, in a word.
     """
 
-    def __init__(self, total: int, done: int, show: bool) -> None:
+    def __init__(self, total: int, done: int, show: bool, about: str = "sweep") -> None:
         where: dict[str, Any] = {}
         if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
             where = {"file": _Lines(), "mininterval": _PAUSE, "ncols": 80}
         super().__init__(
-            total=total, initial=done, desc="sweep", unit="run", disable=not show, **where
+            total=total, initial=done, desc=about, unit="run", disable=not show, **where
         )
         self.failed = 0
 

@@ -31,7 +31,11 @@ def open_sweep(folder: str | Path) -> xr.Dataset:
         When the folder holds no sweep, or a damaged one.
     """
     folder = Path(folder)
-    cells = SweepIndex.read(folder)
+    return results_of(folder, SweepIndex.read(folder))
+
+
+def results_of(folder: Path, cells: SweepIndex) -> xr.Dataset:
+    """Lay out what a folder holds of the runs of a sweep, as `open_sweep` does."""
     ledger = Ledger(folder)
     entries = list(ledger.entries())
     endings = ledger.endings(entries)

@@ -23,6 +23,7 @@ from mut3r_analysis.scenes import scene_names
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.sequences.frames import Selection
 from mut3r_analysis.sequences.layouts.catalogue import find_layout
+from mut3r_analysis.sequences.opening import take
 from mut3r_analysis.sequences.prefixes import split_prefix
 
 Openable = str | Path | xr.Dataset
@@ -154,7 +155,9 @@ class SequenceSource:
             taken = _selected(protocol, opened, selection)
             if taken != selection:
                 selection = taken
-                opened = open_sequence(given if source is None else source, **asdict(taken))
+                again = source if source is not None else given
+                whole = source is not None and opened.attrs["kind"] == protocol.dataset
+                opened = take(opened, taken) if whole else open_sequence(again, **asdict(taken))
         # A Dataset may have been changed since it was opened, so its contents say what it is. Its
         # runs name it as it names itself, or it could not be laid beside them.
         kept = opened

@@ -1,6 +1,6 @@
 """``sweep``: many configurations on many sequences, resumed and never mixed with stale results."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.sweeps.axes import Configurations, Grid
-from mut3r_analysis.sweeps.declaration import declare
+from mut3r_analysis.sweeps.declaration import Declaration, declare
 from mut3r_analysis.sweeps.executors import (
     Executor,
     check_startable,
@@ -106,7 +106,7 @@ def sweep(
     InvalidArgument
         Before anything runs, for what no run could do.
     """
-    execute = _executor(workers, client)
+    execute = executor(workers, client)
     declared = declare(
         backbone,
         sequences,
@@ -121,21 +121,36 @@ def sweep(
         folder=Path(out).absolute(),
         batch=batch,
     )
-    if execute is not in_process:
-        for unit in declared.units:
-            unit.check_portable()
-    declared.folder.mkdir(parents=True, exist_ok=True)
-    declared.cells.write(declared.folder)
-    pending = declared.pending()
-    total = sum(len(unit.runs) for unit in declared.units)
-    left = sum(len(unit.runs) for unit in pending)
-    with Progress(total, total - left, progress) as bar:
-        for entry in execute(pending):
-            bar.add(entry)
+    carry_out([declared], execute, progress)
     return open_sweep(declared.folder)
 
 
-def _executor(workers: int, client: Any) -> Executor:
+def carry_out(
+    declarations: Sequence[Declaration], execute: Executor, progress: bool, about: str = "sweep"
+) -> None:
+    """Do what is left of sweeps, one after the other, under one line of progress.
+
+    Raises
+    ------
+    InvalidArgument
+        Before anything runs, for what only this process has where others are to do it.
+    """
+    if execute is not in_process:
+        for unit in (unit for each in declarations for unit in each.units):
+            unit.check_portable()
+    total = sum(len(unit.runs) for each in declarations for unit in each.units)
+    left = sum(len(unit.runs) for each in declarations for unit in each.pending())
+    with Progress(total, total - left, progress, about) as bar:
+        for each in declarations:
+            each.folder.mkdir(parents=True, exist_ok=True)
+            each.cells.write(each.folder)
+            # Asked anew: a sweep before this one may have made its runs.
+            for entry in execute(each.pending()):
+                bar.add(entry)
+
+
+def executor(workers: int, client: Any) -> Executor:
+    """Return where units are done; `workers` and `client` are those of :func:`sweep`."""
     whole("workers", workers, 0)
     if client is not None:
         if workers:

@@ -19,7 +19,6 @@ from mut3r_analysis.studies.finding import HIGHER, LOWER, findings_of
 from mut3r_analysis.studies.paper_tables import comparison
 from mut3r_analysis.studies.paper_tables.comparison import (
     delta_columns,
-    own_column,
     paper_columns,
     stand_in_column,
 )
@@ -36,11 +35,10 @@ from mut3r_analysis.studies.paper_tables.rebuilt import (
     named_stand_in,
     own_values,
     read_results,
-    run_datasets,
-    run_protocol,
     runs_of,
     system_configurations,
 )
+from mut3r_analysis.studies.paper_tables.table import beside_published
 
 NOTEBOOK = "11_paper_tables"
 
@@ -221,15 +219,20 @@ def own(scores, metric="abs_rel", protocol="default:depth:scale_median", unit="1
     }
 
 
-def test_own_values_stand_in_the_unit_of_the_literature(tables):
+def test_own_values_stand_in_the_unit_of_the_literature():
+    def beside(own):
+        rows = beside_published(["depth"], ["CUT3R", "TTT3R"], own, {}, {}).rows
+        return rows.set_index(["number", "system"])
+
     shares = own([[0.9, 0.8], [1.0, 0.9]], "delta_1", "video-depth:bonn5:metric")
-    column = own_column(tables["depth"], shares)
-    assert column.loc["Bonn, metric scale: δ < 1.25", "CUT3R"] == "85.0 [84.0, 86.0] (2 of 5)"
-    assert column.loc["Bonn, metric scale: AbsRel", "CUT3R"] == "–"
-    assert (column["TTT3R"] == "–").all()
+    found = beside(shares)
+    ours = found.loc[("Bonn, metric scale: δ < 1.25", "CUT3R")]
+    assert (ours["own"], ours["lower"], ours["upper"]) == pytest.approx((85, 84, 86))
+    assert np.isnan(found.loc[("Bonn, metric scale: AbsRel", "CUT3R"), "own"])
+    assert found.xs("TTT3R", level="system")["own"].isna().all()
     metres = own([[0.9, 0.8]], "delta_1", "video-depth:bonn5:metric", unit="m")
     with pytest.raises(InvalidArgument, match="is in 'm' here"):
-        own_column(tables["depth"], metres)
+        beside(metres)
 
 
 def test_the_finding_changes_with_what_stands_beside_the_paper(tables):
@@ -279,48 +282,29 @@ def sintel(tmp_path_factory):
     return f"sintel:{root}"
 
 
-def test_numbers_of_a_backbone_of_another_size_are_not_put_beside_the_paper(sintel, tmp_path):
-    place = tmp_path / "runs"
-    systems = system_configurations(1.0, ["CUT3R"])
-    found, left_out = run_datasets("tiny", {"sintel": sintel}, systems, out=place, progress=False)
-    assert found == {}
-    assert len(left_out) == 3  # depth twice, pose once
-    assert all("512 px" in text and "size=64" in text for text in left_out)
-    assert not place.exists()
-
-
-def test_a_protocol_is_refused_on_another_data_set(sintel, tmp_path):
-    with pytest.raises(InvalidArgument, match="of 'bonn'"):
-        run_protocol("tiny", sintel, "video-depth:bonn5:metric", {}, out=tmp_path)
-
-
 @pytest.fixture(scope="module")
 def mine():
-    """The paper's pose protocol for any backbone, under a name of its own."""
-    return replace(find_protocol("pose:sintel14:sim3"), id="mine:pose", preparation="given")
+    """The paper's pose protocol for any backbone and two short sequences, under its own name."""
+    return replace(
+        find_protocol("pose:sintel14:sim3"),
+        id="mine:pose",
+        preparation="given",
+        sequences=("alley_2", "temple_3"),
+        lengths=(4, 4),
+        expected_sequences=2,
+        expected_frames=8,
+    )
 
 
 @pytest.fixture(scope="module")
 def ran(sintel, mine, tmp_path_factory):
     systems = system_configurations(1.0, ["CUT3R", "MUT3R"])
     place = tmp_path_factory.mktemp("runs")
-    found = run_protocol("tiny", sintel, mine, systems, out=place, progress=False)
-    return place, systems, found
-
-
-def test_a_protocol_is_run_on_its_sequences_and_scored_as_evaluate_does(ran, sintel, mine):
-    _, systems, found = ran
-    assert found["sequence"].values.tolist() == ["alley_2", "temple_3"]
-    assert found.attrs["expected"] == 14
-    model = m3.load_backbone("tiny")
-    runs = [
-        m3.run(model, m3.open_sequence(f"{sintel}#{name}"), outputs=("pose",), progress=False)
-        for name in ("alley_2", "temple_3")
-    ]
-    expected = m3.evaluate(runs, mine, truth=sintel)
-    value = found["value"].sel(system="CUT3R", metric="ate")
-    assert float(value) == pytest.approx(float(expected["mean_ate"]), rel=1e-4)
-    assert list(systems) == found["system"].values.tolist()
+    table = m3.sweep(
+        "tiny", f"{sintel}#*", configurations=systems, protocol=mine, outputs=("pose",), out=place,
+        progress=False,
+    )  # fmt: skip
+    return place, systems, own_values(runs_of(table), mine, truth=sintel)
 
 
 def test_runs_made_before_are_told_apart_and_scored_where_they_fit(ran, monkeypatch, mine):
@@ -328,6 +312,13 @@ def test_runs_made_before_are_told_apart_and_scored_where_they_fit(ran, monkeypa
     monkeypatch.setitem(m3.metrics.PROTOCOLS, mine.id, mine)
     read, left_out = read_results(place, [mine.id, "pose:sintel14:sim3"], systems)
     xr.testing.assert_allclose(read[mine.id]["value"], found["value"])
+    # The whole of another list is no number of that list.
+    more = replace(mine, sequences=(*mine.sequences, "cave_2"), lengths=(4, 4, 4), id="mine:more",
+                   expected_sequences=3, expected_frames=12)  # fmt: skip
+    monkeypatch.setitem(m3.metrics.PROTOCOLS, more.id, more)
+    nothing, (why,) = read_results(place, [more.id], systems)
+    assert nothing == {}
+    assert "8 of 12 frames, 2 of 3 sequences: not this protocol" in why
     # The published protocol does not take frames of this size, and says so for each system.
     assert set(read) == {mine.id}
     (why,) = left_out

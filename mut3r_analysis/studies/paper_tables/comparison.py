@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.labelling import described
-from mut3r_analysis.literature.comparison import unit_factor
 from mut3r_analysis.literature.conflicts import joined_conflicts
 from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.studies.estimates import change
@@ -213,32 +211,6 @@ def delta_columns(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("number")
 
 
-def own_column(table: pd.DataFrame, own: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """Write own values of a published table's numbers: ``value [lower, upper] (n of expected)``.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by ``cell``, one column per system; ``"–"`` where there is none.
-    """
-    rows = {}
-    for one in _rows(table.drop_duplicates("cell")):
-        rows[one.cell] = dict.fromkeys(table["system"].cat.categories, "–")
-        values = own.get(one.protocol)
-        if values is None or one.metric not in values["metric"]:
-            continue
-        cell = values.sel(metric=one.metric)
-        own_unit = str(cell["unit"].item())
-        if (factor := unit_factor(own_unit, one.unit)) is None:
-            raise InvalidArgument(
-                f"{one.metric} is in {own_unit!r} here and in {one.unit!r} in the literature"
-            )
-        for system in rows[one.cell].keys() & set(values["system"].values.tolist()):
-            expected = int(values.attrs["expected"])
-            rows[one.cell][system] = _formatted(cell.sel(system=system), expected, factor)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("cell")
-
-
 def stand_in_column(table: str, own: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Write the values of a table's `STAND_INS`, one column per system of that table."""
     rows: dict[str, dict[str, str]] = {}
@@ -264,13 +236,12 @@ def _published(one: Any) -> str:
     return text
 
 
-def _formatted(cell: xr.Dataset, expected: int = 0, factor: float = 1.0) -> str:
-    """Write ``value [lower, upper] (n)`` of one metric and system, times a factor of units."""
+def _formatted(cell: xr.Dataset) -> str:
+    """Write ``value [lower, upper] (n)`` of one metric and system."""
     if not int(cell["n"]):
         return "–"
-    numbers = [factor * float(cell[part]) for part in ("value", "lower", "upper")]
+    numbers = [float(cell[part]) for part in ("value", "lower", "upper")]
     digits = 3 if abs(numbers[0]) < 10 else 1
     value, lower, upper = (f"{number:.{digits}f}" for number in numbers)
-    counted = f"{int(cell['n'])} of {expected}" if expected else f"n = {int(cell['n'])}"
     interval = f" [{lower}, {upper}]" if math.isfinite(numbers[1]) else ""
-    return f"{value}{interval} ({counted})"
+    return f"{value}{interval} (n = {int(cell['n'])})"

@@ -8,31 +8,23 @@ from typing import Any
 
 import xarray as xr
 
-from mut3r_analysis.backbones import load_backbone
-from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError
-from mut3r_analysis.evaluation import check_dataset, evaluate
+from mut3r_analysis.errors import MissingFile, Mut3rError
+from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.foundation.labelling import beside
 from mut3r_analysis.metrics import FrameSelection, Protocol, UndefinedMetric
 from mut3r_analysis.metrics import protocol as find_protocol
 from mut3r_analysis.motion import DIRECTIONS, Cue, Gate
 from mut3r_analysis.motion.gate import PAPER_DEPTH, PAPER_LAYERS
 from mut3r_analysis.running import Commit, Configuration, open_run
-from mut3r_analysis.running.inputs import as_scored
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.studies.paper_tables.published import (
     ABLATION,
     AFTER,
     BEFORE,
-    PAPER_TABLES,
     SYSTEMS,
 )
 from mut3r_analysis.sweeps import sweep
 
-_OUTPUTS = {
-    "video-depth": ("depth",),
-    "pose": ("pose",),
-    "reconstruction": ("pose", "depth"),
-}
 STAND_INS = {
     "depth": ("default:depth:scale_median", "default:depth:metric"),
     "pose": ("default:pose:sim3",),
@@ -97,113 +89,6 @@ def named_stand_in(name: str) -> Protocol:
     )
 
 
-def run_protocol(
-    backbone: Any,
-    location: str,
-    protocol: str | Protocol,
-    configurations: Mapping[str, Configuration],
-    *,
-    out: str | Path,
-    progress: bool = True,
-) -> xr.Dataset:
-    """Run systems on a data set exactly as a protocol says, and score them.
-
-    Parameters
-    ----------
-    backbone : str or Backbone
-        Its frames are prepared by the protocol's rule.
-    location : str
-        ``"sintel:/data/sintel/training"`` and likewise.
-    protocol : str or Protocol
-    configurations : mapping of str to Configuration
-    out : path
-        Folder of the sweep; what is there is not run again.
-    progress : bool
-
-    Returns
-    -------
-    Dataset
-        As of :func:`own_values`.
-
-    Raises
-    ------
-    InvalidArgument
-        When the location is of another data set or holds no sequence of the protocol, and when
-        the backbone takes frames of another size than the protocol.
-    """
-    chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
-    layout, _, root = location.partition(":")
-    present = [each.name for each in check_dataset(root, layout).sequences]
-    names, _ = chosen.select(present)
-    if not names:
-        raise InvalidArgument(
-            f"{location!r} holds none of the sequences of {chosen.id}, which is of "
-            f"{chosen.dataset!r}"
-        )
-    model = load_backbone(backbone) if isinstance(backbone, str) else backbone
-    model, _ = as_scored(model, open_sequence(f"{location}#{names[0]}"), chosen, None)
-    frames = chosen.frames
-    stop = "" if frames.limit is None else frames.start + frames.step * frames.limit
-    table = sweep(
-        model,
-        [f"{location}#{name}" for name in names],
-        configurations=dict(configurations),
-        frames=f"{frames.start}:{stop}:{frames.step}",
-        outputs=_OUTPUTS[chosen.task],
-        out=out,
-        progress=progress,
-    )
-    return own_values(runs_of(table), chosen, truth=location)
-
-
-def run_datasets(
-    backbone: Any,
-    locations: Mapping[str, str],
-    configurations: Mapping[str, Configuration],
-    *,
-    out: str | Path,
-    progress: bool = True,
-) -> tuple[dict[str, xr.Dataset], list[str]]:
-    """Run every protocol of the paper's tables for which there is a data set.
-
-    Parameters
-    ----------
-    backbone : str or Backbone
-    locations : mapping of str to str
-        Data set -> where it lies, ``{"bonn": "bonn:/data/bonn"}``.
-    configurations : mapping of str to Configuration
-        Ablations are run for their own table only.
-    out : path
-    progress : bool
-
-    Returns
-    -------
-    dict of str to Dataset
-        Per protocol, as of :func:`own_values`.
-    list of str
-        Which protocols could not be scored, and why.
-    """
-    if not locations:
-        return {}, []
-    model = load_backbone(backbone) if isinstance(backbone, str) else backbone
-    wanted: dict[str, dict[str, Configuration]] = {}
-    for table in PAPER_TABLES.values():
-        chosen = {name: configurations[name] for name in table.systems if name in configurations}
-        for protocol in table.protocols:
-            wanted.setdefault(protocol, {}).update(chosen)
-    found: dict[str, xr.Dataset] = {}
-    left_out: list[str] = []
-    for name, systems in wanted.items():
-        if (location := locations.get(find_protocol(name).dataset)) is None:
-            continue
-        try:
-            found[name] = run_protocol(model, location, name, systems, out=out, progress=progress)
-            left_out += [f"{name}: {reason}" for reason in found[name].attrs["reasons"]]
-        except Mut3rError as error:
-            left_out.append(f"{name}: {' '.join(str(error).split())}")
-    return found, left_out
-
-
 def runs_of(table: xr.Dataset) -> list[tuple[str, list[str]]]:
     """Return the stores of a sweep over ``configuration``, one system per configuration."""
     systems = table["configuration"].values.tolist()
@@ -236,7 +121,7 @@ def own_values(
     Raises
     ------
     UndefinedMetric
-        When no system could be scored.
+        When no system could be scored, or none on all that the protocol takes.
     """
     parts: dict[str, xr.Dataset] = {}
     reasons: list[str] = []
@@ -246,8 +131,25 @@ def own_values(
         except Mut3rError as error:
             reasons.append(f"{system}: {' '.join(str(error).split())}")
             continue
-        parts[system] = _summarised(scores, protocol)
         reasons += filter(None, scores["skipped"].values.tolist())
+        if lacks := scores.attrs["incomplete"]:
+            reasons.append(f"{system}: {lacks}")
+            continue
+        parts[system] = summarised(scores, protocol)
+    return systems_beside(parts, protocol, reasons)
+
+
+def systems_beside(
+    parts: Mapping[str, xr.Dataset], protocol: Protocol, reasons: Iterable[str]
+) -> xr.Dataset:
+    """Lay the summaries of systems side by side, as :func:`own_values` returns them.
+
+    Raises
+    ------
+    UndefinedMetric
+        There are none.
+    """
+    reasons = list(dict.fromkeys(reasons))
     if not parts:
         raise UndefinedMetric("; ".join(reasons))
     joined = beside(parts, "system", combine_attrs="drop")
@@ -255,7 +157,7 @@ def own_values(
     return joined.assign_attrs(
         protocol=protocol.id,
         expected=protocol.expected_sequences or 0,
-        reasons=list(dict.fromkeys(reasons)),
+        reasons=reasons,
     )
 
 
@@ -304,7 +206,7 @@ def bundled_values(
     return found
 
 
-def _summarised(scores: xr.Dataset, protocol: Protocol) -> xr.Dataset:
+def summarised(scores: xr.Dataset, protocol: Protocol) -> xr.Dataset:
     """Return what :func:`own_values` holds of one system, from what ``evaluate`` gave."""
     rows = {}
     for metric in protocol.metrics:
