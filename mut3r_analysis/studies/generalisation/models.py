@@ -151,11 +151,12 @@ def compare_models(
         distance; ``kept`` (model, sequence), tokens of the memory that a frame leaves as they were,
         percent. NaN where it cannot be told.
     """
-    options = {"frames": frames, "out": out, "progress": progress}
     parts = {}
     for name in models:
         shown = sequences if is_trained(name) else sequences[:untrained]
-        parts[name] = _of_model(load_backbone(name), shown, beta, edition, **options)
+        parts[name] = _of_model(
+            load_backbone(name), shown, beta, edition, frames, out=out, progress=progress
+        )
     found = beside(parts, "model", "model").assign_coords(test=list(TESTS))
     found["treatment"].attrs = {"long_name": "gated by"}
     return described(found, _WORDS)
@@ -166,7 +167,6 @@ def _of_model(
     sequences: Sequence[str | Path],
     beta: float,
     edition: int,
-    *,
     frames: int | None,
     **options: Any,
 ) -> xr.Dataset:
