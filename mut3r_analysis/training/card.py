@@ -22,6 +22,7 @@ from mut3r_analysis.training.gating_trial import gating_test
 from mut3r_analysis.training.long_trial import long_test
 from mut3r_analysis.training.loop import CURVE, LOG, read_table, write_table
 from mut3r_analysis.training.motion_trial import motion_test
+from mut3r_analysis.training.patches import KINDS
 from mut3r_analysis.training.recipe import Recipe, read_recipe
 from mut3r_analysis.training.reconstruction_trial import reconstruction_test
 from mut3r_analysis.training.starting import initial_model
@@ -67,7 +68,8 @@ def make_card(
     notes : tuple of str
         What the trainer has to say: machine, what was tried, limits.
     cues : bool
-        Whether to run the cue test, the gating test and the long test.
+        Whether to run the cue test, the gating test and the long test, which read the sites of
+        :data:`~mut3r_analysis.training.patches.KINDS`; a model that lacks some has none of them.
     motion, reconstruction : dict, optional
         From :func:`~mut3r_analysis.training.motion_trial.motion_test` or
         :func:`~mut3r_analysis.training.reconstruction_trial.reconstruction_test`. Its conditions
@@ -109,7 +111,10 @@ def make_card(
     }
     if curve is not None:
         card["curve"] = _curve(curve)
-    if cues:
+    lacking = [kind for kind in KINDS if kind not in model.sites()]
+    if cues and lacking:
+        card["lacking_sites"] = lacking
+    elif cues:
         card["cue_test"] = cue_test(model, untrained, distributions=shown, size=recipe.size)
         card["gating_test"] = {
             "trained": gating_test(model, distribution=shown[0], size=recipe.size),

@@ -133,3 +133,31 @@ def test_a_model_with_pointers_ships_with_card_and_cue_test(tmp_path, monkeypatc
     kinds = {cell["kind"] for cell in made["cue_test"]["by_statistic"]}
     assert kinds == {"encoder_self", "image_self", "image_to_state", "state_to_image"}
     assert torch.isfinite(torch.tensor(made["cue_test"]["best"]["objects"])).all()
+
+
+def test_a_model_of_pairs_ships_without_the_tests_of_sites_that_it_lacks(tmp_path):
+    pairs = {
+        name: value
+        for name, value in SMALL["model"].items()
+        if not name.startswith(("state_", "ray_", "local_"))
+    } | {"family": "dust3r"}
+    recipe = Recipe.from_dict({**SMALL, "model": pairs, "objective": {"matching": 0.0}})
+    train(recipe, steps=2, out=tmp_path, progress=False)
+    protocol = read_protocol(data_path("training", "tiny-pairs_protocol.yaml"))
+    protocol |= {"clips": 3, "size": [32, 24]}
+    (tmp_path / "small_protocol.yaml").write_text(yaml.safe_dump(protocol))
+    target = ship(tmp_path, tmp_path, tmp_path, clips=3)
+    made = json.loads(target.with_suffix(".json").read_text())
+    assert made["kind"] == "DUSt3R"
+    assert made["lacking_sites"] == ["image_self", "image_to_state", "state_to_image"]
+    assert not {"cue_test", "gating_test", "long_test"} & set(made)
+    assert [row["set"] for row in made["targets"][:4]] == ["before training"] * 3 + [
+        "for the start"
+    ]
+    text = target.with_suffix(".md").read_text()
+    assert "It is a true DUSt3R (the code of the full size)" in text
+    assert "memory slots" not in text
+    assert "a frame is read beside another one" in text
+    assert "image_to_state, state_to_image, which this kind of model has not" in text
+    assert text.count("## Reconstruction test") == 1
+    assert "## Cue test" not in text
