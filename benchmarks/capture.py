@@ -20,6 +20,7 @@ from torch import Tensor
 from mut3r_analysis.attention import DECODER_KINDS, Capture, Recorder, Site, logits
 from mut3r_analysis.attention.statistics import STATISTICS
 from mut3r_analysis.backbones import Backbone, Frame, load_backbone
+from mut3r_analysis.backbones.steps import FrameRead, Write
 
 SIZES = {"full": ("random:512-dpt", (384, 512)), "small": ("random:small", (48, 64))}
 CLOSED = [name for name, item in STATISTICS.items() if item.closed_form]
@@ -71,7 +72,9 @@ def parts(backbone: Backbone, image: Tensor, repetitions: int) -> dict[str, floa
             {
                 "encoder": lambda: backbone.encode(Frame(image)),
                 "decoder": lambda: backbone.decode(backbone.enter(encoded, state)),
-                "memory": lambda: backbone.commit(Frame(image), encoded, decoded, state),
+                "memory": lambda: backbone.commit(
+                    FrameRead(Frame(image), encoded, decoded), state, Write()
+                ),
                 "heads": lambda: backbone.predict(decoded),
             },
             repetitions,

@@ -18,9 +18,8 @@ from mut3r_analysis.backbones import families as families_room
 from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.heads import Prediction
 from mut3r_analysis.backbones.precision import PRECISIONS
-from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.write_rule import Outcome, Span, WriteRule
-from mut3r_analysis.backbones.write_rules import WRITE_RULES, RuleMemory, Rules
+from mut3r_analysis.backbones.write_rules import WRITE_RULES, RuleMemory
 from mut3r_analysis.errors import InvalidArgument, StoreError
 from mut3r_analysis.motion.readings import READINGS, Reading
 
@@ -192,6 +191,9 @@ class MeanState:
     tokens: torch.Tensor
     rules: RuleMemory
 
+    def described(self, before, rate, *, keep):
+        return {"write_rate": rate} | ({"tokens": self.tokens} if keep else {})
+
 
 @dataclass(frozen=True, eq=False)
 class MeanEntered:
@@ -213,15 +215,11 @@ class MeanModel(Backbone):
     """Carries one token, the mean colour of what its patches say to each other."""
 
     def __init__(self, config, *, update="cut3r"):
-        super().__init__()
-        self.config, self.update = config, update
+        super().__init__(config, update=update)
         self.origin = Origin("mean", sha256="0" * 64)
         self.precision = PRECISIONS["float32-throughout"]
-        self.preparation = Preparation(64, patch=8)
-        self.outputs, self.patch_size, self.decoder_layers = ("pose",), 8, 1
+        self.outputs, self.decoder_layers = ("pose",), 1
         self.scale = nn.Parameter(torch.ones(1))
-
-    rules = Rules([["cut3r"]])
 
     def rotate_encoder_in(self, dtype):
         pass
@@ -255,9 +253,9 @@ class MeanModel(Backbone):
         still = shift.new_tensor([1.0, 0, 0, 0]).expand(len(shift), -1)
         return Prediction(pose=torch.cat([shift, still], dim=-1))
 
-    def commit(self, frame, encoded, decoded, state, write=None, *, prediction=None, probe=None):
-        rate = torch.ones(decoded.proposal.shape[:2])
-        return MeanState(decoded.proposal, state.rules), rate
+    def commit(self, read, state, write, *, probe=None):
+        proposal = read.decoded.proposal
+        return MeanState(proposal, state.rules), torch.ones(proposal.shape[:2])
 
     def state_variables(self, grid, frames):
         token = {"state_token": 1}
@@ -266,18 +264,12 @@ class MeanModel(Backbone):
             StateVariable("tokens", token | {"channel": 4}, "mean colour", kept=True),
         )
 
-    def describe_state(self, before, after, rate, *, keep):
-        return {"write_rate": rate} | ({"tokens": after.tokens} if keep else {})
-
     def restore(self, held, age, restart):
         rules = replace(RuleMemory.start(1, self.device), begun=torch.tensor([age > 0]))
         return MeanState(held["tokens"][None], rules)
 
     def meta_state(self, grid, frames):
         return self.begin()
-
-    def widest_tensor(self, grid):
-        return 4 * grid[0] * grid[1]
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from mut3r_analysis.errors import InvalidArgument
 
@@ -98,6 +98,11 @@ class SiteSize(NamedTuple):
     layers: int
     heads: int
     channels: int
+
+    @classmethod
+    def of(cls, layers: int, heads: int, width: int) -> Self:
+        """Return the size of sites whose heads share a width."""
+        return cls(layers, heads, width // heads)
 
 
 Sites = Mapping[str, SiteSize]

@@ -13,12 +13,12 @@ from .point3r.config import Point3RConfig as Point3RConfig
 from .point3r.model import Point3R as Point3R
 from .preparation import Preparation as Preparation
 from .protocol import Backbone as Backbone
-from .protocol import Encoded as Encoded
-from .protocol import Frame as Frame
 from .protocol import StateVariable as StateVariable
 from .protocol import Step as Step
-from .protocol import Write as Write
 from .spann3r.config import Spann3RConfig as Spann3RConfig
 from .spann3r.model import Spann3R as Spann3R
+from .steps import Encoded as Encoded
+from .steps import Frame as Frame
+from .steps import Write as Write
 from .vggt.config import VGGTConfig as VGGTConfig
 from .vggt.model import VGGT as VGGT

@@ -193,3 +193,20 @@ class PatchEmbed(nn.Module):
         """Embed ``(batch, in, y, x)`` as ``(batch, patch, width)``."""
         patches = F.pixel_unshuffle(image, self.proj.kernel_size[0]).flatten(2).mT
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+def encoder(depth: int, width: int, heads: int, mlp_ratio: float, kind: str) -> nn.ModuleList:
+    """Return so many encoder blocks, whose sites are of a kind."""
+    return nn.ModuleList(
+        EncoderBlock(width, heads, mlp_ratio, Site(kind, layer)) for layer in range(depth)
+    )
+
+
+def decoder(
+    depth: int, width: int, heads: int, mlp_ratio: float, self_kind: str, cross_kind: str
+) -> nn.ModuleList:
+    """Return so many decoder blocks, whose sites are of two kinds."""
+    return nn.ModuleList(
+        DecoderBlock(width, heads, mlp_ratio, Site(self_kind, layer), Site(cross_kind, layer))
+        for layer in range(depth)
+    )

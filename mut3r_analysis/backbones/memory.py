@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mut3r_analysis.attention.sites import Site
-from mut3r_analysis.backbones.blocks import Attend, DecoderBlock
+from mut3r_analysis.backbones.blocks import Attend, decoder
 from mut3r_analysis.backbones.configuration import PosedConfig
 
 
@@ -21,18 +20,9 @@ class PoseMemory(nn.Module):
         self.proj_q = nn.Linear(config.enc_embed_dim, config.dec_embed_dim)
         self.masked_token = nn.Parameter(torch.zeros(1, 1, config.dec_embed_dim))
         self.mem = nn.Parameter(torch.zeros(1, config.local_mem_size, width))
+        sizes = 2, width, config.dec_num_heads, config.mlp_ratio
         self.read_blocks, self.write_blocks = (
-            nn.ModuleList(
-                DecoderBlock(
-                    width,
-                    config.dec_num_heads,
-                    config.mlp_ratio,
-                    Site(f"memory_{verb}_self", layer),
-                    Site(f"memory_{verb}", layer),
-                )
-                for layer in range(2)
-            )
-            for verb in ("read", "write")
+            decoder(*sizes, f"memory_{verb}_self", f"memory_{verb}") for verb in ("read", "write")
         )
 
     def read(self, features: Tensor, memory: Tensor, attend: Attend) -> Tensor:

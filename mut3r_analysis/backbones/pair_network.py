@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.backbones.blocks import (
     Attend,
-    DecoderBlock,
-    EncoderBlock,
     PatchEmbed,
+    decoder,
+    encoder,
     layer_norm,
 )
 from mut3r_analysis.backbones.configuration import ModelConfig
@@ -56,21 +55,21 @@ class PairNetwork(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.make_modules(config)
+
+    def make_modules(self, config: ModelConfig) -> None:
+        """Make the modules, under their official names."""
         self.config = config
         enc, dec, ratio = config.enc_embed_dim, config.dec_embed_dim, config.mlp_ratio
         self.patch_embed = PatchEmbed(3, config.patch_size, enc)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dec))  # of its pretraining; never used
-        self.enc_blocks = nn.ModuleList(
-            EncoderBlock(enc, config.enc_num_heads, ratio, Site("encoder_self", layer))
-            for layer in range(config.enc_depth)
+        self.enc_blocks = encoder(
+            config.enc_depth, enc, config.enc_num_heads, ratio, "encoder_self"
         )
         self.enc_norm = layer_norm(enc)
         self.decoder_embed = nn.Linear(enc, dec)
         self.dec_blocks, self.dec_blocks2 = (
-            nn.ModuleList(
-                DecoderBlock(dec, config.dec_num_heads, ratio, Site(own, layer), Site(other, layer))
-                for layer in range(config.dec_depth)
-            )
+            decoder(config.dec_depth, dec, config.dec_num_heads, ratio, own, other)
             for own, other in (("view1_self", "view1_to_view2"), ("view2_self", "view2_to_view1"))
         )
         self.dec_norm = layer_norm(dec)

@@ -14,7 +14,8 @@ from torch import nn
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.dust3r import DUSt3R, DUSt3RConfig
-from mut3r_analysis.backbones.protocol import Backbone, Frame
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.backbones.steps import Frame
 from mut3r_analysis.backbones.vggt.config import VGGTConfig
 from mut3r_analysis.backbones.vggt.model import VGGT
 from mut3r_analysis.foundation.bundled import data_path

@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol, Self
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,104 +14,11 @@ from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.heads import PairPrediction, Prediction, check_outputs
 from mut3r_analysis.backbones.origin import Origin
-from mut3r_analysis.backbones.precision import Precision, arithmetic
+from mut3r_analysis.backbones.precision import PRECISIONS, Precision, arithmetic
 from mut3r_analysis.backbones.preparation import Preparation
-from mut3r_analysis.backbones.write_rules import Rules
+from mut3r_analysis.backbones.steps import Encoded, Frame, FrameRead, Write
+from mut3r_analysis.backbones.write_rules import Rules, own_rules
 from mut3r_analysis.errors import InvalidArgument
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One frame of a batch of sequences.
-
-    Attributes
-    ----------
-    image : Tensor, optional
-        ``(batch, rgb, y, x)`` in [-1, 1].
-    ray_map : Tensor, optional
-        ``(batch, y, x, 6)``: origin and unit direction of each pixel's ray, for models that take
-        them. Alone it queries the state without changing it.
-    update : bool or Tensor
-        Whether the frame may write state and memory, or ``(batch,)`` of that.
-    reset : bool or Tensor
-        Whether state and memory return to their initial values *after* this frame.
-    """
-
-    image: Tensor | None = None
-    ray_map: Tensor | None = None
-    update: bool | Tensor = True
-    reset: bool | Tensor = False
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """Encoder tokens of a frame ``(batch, patch, channel)`` and their grid (rows, columns).
-
-    `following` is the next frame of the sequence, for a model that looks ahead; None for all
-    others, and at the end.
-    """
-
-    features: Tensor
-    grid: tuple[int, int]
-    following: "Encoded | None" = None
-
-
-class State(Protocol):
-    """What a model carries from frame to frame; a value that is never modified."""
-
-    @property
-    def tokens(self) -> Tensor:
-        """``(batch, state_token, channel)``, the memory that the decoder reads."""
-
-
-class Entered(Protocol):
-    """A frame and a state about to meet in the decoder: all that passes over a frame share."""
-
-    @property
-    def patches(self) -> Tensor:
-        """``(batch, patch, channel)`` as they enter the decoder."""
-
-
-class Decoded(Protocol):
-    """What a decoder makes of a frame and a state; a dataclass of tensors with a leading batch."""
-
-    @property
-    def levels(self) -> list[Tensor]:
-        """Patch tokens ``(batch, patch, channel)`` that the dense heads take, last level last."""
-
-    @property
-    def signals(self) -> Mapping[str, Tensor]:
-        """What write rules asked for, by name."""
-
-
-@dataclass(frozen=True, eq=False)
-class Write:
-    """How a frame is committed; the default is what the backbone does by itself.
-
-    Attributes
-    ----------
-    rules : Rules, optional
-        Write rules of each sample; None is the backbone's own.
-    signals : mapping of str to Tensor
-        What the rules need beyond what the decoder gives: ``motion`` (batch, patch),
-        ``static_mass`` (batch, state_token).
-    factor : Tensor, optional
-        ``(batch, state_token | 1)`` multiplies the rate.
-    remember : bool or Tensor
-        Whether the pose memory may change, or ``(batch,)`` of that.
-    summary : Tensor, optional
-        ``(batch, 1, channel)`` stands for the mean encoder token in the pose memory.
-    restart : bool or Tensor, optional
-        Whether the frame after a reset starts from the learned pose token, or ``(batch,)`` of
-        that; None is what the backbone's write rule does.
-    """
-
-    rules: Rules | None = None
-    signals: Mapping[str, Tensor] = field(default_factory=dict)
-    factor: Tensor | None = None
-    remember: bool | Tensor = True
-    summary: Tensor | None = None
-    restart: bool | Tensor | None = None
 
 
 class StateVariable(NamedTuple):
@@ -151,16 +58,27 @@ class Step:
 class Backbone(nn.Module, ABC):
     """A streaming model: frame and state in, prediction and new state out.
 
-    A model is made from ``(config, *, update)`` and implements the steps in its own room. They are
-    separate, so that passes over one frame, batches and forks share work; :meth:`step` does a whole
-    frame.
+    A model makes its modules and implements the steps in its own room. They are separate, so that
+    passes over one frame, batches and forks share work; :meth:`step` does a whole frame.
 
-    Attributes
+    Parameters
     ----------
     config : ModelConfig
         Sizes, under the official field names.
     update : str
         Name of the write rule (:data:`~mut3r_analysis.backbones.write_rules.WRITE_RULES`).
+
+    Raises
+    ------
+    InvalidArgument
+        For a rule with rates where :attr:`written_whole` says that there are none.
+
+    Attributes
+    ----------
+    config, update
+        As given.
+    rules : Rules
+        The backbone's own write rule.
     origin : Origin
     precision : Precision
     preparation : Preparation
@@ -176,6 +94,9 @@ class Backbone(nn.Module, ABC):
         sample at a time in a run, and have no rates.
     state_shares : bool
         Whether a frame replaces a share of each state token, of which commits may speak.
+    written_whole : str
+        In words, why there are no rates and so no write rule but ``"cut3r"``; empty where there
+        are.
     looks_ahead : bool
         Whether a frame is read together with the next one (:attr:`Encoded.following`). The loop
         over frames hands that over; where there is none the sequence ends.
@@ -189,21 +110,31 @@ class Backbone(nn.Module, ABC):
     decoder_layers : int
     """
 
-    config: ModelConfig
-    update: str
-    origin: Origin
-    precision: Precision
-    preparation: Preparation
     outputs: tuple[str, ...]
     commit_needs: tuple[str, ...] = ()
     state_dim: str = "state_token"
     state_grows: bool = False
     state_shares: bool = True
+    written_whole: str = ""
     looks_ahead: bool = False
     reads_pairs: bool = False
     pose_memory: bool = True
-    patch_size: int
-    decoder_layers: int
+
+    def __init__(self, config: ModelConfig, *, update: str = "cut3r") -> None:
+        nn.Module.__init__(self)  # A class of modules may stand between in the order of bases.
+        self.rules: Rules = own_rules(update)
+        if self.written_whole and self.rules.needs:
+            raise InvalidArgument(
+                f"update = {update!r} says which share of a state token is replaced; "
+                f"{self.written_whole}, so {type(self).__name__} has 'cut3r' alone"
+            )
+        self.config = config
+        self.update = update
+        self.patch_size: int = config.patch_size
+        self.decoder_layers: int = config.dec_depth
+        self.origin = Origin("untrained", sha256="", report=("weights were never loaded",))
+        self.precision: Precision = PRECISIONS["float32"]
+        self.preparation = Preparation(max(config.img_size), patch=config.patch_size)
 
     def __repr__(self) -> str:
         """Say on one screen what the model is; `named_modules` lists what it is made of."""
@@ -223,11 +154,6 @@ class Backbone(nn.Module, ABC):
                 ),
             ]
         )
-
-    @property
-    @abstractmethod
-    def rules(self) -> Rules:
-        """The backbone's own write rule."""
 
     @property
     def restarts(self) -> bool:
@@ -354,25 +280,16 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def commit(
-        self,
-        frame: Frame,
-        encoded: Encoded,
-        decoded: Any,
-        state: Any,
-        write: Write | None = None,
-        *,
-        prediction: Prediction | None = None,
-        probe: Probe | None = None,
+        self, read: FrameRead, state: Any, write: Write, *, probe: Probe | None = None
     ) -> tuple[Any, Tensor]:
         """Write a frame into the state.
 
         Parameters
         ----------
-        frame, encoded, decoded, state
-            What was read, and the state it was read with.
-        write : Write, optional
-        prediction : Prediction, optional
-            Of the pass that is written; needed where :attr:`commit_needs` names outputs.
+        read : FrameRead
+        state
+            That the frame was read with.
+        write : Write
         probe : callable, optional
 
         Returns
@@ -386,12 +303,6 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def state_variables(self, grid: tuple[int, int], frames: int) -> tuple[StateVariable, ...]:
         """Say what a state is recorded by, in a run of so many frames."""
-
-    @abstractmethod
-    def describe_state(
-        self, before: Any, after: Any, rate: Tensor, *, keep: bool
-    ) -> dict[str, Tensor]:
-        """Values of :meth:`state_variables`, each with a leading batch; kept ones where asked."""
 
     @abstractmethod
     def restore(self, held: Mapping[str, Tensor], age: int, restart: bool | None) -> Any:
@@ -414,9 +325,13 @@ class Backbone(nn.Module, ABC):
         On the meta device, where plans count operations.
         """
 
-    @abstractmethod
     def widest_tensor(self, grid: tuple[int, int]) -> int:
-        """Return how many numbers the largest tensor of one sample holds in the decoder."""
+        """Return how many numbers the largest tensor of one sample holds in the decoder.
+
+        By default the inside of the MLPs of the longest stream.
+        """
+        tokens = max(map(len, self.axes(grid).values()))
+        return int(tokens * self.config.dec_embed_dim * self.config.mlp_ratio)
 
     def shadow(self) -> Self:
         """Return a copy on the meta device, which has shapes and no memory."""
@@ -443,6 +358,15 @@ class Backbone(nn.Module, ABC):
         raise InvalidArgument(
             f"the state of {self.family} has no lattice, of which a part could take part"
         )
+
+    def flags(self, value: bool | Tensor, batch: int) -> Tensor:
+        """Return a flag, or one per sample, as ``(batch,)`` bool."""
+        return torch.as_tensor(value, dtype=torch.bool, device=self.device).expand(batch)
+
+    def writes(self, frame: Frame, write: Write, batch: int) -> Tensor:
+        """Whether a frame is written, ``(batch,)`` bool: it may, and no factor of 0 holds it."""
+        may = self.flags(frame.update, batch)
+        return may if write.factor is None else may & (write.factor > 0).any(dim=1)
 
     @property
     def device(self) -> torch.device:
@@ -493,7 +417,6 @@ class Backbone(nn.Module, ABC):
             decoded = self.decode(self.enter(encoded, state, probe=probe), gate=gate, probe=probe)
             asked = {*check_outputs(outputs, self.outputs), *self.commit_needs}
             prediction = self.predict(decoded, asked, gate=gate, probe=probe)
-            committed, rate = self.commit(
-                frame, encoded, decoded, state, prediction=prediction, probe=probe
-            )
+            read = FrameRead(frame, encoded, decoded, prediction)
+            committed, rate = self.commit(read, state, Write(), probe=probe)
         return Step(prediction, committed, rate, decoded)

@@ -1,35 +1,43 @@
 """Backbones in which image and state are decoded side by side and read each other."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from mut3r_analysis.attention.seam import Probe, SiteGate, attend, together
-from mut3r_analysis.attention.sites import SITE_KINDS, Site
-from mut3r_analysis.backbones.blocks import Attend, Projected, SelfAttention
+from mut3r_analysis.attention.sites import SITE_KINDS, Site, SiteSize
+from mut3r_analysis.backbones import steps
+from mut3r_analysis.backbones.blocks import (
+    Attend,
+    DecoderBlock,
+    PatchEmbed,
+    Projected,
+    SelfAttention,
+)
+from mut3r_analysis.backbones.configuration import PosedConfig
 from mut3r_analysis.backbones.heads import Heads, Prediction, check_outputs
 from mut3r_analysis.backbones.memory import PoseMemory
-from mut3r_analysis.backbones.protocol import Backbone, Encoded
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.rotation import Rotation, positions, rotation
+from mut3r_analysis.backbones.steps import Encoded
 from mut3r_analysis.backbones.write_signals import watched
 
 Rotations = tuple[Rotation | None, Rotation | None]
 
 
 @dataclass(frozen=True, eq=False)
-class Entered:
-    """A frame and a state about to meet in the decoders: all that passes over a frame share.
+class Entered(steps.Entered):
+    """A frame and a state about to meet in the decoders.
 
     Attributes
     ----------
-    features : Tensor
-        ``(batch, patch, channel)`` encoder tokens.
-    grid : (int, int)
-        Rows and columns of patches.
+    features, grid
+        As of every model.
     image, state : Tensor
         ``(batch, token, channel)`` what the first layers read; the pose token leads the image.
     rotations : dict of str to (Rotation, Rotation)
@@ -41,8 +49,6 @@ class Entered:
         ``(batch, state_token)`` bool where samples have different numbers of state tokens.
     """
 
-    features: Tensor
-    grid: tuple[int, int]
     image: Tensor
     state: Tensor
     rotations: dict[str, Rotations]
@@ -56,13 +62,13 @@ class Entered:
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
+class Decoded(steps.Decoded):
     """What the two decoders make of a frame and a state.
 
     Attributes
     ----------
-    levels : list of Tensor
-        The four inputs of the dense heads ``(batch, patch, channel)``.
+    levels, grid, signals
+        As of every model.
     pose_token : Tensor
         ``(batch, 1, channel)`` final, normalised.
     pose_query : Tensor
@@ -70,18 +76,11 @@ class Decoded:
     proposal : Tensor, optional
         ``(batch, state_token, channel)`` the state as its decoder leaves it; None where nothing
         reads it.
-    grid : (int, int)
-        Rows and columns of patches.
-    signals : dict of str to Tensor
-        What write rules asked for.
     """
 
-    levels: list[Tensor]
     pose_token: Tensor
     pose_query: Tensor
     proposal: Tensor | None
-    grid: tuple[int, int]
-    signals: dict[str, Tensor] = field(default_factory=dict)
 
 
 class TwoStreams(Backbone):
@@ -93,7 +92,11 @@ class TwoStreams(Backbone):
     writes_proposal = True
     """Whether what the state's decoder makes is what is written."""
 
+    config: PosedConfig
+    patch_embed: PatchEmbed
     enc_blocks: nn.ModuleList
+    enc_norm: nn.LayerNorm
+    decoder_embed: nn.Linear
     dec_blocks: nn.ModuleList
     dec_norm: nn.LayerNorm
     pose_token: nn.Parameter
@@ -105,6 +108,29 @@ class TwoStreams(Backbone):
     def state_decoder(self) -> tuple[nn.ModuleList, nn.LayerNorm]:
         """Layers of the state's decoder, and the norm behind them."""
 
+    @property
+    @abstractmethod
+    def state_heads(self) -> int:
+        """Heads of the state's decoder."""
+
+    def sites(self) -> dict[str, SiteSize]:
+        """Layers, heads and head width of every site kind that may be captured or gated."""
+        config = self.config
+        image, state = (
+            SiteSize.of(config.dec_depth, heads, config.dec_embed_dim)
+            for heads in (config.dec_num_heads, self.state_heads)
+        )
+        return {
+            "image_self": image,
+            "image_to_state": image,
+            "state_self": state,
+            "state_to_image": state,
+            "encoder_self": SiteSize.of(
+                config.enc_depth, config.enc_num_heads, config.enc_embed_dim
+            ),
+            "head_self": image._replace(layers=len(self.downstream_head.final_transform)),
+        }
+
     def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
         """Set the storage dtype of the image encoder's queries and keys around their rotation.
 
@@ -113,6 +139,54 @@ class TwoStreams(Backbone):
         for module in self.enc_blocks.modules():
             if isinstance(module, SelfAttention):
                 module.rotation_dtype = dtype
+
+    def encode_image(self, image: Tensor, grid: tuple[int, int], seam: Attend) -> Tensor:
+        """Encode ``(batch, rgb, y, x)`` as normalised tokens ``(batch, patch, channel)``."""
+        place = self.patch_rotation(grid, self.config.enc_embed_dim // self.config.enc_num_heads)
+        features = self.patch_embed(image.to(self.dtype))
+        for block in self.enc_blocks:
+            features = block(features, place, seam)
+        return self.enc_norm(features)
+
+    def entered(
+        self,
+        encoded: Encoded,
+        query: Tensor,
+        state: Tensor,
+        turns: Mapping[str, Callable[[int], Rotation]] | None,
+        exists: Tensor | None = None,
+    ) -> Entered:
+        """Ready both sides for the decoders.
+
+        Parameters
+        ----------
+        encoded : Encoded
+        query : Tensor
+            ``(batch, 1, channel)`` the pose token.
+        state : Tensor
+            ``(batch, state_token, channel)``.
+        turns : mapping of str to callable, optional
+            Side -> the rotation of its tokens in heads of so many channels; None where no token has
+            a place.
+        exists : Tensor, optional
+            ``(batch, state_token)`` bool.
+        """
+        tokens = {
+            "image": torch.cat([query, self.decoder_embed(encoded.features)], dim=1),
+            "state": state,
+        }
+        layers = {"image": self.dec_blocks[0], "state": self.state_decoder[0][0]}
+        rotations: dict[str, Rotations] = {}
+        first = {}
+        for own, other in (("image", "state"), ("state", "image")):
+            rotations[own] = None, None
+            if turns is not None:
+                channels = self.sites()[f"{own}_self"].channels
+                rotations[own] = turns[own](channels), turns[other](channels)
+            block = cast(DecoderBlock, layers[own])
+            first[own] = block.project(tokens[own], tokens[other], *rotations[own])
+        features, grid = encoded.features, encoded.grid
+        return Entered(features, grid, tokens["image"], state, rotations, first, exists)
 
     def decode(
         self,
@@ -202,10 +276,6 @@ class TwoStreams(Backbone):
     def patch_rotation(self, grid: tuple[int, int], channels: int) -> Rotation:
         """Rotation of the patches of a grid, for heads of so many channels."""
         return rotation(positions(*grid, False, self.device), channels, self.config.rope_base)
-
-    def flags(self, value: bool | Tensor, batch: int) -> Tensor:
-        """Return a flag, or one per sample, as ``(batch,)`` bool."""
-        return torch.as_tensor(value, dtype=torch.bool, device=self.device).expand(batch)
 
 
 def _masked(seam: Callable[..., Tensor], exists: Tensor | None) -> Attend:

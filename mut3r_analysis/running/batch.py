@@ -18,7 +18,8 @@ from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.backbones.batching import concatenated, mixed, rows
 from mut3r_analysis.backbones.heads import Prediction
 from mut3r_analysis.backbones.precision import arithmetic
-from mut3r_analysis.backbones.protocol import Backbone, Encoded, Frame, Write
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.backbones.steps import Encoded, Frame, FrameRead, Write
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.batch import CueBatch, CueBatchProbe, CueMeasured
 from mut3r_analysis.motion.frame_gate import FrameGate, GatePlan
@@ -412,15 +413,9 @@ class Batch:
         if self._commit_needs and not self._needed:
             prediction = backbone.predict(written, self._commit_needs)
         recorder = self.recorder(frame.given, frame.axes, "memory")
-        state, rate = backbone.commit(
-            Frame(frame.given.image, reset=torch.tensor(resets, device=device)),
-            frame.encoded,
-            written,
-            carried.state,
-            write,
-            prediction=prediction,
-            probe=recorder,
-        )
+        given = Frame(frame.given.image, reset=torch.tensor(resets, device=device))
+        read = FrameRead(given, frame.encoded, written, prediction)
+        state, rate = backbone.commit(read, carried.state, write, probe=recorder)
         cleared = [
             reset and commit.reset_cue == "clear"
             for reset, commit in zip(resets, commits, strict=True)

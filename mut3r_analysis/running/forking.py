@@ -217,8 +217,7 @@ def _distances(
     names: Collection[str],
 ) -> dict[str, np.ndarray]:
     states = [
-        backbone.describe_state(each.before, each.carried.state, each.rate, keep=True)
-        for each in (one, other)
+        each.carried.state.described(each.before, each.rate, keep=True) for each in (one, other)
     ]
     found = {}
     for name, variable in _kept(backbone).items():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mut3r_analysis.attention.seam import Probe, together
 from mut3r_analysis.attention.sites import Site
-from mut3r_analysis.backbones.protocol import Frame
+from mut3r_analysis.backbones.steps import Frame
 from mut3r_analysis.motion.batch import CueBatchProbe
 from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.passes import BatchState, EncodedFrame, FrameInput, FrameResult

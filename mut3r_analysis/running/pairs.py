@@ -18,7 +18,8 @@ from mut3r_analysis.attention.seam import observed, together
 from mut3r_analysis.backbones.heads import PairPrediction
 from mut3r_analysis.backbones.in_memory import as_in_memory
 from mut3r_analysis.backbones.precision import arithmetic
-from mut3r_analysis.backbones.protocol import Backbone, Encoded, Frame
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.backbones.steps import Encoded, Frame
 from mut3r_analysis.errors import AlreadyExists, BudgetExceeded, InvalidArgument
 from mut3r_analysis.motion.batch import CueMeasured
 from mut3r_analysis.motion.cue import Cue

@@ -9,7 +9,8 @@ from torch import Tensor
 from mut3r_analysis.attention.recorder import Records
 from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.backbones.heads import Prediction
-from mut3r_analysis.backbones.protocol import Backbone, Encoded
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.backbones.steps import Encoded
 from mut3r_analysis.motion.batch import CueBatchProbe
 from mut3r_analysis.motion.frame_gate import FrameGate
 from mut3r_analysis.motion.gate import Gate

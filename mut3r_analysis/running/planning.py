@@ -14,7 +14,8 @@ from zarr.storage import MemoryStore
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.backbones.heads import check_outputs
-from mut3r_analysis.backbones.protocol import Backbone, Frame
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.backbones.steps import Frame, FrameRead, Write
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.motion.probe import cue_layers
@@ -241,7 +242,7 @@ def frame_flops(
             whole = total - before
             prediction = shadow.predict(decoded, {*outputs, *shadow.commit_needs, *rules.outputs})
             heads = count("heads", total)
-            shadow.commit(frame, encoded, decoded, state, prediction=prediction)
+            shadow.commit(FrameRead(frame, encoded, decoded, prediction), state, Write())
             counts["decoder and memory"] += counter.get_total_flops() - heads
     if configuration.probes and configuration.cue is not None:
         kept = configuration.commit.keeps_probe

@@ -48,8 +48,8 @@ def recorded(
         Peak, in bytes.
     """
     found = {"prediction": _predictions(result.prediction, sample, schema["prediction"])}
-    state = backbone.describe_state(
-        result.before, result.carried.state, result.rate, keep=schema["state"].keeps_state
+    state = result.carried.state.described(
+        result.before, result.rate, keep=schema["state"].keeps_state
     )
     found["state"] = {name: value[sample].cpu().numpy() for name, value in state.items()}
     if cue is not None and result.motion is not None:

@@ -14,7 +14,8 @@ from mut3r_analysis.attention.seam import SiteGate
 from mut3r_analysis.backbones.geometry import pose_matrix
 from mut3r_analysis.backbones.heads import check_outputs
 from mut3r_analysis.backbones.precision import arithmetic
-from mut3r_analysis.backbones.protocol import Backbone, Encoded, Frame
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.backbones.steps import Encoded, Frame
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.window_cue import WindowCue, WindowGate
 from mut3r_analysis.motion.window_motion import (

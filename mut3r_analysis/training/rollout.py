@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mut3r_analysis.backbones.batching import each_tensor
 from mut3r_analysis.backbones.heads import Prediction
-from mut3r_analysis.backbones.protocol import Backbone, Encoded, Frame
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.backbones.steps import Encoded, Frame
 from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.loop import stream

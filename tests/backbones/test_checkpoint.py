@@ -35,7 +35,7 @@ from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.backbones.point3r import Point3R, Point3RConfig
-from mut3r_analysis.backbones.protocol import Frame
+from mut3r_analysis.backbones.steps import Frame
 from mut3r_analysis.backbones.unpickling import load_unexecuted
 from mut3r_analysis.errors import (
     AlreadyExists,

@@ -19,7 +19,8 @@ from mut3r_analysis.backbones.geometry import (
     rigid_alignment,
 )
 from mut3r_analysis.backbones.parity import parity
-from mut3r_analysis.backbones.protocol import Frame, Step
+from mut3r_analysis.backbones.protocol import Step
+from mut3r_analysis.backbones.steps import Frame
 
 OUTPUTS = {
     "pts3d_in_self_view": ("points_self", 5e-4),

@@ -15,6 +15,7 @@ from mut3r_analysis.backbones.geometry import pose_matrix
 from mut3r_analysis.backbones.point3r.pointers import Candidates, Pointers
 from mut3r_analysis.backbones.point3r.rotation import part_widths, spatial_rotation
 from mut3r_analysis.backbones.rotation import rotate
+from mut3r_analysis.backbones.steps import FrameRead, Write
 from mut3r_analysis.errors import InvalidArgument
 
 SITES = {
@@ -141,7 +142,9 @@ def found(golden, model) -> dict[str, torch.Tensor]:
         else:
             found[f"f{t}_memory_pos_in"] = state.pointers.positions[0]
             found[f"f{t}_img_pos_in"] = state.places[0]
-        state, _ = model.commit(Frame(image), encoded, decoded, state, prediction=prediction)
+        state, _ = model.commit(
+            FrameRead(Frame(image), encoded, decoded, prediction), state, Write()
+        )
         found |= {f"f{t}_{name}": value for name, value in seen.items()}
         found |= {
             f"f{t}_pose_memory_out": state.memory[0],
@@ -488,7 +491,7 @@ def test_what_the_model_lacks_is_refused(small):
     decoded = small.decode(small.enter(encoded, state))
     pose = small.predict(decoded, ("pose",))
     with pytest.raises(InvalidArgument, match="points_world"):
-        small.commit(Frame(image), encoded, decoded, state, prediction=pose)
+        small.commit(FrameRead(Frame(image), encoded, decoded, pose), state, Write())
 
 
 def test_a_gate_is_refused_where_samples_have_different_numbers_of_pointers(golden, model):

@@ -24,6 +24,7 @@ from mut3r_analysis.backbones import (
 from mut3r_analysis.backbones.constructor_string import parse_constructor
 from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS
 from mut3r_analysis.backbones.spann3r.bank import read_weights
+from mut3r_analysis.backbones.steps import FrameRead, Write
 from mut3r_analysis.errors import CheckpointError, InvalidArgument
 
 TOLERANCES = {"pts3d": 5e-4, "conf": 5e-5, "weights": 1e-5, "usage": 2e-4, "similarity": 1e-5}
@@ -115,7 +116,9 @@ class Walk:
         steps["pts3d"].append(as_official(prediction.points_world)[0])
         steps["conf"].append(as_official(prediction.confidence_world)[0])
         if following is None:
-            after, rate = model.commit(frame, encoded, decoded, state, prediction=prediction)
+            after, rate = model.commit(
+                FrameRead(frame, encoded, decoded, prediction), state, Write()
+            )
             assert after.bank is state.bank
             assert not rate.any()
             return after
@@ -129,7 +132,7 @@ class Walk:
             steps["read_fused"].append(decoded.fused[0])
             steps["read_weights"].append(maps["read"])
         before, limits = state.bank, (model.config.working_frames, model.config.long_tokens)
-        state, _ = model.commit(frame, encoded, decoded, state, prediction=prediction)
+        state, _ = model.commit(FrameRead(frame, encoded, decoded, prediction), state, Write())
         if limits[1] is not None and len(state.bank) < len(before):
             grown = before.read(decoded.usage).offered(key, value, state.read, limits[0], 10**6)
             self.pruned.append(grown.bank.worth(limits[0]))
@@ -517,7 +520,7 @@ def test_a_pass_that_is_not_written_counts_no_read(small):
     probes = [small.decode(entered) for _ in range(3)]
     assert not state.bank.usage.any()
     prediction = small.predict(probes[-1])
-    written, _ = small.commit(b, encoded, probes[-1], state, prediction=prediction)
+    written, _ = small.commit(FrameRead(b, encoded, probes[-1], prediction), state, Write())
     patches = encoded.grid[0] * encoded.grid[1]
     torch.testing.assert_close(written.bank.usage.sum(), torch.tensor(float(patches)))
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
-from mut3r_analysis.backbones.protocol import Frame
 from mut3r_analysis.backbones.random_weights import random_backbone
+from mut3r_analysis.backbones.steps import Frame
 from mut3r_analysis.motion import (
     Cue,
     CueBatch,

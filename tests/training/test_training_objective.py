@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
-from mut3r_analysis.backbones.protocol import Frame
+from mut3r_analysis.backbones.steps import Frame
 from mut3r_analysis.scenes import SceneDistribution, draw, random_batch, render_arrays
 from mut3r_analysis.scenes.raycast_torch import render_arrays_torch
 from mut3r_analysis.training.clips import clips_of

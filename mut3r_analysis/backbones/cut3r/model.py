@@ -8,42 +8,28 @@ import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from mut3r_analysis.attention.seam import Probe, SiteGate, attend
-from mut3r_analysis.attention.sites import Site, SiteSize
 from mut3r_analysis.attention.tokens import Axes, image_axis, memory_axis
-from mut3r_analysis.backbones.blocks import (
-    Attend,
-    DecoderBlock,
-    EncoderBlock,
-    PatchEmbed,
-    layer_norm,
-)
+from mut3r_analysis.backbones.blocks import Attend, PatchEmbed, decoder, encoder, layer_norm
 from mut3r_analysis.backbones.cut3r.config import RAY_ENCODER_HEADS, CUT3RConfig
 from mut3r_analysis.backbones.cut3r.start import start_weights
-from mut3r_analysis.backbones.heads import OUTPUTS, Heads, Prediction, check_outputs
+from mut3r_analysis.backbones.heads import OUTPUTS, Heads, check_outputs
 from mut3r_analysis.backbones.memory import PoseMemory
-from mut3r_analysis.backbones.origin import Origin
-from mut3r_analysis.backbones.precision import PRECISIONS
-from mut3r_analysis.backbones.preparation import Preparation
-from mut3r_analysis.backbones.protocol import (
-    Encoded,
-    Frame,
-    StateVariable,
-    Write,
-)
+from mut3r_analysis.backbones.protocol import StateVariable
 from mut3r_analysis.backbones.rotation import (
     positions,
     rotation,
     state_lattice_width,
     state_positions,
 )
-from mut3r_analysis.backbones.two_streams import Decoded, Entered, Rotations, TwoStreams
-from mut3r_analysis.backbones.write_rules import RuleMemory, Rules, own_rules
+from mut3r_analysis.backbones.steps import Encoded, Frame, FrameRead, Write
+from mut3r_analysis.backbones.two_streams import Entered, TwoStreams
+from mut3r_analysis.backbones.write_rules import RuleMemory
 from mut3r_analysis.errors import InvalidArgument
 
 
@@ -69,6 +55,17 @@ class State:
     fresh: Tensor | None
     rules: RuleMemory
 
+    def described(self, before: Self, rate: Tensor, *, keep: bool) -> dict[str, Tensor]:
+        """Norms, changes and rates of the tokens, and the pose memory."""
+        tokens, memory = self.tokens.float(), self.memory.float()
+        values = {
+            "norm": tokens.norm(dim=-1),
+            "update_size": (tokens - before.tokens.float()).norm(dim=-1),
+            "write_rate": rate,
+            "memory_norm": memory.norm(dim=-1),
+        }
+        return values | {"tokens": tokens, "memory": memory} if keep else values
+
 
 class CUT3R(TwoStreams):
     """CUT3R of any size.
@@ -84,55 +81,32 @@ class CUT3R(TwoStreams):
     config: CUT3RConfig
 
     def __init__(self, config: CUT3RConfig, *, update: str = "cut3r") -> None:
-        super().__init__()
-        self._rules = own_rules(update)
-        self.config = config
-        self.update = update
-        self.commit_needs = self._rules.outputs
+        super().__init__(config, update=update)
+        self.commit_needs = self.rules.outputs
         self.outputs = check_outputs(None, OUTPUTS if config.rgb_head else OUTPUTS[:-1])
-        self.patch_size = config.patch_size
-        self.decoder_layers = config.dec_depth
-        self.origin = Origin("untrained", sha256="", report=("weights were never loaded",))
-        self.precision = PRECISIONS["float32"]
-        self.preparation = Preparation(max(config.img_size), patch=config.patch_size)
         enc, dec, ratio = config.enc_embed_dim, config.dec_embed_dim, config.mlp_ratio
         self.patch_embed = PatchEmbed(3, config.patch_size, enc)
         self.patch_embed_ray_map = PatchEmbed(6, config.patch_size, enc)
         self.masked_img_token = nn.Parameter(torch.zeros(1, enc))
         self.masked_ray_map_token = nn.Parameter(torch.zeros(1, enc))
-        self.enc_blocks = nn.ModuleList(
-            EncoderBlock(enc, config.enc_num_heads, ratio, Site("encoder_self", layer))
-            for layer in range(config.enc_depth)
+        self.enc_blocks = encoder(
+            config.enc_depth, enc, config.enc_num_heads, ratio, "encoder_self"
         )
         self.enc_norm = layer_norm(enc)
-        self.enc_blocks_ray_map = nn.ModuleList(
-            EncoderBlock(enc, RAY_ENCODER_HEADS, ratio, Site("ray_encoder_self", layer))
-            for layer in range(config.ray_enc_depth)
+        self.enc_blocks_ray_map = encoder(
+            config.ray_enc_depth, enc, RAY_ENCODER_HEADS, ratio, "ray_encoder_self"
         )
         self.enc_norm_ray_map = layer_norm(enc)
         self.decoder_embed = nn.Linear(enc, dec)
         self.decoder_embed_state = nn.Linear(enc, dec)
         self.register_tokens = nn.Embedding(config.state_size, enc)
         self.pose_token = nn.Parameter(torch.zeros(1, 1, dec))
-        self.dec_blocks = nn.ModuleList(
-            DecoderBlock(
-                dec,
-                config.dec_num_heads,
-                ratio,
-                Site("image_self", layer),
-                Site("image_to_state", layer),
+        self.dec_blocks, self.dec_blocks_state = (
+            decoder(config.dec_depth, dec, heads, ratio, own, other)
+            for heads, own, other in (
+                (config.dec_num_heads, "image_self", "image_to_state"),
+                (config.state_dec_num_heads, "state_self", "state_to_image"),
             )
-            for layer in range(config.dec_depth)
-        )
-        self.dec_blocks_state = nn.ModuleList(
-            DecoderBlock(
-                dec,
-                config.state_dec_num_heads,
-                ratio,
-                Site("state_self", layer),
-                Site("state_to_image", layer),
-            )
-            for layer in range(config.dec_depth)
         )
         self.dec_norm = layer_norm(dec)
         self.dec_norm_state = layer_norm(dec)
@@ -141,37 +115,14 @@ class CUT3R(TwoStreams):
         self.rotate_encoder_in(self.precision.rotation)
 
     @property
-    def rules(self) -> Rules:
-        """The write rule of the state."""
-        return self._rules
-
-    @property
     def state_decoder(self) -> tuple[nn.ModuleList, nn.LayerNorm]:
         """Layers of the state's decoder, and the norm behind them."""
         return self.dec_blocks_state, self.dec_norm_state
 
-    def sites(self) -> dict[str, SiteSize]:
-        """Layers, heads and head width of every site kind that may be captured or gated."""
-        config = self.config
-        image = SiteSize(
-            config.dec_depth, config.dec_num_heads, config.dec_embed_dim // config.dec_num_heads
-        )
-        state = SiteSize(
-            config.dec_depth,
-            config.state_dec_num_heads,
-            config.dec_embed_dim // config.state_dec_num_heads,
-        )
-        encoder = SiteSize(
-            config.enc_depth, config.enc_num_heads, config.enc_embed_dim // config.enc_num_heads
-        )
-        return {
-            "image_self": image,
-            "image_to_state": image,
-            "state_self": state,
-            "state_to_image": state,
-            "encoder_self": encoder,
-            "head_self": image._replace(layers=len(self.downstream_head.final_transform)),
-        }
+    @property
+    def state_heads(self) -> int:
+        """Heads of the state's decoder."""
+        return self.config.state_dec_num_heads
 
     def axes(self, grid: tuple[int, int], frames: int = 1) -> Axes:
         """Tokens of the streams ``image`` (pose token, then patches), ``patches`` and ``state``."""
@@ -196,13 +147,7 @@ class CUT3R(TwoStreams):
         grid = (0, 0)
         if frame.image is not None:
             grid = self.config.patch_grid(*frame.image.shape[-2:])
-            place = self.patch_rotation(
-                grid, self.config.enc_embed_dim // self.config.enc_num_heads
-            )
-            features = self.patch_embed(frame.image.to(self.dtype))
-            for block in self.enc_blocks:
-                features = block(features, place, seam)
-            features = self.enc_norm(features)
+            features = self.encode_image(frame.image, grid, seam)
         if frame.ray_map is not None:
             grid_rays = self.config.patch_grid(*frame.ray_map.shape[1:3])
             if features is not None and grid_rays != grid:
@@ -219,39 +164,30 @@ class CUT3R(TwoStreams):
 
     def enter(self, encoded: Encoded, state: State, *, probe: Probe | None = None) -> Entered:
         """Ready a frame and a state for the decoders; the pose memory is read."""
-        seam = partial(attend, probe=probe)
-        query = self.pose_query(encoded, state.memory, state.fresh, seam)
-        image = torch.cat([query, self.decoder_embed(encoded.features)], dim=1)
-        rotations = self._decoder_rotations(encoded.grid)
-        of_image = cast(DecoderBlock, self.dec_blocks[0])
-        of_state = cast(DecoderBlock, self.dec_blocks_state[0])
-        first = {
-            "image": of_image.project(image, state.tokens, *rotations["image"]),
-            "state": of_state.project(state.tokens, image, *rotations["state"]),
+        query = self.pose_query(encoded, state.memory, state.fresh, partial(attend, probe=probe))
+        places = {
+            "image": positions(*encoded.grid, True, self.device),
+            "state": state_positions(self.config.state_size, self.device),
         }
-        return Entered(encoded.features, encoded.grid, image, state.tokens, rotations, first)
+        turns = {
+            side: partial(rotation, place, base=self.config.rope_base)
+            for side, place in places.items()
+        }
+        return self.entered(encoded, query, state.tokens, turns)
 
     def commit(
-        self,
-        frame: Frame,
-        encoded: Encoded,
-        decoded: Decoded,
-        state: State,
-        write: Write | None = None,
-        *,
-        prediction: Prediction | None = None,
-        probe: Probe | None = None,
+        self, read: FrameRead, state: State, write: Write, *, probe: Probe | None = None
     ) -> tuple[State, Tensor]:
         """Write a frame into state and pose memory; returns the new state and the rate."""
-        write = write or Write()
+        frame, encoded, decoded, _ = read
         batch = len(state.tokens)
         may_write = self.flags(frame.update, batch)
         if frame.image is None:
             may_write = torch.zeros_like(may_write)
         reset = self.flags(frame.reset, batch)
         assert decoded.proposal is not None
-        rules = write.rules or self._rules
-        known = self._signals(rules.needs, frame, encoded, decoded, state, prediction)
+        rules = write.rules or self.rules
+        known = self._signals(rules.needs, read, state)
         ruling = rules.ruling(
             {**known, **decoded.signals, **write.signals}, state.rules, wrote=may_write, reset=reset
         )
@@ -296,19 +232,6 @@ class CUT3R(TwoStreams):
             ),
         )
 
-    def describe_state(
-        self, before: State, after: State, rate: Tensor, *, keep: bool
-    ) -> dict[str, Tensor]:
-        """Values of :meth:`state_variables` after a frame."""
-        tokens, memory = after.tokens.float(), after.memory.float()
-        values = {
-            "norm": tokens.norm(dim=-1),
-            "update_size": (tokens - before.tokens.float()).norm(dim=-1),
-            "write_rate": rate,
-            "memory_norm": memory.norm(dim=-1),
-        }
-        return values | {"tokens": tokens, "memory": memory} if keep else values
-
     def restore(self, held: Mapping[str, Tensor], age: int, restart: bool | None) -> State:
         """Return the state that kept tokens and memory describe."""
         tokens, memory = (
@@ -324,11 +247,6 @@ class CUT3R(TwoStreams):
         """Return the shapes of a state that is not fresh."""
         return replace(self.begin(), fresh=None)
 
-    def widest_tensor(self, grid: tuple[int, int]) -> int:
-        """Return the numbers inside the wider of the two decoders' MLPs."""
-        tokens = max(1 + grid[0] * grid[1], self.config.state_size)
-        return int(tokens * self.config.dec_embed_dim * self.config.mlp_ratio)
-
     def start_weights(self, choices: Any) -> None:
         """Set the weights that a training from scratch begins with."""
         start_weights(self, choices)
@@ -343,18 +261,10 @@ class CUT3R(TwoStreams):
         small._modules = {**self._modules, "register_tokens": registers}
         return small
 
-    def _signals(
-        self,
-        needs: Collection[str],
-        frame: Frame,
-        encoded: Encoded,
-        decoded: Decoded,
-        state: State,
-        prediction: Prediction | None,
-    ) -> dict[str, Tensor]:
+    def _signals(self, needs: Collection[str], read: FrameRead, state: State) -> dict[str, Tensor]:
         """Return what write rules need of a frame, beside what the decoder took for them."""
+        frame, encoded, decoded, prediction = read
         batch, proposal = len(state.tokens), decoded.proposal
-        assert proposal is not None
         found = {"features": encoded.features, "before": state.tokens, "proposal": proposal}
         if "initial" in needs:
             found["initial"] = self.begin(batch).tokens
@@ -376,22 +286,6 @@ class CUT3R(TwoStreams):
         for block in self.enc_blocks_ray_map:
             tokens = block(tokens, place, seam)
         return self.enc_norm_ray_map(tokens)
-
-    def _decoder_rotations(self, grid: tuple[int, int]) -> dict[str, Rotations]:
-        """Rotations of a side's own and of the other side's tokens, in its own head width."""
-        places = {
-            "image": positions(*grid, True, self.device),
-            "state": state_positions(self.config.state_size, self.device),
-        }
-        heads = {"image": self.config.dec_num_heads, "state": self.config.state_dec_num_heads}
-        found: dict[str, Rotations] = {}
-        for own, other in (("image", "state"), ("state", "image")):
-            channels = self.config.dec_embed_dim // heads[own]
-            own_rotation, other_rotation = (
-                rotation(places[side], channels, self.config.rope_base) for side in (own, other)
-            )
-            found[own] = (own_rotation, other_rotation)
-        return found
 
 
 @lru_cache(maxsize=64)

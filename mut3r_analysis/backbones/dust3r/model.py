@@ -18,28 +18,12 @@ from mut3r_analysis.attention.tokens import Axes, image_axis
 from mut3r_analysis.backbones.blocks import Attend
 from mut3r_analysis.backbones.dust3r.config import DUSt3RConfig
 from mut3r_analysis.backbones.dust3r.start import start_weights
-from mut3r_analysis.backbones.dust3r.state import (
-    Decoded,
-    Entered,
-    State,
-    described,
-    restored,
-    state_variables,
-)
+from mut3r_analysis.backbones.dust3r.state import Decoded, Entered, State
 from mut3r_analysis.backbones.geometry import rigid_alignment, translation_and_quaternion
 from mut3r_analysis.backbones.heads import PairPrediction, Prediction, check_outputs
-from mut3r_analysis.backbones.origin import Origin
 from mut3r_analysis.backbones.pair_network import PairNetwork
-from mut3r_analysis.backbones.precision import PRECISIONS
-from mut3r_analysis.backbones.preparation import Preparation
-from mut3r_analysis.backbones.protocol import (
-    Backbone,
-    Encoded,
-    Frame,
-    StateVariable,
-    Write,
-)
-from mut3r_analysis.backbones.write_rules import Rules, own_rules
+from mut3r_analysis.backbones.protocol import Backbone, StateVariable
+from mut3r_analysis.backbones.steps import Encoded, Frame, FrameRead, Write
 from mut3r_analysis.errors import InvalidArgument
 
 
@@ -67,27 +51,12 @@ class DUSt3R(PairNetwork, Backbone):
     pose_memory = False
     state_shares = False
     reads_pairs = True
+    written_whole = "the tokens of an anchor frame are kept as they are"
     outputs = ("pose", "depth", "points_self", "points_world")
 
     def __init__(self, config: DUSt3RConfig, *, update: str = "cut3r") -> None:
-        super().__init__(config)
-        self._rules = own_rules(update)
-        if self._rules.needs:
-            raise InvalidArgument(
-                f"update = {update!r} says which share of a state token is replaced; DUSt3R keeps "
-                "the tokens of an anchor frame as they are, so it has 'cut3r' alone"
-            )
-        self.update = update
-        self.patch_size = config.patch_size
-        self.decoder_layers = config.dec_depth
-        self.origin = Origin("untrained", sha256="", report=("weights were never loaded",))
-        self.precision = PRECISIONS["float32"]
-        self.preparation = Preparation(max(config.img_size), patch=config.patch_size)
-
-    @property
-    def rules(self) -> Rules:
-        """That nothing is written in part."""
-        return self._rules
+        Backbone.__init__(self, config, update=update)
+        self.make_modules(config)
 
     def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
         """Do nothing: official code rounds neither queries nor keys around their rotation."""
@@ -99,13 +68,9 @@ class DUSt3R(PairNetwork, Backbone):
     def sites(self) -> dict[str, SiteSize]:
         """Layers, heads and head width of every site kind that may be captured or gated."""
         config = self.config
-        view = SiteSize(
-            config.dec_depth, config.dec_num_heads, config.dec_embed_dim // config.dec_num_heads
-        )
+        view = SiteSize.of(config.dec_depth, config.dec_num_heads, config.dec_embed_dim)
         kinds = ("view1_self", "view1_to_view2", "view2_self", "view2_to_view1")
-        encoder = SiteSize(
-            config.enc_depth, config.enc_num_heads, config.enc_embed_dim // config.enc_num_heads
-        )
+        encoder = SiteSize.of(config.enc_depth, config.enc_num_heads, config.enc_embed_dim)
         return {
             **dict.fromkeys(kinds, view),
             **{f"anchored_{kind}": view for kind in kinds},
@@ -144,9 +109,9 @@ class DUSt3R(PairNetwork, Backbone):
                 "different sizes are read by decode_pair"
             )
         if not anchor.shape[1]:
-            return Entered(features, features, encoded.grid)
+            return Entered(features, encoded.grid, features)
         known = state.known[:, None, None]
-        return Entered(features, torch.where(known, anchor, features), encoded.grid)
+        return Entered(features, encoded.grid, torch.where(known, anchor, features))
 
     def decode(
         self,
@@ -162,7 +127,7 @@ class DUSt3R(PairNetwork, Backbone):
         seam = partial(attend, gate=gate, probe=probe)
         levels, _ = self.decode_views(frame, anchor, grids, seam, layers)
         _, anchored = self.decode_views(anchor, frame, grids, _anchored(seam))
-        return Decoded(levels, anchored, entered.grid)
+        return Decoded(levels, entered.grid, anchored)
 
     def predict(
         self,
@@ -209,28 +174,18 @@ class DUSt3R(PairNetwork, Backbone):
         )
 
     def commit(
-        self,
-        frame: Frame,
-        encoded: Encoded,
-        decoded: Decoded,
-        state: State,
-        write: Write | None = None,
-        *,
-        prediction: Prediction | None = None,
-        probe: Probe | None = None,
+        self, read: FrameRead, state: State, write: Write, *, probe: Probe | None = None
     ) -> tuple[State, Tensor]:
         """Make the frame the anchor where there is none.
 
         The rate ``(batch, state_token)`` is 1 where that was done. A factor of 0 leaves the state
         as it was; the next frame then is the first again.
         """
-        features, write = encoded.features, write or Write()
-        batch = len(features)
-        takes = self._flags(frame.update, batch) & ~state.known
-        if write.factor is not None:
-            takes = takes & (write.factor > 0).any(dim=1)
+        frame, encoded, _, _ = read
+        features, batch = encoded.features, len(encoded.features)
+        takes = self.writes(frame, write, batch) & ~state.known
         old = state.tokens if state.tokens.shape[1] else torch.zeros_like(features)
-        stays = ~self._flags(frame.reset, batch)
+        stays = ~self.flags(frame.reset, batch)
         tokens = torch.where(takes[:, None, None], features, old) * stays[:, None, None]
         anchor = torch.where(takes, state.read, state.anchor)
         written = State(tokens, torch.where(stays, anchor, -1), state.read + 1, encoded.grid)
@@ -238,33 +193,33 @@ class DUSt3R(PairNetwork, Backbone):
 
     def state_variables(self, grid: tuple[int, int], frames: int) -> tuple[StateVariable, ...]:
         """Which frame is the anchor, and its tokens."""
-        return state_variables(grid[0] * grid[1], self.config.enc_embed_dim)
-
-    def describe_state(
-        self, before: State, after: State, rate: Tensor, *, keep: bool
-    ) -> dict[str, Tensor]:
-        """Values of :meth:`state_variables` after a frame."""
-        return described(before, after, rate, keep=keep)
+        tokens = {"state_token": grid[0] * grid[1]}
+        wide = tokens | {"channel": self.config.enc_embed_dim}
+        return (
+            StateVariable("anchor_frame", {}, "frame that is the anchor, -1: none", dtype="int64"),
+            StateVariable("frames_read", {}, "frames read so far", dtype="int64"),
+            StateVariable("norm", tokens, "norm of the anchor's token"),
+            StateVariable("update_size", tokens, "norm of the token's change"),
+            StateVariable("write_rate", tokens, "whether the token was written"),
+            StateVariable("tokens", wide, "tokens of the anchor", kept=True),
+        )
 
     def restore(self, held: Mapping[str, Tensor], age: int, restart: bool | None) -> State:
         """Return the state that the anchor's tokens describe."""
-        return restored(held, self.device, self.dtype)
+        return State(
+            tokens=held["tokens"][None].to(self.device, self.dtype),
+            anchor=held["anchor_frame"][None].to(self.device),
+            read=held["frames_read"][None].to(self.device),
+        )
 
     def meta_state(self, grid: tuple[int, int], frames: int) -> State:
         """Return the shapes of a state with an anchor."""
         tokens = torch.empty(1, grid[0] * grid[1], self.config.enc_embed_dim, device=self.device)
         return replace(self.begin(), tokens=tokens, grid=grid)
 
-    def widest_tensor(self, grid: tuple[int, int]) -> int:
-        """Return the numbers inside the decoders' MLPs."""
-        return int(grid[0] * grid[1] * self.config.dec_embed_dim * self.config.mlp_ratio)
-
     def start_weights(self, choices: Any) -> None:
         """Set the weights that a training from scratch begins with, in place."""
         start_weights(self, choices)
-
-    def _flags(self, value: bool | Tensor, batch: int) -> Tensor:
-        return torch.as_tensor(value, dtype=torch.bool, device=self.device).expand(batch)
 
 
 def _anchored(seam: Attend) -> Attend:

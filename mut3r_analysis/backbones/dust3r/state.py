@@ -1,12 +1,11 @@
 """What DUSt3R carries as a streaming model: the tokens of an anchor frame."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Self
 
-import torch
 from torch import Tensor
 
-from mut3r_analysis.backbones.protocol import StateVariable
+from mut3r_analysis.backbones import steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,31 +34,37 @@ class State:
         """``(batch,)`` bool: whether there is an anchor."""
         return self.anchor >= 0
 
+    def described(self, before: Self, rate: Tensor, *, keep: bool) -> dict[str, Tensor]:
+        """Which frame is the anchor, and its tokens."""
+        tokens = self.tokens.float()
+        change = tokens if before.grid is None else tokens - before.tokens.float()
+        values = {
+            "anchor_frame": self.anchor,
+            "frames_read": self.read,
+            "norm": tokens.norm(dim=-1),
+            "update_size": change.norm(dim=-1),
+            "write_rate": rate,
+        }
+        return values | {"tokens": tokens} if keep else values
+
 
 @dataclass(frozen=True, eq=False)
-class Entered:
+class Entered(steps.Entered):
     """A frame and its anchor about to meet.
 
     Attributes
     ----------
-    features, anchor : Tensor
+    features, grid
+        As of every model.
+    anchor : Tensor
         ``(batch, patch, channel)`` encoder tokens; of the same frame where there is no anchor yet.
-    grid : (int, int)
-        Rows and columns of patches.
     """
 
-    features: Tensor
     anchor: Tensor
-    grid: tuple[int, int]
-
-    @property
-    def patches(self) -> Tensor:
-        """``(batch, patch, channel)`` encoder tokens."""
-        return self.features
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
+class Decoded(steps.Decoded):
     """What the decoders make of a frame and its anchor.
 
     Attributes
@@ -67,51 +72,10 @@ class Decoded:
     levels : list of Tensor
         The four inputs of head 1 ``(batch, patch, channel)``: the frame as view 1, in its own
         camera.
+    grid, signals
+        As of every model.
     anchored : list of Tensor
         The four inputs of head 2: the frame as view 2 of the pair whose camera is the anchor's.
-    grid : (int, int)
-        Rows and columns of patches.
-    signals : dict of str to Tensor
-        Empty: there are no write rules to ask for any.
     """
 
-    levels: list[Tensor]
     anchored: list[Tensor]
-    grid: tuple[int, int]
-    signals: dict[str, Tensor] = field(default_factory=dict)
-
-
-def state_variables(patches: int, channels: int) -> tuple[StateVariable, ...]:
-    """Say what a state is recorded by, with frames of so many patches."""
-    tokens = {"state_token": patches}
-    return (
-        StateVariable("anchor_frame", {}, "frame that is the anchor, -1: none", dtype="int64"),
-        StateVariable("frames_read", {}, "frames read so far", dtype="int64"),
-        StateVariable("norm", tokens, "norm of the anchor's token"),
-        StateVariable("update_size", tokens, "norm of the token's change"),
-        StateVariable("write_rate", tokens, "whether the token was written"),
-        StateVariable("tokens", tokens | {"channel": channels}, "tokens of the anchor", kept=True),
-    )
-
-
-def described(before: State, after: State, rate: Tensor, *, keep: bool) -> dict[str, Tensor]:
-    """Values of :func:`state_variables`, each with a leading batch."""
-    tokens = after.tokens.float()
-    change = tokens if before.grid is None else tokens - before.tokens.float()
-    values = {
-        "anchor_frame": after.anchor,
-        "frames_read": after.read,
-        "norm": tokens.norm(dim=-1),
-        "update_size": change.norm(dim=-1),
-        "write_rate": rate,
-    }
-    return values | {"tokens": tokens} if keep else values
-
-
-def restored(held: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> State:
-    """Return the state of a batch of one that recorded values describe."""
-    return State(
-        tokens=held["tokens"][None].to(device, dtype),
-        anchor=held["anchor_frame"][None].to(device),
-        read=held["frames_read"][None].to(device),
-    )

@@ -7,29 +7,26 @@ of official checkpoints, so these load unchanged.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mut3r_analysis.attention.seam import Probe, SiteGate, attend
-from mut3r_analysis.attention.sites import Site, SiteSize
+from mut3r_analysis.attention.sites import SiteSize
 from mut3r_analysis.attention.tokens import Axes, image_axis, memory_axis
-from mut3r_analysis.backbones.blocks import DecoderBlock, EncoderBlock, PatchEmbed, layer_norm
-from mut3r_analysis.backbones.heads import OUTPUTS, Heads, Prediction
+from mut3r_analysis.backbones.blocks import PatchEmbed, decoder, encoder, layer_norm
+from mut3r_analysis.backbones.heads import OUTPUTS, Heads
 from mut3r_analysis.backbones.memory import PoseMemory
-from mut3r_analysis.backbones.origin import Origin
 from mut3r_analysis.backbones.point3r.config import Point3RConfig
 from mut3r_analysis.backbones.point3r.pointers import Candidates, Pointers
 from mut3r_analysis.backbones.point3r.rotation import spatial_rotation
 from mut3r_analysis.backbones.point3r.start import start_weights
-from mut3r_analysis.backbones.precision import PRECISIONS
-from mut3r_analysis.backbones.preparation import Preparation
-from mut3r_analysis.backbones.protocol import Encoded, Frame, StateVariable, Write
+from mut3r_analysis.backbones.protocol import StateVariable
 from mut3r_analysis.backbones.rotation import Rotation
-from mut3r_analysis.backbones.two_streams import Decoded, Entered, Rotations, TwoStreams
-from mut3r_analysis.backbones.write_rules import Rules, own_rules
+from mut3r_analysis.backbones.steps import Encoded, Frame, FrameRead, Write
+from mut3r_analysis.backbones.two_streams import Decoded, Entered, TwoStreams
 from mut3r_analysis.errors import InvalidArgument
 
 
@@ -66,6 +63,26 @@ class State:
         """``(batch, pointer, channel)`` features of the pointers."""
         return self.pointers.features
 
+    def described(self, before: Self, rate: Tensor, *, keep: bool) -> dict[str, Tensor]:
+        """Pointers with their norms, changes, places and times, and the pose memory."""
+        pointers, memory = self.pointers, self.memory.float()
+        tokens, old = pointers.features.float(), before.tokens.float()
+        known = old.shape[1]
+        shared = tokens[:, :known] - old[:, : tokens.shape[1]]
+        change = torch.cat([shared, tokens[:, known:]], dim=1)
+        values = {
+            "pointer_count": pointers.count,
+            "norm": tokens.norm(dim=-1),
+            "update_size": change.norm(dim=-1),
+            "write_rate": rate,
+            "positions": pointers.positions,
+            "birth": pointers.birth,
+            "updated": pointers.updated,
+            "memory_norm": memory.norm(dim=-1),
+        }
+        kept = {"tokens": tokens, "memory": memory, "places": self.places}
+        return values | kept if keep else values
+
 
 class Point3R(TwoStreams):
     """Point3R of any size.
@@ -86,38 +103,22 @@ class Point3R(TwoStreams):
     state_dim = "pointer"
     state_grows = True
     writes_proposal = False
+    written_whole = "pointers are written whole"
+    outputs = OUTPUTS[:-1]
 
     def __init__(self, config: Point3RConfig, *, update: str = "cut3r") -> None:
-        super().__init__()
-        self._rules = own_rules(update)
-        if self._rules.needs:
-            raise InvalidArgument(
-                f"update = {update!r} says which share of a state token is replaced; pointers are "
-                "written whole, so Point3R has 'cut3r' alone"
-            )
-        self.config = config
-        self.update = update
-        self.outputs = OUTPUTS[:-1]
-        self.patch_size = config.patch_size
-        self.decoder_layers = config.dec_depth
-        self.origin = Origin("untrained", sha256="", report=("weights were never loaded",))
-        self.precision = PRECISIONS["float32"]
-        self.preparation = Preparation(max(config.img_size), patch=config.patch_size)
+        super().__init__(config, update=update)
         enc, dec, ratio = config.enc_embed_dim, config.dec_embed_dim, config.mlp_ratio
         self.patch_embed = PatchEmbed(3, config.patch_size, enc)
-        self.enc_blocks = nn.ModuleList(
-            EncoderBlock(enc, config.enc_num_heads, ratio, Site("encoder_self", layer))
-            for layer in range(config.enc_depth)
+        self.enc_blocks = encoder(
+            config.enc_depth, enc, config.enc_num_heads, ratio, "encoder_self"
         )
         self.enc_norm = layer_norm(enc)
         self.decoder_embed = nn.Linear(enc, dec)
         self.decoder_embed_memory = nn.Linear(enc, dec)
         self.pose_token = nn.Parameter(torch.zeros(1, 1, dec))
         self.dec_blocks, self.dec_blocks_memory = (
-            nn.ModuleList(
-                DecoderBlock(dec, heads, ratio, Site(own, layer), Site(other, layer))
-                for layer in range(config.dec_depth)
-            )
+            decoder(config.dec_depth, dec, heads, ratio, own, other)
             for heads, own, other in (
                 (config.dec_num_heads, "image_self", "image_to_state"),
                 (config.memory_dec_num_heads, "state_self", "state_to_image"),
@@ -128,9 +129,8 @@ class Point3R(TwoStreams):
         self.pose_retriever = PoseMemory(config)
         self.downstream_head = Heads(config, color=False)
         self.pts_patch_embed = PatchEmbed(3, config.patch_size, enc)
-        self.value_encoder = nn.ModuleList(
-            EncoderBlock(enc, config.value_num_heads, ratio, Site("value_self", layer))
-            for layer in range(config.value_depth)
+        self.value_encoder = encoder(
+            config.value_depth, enc, config.value_num_heads, ratio, "value_self"
         )
         self.value_norm = layer_norm(enc)
         self.value_out = nn.Linear(enc, enc)
@@ -138,11 +138,6 @@ class Point3R(TwoStreams):
             nn.Linear(enc + dec, enc + dec), nn.GELU(), nn.Linear(enc + dec, enc)
         )
         self.rotate_encoder_in(self.precision.rotation)
-
-    @property
-    def rules(self) -> Rules:
-        """That pointers are written whole."""
-        return self._rules
 
     @property
     def restarts(self) -> bool:
@@ -154,6 +149,11 @@ class Point3R(TwoStreams):
         """Layers of the pointers' decoder, and the norm behind them."""
         return self.dec_blocks_memory, self.dec_norm_memory
 
+    @property
+    def state_heads(self) -> int:
+        """Heads of the pointers' decoder."""
+        return self.config.memory_dec_num_heads
+
     def axes(self, grid: tuple[int, int], frames: int = 1) -> Axes:
         """Tokens of the streams ``image``, ``patches`` and ``state``: at most a patch a frame."""
         return _axes(grid, frames)
@@ -161,21 +161,8 @@ class Point3R(TwoStreams):
     def sites(self) -> dict[str, SiteSize]:
         """Layers, heads and head width of every site kind that may be captured or gated."""
         config = self.config
-        enc, dec, depth = config.enc_embed_dim, config.dec_embed_dim, config.dec_depth
-        image = SiteSize(depth, config.dec_num_heads, dec // config.dec_num_heads)
-        state = SiteSize(depth, config.memory_dec_num_heads, dec // config.memory_dec_num_heads)
-        encoder = SiteSize(config.enc_depth, config.enc_num_heads, enc // config.enc_num_heads)
-        return {
-            "image_self": image,
-            "image_to_state": image,
-            "state_self": state,
-            "state_to_image": state,
-            "encoder_self": encoder,
-            "head_self": image._replace(layers=len(self.downstream_head.final_transform)),
-            "value_self": SiteSize(
-                config.value_depth, config.value_num_heads, enc // config.value_num_heads
-            ),
-        }
+        value = SiteSize.of(config.value_depth, config.value_num_heads, config.enc_embed_dim)
+        return super().sites() | {"value_self": value}
 
     def begin(self, batch: int = 1) -> State:
         """Return the state before the first frame: no pointers, and the learned pose memory."""
@@ -195,12 +182,8 @@ class Point3R(TwoStreams):
         if frame.image is None or frame.ray_map is not None:
             raise InvalidArgument("Point3R reads an image per frame and no ray map")
         grid = self.config.patch_grid(*frame.image.shape[-2:])
-        place = self.patch_rotation(grid, self.config.enc_embed_dim // self.config.enc_num_heads)
         seam = partial(attend, gate=gate, probe=probe)
-        features = self.patch_embed(frame.image.to(self.dtype))
-        for block in self.enc_blocks:
-            features = block(features, place, seam)
-        return Encoded(self.enc_norm(features), grid)
+        return Encoded(self.encode_image(frame.image, grid, seam), grid)
 
     def enter(self, encoded: Encoded, state: State, *, probe: Probe | None = None) -> Entered:
         """Ready a frame and a state for the decoders, once for all passes; reads the pose memory.
@@ -208,29 +191,18 @@ class Point3R(TwoStreams):
         On a first frame the state is a projection of the frame's own tokens, and no token has a
         place.
         """
-        seam = partial(attend, probe=probe)
-        query = self.pose_query(encoded, state.memory, state.learned, seam)
-        image = torch.cat([query, self.decoder_embed(encoded.features)], dim=1)
+        query = self.pose_query(encoded, state.memory, state.learned, partial(attend, probe=probe))
         pointers = state.pointers
         if state.fresh is not None and bool(state.fresh.any()):
             own = Pointers.without_places(self.decoder_embed_memory(encoded.features))
             pointers = pointers.replaced(state.fresh, own)
-        rotations = self._decoder_rotations(state, pointers)
-        of_image = cast(DecoderBlock, self.dec_blocks[0])
-        of_state = cast(DecoderBlock, self.dec_blocks_memory[0])
-        first = {
-            "image": of_image.project(image, pointers.features, *rotations["image"]),
-            "state": of_state.project(pointers.features, image, *rotations["state"]),
-        }
-        return Entered(
-            encoded.features,
-            encoded.grid,
-            image,
-            pointers.features,
-            rotations,
-            first,
-            pointers.exists,
-        )
+        turns = None
+        if state.fresh is None or not bool(state.fresh.all()):
+            turns = {
+                "image": partial(_turn, state.places, state.fresh, pose=True),
+                "state": partial(_turn, pointers.positions, state.fresh),
+            }
+        return self.entered(encoded, query, pointers.features, turns, pointers.exists)
 
     def offer(
         self, encoded: Encoded, decoded: Decoded, points: Tensor, *, probe: Probe | None = None
@@ -258,15 +230,7 @@ class Point3R(TwoStreams):
         return Candidates(self.decoder_embed_memory(key + value), positions)
 
     def commit(
-        self,
-        frame: Frame,
-        encoded: Encoded,
-        decoded: Decoded,
-        state: State,
-        write: Write | None = None,
-        *,
-        prediction: Prediction | None = None,
-        probe: Probe | None = None,
+        self, read: FrameRead, state: State, write: Write, *, probe: Probe | None = None
     ) -> tuple[State, Tensor]:
         """Write a frame into pointers and pose memory.
 
@@ -278,16 +242,14 @@ class Point3R(TwoStreams):
         InvalidArgument
             When world points were not predicted.
         """
+        frame, encoded, decoded, prediction = read
         if prediction is None or prediction.points_world is None:
             raise InvalidArgument(
                 "Point3R writes the world points of a frame; ask for the output 'points_world'"
             )
-        write = write or Write()
         batch = len(encoded.features)
         may_write, reset = (self.flags(flag, batch) for flag in (frame.update, frame.reset))
-        writes = may_write
-        if write.factor is not None:
-            writes = may_write & (write.factor.amax(dim=1) > 0)
+        writes = self.writes(frame, write, batch)
         candidates = self.offer(encoded, decoded, prediction.points_world, probe=probe)
         memory = self.pose_retriever.write(
             encoded.features if write.summary is None else write.summary,
@@ -341,28 +303,6 @@ class Point3R(TwoStreams):
             ),
         )
 
-    def describe_state(
-        self, before: State, after: State, rate: Tensor, *, keep: bool
-    ) -> dict[str, Tensor]:
-        """Values of :meth:`state_variables` after a frame."""
-        pointers, memory = after.pointers, after.memory.float()
-        tokens, old = pointers.features.float(), before.tokens.float()
-        known = old.shape[1]
-        shared = tokens[:, :known] - old[:, : tokens.shape[1]]
-        change = torch.cat([shared, tokens[:, known:]], dim=1)
-        values = {
-            "pointer_count": pointers.count,
-            "norm": tokens.norm(dim=-1),
-            "update_size": change.norm(dim=-1),
-            "write_rate": rate,
-            "positions": pointers.positions,
-            "birth": pointers.birth,
-            "updated": pointers.updated,
-            "memory_norm": memory.norm(dim=-1),
-        }
-        kept = {"tokens": tokens, "memory": memory, "places": after.places}
-        return values | kept if keep else values
-
     def restore(self, held: Mapping[str, Tensor], age: int, restart: bool | None) -> State:
         """Return the state that pointers, places and memory describe."""
         count = int(held["pointer_count"])
@@ -401,29 +341,9 @@ class Point3R(TwoStreams):
             learned=None,
         )
 
-    def widest_tensor(self, grid: tuple[int, int]) -> int:
-        """Return the numbers inside the image decoder's MLP."""
-        tokens = 1 + grid[0] * grid[1]
-        return int(tokens * self.config.dec_embed_dim * self.config.mlp_ratio)
-
     def start_weights(self, choices: Any) -> None:
         """Set the weights that a training from scratch begins with."""
         start_weights(self, choices)
-
-    def _decoder_rotations(self, state: State, pointers: Pointers) -> dict[str, Rotations]:
-        """Rotations of a side's own and of the other side's tokens, in its own head width."""
-        if state.fresh is not None and bool(state.fresh.all()):
-            return {"image": (None, None), "state": (None, None)}
-        heads = {"image": self.config.dec_num_heads, "state": self.config.memory_dec_num_heads}
-        found: dict[str, Rotations] = {}
-        for own, other in (("image", "state"), ("state", "image")):
-            channels = self.config.dec_embed_dim // heads[own]
-            of = {
-                "image": spatial_rotation(state.places, channels, pose=True),
-                "state": spatial_rotation(pointers.positions, channels),
-            }
-            found[own] = (_still(of[own], state.fresh), _still(of[other], state.fresh))
-        return found
 
 
 _POINTER_PARTS = ("tokens", "positions", "birth", "updated")
@@ -438,8 +358,9 @@ def _axes(grid: tuple[int, int], frames: int) -> Axes:
     }
 
 
-def _still(turn: Rotation, where: Tensor | None) -> Rotation:
-    """Stop the rotation of samples ``(batch,)`` bool."""
+def _turn(places: Tensor, where: Tensor | None, channels: int, *, pose: bool = False) -> Rotation:
+    """Rotation of tokens at places, but none for samples ``(batch,)`` bool."""
+    turn = spatial_rotation(places, channels, pose=pose)
     if where is None or not bool(where.any()):
         return turn
     still = where[:, None, None, None]

@@ -15,31 +15,15 @@ from torch import Tensor, nn
 from mut3r_analysis.attention.seam import Probe, SiteGate, attend
 from mut3r_analysis.attention.sites import Site, SiteSize
 from mut3r_analysis.attention.tokens import ROLES, Axes, TokenAxis, image_axis, memory_axis
-from mut3r_analysis.backbones.blocks import EncoderBlock, PatchEmbed, layer_norm
+from mut3r_analysis.backbones.blocks import PatchEmbed, encoder, layer_norm
 from mut3r_analysis.backbones.heads import Prediction, check_outputs
-from mut3r_analysis.backbones.origin import Origin
 from mut3r_analysis.backbones.pair_network import PairNetwork
-from mut3r_analysis.backbones.precision import PRECISIONS
 from mut3r_analysis.backbones.preparation import Preparation
-from mut3r_analysis.backbones.protocol import (
-    Backbone,
-    Encoded,
-    Frame,
-    StateVariable,
-    Write,
-)
+from mut3r_analysis.backbones.protocol import Backbone, StateVariable
 from mut3r_analysis.backbones.spann3r.bank import Bank, read_values, read_weights
 from mut3r_analysis.backbones.spann3r.config import Spann3RConfig
-from mut3r_analysis.backbones.spann3r.state import (
-    Decoded,
-    Entered,
-    State,
-    described,
-    kept,
-    restored,
-    state_variables,
-)
-from mut3r_analysis.backbones.write_rules import Rules, own_rules
+from mut3r_analysis.backbones.spann3r.state import Decoded, Entered, State
+from mut3r_analysis.backbones.steps import Encoded, Frame, FrameRead, Write
 from mut3r_analysis.errors import InvalidArgument
 
 
@@ -66,29 +50,17 @@ class Spann3R(Backbone):
     state_grows = True
     looks_ahead = True
     pose_memory = False
+    written_whole = "frames enter the bank whole"
     outputs = ("points_world",)
 
     def __init__(self, config: Spann3RConfig, *, update: str = "cut3r") -> None:
-        super().__init__()
-        self._rules = own_rules(update)
-        if self._rules.needs:
-            raise InvalidArgument(
-                f"update = {update!r} says which share of a state token is replaced; frames enter "
-                "the bank whole, so Spann3R has 'cut3r' alone"
-            )
-        self.config = config
-        self.update = update
-        self.patch_size = config.patch_size
-        self.decoder_layers = config.dec_depth
-        self.origin = Origin("untrained", sha256="", report=("weights were never loaded",))
-        self.precision = PRECISIONS["float32"]
+        super().__init__(config, update=update)
         self.preparation = Preparation(max(config.img_size), "cover", config.patch_size)
         enc, dec, ratio = config.enc_embed_dim, config.dec_embed_dim, config.mlp_ratio
         self.dust3r = PairNetwork(config)
         self.pos_patch_embed = PatchEmbed(3, config.patch_size, enc)
-        self.value_encoder = nn.ModuleList(
-            EncoderBlock(enc, config.value_num_heads, ratio, Site("value_self", layer))
-            for layer in range(config.value_depth)
+        self.value_encoder = encoder(
+            config.value_depth, enc, config.value_num_heads, ratio, "value_self"
         )
         self.value_norm = layer_norm(enc)
         self.value_out = nn.Linear(enc, enc)
@@ -98,11 +70,6 @@ class Spann3R(Backbone):
             nn.Sequential(nn.Linear(enc + dec, enc + dec), nn.GELU(), nn.Linear(enc + dec, enc))
             for _ in range(2)
         )
-
-    @property
-    def rules(self) -> Rules:
-        """That frames are written whole."""
-        return self._rules
 
     def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
         """Do nothing: official code rounds neither queries nor keys around their rotation."""
@@ -135,20 +102,16 @@ class Spann3R(Backbone):
     def sites(self) -> dict[str, SiteSize]:
         """Layers, heads and head width of every site kind that may be captured or gated."""
         config = self.config
-        enc, dec = config.enc_embed_dim, config.dec_embed_dim
-        view = SiteSize(config.dec_depth, config.dec_num_heads, dec // config.dec_num_heads)
+        enc = config.enc_embed_dim
+        view = SiteSize.of(config.dec_depth, config.dec_num_heads, config.dec_embed_dim)
         return {
             "view1_self": view,
             "view1_to_view2": view,
             "view2_self": view,
             "view2_to_view1": view,
             "bank_read": SiteSize(1, 1, enc),
-            "encoder_self": SiteSize(
-                config.enc_depth, config.enc_num_heads, enc // config.enc_num_heads
-            ),
-            "value_self": SiteSize(
-                config.value_depth, config.value_num_heads, enc // config.value_num_heads
-            ),
+            "encoder_self": SiteSize.of(config.enc_depth, config.enc_num_heads, enc),
+            "value_self": SiteSize.of(config.value_depth, config.value_num_heads, enc),
         }
 
     def begin(self, batch: int = 1) -> State:
@@ -171,6 +134,7 @@ class Spann3R(Backbone):
             read=torch.zeros(1, dtype=torch.long, device=self.device),
             similarity=torch.full((1,), torch.nan, device=self.device),
             skipped=torch.zeros(1, dtype=torch.bool, device=self.device),
+            level_channels=self.config.dec_embed_dim,
         )
 
     def encode(
@@ -203,7 +167,7 @@ class Spann3R(Backbone):
                 f"(rows, columns), the next one {following.grid}"
             )
         partner = None if following is None else following.features
-        return Entered(encoded.features, partner, encoded.grid, state)
+        return Entered(encoded.features, encoded.grid, partner, state)
 
     def decode(
         self,
@@ -218,13 +182,13 @@ class Spann3R(Backbone):
         features, state, grid = entered.features, entered.state, entered.grid
         usage = state.bank.usage.new_zeros(1, len(state.bank))
         if entered.partner is None:
-            return Decoded([features, *state.second], [], features, usage, grid)
+            return Decoded([features, *state.second], grid, [], features, usage)
         seam = partial(attend, gate=gate, probe=probe)
         fused = features
         if entered.reads:
             fused, usage = self._read(state, seam)
         first, second = self.dust3r.decode_views(fused, entered.partner, (grid, grid), seam, layers)
-        return Decoded(first, second[1:], fused, usage, grid)
+        return Decoded(first, grid, second[1:], fused, usage)
 
     def predict(
         self,
@@ -267,15 +231,7 @@ class Spann3R(Backbone):
         return key, key + (_turned(value, rows, columns) if turned else value)
 
     def commit(
-        self,
-        frame: Frame,
-        encoded: Encoded,
-        decoded: Decoded,
-        state: State,
-        write: Write | None = None,
-        *,
-        prediction: Prediction | None = None,
-        probe: Probe | None = None,
+        self, read: FrameRead, state: State, write: Write, *, probe: Probe | None = None
     ) -> tuple[State, Tensor]:
         """Write a frame into the bank, and hand on the query of the next one.
 
@@ -287,6 +243,7 @@ class Spann3R(Backbone):
         InvalidArgument
             When world points were not predicted.
         """
+        frame, encoded, decoded, prediction = read
         if encoded.following is None:
             unchanged = replace(state, read=state.read + 1)
             return unchanged, torch.zeros_like(state.bank.usage)
@@ -300,14 +257,13 @@ class Spann3R(Backbone):
         )
         if query.is_meta:
             return state, torch.zeros_like(state.bank.usage)
-        write = write or Write()
-        writes = bool(frame.update) and (write.factor is None or float(write.factor.max()) > 0)
         bank, similarity, skipped = state.bank, torch.nan, False
-        if writes:
+        if bool(self.writes(frame, write, 1)):
             bank, similarity, skipped = bank.read(decoded.usage).offered(
                 key, value, state.read, self.config.working_frames, self.config.long_tokens
             )
-        written = State(
+        written = replace(
+            state,
             bank=bank,
             query=query,
             second=decoded.second,
@@ -327,19 +283,32 @@ class Spann3R(Backbone):
 
     def state_variables(self, grid: tuple[int, int], frames: int) -> tuple[StateVariable, ...]:
         """Rows of the bank with where they come from and how they were read, and what is next."""
-        patches = grid[0] * grid[1]
-        return state_variables(self.config, patches, self._capacity(patches, frames))
-
-    def describe_state(
-        self, before: State, after: State, rate: Tensor, *, keep: bool
-    ) -> dict[str, Tensor]:
-        """Values of :meth:`state_variables` after a frame."""
-        values = described(before, after, rate)
-        return values | kept(after, self.config.dec_embed_dim) if keep else values
+        own = {"patch": grid[0] * grid[1]}
+        rows = {"bank_row": self._capacity(own["patch"], frames)}
+        wide = {"channel": self.config.enc_embed_dim}
+        levels = {"level": 3} | own | {"decoder_channel": self.config.dec_embed_dim}
+        return (
+            StateVariable("bank_row_count", {}, "rows of the bank", dtype="int64"),
+            StateVariable("working_frames", {}, "working frames of the bank", dtype="int64"),
+            StateVariable("frames_read", {}, "frames read so far", dtype="int64"),
+            StateVariable("similarity", {}, "largest mean cosine with a working frame"),
+            StateVariable("skipped", {}, "whether the frame was too similar", dtype="bool"),
+            StateVariable("removed", {}, "rows that left the bank", dtype="int64"),
+            StateVariable("norm", rows, "norm of the row's key"),
+            StateVariable("write_rate", rows, "whether the row was written"),
+            StateVariable("origin_frame", rows, "frame the row comes from", dtype="int64"),
+            StateVariable("origin_patch", rows, "patch the row comes from", dtype="int64"),
+            StateVariable("usage", rows, "summed weights by which the row was read"),
+            StateVariable("count", rows, "frames written since the row came in", dtype="int64"),
+            StateVariable("tokens", rows | wide, "keys of the bank", kept=True),
+            StateVariable("values", rows | wide, "values of the bank", kept=True),
+            StateVariable("query", own | wide, "query of the next frame", kept=True),
+            StateVariable("second", levels, "decoder levels of the next frame", kept=True),
+        )
 
     def restore(self, held: Mapping[str, Tensor], age: int, restart: bool | None) -> State:
         """Return the state that the bank and what is next describe."""
-        return restored(held, self.device, self.dtype, begun=age > 0)
+        return self.begin().restored(held, begun=age > 0)
 
     def meta_state(self, grid: tuple[int, int], frames: int) -> State:
         """Return the shapes of a state that has written half of all frames so far."""
@@ -351,10 +320,6 @@ class Spann3R(Backbone):
         bank = replace(state.bank, keys=tokens, values=tokens, usage=tokens[..., 0])
         query = torch.empty(1, patches, *wide, device=self.device)
         return replace(state, bank=bank, query=query, second=[level] * 3, patches=patches)
-
-    def widest_tensor(self, grid: tuple[int, int]) -> int:
-        """Return the numbers inside the decoders' MLPs."""
-        return int(grid[0] * grid[1] * self.config.dec_embed_dim * self.config.mlp_ratio)
 
     def _read(self, state: State, seam: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
         """Tokens that enter the decoder for a frame, and how much of each row they took."""

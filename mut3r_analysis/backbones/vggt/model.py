@@ -17,29 +17,16 @@ from mut3r_analysis.attention.seam import Probe, SiteGate, attend
 from mut3r_analysis.attention.sites import SiteSize
 from mut3r_analysis.attention.tokens import Axes, TokenAxis, image_axis, memory_axis
 from mut3r_analysis.backbones.heads import Prediction, check_outputs
-from mut3r_analysis.backbones.origin import Origin
-from mut3r_analysis.backbones.precision import PRECISIONS, arithmetic
+from mut3r_analysis.backbones.precision import arithmetic
 from mut3r_analysis.backbones.preparation import Preparation
-from mut3r_analysis.backbones.protocol import (
-    Backbone,
-    Encoded,
-    Frame,
-    StateVariable,
-    Write,
-)
+from mut3r_analysis.backbones.protocol import Backbone, StateVariable
+from mut3r_analysis.backbones.steps import Encoded, Frame, FrameRead, Write
 from mut3r_analysis.backbones.vggt.aggregator import Aggregator
 from mut3r_analysis.backbones.vggt.camera_head import CameraHead, camera, unprojected
 from mut3r_analysis.backbones.vggt.config import REGISTERS, SPECIAL, VGGTConfig
 from mut3r_analysis.backbones.vggt.dense_head import DenseHead
 from mut3r_analysis.backbones.vggt.reading import CacheReader, CameraReader, frames_before
-from mut3r_analysis.backbones.vggt.state import (
-    Decoded,
-    Entered,
-    State,
-    described,
-    state_variables,
-)
-from mut3r_analysis.backbones.write_rules import Rules, own_rules
+from mut3r_analysis.backbones.vggt.state import Decoded, Entered, State
 from mut3r_analysis.errors import InvalidArgument
 
 Attention = Literal["full", "causal"]
@@ -68,32 +55,16 @@ class VGGT(Backbone):
     state_dim = "cached_frame"
     state_grows = True
     pose_memory = False
+    written_whole = "frames enter the caches whole"
     outputs = ("pose", "depth", "points_self", "points_world")
 
     def __init__(self, config: VGGTConfig, *, update: str = "cut3r") -> None:
-        super().__init__()
-        self._rules = own_rules(update)
-        if self._rules.needs:
-            raise InvalidArgument(
-                f"update = {update!r} says which share of a state token is replaced; frames enter "
-                "the caches whole, so VGGT has 'cut3r' alone"
-            )
-        self.config = config
-        self.update = update
-        self.patch_size = config.patch_size
-        self.decoder_layers = config.dec_depth
-        self.origin = Origin("untrained", sha256="", report=("weights were never loaded",))
-        self.precision = PRECISIONS["float32"]
+        super().__init__(config, update=update)
         self.preparation = Preparation(config.img_size[1], "width", config.patch_size)
         self.aggregator = Aggregator(config)
         self.camera_head = CameraHead(config)
         self.point_head = DenseHead(config, 4)
         self.depth_head = DenseHead(config, 2)
-
-    @property
-    def rules(self) -> Rules:
-        """That frames are written whole."""
-        return self._rules
 
     def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
         """Do nothing: the patch embedding rotates nothing."""
@@ -101,15 +72,13 @@ class VGGT(Backbone):
     def sites(self) -> dict[str, SiteSize]:
         """Layers, heads and head width of every site kind that may be captured or gated."""
         config = self.config
-        heads = config.dec_num_heads
-        size = SiteSize(config.dec_depth, heads, config.dec_embed_dim // heads)
-        encoder = config.enc_num_heads
-        trunk = config.camera_num_heads
+        enc, dec = config.enc_embed_dim, config.dec_embed_dim
+        size = SiteSize.of(config.dec_depth, config.dec_num_heads, dec)
         return {
             "frame_self": size,
             "global_self": size,
-            "encoder_self": SiteSize(config.enc_depth, encoder, config.enc_embed_dim // encoder),
-            "camera_self": SiteSize(config.camera_depth, trunk, 2 * config.dec_embed_dim // trunk),
+            "encoder_self": SiteSize.of(config.enc_depth, config.enc_num_heads, enc),
+            "camera_self": SiteSize.of(config.camera_depth, config.camera_num_heads, 2 * dec),
         }
 
     def axes(self, grid: tuple[int, int], frames: int = 1) -> Axes:
@@ -262,7 +231,7 @@ class VGGT(Backbone):
             levels[self.decoder_layers - 1][:, :, 0], lambda iteration: trunk
         )
         chosen = [levels[layer][0, :, SPECIAL:] for layer in self.config.head_levels]
-        return Decoded(chosen, encodings[0], grid)
+        return Decoded(chosen, grid, encodings[0])
 
     def reconstruct(
         self,
@@ -323,26 +292,17 @@ class VGGT(Backbone):
         return Prediction(**fields)
 
     def commit(
-        self,
-        frame: Frame,
-        encoded: Encoded,
-        decoded: Decoded,
-        state: State,
-        write: Write | None = None,
-        *,
-        prediction: Prediction | None = None,
-        probe: Probe | None = None,
+        self, read: FrameRead, state: State, write: Write, *, probe: Probe | None = None
     ) -> tuple[State, Tensor]:
         """Append a frame to the caches.
 
         The rate ``(batch, cached_frame)`` is 1 where a frame was appended, else 0. A factor of 0
         leaves the caches as they were.
         """
+        frame, _, decoded, _ = read
         if decoded.encodings.is_meta:
             return state, torch.zeros_like(state.norms)
-        write = write or Write()
-        writes = bool(frame.update) and (write.factor is None or float(write.factor.max()) > 0)
-        after = state.written(decoded) if writes else state
+        after = state.written(decoded) if bool(self.writes(frame, write, 1)) else state
         if bool(frame.reset):
             after = self.begin()
         begun = torch.full_like(state.begun, not bool(frame.reset))
@@ -355,13 +315,14 @@ class VGGT(Backbone):
 
     def state_variables(self, grid: tuple[int, int], frames: int) -> tuple[StateVariable, ...]:
         """Which frames are cached; the caches themselves are not stored."""
-        return state_variables(frames)
-
-    def describe_state(
-        self, before: State, after: State, rate: Tensor, *, keep: bool
-    ) -> dict[str, Tensor]:
-        """Values of :meth:`state_variables` after a frame."""
-        return described(after, rate)
+        cached = {"cached_frame": frames}
+        return (
+            StateVariable("cached_frame_count", {}, "frames in the caches", dtype="int64"),
+            StateVariable("frames_read", {}, "frames read so far", dtype="int64"),
+            StateVariable("origin_frame", cached, "position of the cached frame", dtype="int64"),
+            StateVariable("norm", cached, "root mean square of the norms of the frame's keys"),
+            StateVariable("write_rate", cached, "whether the frame was written"),
+        )
 
     def restore(self, held: Mapping[str, Tensor], age: int, restart: bool | None) -> State:
         """Refuse: caches are not stored."""
@@ -382,11 +343,6 @@ class VGGT(Backbone):
         norms = torch.empty(1, count, device=self.device)
         return replace(state, keys=keys, values=keys, camera_keys=poses, camera_values=poses,
                        frames=norms.long(), norms=norms)  # fmt: skip
-
-    def widest_tensor(self, grid: tuple[int, int]) -> int:
-        """Return the numbers inside the aggregator's MLPs."""
-        tokens = grid[0] * grid[1] + SPECIAL
-        return int(tokens * self.config.dec_embed_dim * self.config.mlp_ratio)
 
     @property
     def _same_iteration(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from mut3r_analysis.backbones.protocol import StateVariable
+from mut3r_analysis.backbones import steps
 
 Cached = tuple[Tensor, ...]
 """A tensor per frame, ``(batch, head, token, channel)``."""
@@ -60,6 +60,16 @@ class State:
         means = [key.mean(dim=2).flatten(1) for key in self.keys[-1]]
         return torch.stack(means, dim=1) if means else self.norms[..., None][..., :0]
 
+    def described(self, before: Self, rate: Tensor, *, keep: bool) -> dict[str, Tensor]:
+        """Which frames are cached."""
+        return {
+            "cached_frame_count": torch.full_like(self.read, self.frames.shape[1]),
+            "frames_read": self.read,
+            "origin_frame": self.frames,
+            "norm": self.norms,
+            "write_rate": rate,
+        }
+
     def written(self, decoded: "Decoded") -> Self:
         """Return the state with a frame's keys and values behind the others."""
         norm = torch.stack([key.float().square().sum(-1).mean((1, 2)) for key in decoded.keys])
@@ -80,74 +90,37 @@ def _appended(cached: tuple[Cached, ...], new: list[Tensor]) -> tuple[Cached, ..
 
 
 @dataclass(frozen=True, eq=False)
-class Entered:
+class Entered(steps.Entered):
     """A frame and the caches about to meet.
 
     Attributes
     ----------
-    features : Tensor
-        ``(batch, patch, channel)`` of the patch embedding.
-    grid : (int, int)
-        Rows and columns of patches.
+    features, grid
+        As of every model.
     state : State
     """
 
-    features: Tensor
-    grid: tuple[int, int]
     state: State
-
-    @property
-    def patches(self) -> Tensor:
-        """``(batch, patch, channel)`` as they enter the aggregator."""
-        return self.features
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
+class Decoded(steps.Decoded):
     """What the aggregator and the camera head make of frames.
 
     Attributes
     ----------
     levels : list of Tensor
         The four inputs of the dense heads ``(batch, patch, 2 channel)``.
+    grid, signals
+        As of every model.
     encodings : Tensor
         ``(batch, iteration, 9)`` pose encodings.
-    grid : (int, int)
-        Rows and columns of patches.
     keys, values, camera_keys, camera_values : list of Tensor
         Of the frame, by layer, as :class:`State` keeps them; empty for frames read together.
-    signals : dict of str to Tensor
-        Empty: there are no write rules to ask for any.
     """
 
-    levels: list[Tensor]
     encodings: Tensor
-    grid: tuple[int, int]
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
     camera_keys: list[Tensor] = field(default_factory=list)
     camera_values: list[Tensor] = field(default_factory=list)
-    signals: dict[str, Tensor] = field(default_factory=dict)
-
-
-def state_variables(frames: int) -> tuple[StateVariable, ...]:
-    """Say what a state is recorded by, with so many frames at most; caches are not stored."""
-    cached = {"cached_frame": frames}
-    return (
-        StateVariable("cached_frame_count", {}, "frames in the caches", dtype="int64"),
-        StateVariable("frames_read", {}, "frames read so far", dtype="int64"),
-        StateVariable("origin_frame", cached, "position of the cached frame", dtype="int64"),
-        StateVariable("norm", cached, "root mean square of the norms of the frame's keys"),
-        StateVariable("write_rate", cached, "whether the frame was written"),
-    )
-
-
-def described(state: State, rate: Tensor) -> dict[str, Tensor]:
-    """Values of :func:`state_variables`, each with a leading batch."""
-    return {
-        "cached_frame_count": torch.full_like(state.read, state.frames.shape[1]),
-        "frames_read": state.read,
-        "origin_frame": state.frames,
-        "norm": state.norms,
-        "write_rate": rate,
-    }
