@@ -4,6 +4,7 @@ A task gives a Dataset with its metrics (no dims), what each frame contributes a
 (frame), the alignment, ``n_frames`` and, where it counts pixels, ``n_pixels``.
 """
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -68,6 +69,7 @@ def _depth(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -
 
 def _pose(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
     prediction = _predicted(run, frames, "pose")
+    _require_one_path(run, frames)
     # A camera path knows no pixels, so the run's own truth serves published protocols too.
     if truth is None and "truth" in run.children:
         truth = run["truth"].to_dataset()
@@ -82,6 +84,7 @@ def _reconstruction(
     protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames
 ) -> xr.Dataset:
     prediction = _predicted(run, frames, "depth", "pose", "focal")
+    _require_one_path(run, frames)
     wanted = _require_truth(protocol, _at_source_size(protocol, run, truth, frames))
     names = list(TASKS[protocol.task].truth)
     prediction = prediction.assign(
@@ -170,6 +173,23 @@ def _require(held: xr.Dataset | None, what: str, *names: str) -> xr.Dataset:
         otherwise = advice.get(what, "pass truth=, a sequence that has it")
         raise LacksVariable(f"{what} has no {', '.join(missing)}; {otherwise}")
     return found
+
+
+def _require_one_path(run: xr.DataTree, frames: Frames) -> None:
+    """Refuse poses of which some are in the frame of one start and some in that of another.
+
+    Raises
+    ------
+    UnmetProtocol
+    """
+    every = json.loads(run.attrs.get("commit") or "{}").get("reset")
+    if every is None or len(frames) <= every:
+        return
+    raise UnmetProtocol(
+        f"the run starts anew after every {every} frames, and poses of each part are in the frame "
+        "of its own first one: one alignment over all of them would call that an error of the "
+        f"path. Run parts of the sequence by themselves, or all of it without reset"
+    )
 
 
 def _require_truth(protocol: Protocol, truth: xr.Dataset | None) -> xr.Dataset:

@@ -56,12 +56,16 @@ def align_depth(truth: ArrayLike, prediction: ArrayLike, name: str) -> DepthAlig
     name : str
         - ``metric``: nothing.
         - ``scale_irls``: L1 scale by 10 reweighted least-squares rounds, weights
-          ``1 / (|s p - g| + 1e-8)``, from the ratio of means, at least 1e-3. CUT3R ``scale``.
+          ``1 / (|s p - g| + 1e-8)``, from the ratio of means, at least 1e-3. CUT3R ``scale``. The
+          released code does this in float32, where it does not reproduce itself (`irreproducible`).
+        - ``scale_lad``: the L1 optimum in scale, which ``scale_irls`` is after.
         - ``scale_median``: ratio of lower medians.
         - ``scale_shift_adam``: at most 1000 Adam steps of 1e-4 on the summed L1 loss from the ratio
           of lower medians and no shift, until the loss changes by less than 1e-6. CUT3R
           ``scale&shift``. Steps stay near 1e-4, so neither parameter moves by much more than 0.1:
           in general this is not the L1 optimum.
+          The released code adds up in float32: over few pixels, whose losses are small, steps stop
+          changing the loss by 1e-6 long before those of float64 do.
         - ``scale_shift_lad``: the L1 optimum in scale and shift.
         - ``scale_shift_lstsq``: the least-squares optimum in scale and shift.
 
@@ -95,6 +99,18 @@ def _scale_irls(g: Vector, p: Vector) -> tuple[float, float, int]:
         weighted = p / (np.abs(scale * p - g) + 1e-8)
         scale = (weighted @ g) / (weighted @ p)
     return max(float(scale), 1e-3), 0.0, rounds
+
+
+def _scale_lad(g: Vector, p: Vector) -> tuple[float, float, int]:
+    """Take the median of the ratios, each with the weight of its prediction."""
+    known = p != 0
+    if not known.any():
+        raise UndefinedMetric("the predicted depth is zero, so no scale can be fitted")
+    ratios, weights = g[known] / p[known], np.abs(p[known])
+    order = np.argsort(ratios, kind="stable")
+    passed = np.cumsum(weights[order])
+    middle = int(np.searchsorted(passed, passed[-1] / 2))
+    return float(ratios[order][middle]), 0.0, 0
 
 
 def _scale_median(g: Vector, p: Vector) -> tuple[float, float, int]:
@@ -199,6 +215,7 @@ def _slope(g: Vector, p: Vector, scale: float) -> float:
 _FITS: dict[str, Callable[[Vector, Vector], tuple[float, float, int]]] = {
     "metric": lambda g, p: (1.0, 0.0, 0),
     "scale_irls": _scale_irls,
+    "scale_lad": _scale_lad,
     "scale_median": _scale_median,
     "scale_shift_adam": _scale_shift_adam,
     "scale_shift_lad": _scale_shift_lad,

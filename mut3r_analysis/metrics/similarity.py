@@ -59,7 +59,9 @@ class Similarity:
         }
 
 
-def fit_similarity(source: ArrayLike, target: ArrayLike, align: str = "sim3") -> Similarity:
+def fit_similarity(
+    source: ArrayLike, target: ArrayLike, align: str = "sim3", *, line: bool = False
+) -> Similarity:
     """Fit the transform that brings `source` closest to `target` in the sum of squared distances.
 
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns"
@@ -71,6 +73,9 @@ def fit_similarity(source: ArrayLike, target: ArrayLike, align: str = "sim3") ->
         (point, xyz), corresponding row by row.
     align : {"sim3", "se3", "none"}
         With scale, without, or no fit at all.
+    line : bool
+        Whether points on a straight line will do, whose rotation about that line is one of many:
+        scale and distances between the points do not depend on it. `on_a_line` says where that is.
 
     Raises
     ------
@@ -93,7 +98,8 @@ def fit_similarity(source: ArrayLike, target: ArrayLike, align: str = "sim3") ->
     mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
     centred_x, centred_y = x - mean_x, y - mean_y
     left, singular, right = np.linalg.svd(centred_y.T @ centred_x / len(x))
-    if singular[1] <= EPSILON * max(1.0, 16 * singular[0]):
+    flat = singular[1] <= EPSILON * max(1.0, 16 * singular[0])
+    if flat and not (line and _moves(centred_x) and _moves(centred_y) and singular[0] > EPSILON):
         raise UndefinedMetric(_why_degenerate(centred_x, centred_y))
     mirror = np.ones(3)
     if np.linalg.det(left) * np.linalg.det(right) < 0:
@@ -124,6 +130,17 @@ def _point_pair(
             f"source has {len(x)} points and target {len(y)}; they must correspond one to one"
         )
     return x, y
+
+
+def on_a_line(source: ArrayLike, target: ArrayLike) -> bool:
+    """Say whether points share motion along one line alone, so that no rotation is determined."""
+    x, y = _point_pair(source, target)
+    singular = np.linalg.svd((y - y.mean(0)).T @ (x - x.mean(0)) / len(x), compute_uv=False)
+    return bool(singular[1] <= EPSILON * max(1.0, 16 * singular[0]))
+
+
+def _moves(centred: NDArray[np.float64]) -> bool:
+    return bool((centred**2).sum(axis=1).mean() > EPSILON)
 
 
 def _why_degenerate(centred_x: NDArray[np.float64], centred_y: NDArray[np.float64]) -> str:

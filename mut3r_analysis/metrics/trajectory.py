@@ -17,7 +17,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.metric import Metric, rows
 from mut3r_analysis.metrics.pairs import OTHER_UNITS, in_order
-from mut3r_analysis.metrics.similarity import fit_similarity
+from mut3r_analysis.metrics.similarity import fit_similarity, on_a_line
 from mut3r_analysis.metrics.trajectory_files import (
     associate_known,
     order_that_agrees,
@@ -134,14 +134,16 @@ def score_trajectory(
     Dataset
         Every metric of `POSE_METRICS`, each the root mean square; ``frame_<metric>`` (frame), where
         an error of a pair stands at its first frame and others are NaN; ``statistics``
-        (error, statistic); the alignment.
+        (error, statistic); the alignment. Of a camera that moves on a straight line the rotation
+        about that line is not determined, and no error depends on it: the attribute
+        ``undetermined`` says so, and is empty elsewhere.
 
     Raises
     ------
     InvalidArgument
         Shapes do not correspond.
     UndefinedMetric
-        The alignment is not determined, for instance because the camera stands still.
+        There is no alignment, for instance because the camera stands still.
 
     Warns
     -----
@@ -150,7 +152,9 @@ def score_trajectory(
     """
     paths = in_order(("frame", "row", "col"), truth=truth, estimate=estimate)
     wanted, given = _pose_pair(*(poses.values for poses in paths))
-    similarity = fit_similarity(given[:, :3, 3], wanted[:, :3, 3], align)
+    centres = given[:, :3, 3], wanted[:, :3, 3]
+    similarity = fit_similarity(*centres, align, line=True)
+    straight = align != "none" and on_a_line(*centres)
     aligned = similarity.apply_to_poses(given)
     _warn_of_nonsense(wanted, given, aligned, align)
     errors = {
@@ -166,7 +170,11 @@ def score_trajectory(
             **similarity.to_variables({"units": "m"}),
         },
         coords={"error": list(errors), "statistic": list(STATISTICS), "axis": ["x", "y", "z"]},
-        attrs={"align": align, "delta": delta},
+        attrs={
+            "align": align,
+            "delta": delta,
+            "undetermined": "rotation of the alignment about a straight path" if straight else "",
+        },
     )  # fmt: skip
     for name, values in errors.items():
         row = POSE_METRICS[name]

@@ -10,6 +10,7 @@ from known_runs import a_run, a_sequence
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.metrics import UndefinedMetric, protocol
+from mut3r_analysis.running import Commit
 from mut3r_analysis.sequences import prefixes
 
 SINTEL_POSE = "pose:sintel14:sim3"
@@ -185,3 +186,13 @@ def test_a_data_set_gives_every_run_its_truth_by_name(monkeypatch) -> None:
     scores = evaluate(runs, SINTEL_DEPTH, truth="fake:/data?pass=final")
     assert opened == ["/data#alley_2?pass=final", "/data#cave_2?pass=final"]
     assert scores.attrs["n_valid"] == 2
+
+
+def test_parts_between_resets_are_no_one_path() -> None:
+    commit = Commit(reset=4).to_json()
+    with pytest.raises(UndefinedMetric, match="starts anew after every 4 frames"):
+        evaluate(a_run(a_sequence(indices=12), commit=commit), "default:pose:sim3")
+    within = a_run(a_sequence(indices=4), commit=commit)
+    assert float(evaluate(within, "default:pose:sim3")["mean_ate"]) == pytest.approx(0, abs=1e-9)
+    scores = evaluate(a_run(a_sequence(indices=12), commit=commit))  # depth knows no path
+    assert float(scores["mean_abs_rel"]) == 0

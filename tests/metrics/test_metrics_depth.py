@@ -11,7 +11,7 @@ from scipy.optimize import linprog
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics import ALIGNMENTS, UndefinedMetric, align_depth, score_depth
-from mut3r_analysis.metrics.alignment import lower_median
+from mut3r_analysis.metrics.alignment import irreproducible, lower_median
 from mut3r_analysis.metrics.depth import depth_metrics, pool_depth_metrics, valid_depth
 from mut3r_analysis.metrics.resampling import resize_bicubic
 
@@ -126,6 +126,36 @@ class TestAlignments:
         found = align_depth(g, p, "scale_shift_adam")
         assert found.scale == pytest.approx(scale.item(), rel=1e-9)
         assert found.shift == pytest.approx(shift.item(), rel=1e-9, abs=1e-12)
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_lad_scale_beats_every_scale_that_meets_a_pixel(self, seed: int) -> None:
+        truth, prediction = depths(seed)
+        prediction[::7] *= -1  # as a network may predict
+        candidates = truth / prediction
+        losses = np.abs(candidates[:, None] * prediction - truth).sum(axis=1)
+        fitted = align_depth(truth, prediction, "scale_lad")
+        assert np.abs(fitted.apply(prediction) - truth).sum() == pytest.approx(losses.min())
+
+    def test_the_released_irls_in_float32_does_not_say_the_same_twice(self) -> None:
+        rng = np.random.default_rng(0)
+        truth = rng.uniform(1, 9, 200_000)
+        prediction = 0.5 * truth * np.clip(1 + 0.3 * rng.normal(size=truth.size), 0.2, 3)
+
+        def released(order: NDArray[np.intp]) -> float:
+            p, g = (torch.tensor(each[order], dtype=torch.float32) for each in (prediction, truth))
+            scale = g.mean() / p.mean()
+            for _ in range(10):
+                weights = 1 / ((scale * p - g).abs() + 1e-8)
+                scale = (weights * p * g).sum() / (weights * p * p).sum()
+            return float(scale)
+
+        orders = [rng.permutation(truth.size) for _ in range(6)]
+        scales = [released(order) for order in orders]
+        assert np.ptp(scales) > 1e-3 * np.mean(scales)
+        exact = [align_depth(truth[o], prediction[o], "scale_lad").scale for o in orders]
+        assert np.ptp(exact) < 1e-9
+        assert irreproducible("scale_irls", "abs_rel") == 0.01
+        assert irreproducible("scale_lad", "abs_rel") == 0
 
     def test_adam_stays_within_its_reach(self) -> None:
         g, p = depths(2)

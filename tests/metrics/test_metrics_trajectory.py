@@ -26,7 +26,7 @@ from mut3r_analysis.metrics import (
     relative_errors,
     score_trajectory,
 )
-from mut3r_analysis.metrics.trajectory import error_statistics
+from mut3r_analysis.metrics.trajectory import POSE_METRICS, error_statistics
 
 FILES = (
     "freiburg1_xyz-groundtruth.txt",
@@ -281,12 +281,35 @@ class TestDegeneratePaths:
         with pytest.raises(UndefinedMetric, match=r"source \(estimate\) camera stands still"):
             score_trajectory(labelled(path_of(6, 0)), labelled(still))
 
-    @pytest.mark.parametrize("scale", [1.0, 1e4])
-    def test_a_straight_line_is_named(self, scale: float) -> None:
-        line = np.tile(np.eye(4), (6, 1, 1))
+    @pytest.mark.parametrize("scale", [1.0, 10.0])
+    @pytest.mark.parametrize("align", ["sim3", "se3"])
+    def test_a_straight_path_is_scored_and_what_it_leaves_open_is_said(
+        self, scale: float, align: str
+    ) -> None:
+        line = path_of(6, 1)  # the camera turns, and moves on a line
         line[:, :3, 3] = scale * np.arange(6)[:, None] * [0.3, 0.2, -0.7]
+        estimate = path_of(6, 0)
+        found = score_trajectory(labelled(line), labelled(estimate), align)
+        assert "about a straight path" in found.attrs["undetermined"]
+        # Whatever rotation about the line is taken, the errors are these.
+        turned = np.eye(4)
+        axis = np.array([0.3, 0.2, -0.7]) / np.linalg.norm([0.3, 0.2, -0.7])
+        turned[:3, :3] = Rotation.from_rotvec(1.1 * axis).as_matrix()
+        again = score_trajectory(labelled(turned @ line), labelled(estimate), align)
+        for name in POSE_METRICS:
+            assert float(again[name]) == pytest.approx(float(found[name]), rel=1e-6, abs=1e-9)
+        # The fit is the best there is: nudging its scale or shift makes it no better.
+        fitted = fit_similarity(estimate[:, :3, 3], line[:, :3, 3], align, line=True)
+        centres = fitted.apply_to_points(estimate[:, :3, 3])
+        best = np.mean((centres - line[:, :3, 3]) ** 2)
+        assert np.sqrt(3 * best) == pytest.approx(float(found["ate"]))
+        for shift in np.eye(3):
+            assert np.mean((centres + 1e-3 * scale * shift - line[:, :3, 3]) ** 2) > best
+
+    def test_a_straight_path_has_no_rotation_for_points(self) -> None:
+        line = np.arange(6)[:, None] * [0.3, 0.2, -0.7]
         with pytest.raises(UndefinedMetric, match="straight line"):
-            score_trajectory(labelled(line), labelled(path_of(6, 0)))
+            fit_similarity(path_of(6, 0)[:, :3, 3], line)
 
     def test_a_static_truth_has_errors_without_alignment(self) -> None:
         still = np.tile(np.eye(4), (6, 1, 1))
