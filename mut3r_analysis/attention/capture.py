@@ -82,8 +82,9 @@ class Capture(Specification):
     ----------
     statistics : "all" or collection of str
         Per query: ``logit_mean``, ``logit_variance``, ``logsumexp``, ``entropy``, ``max_weight``,
-        ``pose_weight`` (where the keys hold a pose token); per key: ``received``,
-        ``received_logit``. None of them forms the query x key map. None or ``()`` takes none.
+        ``argmax_key`` (an index, which float16 rounds above 2,048), ``pose_weight`` (where the
+        keys hold a pose token); per key: ``received``, ``received_logit``. None of them forms the
+        query x key map. None or ``()`` takes none.
     sites : "decoder", "all" or collection of str
         Site kinds; by default those of the model's decoder. ``encoder_self`` and ``head_self`` may
         be added; the latter runs for the output ``points_world`` alone.

@@ -144,6 +144,10 @@ STATISTICS = {
             of_tile=lambda tile: tile.inverse_total,
         ),
         Statistic(
+            "argmax_key", "query", "index of the key with the largest weight, from 0", "1",
+            of_tile=lambda tile: tile.z.argmax(dim=-1).to(tile.z.dtype),
+        ),
+        Statistic(
             "pose_weight", "query", "attention weight on the pose token", "1", needs_pose=True,
             of_tile=lambda tile: tile.e[..., tile.pose_key] / tile.total,
         ),

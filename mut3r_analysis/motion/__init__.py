@@ -19,8 +19,14 @@ R5     ``instability``          std over frames of R1/R2/R4 high       as these
 R6     ``pose_complement``      (1 - p_i,pose) / (M - 1)    low        tiles
 R7     ``logit_key_std``        std_j z_ij                  high       exact
 R8     ``maxpool_similarity``   max_j z_ij                  low        tiles
+--     ``gram_<a>_<b>_mean``    mean_tj <a_i, b_tj>         low        exact
+--     ``gram_<a>_<b>_variance`` var_tj <a_i, b_tj>         low        exact
 --     ``mask``                 a variable of the sequence  high       none
 =====  =======================  ==========================  =========  ========
+
+``gram_...`` readings compare a patch's query or key with those b_tj of all patches j of the w
+frames t before (``of="past(w)"``), by the means and covariances that these frames left; <a>_<b> is
+``query_query``, ``key_key`` or ``query_key``.
 
 The average of *weights* over keys is 1 / M for every query, whatever the image: a cue without
 contrast, and refused.

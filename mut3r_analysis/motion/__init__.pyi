@@ -1,9 +1,11 @@
 from .batch import CueBatch as CueBatch
 from .batch import CueMeasured as CueMeasured
+from .cross_frame import CROSS_FRAME as CROSS_FRAME
 from .cue import Cue as Cue
 from .frame_gate import FrameGate as FrameGate
 from .frame_gate import GatePlan as GatePlan
 from .gate import Gate as Gate
+from .history import CueHistory as CueHistory
 from .pair_cue import PairCue as PairCue
 from .pair_cue import PairGate as PairGate
 from .pair_motion import PairMotion as PairMotion
@@ -13,7 +15,6 @@ from .probe import cue_layers as cue_layers
 from .readings import READINGS as READINGS
 from .realisations import DIRECTIONS as DIRECTIONS
 from .realisations import REALISATIONS as REALISATIONS
-from .score import CueHistory as CueHistory
 from .score import Motion as Motion
 from .score import live_score as live_score
 from .score import mask_cells as mask_cells

@@ -10,10 +10,10 @@ from mut3r_analysis.attention.sites import SITE_KINDS, Site, Sites
 from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.cue import Cue
+from mut3r_analysis.motion.history import CueHistory
 from mut3r_analysis.motion.probe import CueProbe, cue_layers
 from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.motion.score import (
-    CueHistory,
     Motion,
     Score,
     live_score,
@@ -50,11 +50,6 @@ class CueBatchProbe:
             probe(site, q, k)
         if self._stop and all(probe.complete for probe in self.probes):
             raise CueMeasured
-
-    @property
-    def raw(self) -> tuple[Tensor | None, ...]:
-        """Per different cue ``(sample, layer, patch_row, patch_col)`` of what was read."""
-        return tuple(probe.raw() for probe in self.probes)
 
 
 class CueBatch:
@@ -193,18 +188,19 @@ class CueBatch:
             :meth:`joined` puts them in the order of the batch.
         histories : tuple of CueHistory
         """
-        raws = probe.raw if probe is not None else (None,) * len(self._parts)
+        probes = probe.probes if probe is not None else (None,) * len(self._parts)
         motions, after = [], []
-        for part, raw, before in zip(self._parts, raws, history, strict=True):
+        for part, single, before in zip(self._parts, probes, history, strict=True):
             if part.cue.measured and part.cue.site in unpassed:
                 motions.append(self._unknown(part.cue, before, grid))
                 after.append(before)
                 continue
+            raw = None if single is None else single.raw(before)
             if part.cue.reading == MASK:
                 raw = self._mask(part, masks or {}, grid, len(before.frames))
             motion, new = motion_score(part.cue, raw, before, grid=grid, position=position)
             motions.append(motion)
-            after.append(new)
+            after.append(new if single is None else single.remembered(new))
         return tuple(motions), tuple(after)
 
     def joined(self, motions: Sequence[Motion]) -> Tensor:

@@ -19,11 +19,13 @@ from mut3r_analysis.foundation.fields import (
 )
 from mut3r_analysis.foundation.layers import Consecutive, consecutive_layers, with_pairs_as_ranges
 from mut3r_analysis.foundation.specification import Specification
+from mut3r_analysis.motion.cross_frame import CROSS_FRAME, MOST_WINDOW, USUAL_WINDOW
 from mut3r_analysis.motion.readings import (
     INSTABILITY,
     MASK,
     READINGS,
     STEADY,
+    check_cross_frame,
     check_reading,
     check_site,
     cue_sites,
@@ -38,6 +40,13 @@ EDITIONS: dict[int, dict[str, Any]] = {
     1: {"reading": "logit_key_mean", "sharpness": 1.0},
 }
 """What :meth:`Cue.mut3r` is in each edition, where they differ; the latest is first."""
+_OVER_KEYS = {"reading": "logit_key_mean", "normaliser": "zscore", "sharpness": 0.5}
+CONVENTIONS: dict[str, dict[str, Any]] = {
+    "mut3r_low": _OVER_KEYS | {"sign": -1},
+    "mut3r_high": _OVER_KEYS | {"sign": 1},
+    "gram_low": {"reading": "gram_query_query_mean", "of": "past(8)", "sign": -1},
+}
+"""Cues of the literature whose sign, or side, is a matter of reading; by name, for comparisons."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +62,9 @@ class Cue(Specification):
         Name in :data:`~mut3r_analysis.motion.READINGS`, ``"instability"`` or ``"mask"``.
     of : str, optional
         For ``instability``: the reading whose standard deviation over frames is taken
-        (``logit_key_mean`` unless said). For ``mask``: the variable of the sequence that is read
-        (``motion_mask`` unless said).
+        (``logit_key_mean`` unless said). For readings across frames (``gram_...``): how many frames
+        before take part, ``past(8)`` unless said. For ``mask``: the variable of the sequence that
+        is read (``motion_mask`` unless said).
     site : str
         Kind of site with image patches on one side: ``image_self``, ``image_to_state``,
         ``state_to_image``, ``encoder_self``, ``head_self`` and those of other models.
@@ -148,7 +158,7 @@ class Cue(Specification):
         if self.sharpness == 0:
             raise InvalidArgument("sharpness must be above 0: at 0 every score is 0.5")
         if self.sign is None:
-            known = READINGS.get(self.reading)
+            known = READINGS.get(self.reading) or CROSS_FRAME.get(self.reading)
             object.__setattr__(self, "sign", known.sign if known else 1)
         self._check_combinations(source)
 
@@ -164,10 +174,17 @@ class Cue(Specification):
                     f"of must name a variable (frame, y, x) of the sequence, got {shown(of)}"
                 )
             return of
+        if self.across_frames:
+            name, value = parse_call("past" if self.of is None else str(self.of))
+            one_of("of (the frames that are compared with)", name, ("past",))
+            if value is not None and not value.is_integer():
+                raise InvalidArgument(f"past(...) takes a whole number of frames, got {self.of!r}")
+            count = USUAL_WINDOW if value is None else int(value)
+            return f"past({whole('the frames of past(...)', count, 1, MOST_WINDOW)})"
         if self.of is not None:
             raise InvalidArgument(
-                f"of = {shown(self.of)} has a meaning only for the readings 'instability' and "
-                f"'mask', not for {self.reading!r}"
+                f"of = {shown(self.of)} has a meaning only for the readings 'instability', 'mask' "
+                f"and those across frames, not for {self.reading!r}"
             )
         return None
 
@@ -189,7 +206,9 @@ class Cue(Specification):
         return name if value is None else f"{name}({value:g})"
 
     def _check_combinations(self, source: Source) -> None:
-        if self.reading != MASK:
+        if self.across_frames:
+            check_cross_frame(self.reading, self.site)
+        elif self.reading != MASK:
             check_site(READINGS[self.base], self.site)
         kind = SITE_KINDS[self.site]
         if not self.diagonal and kind.queries != kind.keys:
@@ -235,6 +254,16 @@ class Cue(Specification):
         return str(self.of) if self.reading == INSTABILITY else self.reading
 
     @property
+    def across_frames(self) -> bool:
+        """Whether tokens of a frame are compared with those of frames before."""
+        return self.reading in CROSS_FRAME
+
+    @property
+    def window(self) -> int:
+        """Past frames that a reading across frames compares with; 0 for all others."""
+        return int(parse_call(str(self.of))[1] or 0) if self.across_frames else 0
+
+    @property
     def measured(self) -> bool:
         """Whether attention has to be looked at: not for masks, constants and random scores."""
         replaced = self.control is not None and parse_call(self.control)[0] in ("const", "random")
@@ -275,6 +304,22 @@ class Cue(Specification):
             Fields that differ from the edition.
         """
         return cls(**EDITIONS[one_of("edition", edition, tuple(EDITIONS))] | changes)
+
+    @classmethod
+    def convention(cls, name: str, **changes: Any) -> Self:
+        """Return the cue as a sentence of the literature has it, by name.
+
+        ``mut3r_low`` and ``mut3r_high`` are MUT3R's mean over keys, of logits, with either sign;
+        ``gram_low`` is LoGeR's mean product of queries with those of frames before.
+
+        Parameters
+        ----------
+        name : str
+            Key of :data:`CONVENTIONS`.
+        **changes
+            Fields that differ.
+        """
+        return cls(**CONVENTIONS[one_of("convention", name, CONVENTIONS)] | changes)
 
     @classmethod
     def easi3r(cls, **changes: Any) -> Self:

@@ -211,6 +211,18 @@ class Gate(Specification):
         return cls(**chosen | {"beta": beta} | off | changes)
 
     @classmethod
+    def linear_output(cls, **changes: Any) -> Self:
+        """Return the output gate that is linear in the score: what the image reads, times 1 - g.
+
+        Parameters
+        ----------
+        **changes
+            Fields that differ.
+        """
+        own: dict[str, Any] = {"image_to_state": "output_scale", "beta": 1.0, "layers": None}
+        return cls(**own | {"image_self": None, "state_to_image": None} | changes)
+
+    @classmethod
     def easi3r(
         cls,
         threshold: float = 0.5,

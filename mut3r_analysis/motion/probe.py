@@ -1,5 +1,7 @@
 """The probe that takes a cue's reading while a backbone runs."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,14 @@ from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import known_heads
 from mut3r_analysis.foundation.layers import within
+from mut3r_analysis.motion.cross_frame import (
+    CROSS_FRAME,
+    frame_moments,
+    products,
+    window_moments,
+)
 from mut3r_analysis.motion.cue import Cue
+from mut3r_analysis.motion.history import CueHistory
 from mut3r_analysis.motion.readings import patch_values
 from mut3r_analysis.motion.sources import Source
 
@@ -71,6 +80,8 @@ class CueProbe:
         self.grid = grid
         self._samples = samples
         self._values: dict[int, Tensor] = {}
+        self._tokens: dict[int, Tensor] = {}
+        self._moments: dict[int, Tensor] = {}
         if cue.measured:
             kind = SITE_KINDS[cue.site]
             self._queries, self._keys = axes[kind.queries], axes[kind.keys]
@@ -84,28 +95,48 @@ class CueProbe:
             q, k = q[self._samples], k[self._samples]
         if cue.heads is not None:
             q, k = q[:, list(cue.heads)], k[:, list(cue.heads)]
+        if cue.across_frames:
+            row = CROSS_FRAME[cue.reading]
+            sides = {"query": (q, self._queries), "key": (k, self._keys)}
+            own, other = (
+                tokens[..., axis.patches, :] for tokens, axis in (sides[row.own], sides[row.other])
+            )
+            self._check_grid(site, own.shape[2])
+            self._tokens[site.layer], self._moments[site.layer] = own, frame_moments(other)
+            return
         values = patch_values(
             cue.base, q, k, self._queries, self._keys, pose=cue.pose, diagonal=cue.diagonal
         )
-        if values.shape[-1] != self.grid[0] * self.grid[1]:
+        self._check_grid(site, values.shape[-1])
+        self._values[site.layer] = self._reduced(values)
+
+    def _check_grid(self, site: Site, patches: int) -> None:
+        if patches != self.grid[0] * self.grid[1]:
             raise InvalidArgument(
                 f"the cue was made for a grid of {self.grid[0]} x {self.grid[1]} patches; "
-                f"{site} has {values.shape[-1]}. Use the grid of the frame that is read"
+                f"{site} has {patches}. Use the grid of the frame that is read"
             )
-        mean = cue.head_reduction == "mean"
+
+    def _reduced(self, values: Tensor) -> Tensor:
+        """Values ``(batch, head, patch)`` with heads reduced, on the grid."""
+        mean = self.cue.head_reduction == "mean"
         values = values.mean(dim=1) if mean else values.quantile(0.5, dim=1)
-        self._values[site.layer] = values.unflatten(-1, self.grid)
+        return values.unflatten(-1, self.grid)
 
     @property
     def complete(self) -> bool:
         """Whether every layer of the cue was seen; always, for a cue that is not measured."""
-        return not self.cue.measured or len(self._values) == len(self.layers)
+        seen = len(self._tokens or self._values)
+        return not self.cue.measured or seen == len(self.layers)
 
-    def raw(self, *, before: int | None = None) -> Tensor | None:
+    def raw(self, history: CueHistory | None = None, *, before: int | None = None) -> Tensor | None:
         """Return what was read since the probe was made.
 
         Parameters
         ----------
+        history : CueHistory, optional
+            Of earlier frames, with which readings across frames compare; before there are any
+            their values are 0.
         before : int, optional
             Leave out this layer and those after it.
 
@@ -114,5 +145,29 @@ class CueProbe:
         Tensor or None
             ``(batch, layer, patch_row, patch_col)``; None where nothing was read.
         """
-        seen = [layer for layer in sorted(self._values) if before is None or layer < before]
-        return torch.stack([self._values[layer] for layer in seen], dim=1) if seen else None
+        seen = self._tokens or self._values
+        layers = [layer for layer in sorted(seen) if before is None or layer < before]
+        for place, layer in enumerate(sorted(self._tokens)):
+            if layer in layers and layer not in self._values:
+                self._values[layer] = self._compared(self._tokens[layer], place, history)
+        return torch.stack([self._values[layer] for layer in layers], dim=1) if layers else None
+
+    def _compared(self, tokens: Tensor, place: int, history: CueHistory | None) -> Tensor:
+        """Compare patches ``(batch, head, patch, channel)`` of a layer with those of the past."""
+        if history is None or history.moments is None:
+            return tokens.new_zeros(len(tokens), *self.grid, dtype=torch.float32)
+        past = history.moments[:, :, place]
+        ages = torch.arange(past.shape[1], 0, -1, device=past.device)
+        mean, covariance = window_moments(past, (ages <= history.frames[:, None]).to(past.dtype))
+        row = CROSS_FRAME[self.cue.reading]
+        return self._reduced(products(tokens, mean, covariance, row.moment))
+
+    def remembered(self, history: CueHistory) -> CueHistory:
+        """Return a history to which this frame's queries or keys belong, where a cue needs them."""
+        if not self._moments:
+            return history
+        new = torch.stack([self._moments[layer] for layer in sorted(self._moments)], dim=1)
+        past = history.moments
+        if past is None:
+            past = new.new_zeros(len(new), self.cue.window, *new.shape[1:])
+        return replace(history, moments=torch.cat([past[:, 1:], new[:, None]], dim=1))

@@ -11,6 +11,7 @@ from mut3r_analysis.attention.sites import PATCH_STREAMS, SITE_KINDS
 from mut3r_analysis.attention.statistics import STATISTICS, Statistic, compute
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.motion.cross_frame import CROSS_FRAME
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,7 +132,7 @@ def check_reading(name: str) -> None:
             "logits instead (reading='logit_key_mean'), or read the row's shape ('entropy') or "
             "the column ('received')"
         )
-    one_of("reading", name, (*READINGS, INSTABILITY, MASK))
+    one_of("reading", name, (*READINGS, *CROSS_FRAME, INSTABILITY, MASK))
 
 
 def check_site(reading: Reading, site: str) -> None:
@@ -148,6 +149,30 @@ def check_site(reading: Reading, site: str) -> None:
             f"{site!r} does not hold image patches (or lacks what the reading needs); "
             f"use one of {', '.join(allowed)}"
         )
+
+
+def check_cross_frame(reading: str, site: str) -> None:
+    """Refuse a site at which a reading across frames does not compare image patches.
+
+    Raises
+    ------
+    InvalidArgument
+    """
+    row, allowed = CROSS_FRAME[reading], []
+    for name in cue_sites():
+        streams = {"query": SITE_KINDS[name].queries, "key": SITE_KINDS[name].keys}
+        if {streams[row.own], streams[row.other]} <= set(PATCH_STREAMS):
+            allowed.append(name)
+    if site not in allowed:
+        raise InvalidArgument(
+            f"reading {reading!r} compares image patches of frames, which {site!r} does not hold "
+            f"on the sides it needs; use one of {', '.join(allowed)}"
+        )
+
+
+def units_of(reading: str) -> str:
+    """Return the units of a reading, within a frame or across frames."""
+    return CROSS_FRAME[reading].units if reading in CROSS_FRAME else READINGS[reading].units
 
 
 def describes_patches(reading: Reading, site: str) -> bool:

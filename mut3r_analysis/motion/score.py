@@ -1,8 +1,7 @@
 """From a cue's reading to the motion score of a frame, and what has to be remembered for it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.calls import parse_call
 from mut3r_analysis.motion.cue import Cue
+from mut3r_analysis.motion.history import CueHistory, per_sample
 from mut3r_analysis.motion.normalisers import check_contrast, location_and_scale, normalise
 from mut3r_analysis.motion.probe import CueProbe
 from mut3r_analysis.motion.readings import INSTABILITY, MASK
@@ -18,69 +18,6 @@ from mut3r_analysis.motion.sources import Source
 
 Score = Callable[[Site], Tensor | None]
 """Motion score ``(batch, patch_row, patch_col)`` to use at a site; None where there is none yet."""
-
-
-@dataclass(frozen=True, eq=False)
-class CueHistory:
-    """What a cue remembers of earlier frames. It is never modified; scoring returns a new one.
-
-    Keeping the old object is therefore all that is needed to try a frame without remembering it:
-    probe passes, revisited frames and forks do so.
-
-    Attributes
-    ----------
-    frames : Tensor
-        ``(batch,)`` frames since the start or the last reset.
-    mean, squares : Tensor, optional
-        ``(batch, layer, patch_row, patch_col)`` moments over frames, for ``instability``.
-    location, scale : Tensor, optional
-        ``(batch,)`` running normalisation.
-    carried : Tensor, optional
-        ``(batch, patch_row, patch_col)`` the score that the next frame uses when the cue's source
-        is ``previous`` or ``previous_ema``.
-    past : Tensor, optional
-        ``(batch, frame, patch_row, patch_col)`` the latest scores, newest last, for ``shift``.
-    """
-
-    frames: Tensor
-    mean: Tensor | None = None
-    squares: Tensor | None = None
-    location: Tensor | None = None
-    scale: Tensor | None = None
-    carried: Tensor | None = None
-    past: Tensor | None = None
-
-    @classmethod
-    def start(cls, batch: int = 1, device: torch.device | str | None = None) -> Self:
-        """Remember nothing."""
-        return cls(torch.zeros(batch, dtype=torch.int64, device=device))
-
-    def reset(self, which: Tensor) -> Self:
-        """Forget everything about the samples where `which` ``(batch,)`` is true."""
-        return self._where(which, torch.zeros_like)
-
-    def unless(self, which: Tensor, old: Self) -> Self:
-        """Return `old` for the samples where `which` ``(batch,)`` is true, this one elsewhere."""
-        values = {field.name: getattr(old, field.name) for field in fields(old)}
-        merged = {}
-        for name, value in values.items():
-            new = getattr(self, name)
-            if new is not None:
-                value = torch.zeros_like(new) if value is None else value
-                merged[name] = torch.where(_like(which, new), value, new)
-        return replace(self, **merged)
-
-    def _where(self, which: Tensor, make: Callable[[Tensor], Tensor]) -> Self:
-        changed = {
-            field.name: torch.where(_like(which, value), make(value), value)
-            for field in fields(self)
-            if (value := getattr(self, field.name)) is not None
-        }
-        return replace(self, **changed)
-
-
-def _like(which: Tensor, value: Tensor) -> Tensor:
-    return which.reshape(-1, *[1] * (value.dim() - 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +63,8 @@ def motion_score(
     Returns
     -------
     motion : Motion
-        A cue that has seen nothing it could score yet (``instability`` on a first frame, ``shift``
-        before frame t) scores 0: no evidence of motion.
+        A cue that has seen nothing it could score yet (``instability`` and ``gram_...`` on a first
+        frame, ``shift`` before frame t) scores 0: no evidence of motion.
     history : CueHistory
         To pass with the next frame.
 
@@ -153,7 +90,9 @@ def motion_score(
         )
     else:
         values = raw
-        if cue.reading == INSTABILITY:
+        if cue.across_frames:
+            ready = known
+        elif cue.reading == INSTABILITY:
             values, history = _instability(cue, raw, history)
             ready = known
         else:
@@ -185,7 +124,7 @@ def live_score(cue: Cue, probe: CueProbe, history: CueHistory, *, position: int 
 
     def score(site: Site) -> Tensor | None:
         nonlocal latest
-        raw = probe.raw(before=site.layer if causal else None)
+        raw = probe.raw(history, before=site.layer if causal else None)
         if raw is None and cue.measured:
             return None
         layers = 0 if raw is None else raw.shape[1]
@@ -262,7 +201,7 @@ def _normalised(
     if found is not None and cue.running is not None:
         if history.location is not None and history.scale is not None:
             # Samples whose first usable frame this is start their averages here.
-            earlier = history.frames > (1 if cue.reading == INSTABILITY else 0)
+            earlier = history.frames > (cue.reading == INSTABILITY or cue.across_frames)
             kept = torch.where(earlier, cue.running, 0.0).to(signed.dtype)
             found = (
                 kept * history.location + (1 - kept) * found[0],
@@ -285,7 +224,7 @@ def _instability(cue: Cue, raw: Tensor, history: CueHistory) -> tuple[Tensor, Cu
         )
     else:
         mean, squares = history.mean[:, :layers], history.squares[:, :layers]
-    count = _like(history.frames, raw).to(raw.dtype)
+    count = per_sample(history.frames, raw).to(raw.dtype)
     change = raw - mean
     if cue.decay is None:
         # Welford: the centred sum of squares, which offsets do not drown.

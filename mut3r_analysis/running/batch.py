@@ -23,7 +23,8 @@ from mut3r_analysis.backbones.steps import Encoded, Frame, FrameRead, Write
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.batch import CueBatch, CueBatchProbe, CueMeasured
 from mut3r_analysis.motion.frame_gate import FrameGate, GatePlan
-from mut3r_analysis.motion.score import CueHistory, Motion, Score
+from mut3r_analysis.motion.history import CueHistory
+from mut3r_analysis.motion.score import Motion, Score
 from mut3r_analysis.motion.site_gates import LARGEST_SCORE
 from mut3r_analysis.running.configuration import OPEN_GATE, Configuration
 from mut3r_analysis.running.passes import (
@@ -120,9 +121,7 @@ class Batch:
         self._commit_needs = {*backbone.commit_needs, *rules.outputs}
         self._needed = self._commit_needs if same else set()
         self.restarts = [
-            backbone.restarts or rule
-            if commit.reset_pose is None
-            else commit.reset_pose == "learned"
+            commit.restarts(backbone.restarts or rule)
             for commit, rule in zip(self._commits, rules.restarts, strict=True)
         ]
         self._captured_parts = {SITE_KINDS[kind].part for kind in kinds}

@@ -215,6 +215,16 @@ class Commit(Specification):
         """Whether the motion score acts on what is carried on."""
         return self.masked_mean or any(needs_cue(name) for name in self.rates)
 
+    def restarts(self, usual: bool) -> bool:
+        """Whether the frame after a reset starts from the learned pose token; unless said, `usual`.
+
+        Parameters
+        ----------
+        usual : bool
+            What the write rules do.
+        """
+        return usual if self.reset_pose is None else self.reset_pose == "learned"
+
     def resets_after(self, position: int) -> bool:
         """Whether state and memory start anew after the frame at a position, counted from 0."""
         return self.reset is not None and (position + 1) % self.reset == 0

@@ -204,6 +204,7 @@ def _remembers(backbone: Backbone, base: Configuration) -> bool:
     return (
         source.startswith("previous")
         or base.cue.reading == INSTABILITY
+        or base.cue.across_frames
         or base.cue.running is not None
         or (base.cue.control or "").startswith("shift")
     )

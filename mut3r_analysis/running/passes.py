@@ -14,7 +14,8 @@ from mut3r_analysis.backbones.steps import Encoded
 from mut3r_analysis.motion.batch import CueBatchProbe
 from mut3r_analysis.motion.frame_gate import FrameGate
 from mut3r_analysis.motion.gate import Gate
-from mut3r_analysis.motion.score import CueHistory, Motion
+from mut3r_analysis.motion.history import CueHistory
+from mut3r_analysis.motion.score import Motion
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.motion.probe import cue_layers
-from mut3r_analysis.motion.readings import READINGS
+from mut3r_analysis.motion.readings import units_of
 from mut3r_analysis.motion.sources import Source
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.sequences.model import label
@@ -324,7 +324,7 @@ def _cue(
         group.coordinate("layer", "layer", np.array(layers), "layer, 0-based")
         sizes = {"layer": len(layers)} | patches
         text = f"{cue.reading} of the patch, heads reduced"
-        group.add(cue.reading, sizes, "float32", text, READINGS[cue.base].units, cue.site)
+        group.add(cue.reading, sizes, "float32", text, units_of(cue.base), cue.site)
 
 
 def _state(

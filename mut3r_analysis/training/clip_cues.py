@@ -32,6 +32,8 @@ def check_trainable(cue: Cue) -> None:
             "a cue term needs a cue that is read from attention in the decoder, at "
             f"{', '.join(decoder)} and without control; got {cue}"
         )
+    if cue.across_frames:
+        raise InvalidArgument(f"a cue term reads single frames; {cue.reading!r} compares them")
     if cue.base != cue.reading:
         raise InvalidArgument(
             "a cue term reads single frames; 'instability' compares them. Use its reading, "

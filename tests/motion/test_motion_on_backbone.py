@@ -105,7 +105,7 @@ def test_live_sources_gate_a_single_pass(backbone, source):
     live = meter.live(probe, meter.start(1))
     seam = GatePlan(Gate(), backbone.sites()).of_frame(live, axes(backbone))
     gated = decode(backbone, parts, gate=seam, probe=probe)
-    assert probe.raw[0].shape[1] == 4
+    assert probe.probes[0].raw().shape[1] == 4
     assert torch.isfinite(gated).all()
     assert not torch.equal(gated, decode(backbone, parts))
 

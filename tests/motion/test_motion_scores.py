@@ -307,7 +307,7 @@ def test_a_probe_pass_ends_when_every_cue_has_seen_its_last_layer():
     cut = CueBatch(Cue(source="two_pass_cut(2)"), SIZES).probe(GRID, axes(GRID), stop=True)
     with pytest.raises(CueMeasured):
         show(cut, range(2))
-    assert cut.raw[0].shape[1] == 2
+    assert cut.probes[0].raw().shape[1] == 2
 
 
 def test_a_meter_resets_and_withholds_by_the_batchs_order():
