@@ -43,6 +43,7 @@ POSE_METRICS = rows(
     )
 )  # fmt: skip
 """Errors of an aligned camera path."""
+_OF_PAIRS = ("rpe_translation", "rpe_rotation")
 
 
 def absolute_errors(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
@@ -115,7 +116,12 @@ def error_statistics(errors: ArrayLike) -> NDArray[np.float64]:
 
 
 def score_trajectory(
-    truth: xr.DataArray, estimate: xr.DataArray, align: str = "sim3", delta: int = 1
+    truth: xr.DataArray,
+    estimate: xr.DataArray,
+    align: str = "sim3",
+    delta: int = 1,
+    *,
+    all_pairs: bool = True,
 ) -> xr.Dataset:
     """Score a camera path under one alignment, fitted on all camera centres.
 
@@ -128,6 +134,8 @@ def score_trajectory(
         are, so ``"se3"`` gives the unaligned relative error.
     delta : int
         Frames between the poses of a relative error.
+    all_pairs : bool
+        Whether pairs begin at every frame, as in the released evaluations, or at every `delta`-th.
 
     Returns
     -------
@@ -161,6 +169,8 @@ def score_trajectory(
         name: np.asarray(row.values(wanted, aligned, delta), np.float64)
         for name, row in POSE_METRICS.items()
     }
+    starts = slice(None, None, 1 if all_pairs else delta)
+    errors |= {name: errors[name][starts] for name in _OF_PAIRS}
     scores = xr.Dataset(
         {
             "n": ((), len(wanted), {"long_name": "poses scored"}),
@@ -173,13 +183,16 @@ def score_trajectory(
         attrs={
             "align": align,
             "delta": delta,
+            "pairs": "all" if all_pairs else "consecutive",
             "undetermined": "rotation of the alignment about a straight path" if straight else "",
         },
     )  # fmt: skip
     for name, values in errors.items():
         row = POSE_METRICS[name]
         scores[name] = ((), row.pool(values), row.attrs)
-        padded = np.pad(values, (0, len(wanted) - len(values)), constant_values=np.nan)
+        padded = np.full(len(wanted), np.nan)
+        taken = padded[: -delta if name in _OF_PAIRS else None]
+        taken[starts if name in _OF_PAIRS else slice(None)] = values
         scores[f"frame_{row.frames}"] = ("frame", padded, row.attrs)
     if "frame" in truth.coords:
         scores = scores.assign_coords(frame=truth["frame"])
@@ -193,13 +206,17 @@ def compare_trajectories(
     max_difference: float = 0.01,
     quaternion: str | None = None,
     truth_quaternion: str | None = None,
+    *,
+    delta: int = 1,
+    all_pairs: bool = True,
 ) -> xr.Dataset:
     """Score one trajectory file against another.
 
     Parameters
     ----------
     truth_path, estimate_path : str or Path
-        TUM files.
+        Files as `read_trajectory` takes them. One without stamps, of KITTI, is scored against
+        another such, frame by frame.
     align : {"sim3", "se3", "none"}
         Alignment of the estimate.
     max_difference : float
@@ -207,6 +224,8 @@ def compare_trajectories(
     quaternion, truth_quaternion : {"xyzw", "wxyz"}, optional
         Declared order of either file. By default the TUM order, refused when evidence in the files,
         or between them, speaks for the other one.
+    delta, all_pairs
+        As for `score_trajectory`.
 
     Returns
     -------
@@ -221,10 +240,16 @@ def compare_trajectories(
     """
     truth = read_trajectory(truth_path, truth_quaternion)
     estimate = read_trajectory(estimate_path, quaternion)
+    matrices = [path.quaternion == "none" for path in (truth, estimate)]
+    if any(matrices) and (not all(matrices) or len(truth) != len(estimate)):
+        raise InvalidArgument(
+            f"{truth.name} has {len(truth)} poses and {estimate.name} {len(estimate)}, and files "
+            "of KITTI have no stamps to pair them by: both must be KITTI's and equally long"
+        )
     kept_truth, kept_estimate = associate_known(truth, estimate, max_difference)
     wanted, given = truth.poses[kept_truth], estimate.poses[kept_estimate]
     evidence = estimate.evidence
-    if quaternion is None:
+    if quaternion is None and not any(matrices):
         agreeing = order_that_agrees(wanted, given)
         if agreeing == "wxyz":
             raise InvalidArgument(
@@ -238,6 +263,8 @@ def compare_trajectories(
         xr.DataArray(wanted, dims=("frame", "row", "col")),
         xr.DataArray(given, dims=("frame", "row", "col")),
         align,
+        delta,
+        all_pairs=all_pairs,
     )
     reused = len(wanted) - min(len(np.unique(kept_truth)), len(np.unique(kept_estimate)))
     return scores.assign_coords(

@@ -1,4 +1,4 @@
-"""Camera paths in TUM text files: reading, quaternion order, association by time.
+"""Camera paths in text files: reading, quaternion order, association by time.
 
 A TUM file holds ``stamp tx ty tz qx qy qz qw`` per line. Evaluation code of the CUT3R family
 writes files that look the same with ``qw`` first. Both readings give unit quaternions and the same
@@ -19,6 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.text_files import read_text
 from mut3r_analysis.metrics.choices import ORDERS
 from mut3r_analysis.sequences.layouts.stamps import UNITS, poses_from_rows, read_rows, unit_factor
 
@@ -28,6 +29,13 @@ LARGEST_STEP_DIFFERENCE_DEGREES = 1.0
 
 LONGEST_STEP = 1000.0
 """Stamps further apart than this, typically, are not in seconds."""
+
+
+_NANOSECONDS = 1e9
+_LATEST = 1e12
+"""Stamps from here on are no seconds of any clock."""
+_ORTHOGONAL = 0.01
+"""Most that rows of a rotation may miss of being orthogonal and of unit length."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +49,7 @@ class Trajectory:
     poses : ndarray
         (frame, row, col), 4x4 camera-to-world; NaN where the file has no finite pose.
     quaternion : str
-        The order the file was read in, ``"xyzw"`` or ``"wxyz"``.
+        The order the file was read in, ``"xyzw"`` or ``"wxyz"``; ``"none"`` of matrices.
     evidence : str
         Why that order was used.
     name : str
@@ -59,18 +67,20 @@ class Trajectory:
 
 
 def read_trajectory(path: str | Path, quaternion: str | None = None) -> Trajectory:
-    """Read a TUM trajectory file; lines that start with ``#`` are comments.
+    """Read a trajectory file of TUM, KITTI or EuRoC; lines that start with ``#`` are comments.
 
-    It is read as evo reads it: NaN rows and repeated stamps are kept, unsorted ones sorted, and
+    KITTI's are known by twelve numbers a line, which make a rigid transform, and are stamped by
+    their order; EuRoC's by the names of their columns, and their stamps are nanoseconds. A TUM file
+    is read as evo reads it: NaN rows and repeated stamps are kept, unsorted ones sorted, and
     commas and further columns passed over. A warning counts what was odd.
 
     Parameters
     ----------
     path : str or Path
-        Text file of eight numbers a line, in UTF-8.
+        Text file, in UTF-8.
     quaternion : {"xyzw", "wxyz"}, optional
-        The declared order. By default the order of the TUM format, ``xyzw``, which is refused when
-        the file itself says otherwise.
+        The declared order. By default what EuRoC's header says, else the order of the TUM format,
+        ``xyzw``, which is refused when the file itself says otherwise.
 
     Raises
     ------
@@ -84,8 +94,18 @@ def read_trajectory(path: str | Path, quaternion: str | None = None) -> Trajecto
     file = Path(path)
     if not file.exists():
         raise MissingFile(f"no trajectory file at {file}")
+    if (kitti := _kitti_poses(file)) is not None:
+        stamps = np.arange(len(kitti), dtype=np.float64)
+        return Trajectory(stamps, kitti, "none", "KITTI: matrices", str(file))
     rows, comments, notes = read_rows(file)
     named = _order_in_comments(comments)
+    if quaternion is None and any("p_RS_R" in line for line in comments):
+        if rows[0, 0] > _LATEST:
+            rows[:, 0] /= _NANOSECONDS
+        order = named or "wxyz"
+        return Trajectory(
+            rows[:, 0], poses_from_rows(rows, order), order, "EuRoC: named columns", str(file)
+        )
     if quaternion is not None and named is not None and named != quaternion:
         raise InvalidArgument(
             f"quaternion={quaternion!r} was declared, but a comment in {file} names the columns "
@@ -113,6 +133,22 @@ def read_trajectory(path: str | Path, quaternion: str | None = None) -> Trajecto
     if notes:
         warnings.warn(f"{file.parent}: {'; '.join(notes)}", stacklevel=2)
     return Trajectory(rows[:, 0], poses_from_rows(rows, order), order, evidence, str(file))
+
+
+def _kitti_poses(file: Path) -> NDArray[np.float64] | None:
+    """Return poses (frame, row, col) of a file of 3x4 matrices, row by row; None of another."""
+    words = [line.split() for line in read_text(file).splitlines() if line.strip()]
+    if not words or {len(each) for each in words} != {12}:
+        return None
+    try:
+        matrices = np.array(words, dtype=np.float64).reshape(-1, 3, 4)
+    except ValueError:
+        return None
+    turned = matrices[:, :, :3]
+    if np.abs(turned @ turned.transpose(0, 2, 1) - np.eye(3)).max() > _ORTHOGONAL:
+        return None
+    last = np.broadcast_to([0.0, 0.0, 0.0, 1.0], (len(matrices), 1, 4))
+    return np.concatenate([matrices, last], axis=1)
 
 
 def detect_order(path: str | Path, truth: NDArray[np.float64] | None = None) -> tuple[str, str]:

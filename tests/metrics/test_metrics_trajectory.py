@@ -484,9 +484,11 @@ def test_columns_named_as_in_euroc_settle_the_order(tmp_path: Path) -> None:
         "#timestamp [ns],p_RS_R_x [m],p_RS_R_y [m],p_RS_R_z [m],q_RS_w [],q_RS_x [],q_RS_y []\n"
     )
     file = write_tum(tmp_path / "a.txt", path_of(8, 0), "wxyz", header)
-    with pytest.raises(InvalidArgument, match="a comment names qw first"):
-        read_trajectory(file)
-    np.testing.assert_allclose(read_trajectory(file, "wxyz").poses, path_of(8, 0), atol=1e-14)
+    found = read_trajectory(file)
+    assert found.quaternion == "wxyz"
+    np.testing.assert_allclose(found.poses, path_of(8, 0), atol=1e-9)
+    with pytest.raises(InvalidArgument, match="in the order wxyz"):
+        read_trajectory(file, "xyzw")
 
 
 @pytest.mark.parametrize("start", [0.0, 1403636579.76])
@@ -536,6 +538,72 @@ def test_reused_poses_are_counted(tmp_path: Path) -> None:
     assert scores.attrs["n_reused"] == 1
 
 
+def write_kitti(path: Path, poses: NDArray[np.float64]) -> Path:
+    np.savetxt(path, poses[:, :3].reshape(len(poses), 12))
+    return path
+
+
+def write_euroc(path: Path, poses: NDArray[np.float64]) -> Path:
+    header = "#timestamp, p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], ..."
+    lines = [header]
+    for frame, pose in enumerate(poses):
+        quaternion = np.roll(Rotation.from_matrix(pose[:3, :3]).as_quat(), 1)
+        stamp = 1403636579763555584 + 50_000_000 * frame
+        numbers = [*pose[:3, 3], *quaternion, 0.0, 0.0]
+        lines.append(",".join([str(stamp), *(f"{each:.12g}" for each in numbers)]))
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_files_of_kitti_and_euroc_are_known_by_what_is_in_them(tmp_path: Path) -> None:
+    truth, estimate = path_of(12, 0), moved(path_of(12, 0), 1)
+    kitti = [write_kitti(tmp_path / f"{i}.txt", each) for i, each in enumerate((truth, estimate))]
+    np.testing.assert_allclose(read_trajectory(kitti[0]).poses, truth, atol=1e-12)
+    expected = score_trajectory(labelled(truth), labelled(estimate))
+    assert float(compare_trajectories(*kitti)["ate"]) == pytest.approx(
+        float(expected["ate"]), abs=1e-9
+    )
+    euroc = read_trajectory(write_euroc(tmp_path / "data.csv", truth))
+    np.testing.assert_allclose(euroc.poses, truth, atol=1e-9)
+    assert (euroc.quaternion, euroc.evidence) == ("wxyz", "EuRoC: named columns")
+    assert np.diff(euroc.stamps) == pytest.approx(0.05, abs=1e-6)
+
+
+def test_paths_without_stamps_must_be_equally_long(tmp_path: Path) -> None:
+    long = write_kitti(tmp_path / "long.txt", path_of(12, 0))
+    short = write_kitti(tmp_path / "short.txt", path_of(11, 0))
+    with pytest.raises(InvalidArgument, match="both must be KITTI's and equally long"):
+        compare_trajectories(long, short)
+    tum = write_tum(tmp_path / "tum.txt", path_of(12, 0))
+    with pytest.raises(InvalidArgument, match="both must be KITTI's"):
+        compare_trajectories(tum, long)
+
+
+@pytest.mark.parametrize("delta", [1, 3])
+@pytest.mark.parametrize("every", [True, False])
+def test_pairs_are_all_or_follow_each_other_as_in_evo(delta: int, every: bool) -> None:
+    metrics = pytest.importorskip("evo.core.metrics")
+    trajectory = pytest.importorskip("evo.core.trajectory")
+    truth, estimate = path_of(20, 0), path_of(20, 1)
+    pair = [trajectory.PosePath3D(poses_se3=list(each)) for each in (truth, estimate)]
+    for name, relation in (
+        ("rpe_translation", metrics.PoseRelation.translation_part),
+        ("rpe_rotation", metrics.PoseRelation.rotation_angle_deg),
+    ):
+        rpe = metrics.RPE(relation, delta=delta, delta_unit=metrics.Unit.frames, all_pairs=every)
+        rpe.process_data(tuple(pair))
+        ours = score_trajectory(labelled(truth), labelled(estimate), "none", delta, all_pairs=every)
+        for statistic in ("rmse", "mean", "median", "std", "max"):
+            expected = rpe.get_statistic(metrics.StatisticsType[statistic])
+            found = float(ours["statistics"].sel(error=name, statistic=statistic))
+            assert found == pytest.approx(expected, rel=1e-6), (name, statistic)
+        held = ours[f"frame_{name}"].dropna("frame")
+        assert len(held) == len(rpe.error)
+        assert np.flatnonzero(np.isfinite(ours[f"frame_{name}"])).tolist() == list(
+            range(0, 20 - delta, 1 if every else delta)
+        )
+
+
 class TestCommand:
     @pytest.fixture
     def files(self, tmp_path: Path) -> tuple[str, str]:
@@ -569,12 +637,29 @@ class TestCommand:
         assert found["alignment"]["scale"] == float(expected["alignment_scale"])
         assert np.shape(found["alignment"]["rotation"]) == (3, 3)
 
+    def test_several_estimates_make_one_table(
+        self, files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        truth, estimate = files
+        other = str(write_tum(tmp_path / "other.txt", moved(path_of(20, 3), 2)))
+        assert self.execute(truth, estimate, other, "--delta", "2", "--all-pairs") == 0
+        titles, *rows = capsys.readouterr().out.splitlines()
+        assert titles.split()[:2] == ["estimate", "poses"]
+        assert [row.split()[:2] for row in rows] == [["estimate.txt", "20"], ["other.txt", "20"]]
+        expected = float(compare_trajectories(truth, other, delta=2)["rpe_rotation"])
+        assert f"{expected:.6f}" in rows[1]
+        assert self.execute(truth, estimate, other, "--json") == 0
+        assert set(json.loads(capsys.readouterr().out)) == {estimate, other}
+
     def test_text_is_for_people(
         self, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert self.execute(*files) == 0
         printed = capsys.readouterr().out
         assert "20 associated within 0.01 s" in printed
+        assert "rmse" in printed
+        assert "median" in printed
+        assert "consecutive, 1 frame(s) apart" in printed
         assert "RPE rotation" in printed
         assert "sim3" in printed
 
