@@ -8,15 +8,18 @@ READY := $(VENV)/.ready
 # Tests run in parallel, one thread each; more threads would only wait for each other.
 WORKERS ?= auto
 
-.PHONY: demo test fuzz trust notebooks lab bench screenshots lint clean
+.PHONY: help demo test fuzz trust notebooks lab bench screenshots lint clean
 
-demo: $(READY)
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1	/p' Makefile
+
+demo: $(READY) ## set everything up, and leave a page in outputs/
 	OMP_NUM_THREADS=1 $(BIN)/mut3r demo --out outputs
 
-test: $(READY) lint
+test: $(READY) lint ## check style and types, run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-lint: $(READY)
+lint: $(READY) ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -24,24 +27,24 @@ lint: $(READY)
 # Every parser, on this many inputs each.
 CASES ?= 100000
 
-fuzz: $(READY)
+fuzz: $(READY) ## broken inputs on every parser
 	FUZZ_CASES=$(CASES) HYPOTHESIS_PROFILE=search OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/test_fuzz.py
 
 # Tries what docs/trust.md promises and writes its table.
-trust: $(READY)
+trust: $(READY) ## try what docs/trust.md promises, and write its table
 	$(BIN)/python benchmarks/load.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trust.py
 
-notebooks: $(READY)
+notebooks: $(READY) ## execute all notebooks, as pages in outputs/notebooks
 	OMP_NUM_THREADS=1 $(BIN)/mut3r notebooks --workers 2 --out outputs/notebooks-static \
 		--set backbone=tiny-static 02 03 04 08 09 10
 	OMP_NUM_THREADS=1 $(BIN)/mut3r notebooks --workers 2 --out outputs/notebooks \
 		--map notebooks/README.md --beside outputs/notebooks-static
 
-lab: $(READY)
+lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-bench: $(READY)
+bench: $(READY) ## measure what capturing, gating and sweeping cost
 	$(BIN)/python benchmarks/capture.py
 	$(BIN)/python benchmarks/gating.py --repetitions 4
 	$(BIN)/python benchmarks/gating.py --repetitions 2 --batch 8
@@ -55,10 +58,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/explorers.py
 	$(BIN)/python benchmarks/report.py outputs/benchmarks
 
-screenshots: $(READY)
+screenshots: $(READY) ## photograph the explorers, with Chromium
 	$(BIN)/python benchmarks/screenshots.py outputs
 
-clean:
+clean: ## remove what these leave behind
 	rm -rf outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(READY): pyproject.toml

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import meant
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ class Site:
     def __post_init__(self) -> None:
         if self.kind not in SITE_KINDS:
             raise InvalidArgument(
-                f"unknown site kind {self.kind!r}; known: {', '.join(SITE_KINDS)}"
+                f"unknown site kind {self.kind!r}{meant([self.kind], SITE_KINDS)}; known: "
+                f"{', '.join(SITE_KINDS)}"
             )
 
     def __str__(self) -> str:
@@ -120,6 +122,6 @@ def check_kinds(field: str, kinds: tuple[str, ...], sites: Sites) -> None:
     lacking = [kind for kind in kinds if kind not in sites]
     if lacking:
         raise InvalidArgument(
-            f"{field} names {', '.join(lacking)}, which this backbone lacks; it has: "
-            f"{', '.join(sites)}"
+            f"{field} names {', '.join(lacking)}, which this backbone "
+            f"lacks{meant(lacking, sites)}; it has: {', '.join(sites)}"
         )

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.fields import meant, one_of
 
 Mode = tuple[str, float, float]
 
@@ -128,7 +128,8 @@ class ModelConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise InvalidArgument(
-                f"unknown configuration field(s) {unknown}; known are {sorted(known)}"
+                f"unknown configuration field(s) {unknown}{meant(unknown, known)}; known are "
+                f"{sorted(known)}"
             )
         return cls(**values)
 

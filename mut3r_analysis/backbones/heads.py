@@ -13,6 +13,7 @@ from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.dense import dense_head
 from mut3r_analysis.backbones.rotation import Rotation
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import meant
 
 OUTPUTS = ("pose", "depth", "points_self", "points_world", "color")
 """What may be asked of a backbone. ``depth`` is the z of ``points_self`` and shares its head."""
@@ -86,7 +87,8 @@ def check_outputs(outputs: Collection[str] | None, available: tuple[str, ...]) -
     unknown = sorted(set(outputs) - set(available))
     if unknown:
         raise InvalidArgument(
-            f"this backbone does not predict {unknown}; outputs may be any of {list(available)}"
+            f"this backbone does not predict {unknown}{meant(unknown, available)}; outputs "
+            f"may be any of {list(available)}"
         )
     return tuple(name for name in available if name in outputs)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS, random_backbone
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.bundled import data_path
-from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.fields import meant, one_of
 
 _SUFFIX = ".safetensors"
 
@@ -167,10 +166,9 @@ def _checkpoint_path(spec: str) -> Path:
     if spec in bundled:
         return data_path("checkpoints", spec + _SUFFIX)
     what = "it is a folder" if path.is_dir() else "there is no such file"
-    near = get_close_matches(spec, bundled, n=1)
     raise MissingFile(
         f"no checkpoint {spec!r}: {what}, and bundled are {bundled or 'none'}"
-        + (f"; did you mean {near[0]!r}?" if near else "")
-        + ". Official checkpoints are linked from the repositories of CUT3R, Point3R, DUSt3R, "
-        "MonST3R, Spann3R, VGGT and StreamVGGT; give the path of the downloaded file"
+        f"{meant([spec], bundled)}. Official checkpoints are linked from the "
+        "repositories of CUT3R, Point3R, DUSt3R, MonST3R, Spann3R, VGGT and "
+        "StreamVGGT; give the path of the downloaded file"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import meant
 
 
 def add_parser(verbs: Any) -> None:
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     held = {parameter for name in names for parameter in notebook_parameters(find_notebook(name))}
     if unknown := sorted(set(parameters) - held):
         raise InvalidArgument(
-            f"none of these notebooks has the parameter {unknown}; they have {sorted(held)}"
+            f"none of these notebooks has the parameter {unknown}{meant(unknown, held)}; they have "
+            f"{sorted(held)}"
         )
     failed = []
     with tqdm(total=len(names), desc="notebooks", unit="notebook") as bar:

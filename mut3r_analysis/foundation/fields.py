@@ -5,6 +5,7 @@ import numbers
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -64,6 +65,14 @@ def shown(given: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 40]}... ({len(text)} characters)"
 
 
+def meant(given: Iterable[Any], known: Iterable[Any]) -> str:
+    """Say which known name each given one is likely meant to be; empty where none is near."""
+    names = [each for each in known if isinstance(each, str)]
+    wrong = [each for each in given if isinstance(each, str)]
+    near = [repr(found) for each in wrong for found in get_close_matches(each, names, n=1)]
+    return f" (did you mean {' and '.join(near)}?)" if near else ""
+
+
 def made_of(where: str, kind: type[Made], given: Any) -> Made:
     """Return a dataclass given as one, or as a mapping of its fields; refuse unknown names."""
     if isinstance(given, kind):
@@ -73,7 +82,10 @@ def made_of(where: str, kind: type[Made], given: Any) -> Made:
     known = [each.name for each in fields(kind)]  # type: ignore[arg-type]
     unknown = sorted(str(name) for name in given if name not in known)
     if unknown:
-        raise InvalidArgument(f"{where}: unknown {shown(unknown)}; choose among {', '.join(known)}")
+        raise InvalidArgument(
+            f"{where}: unknown {shown(unknown)}{meant(unknown, known)}; choose among "
+            f"{', '.join(known)}"
+        )
     try:
         return kind(**given)
     except TypeError as error:
@@ -98,7 +110,9 @@ def one_of(field: str, given: Any, known: Iterable[Any]) -> Any:
     if given not in known:
         choices = ", ".join(map(str, known))
         several = "one of " if len(known) > 1 else ""
-        raise InvalidArgument(f"{field} must be {several}{choices}; got {shown(given)}")
+        raise InvalidArgument(
+            f"{field} must be {several}{choices}; got {shown(given)}{meant([given], known)}"
+        )
     return given
 
 
@@ -108,7 +122,9 @@ def some_of(field: str, given: Iterable[Any], known: Iterable[Any]) -> None:
     unknown = [each for each in given if each not in known]
     if unknown or not given:
         got = shown(unknown) if unknown else "none"
-        raise InvalidArgument(f"{field} must be among {', '.join(map(str, known))}; got {got}")
+        raise InvalidArgument(
+            f"{field} must be among {', '.join(map(str, known))}; got {got}{meant(unknown, known)}"
+        )
 
 
 def names(field: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -127,7 +143,8 @@ def names(field: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:
     unknown = sorted(map(str, chosen - set(known)))
     if unknown:
         raise InvalidArgument(
-            f"unknown {field} {shown(unknown)}; known: {', '.join(known)} (or 'all')"
+            f"unknown {field} {shown(unknown)}{meant(unknown, known)}; known: {', '.join(known)} "
+            "(or 'all')"
         )
     return tuple(name for name in known if name in chosen)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mut3r_analysis.attention.sites import PATCH_STREAMS, SITE_KINDS
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import meant
 
 DIRECTIONS = ("image_self", "state_to_image", "image_to_state")
 """The three directions of MUT3R's gates, by the kind of site that they act on."""
@@ -131,4 +132,7 @@ def realisation_name(site: str, given: str | None) -> str | None:
         if given in (item.name, item.code):
             return item.name
     known = ", ".join(f"{item.code} {item.name}" for item in rows)
-    raise InvalidArgument(f"unknown realisation {given!r} for {site}; known: {known}; None is off")
+    near = meant([given], [item.name for item in rows])
+    raise InvalidArgument(
+        f"unknown realisation {given!r} for {site}{near}; known: {known}; None is off"
+    )

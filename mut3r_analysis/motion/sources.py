@@ -5,6 +5,7 @@ from typing import Self
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.calls import parse_call
+from mut3r_analysis.foundation.fields import meant
 
 SOURCES = {
     "two_pass": "a probe pass over the same frame",
@@ -41,7 +42,8 @@ class Source:
     def __post_init__(self) -> None:
         if self.name not in SOURCES:
             known = "; ".join(f"{name}: {meaning}" for name, meaning in SOURCES.items())
-            raise InvalidArgument(f"unknown cue source {self.name!r}; known: {known}")
+            near = meant([self.name], SOURCES)
+            raise InvalidArgument(f"unknown cue source {self.name!r}{near}; known: {known}")
         if self.name in ("two_pass_cut", "iterate"):
             if self.value is None or not float(self.value).is_integer() or self.value < 1:
                 raise InvalidArgument(

@@ -1,13 +1,12 @@
 """Scenes by name: the bundled test scenes, and ``scenes:seed=...`` for new ones."""
 
-import difflib
 import re
 
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.bundled import data_path
-from mut3r_analysis.foundation.fields import whole
+from mut3r_analysis.foundation.fields import meant, whole
 from mut3r_analysis.scenes.specification import Scene
 
 _OPTION = re.compile(r"[a-z_]+=[^,=]+")
@@ -44,10 +43,8 @@ def load_scene(spec: str) -> Scene:
         return _draw_from(name)
     names = scene_names()
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise MissingFile(
-            f"no bundled scene {name!r}; there are {', '.join(names)}.{hint} "
+            f"no bundled scene {name!r}{meant([name], names)}; there are {', '.join(names)}. "
             "'scenes:seed=7' draws a new one."
         )
     return Scene.from_yaml(data_path("scenes", f"{name}.yaml"))

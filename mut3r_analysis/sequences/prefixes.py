@@ -8,6 +8,7 @@ from typing import NamedTuple
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import meant
 from mut3r_analysis.sequences.layouts.catalogue import LAYOUTS, find_layout
 
 OPENERS: dict[str, str] = {"scenes": "mut3r_analysis.scenes:open_scene"}
@@ -47,10 +48,11 @@ def find_opener(prefix: str) -> Callable[[str], xr.Dataset]:
     if prefix in LAYOUTS:
         return find_layout(prefix).open
     if prefix not in OPENERS:
+        near = meant([prefix], [*OPENERS, *LAYOUTS])
         known = ", ".join(f'"{known}:"' for known in sorted({*OPENERS, *LAYOUTS}))
         raise InvalidArgument(
-            f'"{prefix}:" is not a known kind of sequence; known are {known}, and paths of image '
-            "folders and video files"
+            f'"{prefix}:" is not a known kind of sequence{near}; known are {known}, and '
+            "paths of image folders and video files"
         )
     module, function = OPENERS[prefix].split(":")
     return getattr(import_module(module), function)

@@ -7,6 +7,7 @@ from typing import Any
 
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.foundation.fields import meant
 from mut3r_analysis.foundation.text_files import read_yaml
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
@@ -50,7 +51,10 @@ def read_specification(path: str | Path) -> dict[str, Any]:
         raise InvalidArgument(f"{path} holds {type(values).__name__}, not named values")
     unknown = sorted(map(str, set(values) - set(_NAMES)))
     if unknown:
-        raise InvalidArgument(f"{path} has {', '.join(unknown)}; a sweep has {', '.join(_NAMES)}")
+        raise InvalidArgument(
+            f"{path} has {', '.join(unknown)}{meant(unknown, _NAMES)}; a sweep has "
+            f"{', '.join(_NAMES)}"
+        )
     missing = [name for name in ("backbone", "sequences") if name not in values]
     if missing:
         raise InvalidArgument(f"{path} does not say {' and '.join(missing)}")

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+import mut3r_analysis as m3
 from mut3r_analysis.attention import Capture
-from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.errors import InvalidArgument, Mut3rError
 from mut3r_analysis.foundation.layers import Layers
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running import Commit
 
+SCENE = m3.open_sequence("scenes/orbit-03", stop=1)
 STORED_CAPTURE = (
     '{"archive": "float16", "budget": 2147483648, "dtype": "float32", "frames": [0, 1], "heads": '
     '[1], "layers": [0, 3], "maps": ["image_self", "state_self"], "sites": ["image_self", '
@@ -77,3 +79,26 @@ def test_chosen_layers_survive_copies():
 def test_fields_cannot_be_set_afterwards():
     with pytest.raises(AttributeError):
         Capture().layers = [1]
+
+
+@pytest.mark.parametrize(
+    ("make", "meant"),
+    [
+        (lambda: Capture(statistics=["entropi"]), "entropy"),
+        (lambda: Capture(sites=["image_slf"]), "image_self"),
+        (lambda: Cue(reading="entropie"), "entropy"),
+        (lambda: Cue(source="two_pas"), "two_pass"),
+        (lambda: Gate(image_self="pair_bais"), "pair_bias"),
+        (lambda: Gate.from_dict({"bta": 1.0}), "beta"),
+        (lambda: m3.load_backbone("random:smal"), "small"),
+        (lambda: m3.load_backbone("tiny", update="ttt3"), "ttt3r"),
+        (lambda: m3.load_backbone("tinny"), "tiny"),
+        (lambda: m3.load_backbone("tiny", precision="float23"), "float32"),
+        (lambda: m3.open_sequence("scenes/orbit-3"), "orbit-03"),
+        (lambda: m3.open_sequence("sintl:/data#alley_2"), "sintel"),
+        (lambda: m3.run("tiny", SCENE, outputs=("poses",)), "pose"),
+    ],
+)
+def test_a_name_that_is_not_known_is_refused_with_the_one_that_was_meant(make, meant):
+    with pytest.raises(Mut3rError, match=rf"did you mean '?{meant}"):
+        make()

@@ -82,7 +82,7 @@ def test_a_scene_by_seed_takes_options():
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        ("scenes/orbit-3", MissingFile, "Did you mean 'orbit-0"),
+        ("scenes/orbit-3", MissingFile, "did you mean 'orbit-0"),
         ("scenes/nothing", MissingFile, "there are clear-01, .*'scenes:seed=7' draws"),
         ("scenes:frames=3", InvalidArgument, "needs a seed"),
         ("scenes:seed=7,frames", InvalidArgument, "'frames' is no option"),

@@ -1,5 +1,7 @@
 """Runs to explore: random weights over a scene with a known moving object."""
 
+import os
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -56,5 +58,6 @@ def chromium() -> str:
         "playwright.sync_api", reason="playwright is not installed: pip install playwright"
     )
     if CHROMIUM is None:
+        assert os.environ.get("MUT3R_BROWSER") != "required", "no Chromium, and it is required"
         pytest.skip("no Chromium on this machine: apt-get install chromium, or your system's like")
     return CHROMIUM
