@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import meant
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def find_precision(name: str | None, dtype: torch.dtype | None, device: torch.de
         name = of_dtype[dtype]
     if name not in PRECISIONS:
         choices = "; ".join(f"{item.name!r}: {item.description}" for item in PRECISIONS.values())
-        raise InvalidArgument(f"unknown precision {name!r}; choose {choices}")
+        raise InvalidArgument(
+            f"unknown precision {name!r}{meant([name], PRECISIONS)}; choose {choices}"
+        )
     precision = PRECISIONS[name]
     if dtype is not None and dtype is not precision.dtype:
         raise InvalidArgument(
