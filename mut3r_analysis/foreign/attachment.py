@@ -5,12 +5,12 @@ itself. Attention that a model computes by hand (a softmax of its own) makes no 
 is noticed it is named.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ from mut3r_analysis.running.opening import label
 
 _CHECKED_ROWS = 4
 _SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax)
+
+_CALLS_NONE = {nn.Linear, nn.LayerNorm, nn.Conv2d, nn.Dropout, nn.Identity, nn.GELU, nn.ReLU}
+"""Modules that call no attention. They are most of a model, and a hook costs at every call."""
 
 
 class Call(NamedTuple):
@@ -143,6 +146,7 @@ class Attachment:
         self._open: dict[str, list[tuple[Place, dict[str, Tensor]]]] = {}
         self._passes: list[dict[str, list[tuple[Place, dict[str, Tensor]]]]] = []
         self._counts: dict[str, dict[str, int]] = {}
+        self._pose_keys: dict[str, tuple[dict[str, int], int | None]] = {}
         self._turn = 0
         self._gates: dict[str, FrameGate] = {}
         self._static_mass: dict[int, Tensor] = {}
@@ -155,6 +159,8 @@ class Attachment:
         for path, module in self._model.named_modules():
             paths.setdefault(module, path)
         for module, path in paths.items():
+            if type(module) in _CALLS_NONE and path:
+                continue
             self._leaving.enter_context(_hooked(module, path, self._stack, self._ended))
         # The fast path of TransformerEncoder and MultiheadAttention makes no visible call.
         before = torch.backends.mha.get_fastpath_enabled()
@@ -235,8 +241,7 @@ class Attachment:
         self._counts[place.kind] = {"query": q.shape[-2], "key": k.shape[-2]}
         if capture.heads is not None:
             q, k = q[:, list(capture.heads)], k[:, list(capture.heads)]
-        axis = sides(self._tokens, place.kind, self._counts[place.kind])["key"]
-        found = compute(self._rows, q, k, pose_key=axis.first("pose"), bias=call.bias)
+        found = compute(self._rows, q, k, pose_key=self._pose_key(place.kind), bias=call.bias)
         if capture.maps == "all":
             whole = logits(q, k)
             found["logits"] = whole if call.bias is None else whole + call.bias(slice(None))
@@ -245,6 +250,14 @@ class Attachment:
             kept = getattr(torch, capture.archive)
             held |= {"rotated_query": q.to("cpu", kept), "rotated_key": k.to("cpu", kept)}
         self._open.setdefault(place.kind, []).append((place, held))
+
+    def _pose_key(self, kind: str) -> int | None:
+        """Return the place of the pose token among the keys; the same for all layers of a kind."""
+        counts = self._counts[kind]
+        if kind not in self._pose_keys or self._pose_keys[kind][0] != counts:
+            axis = sides(self._tokens, kind, counts)["key"]
+            self._pose_keys[kind] = counts, axis.first("pose")
+        return self._pose_keys[kind][1]
 
     @property
     def data(self) -> xr.DataTree:
@@ -385,7 +398,7 @@ def _parsed(
     """Return the call with four dimensions, and whether numbers are dropped in it."""
     q, k, v = (_four(each) for each in (query, key, value))
     own = q.shape[-1] ** -0.5
-    if scale is not None and not np.isclose(scale, own, rtol=1e-6):
+    if scale is not None and not math.isclose(scale, own, rel_tol=1e-6):
         q = q * (scale / own)
     if enable_gqa:
         k, v = (each.repeat_interleave(q.shape[1] // each.shape[1], dim=1) for each in (k, v))
