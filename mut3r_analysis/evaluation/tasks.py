@@ -25,6 +25,7 @@ from mut3r_analysis.metrics.metric import Metric
 from mut3r_analysis.metrics.protocols import FLOW_FRAMES, TASKS, Protocol, find_metric
 from mut3r_analysis.metrics.reconstruction import score_reconstruction
 from mut3r_analysis.metrics.segmentation import score_masks
+from mut3r_analysis.metrics.temporal import score_temporal
 from mut3r_analysis.metrics.trajectory import score_trajectory
 
 Frames = NDArray[np.int64]
@@ -62,6 +63,21 @@ def _depth(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -
     return _kept(protocol, scores, frames).assign(
         frame_pixels=pixels,
         n_pixels=pixels.sum().assign_attrs(long_name="pixels scored"),
+        depth_alignment_scale=scores["alignment_scale"],
+        depth_alignment_shift=scores["alignment_shift"],
+    )
+
+
+def _temporal(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
+    prediction = _predicted(run, frames, "depth", "pose")
+    _require_one_path(run, frames)
+    if protocol.preparation == "given":
+        wanted = prepared_truth(run, truth, frames)
+    else:
+        wanted = _at_source_size(protocol, run, truth, frames)
+    wanted = _require_truth(protocol, wanted)
+    scores = score_temporal(wanted, prediction, protocol.align, protocol.maximum, protocol.clip)
+    return _kept(protocol, scores, frames).assign(
         depth_alignment_scale=scores["alignment_scale"],
         depth_alignment_shift=scores["alignment_shift"],
     )
@@ -146,7 +162,8 @@ def _or_nan(row: Metric, mask: NDArray[np.bool_], score: NDArray[np.float64]) ->
 
 
 _TASKS: dict[str, Callable[[Protocol, xr.DataTree, Truth, Frames], xr.Dataset]] = {
-    "video-depth": _depth, "pose": _pose, "reconstruction": _reconstruction, "motion": _motion,
+    "video-depth": _depth, "temporal-depth": _temporal, "pose": _pose,
+    "reconstruction": _reconstruction, "motion": _motion,
 }  # fmt: skip
 
 

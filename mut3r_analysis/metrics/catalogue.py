@@ -65,6 +65,7 @@ LONG_POSE = (50, 90, 100, 150, *range(200, 1001, 100))
 
 # What the sources report: a row that is added to a table of metrics changes no protocol.
 _DEPTH = ("abs_rel", "sq_rel", "rmse", "log_rmse", "delta_1", "delta_2", "delta_3")
+_TEMPORAL = ("tae", "tae_all", "tae_self")
 _POSE = ("ate", "rpe_translation", "rpe_rotation")
 _CLOUD = tuple(f"{m}_{s}" for m in MEASURES for s in ("mean", "median"))
 
@@ -72,6 +73,12 @@ _CUT3R = "CUT3R released evaluation (commit 8bc15dc, 2025-08-27)"
 _MONST3R = "MonST3R released evaluation (commit 574cc77, 2025-06-16)"
 _TTT3R = "TTT3R released preparation and evaluation (commit cc6142b, 2025-10-01)"
 _EASI3R = "Easi3R released evaluation (commit 146a77d, 2025-04-01)"
+_TAE = "after the definition in the paper of Video Depth Anything; its code was not at hand"
+_CARRIED = (
+    "Depth is carried to the nearest pixel of the next frame, the nearest depth wins, and back; "
+    "pixels whose true depth misses by more than 5 % are hidden or move, and count in tae_all "
+    "alone; tae_self carries by the predicted cameras. Published values are times 100."
+)
 _ASSOCIATED = "rgb frames with a ground-truth pose within 0.02 s"
 
 
@@ -129,6 +136,17 @@ def _of_sintel(names: tuple[str, ...]) -> tuple[int, ...]:
 def _depth_flags(data: str, align: str) -> str:
     released = RELEASED_ALIGNMENTS.get(align)
     return f"eval_depth.py --eval_dataset {data} --align '{released}'" if released else ""
+
+
+def _temporal() -> Iterator[Protocol]:
+    for align in ("metric", "scale_irls", "scale_shift_lstsq"):
+        yield Protocol(
+            id=f"temporal-depth:sintel23:{align}", task="temporal-depth", dataset="sintel",
+            sequences=SINTEL_23, frames=FrameSelection(), preparation="resize", align=align,
+            reduction="sequence-mean", metrics=_TEMPORAL, source=_TAE, maximum=70.0, clip=70.0,
+            expected_sequences=23, expected_frames=1064, lengths=_of_sintel(SINTEL_23),
+            note=_CARRIED,
+        )  # fmt: skip
 
 
 def _pose() -> Iterator[Protocol]:
@@ -237,6 +255,10 @@ def _default() -> Iterator[Protocol]:
             if align == "se3" else "",
         )  # fmt: skip
     yield replace(
+        depth, id="default:temporal-depth:scale_median", task="temporal-depth",
+        align="scale_median", metrics=_TEMPORAL, note=_CARRIED,
+    )  # fmt: skip
+    yield replace(
         depth, id="default:motion:roc", task="motion", align="none", metrics=("roc_auc",),
         note="The motion score against the true mask, without a threshold.",
     )  # fmt: skip
@@ -246,7 +268,9 @@ DEFAULT = ("default:depth:scale_median", "default:pose:sim3")
 """What `evaluate` scores when no protocol is named."""
 
 PROTOCOLS: dict[str, Protocol] = {
-    p.id: p for group in (_default, _video_depth, _pose, _reconstruction, _motion) for p in group()
+    p.id: p
+    for group in (_default, _video_depth, _temporal, _pose, _reconstruction, _motion)
+    for p in group()
 }
 
 

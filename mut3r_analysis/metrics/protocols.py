@@ -34,6 +34,7 @@ from mut3r_analysis.metrics.metric import Metric
 from mut3r_analysis.metrics.reconstruction import RECONSTRUCTION_METRICS
 from mut3r_analysis.metrics.reductions import REDUCTIONS
 from mut3r_analysis.metrics.segmentation import MASK_METRICS
+from mut3r_analysis.metrics.temporal import TEMPORAL_METRICS
 from mut3r_analysis.metrics.trajectory import POSE_METRICS
 from mut3r_analysis.sequences.layouts.catalogue import LAYOUTS, WITHOUT_LAYOUT, canonical_sequence
 
@@ -55,6 +56,9 @@ TASKS = {
     "pose": Task(ALIGN_KINDS, POSE_METRICS, ("pose",), ("pose",)),
     "reconstruction": Task(
         ALIGN_KINDS, RECONSTRUCTION_METRICS, ("depth", "pose", "intrinsics"), ("pose", "depth")
+    ),
+    "temporal-depth": Task(
+        ALIGNMENTS, TEMPORAL_METRICS, ("depth", "pose", "intrinsics"), ("pose", "depth")
     ),
     "motion": Task(("none",), MASK_METRICS, ("motion_mask",), ()),
 }
@@ -169,7 +173,7 @@ class Protocol(Specification):
     id : str
         Name in the catalogue, ``task:sequences:alignment or reduction``.
     task : str
-        ``"video-depth"``, ``"pose"``, ``"reconstruction"`` or ``"motion"``.
+        ``"video-depth"``, ``"temporal-depth"``, ``"pose"``, ``"reconstruction"`` or ``"motion"``.
     dataset : str
         Prefix of the sequences' names, as in ``open_sequence("sintel:...")``; ``"any"`` for those
         that are given.
@@ -239,8 +243,9 @@ class Protocol(Specification):
             raise InvalidArgument(f"{self.id}: a sequence is listed twice")
         if self.lengths and len(self.lengths) != len(self.sequences):
             raise InvalidArgument(f"{self.id}: lengths must be one number for each of sequences")
-        if self.task != "video-depth" and (self.maximum, self.clip) != (None, None):
-            raise InvalidArgument(f"{self.id}: maximum and clip belong to video depth")
+        of_depth = self.task in ("video-depth", "temporal-depth")
+        if not of_depth and (self.maximum, self.clip) != (None, None):
+            raise InvalidArgument(f"{self.id}: maximum and clip belong to depth")
         if (self.task == "pose") != (self.rpe_delta is not None):
             raise InvalidArgument(f"{self.id}: rpe_delta belongs to pose, and pose needs it")
         if 0 in (self.maximum, self.clip):
@@ -320,10 +325,11 @@ class Protocol(Specification):
         return "\n".join([self.id, *wrapped])
 
     def _counted(self) -> str:
-        if self.task == "video-depth":
+        if self.task in ("video-depth", "temporal-depth"):
             upper = "" if self.maximum is None else f" and below {self.maximum:g} m"
             clip = "" if self.clip is None else f"; aligned prediction cut at {self.clip:g} m"
-            return f"pixels with true depth above 0{upper}{clip}"
+            seen = "" if self.task == "video-depth" else ", also where they land in the next frame"
+            return f"pixels with true depth above 0{upper}{seen}{clip}"
         if self.task == "pose":
             return f"all poses; relative errors over all pairs {self.rpe_delta} frame(s) apart"
         if self.task == "reconstruction":

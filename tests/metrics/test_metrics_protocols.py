@@ -114,6 +114,7 @@ class TestWhatTheLiteratureRuns:
             "default:depth:metric",
             "default:pose:sim3",
             "default:pose:se3",
+            "default:temporal-depth:scale_median",
             "default:motion:roc",
         ]
 
@@ -232,7 +233,7 @@ def test_lists_and_numpy_numbers_make_the_same_protocol() -> None:
 
 
 def test_other_refusals() -> None:
-    with pytest.raises(InvalidArgument, match="belong to video depth"):
+    with pytest.raises(InvalidArgument, match="belong to depth"):
         dataclasses.replace(find("pose:sintel14:sim3"), clip=70.0)
     with pytest.raises(InvalidArgument, match="step must be a whole number from 1"):
         FrameSelection(step=0)
