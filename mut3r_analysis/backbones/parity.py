@@ -3,7 +3,7 @@
 import json
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,11 @@ from torch import nn
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 from mut3r_analysis.backbones.dust3r import DUSt3R, DUSt3RConfig
+from mut3r_analysis.backbones.point3r.config import Point3RConfig
+from mut3r_analysis.backbones.point3r.model import Point3R
 from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.backbones.spann3r.config import Spann3RConfig
+from mut3r_analysis.backbones.spann3r.model import Spann3R
 from mut3r_analysis.backbones.steps import Frame
 from mut3r_analysis.backbones.vggt.config import VGGTConfig
 from mut3r_analysis.backbones.vggt.model import VGGT
@@ -40,6 +44,14 @@ rounding out would move the state by 1e-4, five times its tolerance.
 PAIR_TOLERANCES = {"points": 5e-5, "confidence": 1e-5}
 """The same of a pair; another epsilon of the norms would move points by 2e-4."""
 
+POINTER_TOLERANCES = {"pose": 3e-5, "world": 5e-4, "pointers": 0.0}
+"""The same of a memory of pointers, whose number is exact; leaving the float16 rounding out would
+move poses by 7e-5."""
+
+BANK_TOLERANCES = {"world": 5e-4, "confidence_world": 5e-5, "rows": 0.0}
+"""The same of a bank of earlier frames, whose number of rows is exact; reading without the
+threshold on weights would move points by 6e-3."""
+
 CACHED_TOLERANCE = 1e-5
 """The same of frames beside caches; another epsilon of the aggregator's norms would move poses by
 2e-5."""
@@ -64,11 +76,13 @@ Rule = Callable[[str, np.ndarray], np.ndarray]
 """Name of a parameter and standard normal numbers -> the parameter's values."""
 
 
-def named_random_weights(model: nn.Module, rule: Rule | None = None) -> dict[str, torch.Tensor]:
+def named_random_weights(
+    model: nn.Module, rule: Rule | None = None, *, seed: int = 0, salt: str = ""
+) -> dict[str, torch.Tensor]:
     """Weights drawn from the names of the parameters, as the reference numbers were made with."""
     rule = rule or scaled_by_name
     return {
-        name: torch.from_numpy(draw(name, tuple(tensor.shape), rule=rule))
+        name: torch.from_numpy(draw(name, tuple(tensor.shape), rule=rule, seed=seed, salt=salt))
         for name, tensor in model.state_dict().items()
     }
 
@@ -169,7 +183,9 @@ def _gain(name: str, parent: str) -> float:
 
 def parity() -> list[Agreement]:
     """Run the bundled frames through this package and compare with the official numbers."""
-    return [*_of_a_stream(), *_of_a_pair(), *_beside_caches()]
+    return [
+        *_of_a_stream(), *_with_pointers(), *_of_a_pair(), *_with_a_bank(), *_beside_caches()
+    ]  # fmt: skip
 
 
 def _bundled(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -195,6 +211,54 @@ def _of_a_pair() -> list[Agreement]:
             model.family,
         )
         for name, values in found.items()
+    ]
+
+
+def _with_pointers() -> list[Agreement]:
+    settings, expected = _bundled("point3r-tiny")
+    model = Point3R(Point3RConfig.from_dict(settings))
+    model.load_state_dict(named_random_weights(model, seed=10))
+    with torch.no_grad():
+        steps = _steps(model, expected["images"])
+    predictions = [step.prediction for step in steps]
+    found = {
+        "pose": torch.cat([each.pose for each in predictions]),
+        "world": torch.cat([each.points_world[:, ::8, ::8] for each in predictions]),
+        "pointers": torch.cat([step.state.pointers.count for step in steps]),
+    }
+    return _agreements(found, expected, POINTER_TOLERANCES, model.family)
+
+
+def _with_a_bank() -> list[Agreement]:
+    settings, expected = _bundled("spann3r-tiny")
+    model = Spann3R(Spann3RConfig.from_dict(settings))
+    model.load_state_dict(named_random_weights(model, scaled_in_pairs, salt="spann3r/"))
+    with torch.no_grad():
+        steps = _steps(model, expected["images"])
+    predictions = [step.prediction for step in steps]
+    found = {
+        "world": torch.cat([each.points_world[:, ::8, ::8] for each in predictions]),
+        "confidence_world": torch.cat([each.confidence_world[:, ::8, ::8] for each in predictions]),
+        # nothing is written with the last frame
+        "rows": torch.tensor([len(step.state.bank) for step in steps[:-1]]),
+    }
+    return _agreements(found, expected, BANK_TOLERANCES, model.family)
+
+
+def _agreements(
+    found: Mapping[str, torch.Tensor],
+    expected: Mapping[str, np.ndarray],
+    tolerances: Mapping[str, float],
+    family: str,
+) -> list[Agreement]:
+    return [
+        Agreement(
+            name,
+            float(np.abs(found[name].numpy() - expected[name]).max()),
+            tolerance,
+            family,
+        )
+        for name, tolerance in tolerances.items()
     ]
 
 
@@ -247,17 +311,16 @@ def _of_a_stream() -> list[Agreement]:
         steps = _steps(gated, expected["images"])
         found["ttt3r_state"] = steps[-1].state.tokens[0]
         found["ttt3r_rate"] = torch.cat([step.rate for step in steps])
-    return [
-        Agreement(name, float(np.abs(found[name].numpy() - expected[name]).max()), tolerance)
-        for name, tolerance in TOLERANCES.items()
-    ]
+    return _agreements(found, expected, TOLERANCES, plain.family)
 
 
-def _steps(model: Backbone, images: np.ndarray) -> list:
-    steps, state = [], None
-    for image in images:
-        steps.append(model.step(_frame(image), state))
-        state = steps[-1].state
+def _steps(model: Backbone, images: np.ndarray) -> list[Any]:
+    steps: list[Any] = []
+    frames = [_frame(image) for image in images]
+    coming = [*frames[1:], None] if model.looks_ahead else [None] * len(frames)
+    for frame, following in zip(frames, coming, strict=True):
+        before = steps[-1].state if steps else None
+        steps.append(model.step(frame, before, following=following))
     return steps
 
 

@@ -12,6 +12,7 @@ from mut3r_analysis.attention import DECODER_KINDS, logits
 from mut3r_analysis.backbones import blocks, pair_network
 from mut3r_analysis.backbones.cut3r import CUT3R, CUT3RConfig
 from mut3r_analysis.backbones.cut3r.model import State
+from mut3r_analysis.backbones.families import FAMILIES
 from mut3r_analysis.backbones.geometry import (
     focal_length,
     pose_matrix,
@@ -19,7 +20,9 @@ from mut3r_analysis.backbones.geometry import (
     rigid_alignment,
 )
 from mut3r_analysis.backbones.parity import parity
+from mut3r_analysis.backbones.point3r.model import Point3R
 from mut3r_analysis.backbones.protocol import Step
+from mut3r_analysis.backbones.spann3r import bank
 from mut3r_analysis.backbones.steps import Frame
 
 OUTPUTS = {
@@ -320,6 +323,19 @@ def test_bundled_parity_numbers():
 def test_bundled_parity_detects_a_wrong_model(monkeypatch):
     monkeypatch.setattr(CUT3R, "rotate_encoder_in", lambda self, dtype: None)
     assert not all(item.holds for item in parity())
+
+
+def test_bundled_parity_speaks_of_every_kind_of_model():
+    assert {item.model for item in parity()} == set(FAMILIES)
+
+
+def test_bundled_parity_detects_wrong_memories(monkeypatch):
+    monkeypatch.setattr(Point3R, "rotate_encoder_in", lambda self, dtype: None)
+    monkeypatch.setattr(bank, "LEAST_WEIGHT", 0.0)
+    held = {(item.model, item.name): item.holds for item in parity()}
+    assert not held["point3r", "pose"]
+    assert not held["spann3r", "world"]
+    assert held["spann3r", "rows"]
 
 
 def test_bundled_parity_detects_another_epsilon(monkeypatch):
