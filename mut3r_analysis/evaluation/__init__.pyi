@@ -1,4 +1,8 @@
 from .check import check_dataset as check_dataset
+from .error_maps import errors_of as errors_of
+from .harm import harms as harms
+from .harm import patch_harm as patch_harm
+from .harm import worst_frames as worst_frames
 from .pairing import paired as paired
 from .predictions import import_predictions as import_predictions
 from .scores import evaluate as evaluate

@@ -1,32 +1,118 @@
 """Where in a frame depth is wrong, aligned as its score was."""
 
+from collections.abc import Collection
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
-from mut3r_analysis.foundation.labelling import held
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.evaluation.eligibility import eligible_frames
+from mut3r_analysis.evaluation.scores import evaluate, named_protocols
+from mut3r_analysis.evaluation.tasks import compared_depth
+from mut3r_analysis.evaluation.truth import Truths
+from mut3r_analysis.metrics.depth import valid_depth
+from mut3r_analysis.metrics.protocols import Protocol
+from mut3r_analysis.metrics.resampling import resize_bicubic
 
 
-def depth_error(run: xr.DataTree, scores: xr.Dataset | None, frame: int) -> np.ndarray | None:
-    """Return the relative error of the aligned depth of a frame.
+def errors_of(
+    run: xr.DataTree,
+    protocol: str | Protocol = "default",
+    *,
+    truth: Any = None,
+    scores: xr.Dataset | None = None,
+    frames: Collection[int] | None = None,
+) -> xr.Dataset:
+    """Return the relative error of depth pixel by pixel, as a protocol scores it.
+
+    Parameters
+    ----------
+    run : DataTree
+    protocol : str or Protocol
+        Of depth; of ``"default"`` it is the part that scores depth.
+    truth
+        As for :func:`evaluate`.
+    scores : Dataset, optional
+        From :func:`evaluate`, whose alignment is taken; by default the run is scored here.
+    frames : collection of int, optional
+        Labels of the frames that are wanted; None is all that are scored.
 
     Returns
     -------
-    numpy.ndarray or None
-        float32 ``(y, x)``: distance from the true depth over the true depth, NaN where that is not
-        known; None when the run has no depth or no truth.
+    Dataset
+        ``error`` (frame, y, x), the distance from the true depth over the true depth, NaN where
+        nothing is scored: its mean over a frame is the frame's ``abs_rel``. ``patch_error``
+        (frame, patch_row, patch_col), its mean over the pixels of a patch, where the run says how
+        large patches are.
 
-    Notes
-    -----
-    Aligned as the scores were; without scores the prediction is taken as it is.
+    Raises
+    ------
+    UnmetProtocol
+        The run or the truth is not what the protocol scores.
+    UndefinedMetric
+        No alignment can be fitted.
+    InvalidArgument
+        For a protocol that scores no depth.
     """
-    truth, prediction = held(run, "truth/depth"), held(run, "prediction/depth")
-    if truth is None or prediction is None:
-        return None
-    known, given = (each.sel(frame=frame).values.astype(np.float64) for each in (truth, prediction))
-    if scores is not None and "depth_alignment_scale" in scores:
-        mine = scores.sel(sequence=str(run.attrs["sequence"]["name"]))
-        scale, shift = (float(mine[f"depth_alignment_{name}"]) for name in ("scale", "shift"))
-        given = scale * given + shift
+    chosen = next((one for one in named_protocols(protocol) if one.task == "video-depth"), None)
+    if chosen is None:
+        raise InvalidArgument(f"{protocol} scores no depth; give a protocol such as 'default'")
+    name = str(run.attrs["sequence"]["name"])
+    known = Truths(truth, [name]).of(name)
+    wanted = eligible_frames(chosen, run, known)
+    if frames is not None:
+        wanted = wanted[np.isin(wanted, list(frames))]
+    true, given = compared_depth(chosen, run, known, wanted)
+    scale, shift = 1.0, 0.0
+    if chosen.align != "metric":
+        mine = (evaluate(run, chosen, truth=truth) if scores is None else scores).sel(sequence=name)
+        scale, shift = (float(mine[f"depth_alignment_{part}"]) for part in ("scale", "shift"))
+    aligned = (scale * resize_bicubic(plane, true.shape[1:]) + shift for plane in given.values)
+    planes = [_error(chosen, *pair) for pair in zip(true.values, aligned, strict=True)]
+    found = xr.Dataset(coords={"frame": true["frame"]})
+    words = {"units": "1", "comment": f"aligned as under {chosen.id}"}
+    size = (len(planes), true.sizes["y"], true.sizes["x"])
+    pixels = np.reshape(planes, size).astype(np.float32)
+    long_name = "relative error of depth"
+    found["error"] = (("frame", "y", "x"), pixels, words | {"long_name": long_name})
+    patch = (run.attrs["backbone"].get("preparation") or {}).get("patch")
+    if patch:
+        grid = (given.sizes["y"] // patch, given.sizes["x"] // patch)
+        found["patch_error"] = over_patches(found["error"], grid)
+    return found
+
+
+def over_patches(pixels: xr.DataArray, grid: tuple[int, int]) -> xr.DataArray:
+    """Return means (frame, patch_row, patch_col) of what is known of (frame, y, x).
+
+    Parameters
+    ----------
+    pixels : DataArray
+    grid : (int, int)
+        Rows and columns of patches, which tile a frame evenly.
+    """
+    starts = [
+        np.linspace(0, pixels.sizes[dim], count, endpoint=False).round().astype(int)
+        for dim, count in zip(("y", "x"), grid, strict=True)
+    ]
+
+    def summed(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(np.add.reduceat(values, starts[0], axis=1), starts[1], axis=2)
+
+    values = pixels.transpose("frame", "y", "x").values.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        means = summed(np.nan_to_num(values)) / summed(np.isfinite(values).astype(float))
+    sides = {
+        f"patch_{dim}": np.arange(size) for dim, size in zip(("row", "col"), grid, strict=True)
+    }
+    coords = {"frame": pixels["frame"].values, **sides}
+    return xr.DataArray(means, coords, ("frame", *sides), attrs=pixels.attrs)
+
+
+def _error(protocol: Protocol, true: np.ndarray, aligned: np.ndarray) -> np.ndarray:
+    if protocol.clip is not None:
+        aligned = np.minimum(aligned, protocol.clip)
+    scored = valid_depth(true, protocol.maximum)
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.where(known > 0, np.abs(given - known) / known, np.nan)
-    return error.astype(np.float32)
+        return np.where(scored, np.abs(aligned - true) / true, np.nan)

@@ -50,15 +50,8 @@ def score_run(protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None) ->
 
 
 def _depth(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
-    prediction = _predicted(run, frames, "depth")
-    if protocol.preparation == "given":
-        wanted = prepared_truth(run, truth, frames)
-    else:
-        wanted = _at_source_size(protocol, run, truth, frames)
-    _require_truth(protocol, wanted)
-    scores = score_depth(
-        wanted["depth"], prediction["depth"], protocol.align, protocol.maximum, protocol.clip
-    )
+    pair = compared_depth(protocol, run, truth, frames)
+    scores = score_depth(*pair, protocol.align, protocol.maximum, protocol.clip)
     pixels = scores["pixels"]
     return _kept(protocol, scores, frames).assign(
         frame_pixels=pixels,
@@ -68,14 +61,33 @@ def _depth(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -
     )
 
 
+def compared_depth(
+    protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Return the true and the predicted depth (frame, y, x) that a protocol compares.
+
+    Raises
+    ------
+    UnmetProtocol
+        The run or the truth lacks it.
+    """
+    prediction = _predicted(run, frames, "depth")
+    wanted = _require_truth(protocol, _given_truth(protocol, run, truth, frames))
+    order = ("frame", "y", "x")
+    return wanted["depth"].transpose(*order), prediction["depth"].transpose(*order)
+
+
+def _given_truth(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
+    """Return truth on the grid on which a protocol compares."""
+    if protocol.preparation == "given":
+        return prepared_truth(run, truth, frames)
+    return _at_source_size(protocol, run, truth, frames)
+
+
 def _temporal(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
     prediction = _predicted(run, frames, "depth", "pose")
     _require_one_path(run, frames)
-    if protocol.preparation == "given":
-        wanted = prepared_truth(run, truth, frames)
-    else:
-        wanted = _at_source_size(protocol, run, truth, frames)
-    wanted = _require_truth(protocol, wanted)
+    wanted = _require_truth(protocol, _given_truth(protocol, run, truth, frames))
     scores = score_temporal(wanted, prediction, protocol.align, protocol.maximum, protocol.clip)
     return _kept(protocol, scores, frames).assign(
         depth_alignment_scale=scores["alignment_scale"],

@@ -67,9 +67,31 @@ METRICS: Mapping[str, Metric] = ChainMap(*(task.metrics for task in TASKS.values
 """Every metric, by name: its label, units, direction and pooling."""
 
 
+_ALIGNMENTS = {
+    "metric": "metric",
+    "scale_irls": "L1 scale",
+    "scale_median": "median scale",
+    "scale_shift_adam": "scale and shift by Adam",
+    "scale_shift_lad": "L1 scale and shift",
+    "scale_shift_lstsq": "scale and shift",
+    "sim3": "Sim3",
+    "se3": "rigid",
+    "none": "not aligned",
+}
+UNALIGNED = ("rpe_rotation",)
+"""The same under every alignment."""
+
+
 def find_metric(name: str) -> Metric:
     """Return the row of a metric, or raise `InvalidArgument`."""
     return METRICS[one_of("metric", name, METRICS)]
+
+
+def measure_label(metric: str, align: str) -> str:
+    """Name a metric with the alignment that it was scored under, such as ``"ATE (Sim3)"``."""
+    label = "depth " * (metric in DEPTH_METRICS) + find_metric(metric).label
+    label += "" if metric in UNALIGNED else f" ({_ALIGNMENTS[align]})"
+    return label + ", higher is better" * find_metric(metric).higher_is_better
 
 
 def frame_metric(frames: str) -> Metric:

@@ -1,3 +1,4 @@
+from .attention_change import attention_change as attention_change
 from .batch import CueBatch as CueBatch
 from .batch import CueMeasured as CueMeasured
 from .cross_frame import CROSS_FRAME as CROSS_FRAME

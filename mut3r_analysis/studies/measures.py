@@ -10,8 +10,8 @@ import xarray as xr
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.scores import named_protocols
 from mut3r_analysis.foundation.labelling import beside
-from mut3r_analysis.metrics import PROTOCOLS, Protocol, find_metric, protocol
-from mut3r_analysis.metrics.depth import DEPTH_METRICS
+from mut3r_analysis.metrics import PROTOCOLS, Protocol, protocol
+from mut3r_analysis.metrics.protocols import UNALIGNED, measure_label
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.studies.ablation import PLAIN
 from mut3r_analysis.studies.estimates import formatted
@@ -19,20 +19,7 @@ from mut3r_analysis.studies.estimates import formatted
 TAKEN = {"video-depth": ("abs_rel",), "pose": ("ate", "rpe_translation", "rpe_rotation")}
 """Metrics of a task that the studies look at. All are errors: lower is better."""
 
-_ALIGNMENTS = {
-    "metric": "metric",
-    "scale_irls": "L1 scale",
-    "scale_median": "median scale",
-    "scale_shift_adam": "scale and shift by Adam",
-    "scale_shift_lad": "L1 scale and shift",
-    "scale_shift_lstsq": "scale and shift",
-    "sim3": "Sim3",
-    "se3": "rigid",
-    "none": "not aligned",
-}
 _DEPARTURES = ("depth changed", "camera moved")
-_UNALIGNED = ("rpe_rotation",)
-"""The same under every alignment, and so taken once."""
 
 
 def scoring(name: str) -> str | Protocol:
@@ -91,18 +78,11 @@ def errors(
             values = table[metric].drop_vars(set(table.coords) - set(table.dims))
             units = str(table[metric].attrs.get("units", "1"))
             found[label] = values, (metric, each.task, each.id, units)
-        elif metric not in _UNALIGNED:
+        elif metric not in UNALIGNED:
             raise InvalidArgument(
                 f"{each.id} and {found[label][1][2]} both give {label}; score under one of them"
             )
     return _stacked(found, next(iter(tables.values())), "error")
-
-
-def measure_label(metric: str, align: str) -> str:
-    """Name a metric with the alignment that it was scored under, such as ``"ATE (Sim3)"``."""
-    label = "depth " * (metric in DEPTH_METRICS) + find_metric(metric).label
-    label += "" if metric in _UNALIGNED else f" ({_ALIGNMENTS[align]})"
-    return label + ", higher is better" * find_metric(metric).higher_is_better
 
 
 def departures(

@@ -9,7 +9,8 @@ import traitlets
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.evaluation.error_maps import depth_error
+from mut3r_analysis.evaluation.eligibility import UnmetProtocol
+from mut3r_analysis.evaluation.error_maps import errors_of
 from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.seen import motion_score, true_motion
 from mut3r_analysis.foundation.fields import one_of, some_of
@@ -163,8 +164,18 @@ class FailureExplorer(RunExplorer):
 
     def error_map(self, run: str | None = None) -> np.ndarray | None:
         """Return the relative depth error of the current frame, float32 (y, x)."""
-        name = self._run_name(run)
-        return depth_error(self._runs[name], self._scores[name], self.frame)
+        return self._error(self._run_name(run), self.frame)
+
+    def _error(self, name: str, frame: int) -> np.ndarray | None:
+        scores = self._scores[name]
+        # Where nothing could be scored there is no alignment, and depth is taken as it is.
+        scored = scores is not None and "depth_alignment_scale" in scores
+        protocol = "default" if scored else "default:depth:metric"
+        try:
+            found = errors_of(self._runs[name], protocol, scores=scores, frames=[frame])
+        except UnmetProtocol:
+            return None
+        return found["error"].values[0]
 
     def attention_explorer(self, **view: Any) -> AttentionExplorer:
         """Open an attention explorer that follows: a clicked patch is held there at its frame.
@@ -248,7 +259,7 @@ class FailureExplorer(RunExplorer):
         raise InvalidArgument(f"this explorer does not know {request.get('ask')!r}")
 
     def _frame(self, frame: int) -> Answer:
-        errors = [depth_error(run, self._scores[name], frame) for name, run in self._runs.items()]
+        errors = [self._error(name, frame) for name in self._runs]
         return packed(
             {
                 "image": self._image(frame),

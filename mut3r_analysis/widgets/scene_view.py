@@ -10,7 +10,7 @@ import traitlets
 import xarray as xr
 
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument
-from mut3r_analysis.evaluation.error_maps import depth_error
+from mut3r_analysis.evaluation.error_maps import errors_of
 from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.reading import sentence
 from mut3r_analysis.figures.seen import motion_score, predicted_poses, true_poses, view_slopes
@@ -242,7 +242,8 @@ class SceneView(RunExplorer):
         if coloring == "image" and (seen := self._image(frame)) is not None:
             return seen.reshape(-1, 3)[cloud.pixels]
         if coloring == "error" and name != TRUTH:
-            values, table = depth_error(run, None, frame), palette("magma")
+            errors = errors_of(run, "default:depth:metric", frames=[frame])["error"]
+            values, table = errors[0].values, palette("magma")
         if coloring == "motion":
             values, table = motion_score(run, frame), palette("viridis")
             if values is not None:

@@ -5,21 +5,15 @@ import pytest
 import xarray as xr
 
 import mut3r_analysis as m3
+from mut3r_analysis.attention import DECODER_KINDS
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.evaluation import harms, patch_harm, worst_frames
+from mut3r_analysis.motion import attention_change
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
-from mut3r_analysis.studies.failures import (
-    DIFFERENCE,
-    attention_change,
-    finding,
-    harms,
-    metric_of,
-    patch_harm,
-    worst_frames,
-)
+from mut3r_analysis.studies.failures import attention_at, finding, runs_of, worst_case
 from mut3r_analysis.studies.finding import HIGHER, LOWER, NOT_SIGNIFICANT, findings_of
 from mut3r_analysis.studies.model_card.tables import outside_training
 
-CELLS = {"reference": {"configuration": "plain"}, "treatment": {"configuration": "gated"}}
 STORY = {
     "sequence": "b",
     "frame": 2,
@@ -33,6 +27,10 @@ STORY = {
     "beta": 1.0,
     "outside": [],
 }
+
+
+def harms_of(table: xr.Dataset, metric: str | None = None) -> xr.Dataset:
+    return harms(*(table.sel(configuration=name) for name in ("plain", "gated")), metric)
 
 
 @pytest.fixture
@@ -57,9 +55,8 @@ def table():
 
 
 def test_sequences_and_frames_are_ranked_by_harm(table):
-    metric = metric_of(table)
-    assert metric == "abs_rel"
-    found = harms(table, **CELLS, metric=metric)
+    found = harms_of(table)
+    assert found.attrs["metric"] == "abs_rel"
     assert found["sequence"].values.tolist() == ["b", "f", "e", "d", "c", "a"]
     assert float(found["harm"][0]) == pytest.approx(0.3)
     worst = worst_frames(found, 2)
@@ -71,7 +68,7 @@ def test_sequences_and_frames_are_ranked_by_harm(table):
 
 def test_the_finding_follows_the_data(table):
     def said(swept, **changes):
-        return finding(harms(swept, **CELLS, metric="abs_rel"), STORY | changes)
+        return finding(harms_of(swept, "abs_rel"), STORY | changes)
 
     name = "depth AbsRel (median scale)"
     harm = said(table)
@@ -101,11 +98,13 @@ def test_patches_are_ranked_by_the_error_that_their_frame_was_scored_with(tmp_pa
         out=tmp_path,
         progress=False,
     )
-    frames = harms(table, **CELLS, metric="abs_rel")["frame_harm"].sel(sequence="orbit-03")
+    frames = harms_of(table)["frame_harm"].sel(sequence="orbit-03")
+    runs = runs_of(table, "orbit-03")
+    found = patch_harm(runs["plain"], runs["gated"])
+    assert found.sizes == {"frame": 2, "patch_row": 6, "patch_col": 8}
     for frame in (0, 1):
-        found = patch_harm(table, **CELLS, sequence="orbit-03", frame=frame, patch=8)
-        assert found.sizes == {"patch_row": 6, "patch_col": 8}
-        assert float(found.mean()) == pytest.approx(100 * float(frames.sel(frame=frame)), rel=1e-3)
+        mean = float(found.sel(frame=frame).mean())
+        assert mean == pytest.approx(100 * float(frames.sel(frame=frame)), rel=1e-3)
     assert "aligned as in its score" in found.attrs["comment"]
 
 
@@ -129,19 +128,29 @@ def test_attention_cannot_change_before_a_gate_has_acted():
     backbone = m3.load_backbone("tiny", device="cpu")
     sequence = m3.open_sequence("scenes/orbit-03", stop=2)
     gated = m3.Configuration(cue=m3.Cue.mut3r(), gate=m3.Gate.mut3r(layers=(2, 4)))
-    change = attention_change(backbone, sequence, m3.Configuration(), gated, 0, 2, 3)
-    assert change.dims == ("site", "statistic", "layer", "head")
-    assert float(change.sel(layer=[0, 1], site="image_self").max()) < 1e-3
-    assert float(change.sel(layer=[4, 5]).max()) > 1e-2
+    configurations = {"plain": m3.Configuration(), "gated": gated}
+    runs = attention_at(backbone, sequence, configurations, 0)
+    change = attention_change(runs["plain"], runs["gated"], 0, 2, 3)
+    assert set(change["site"].values) == set(DECODER_KINDS)
+    reads, writes = change["reads"], change["writes"]
+    assert float(reads.sel(layer=[0, 1], site="image_self").max()) < 1e-3
+    assert float(writes.sel(layer=[0, 1]).max()) < 1e-5
+    # A gate acts on what is written before anything is read otherwise.
+    assert float(writes.sel(layer=2, site="image_self").max()) > 1e-2
+    assert float(reads.sel(layer=[4, 5]).max()) > 1e-2
+    worst = worst_case(runs, change, 0, 2, 3)
+    place = reads.mean("statistic").argmax(...)
+    assert worst["site"] == str(change["site"].values[int(place["site"])])
+    assert (worst["layer"], worst["head"]) == (int(place["layer"]), int(place["head"]))
     with pytest.raises(InvalidArgument, match="frame must be one of 0, 1; got 9"):
-        attention_change(backbone, sequence, m3.Configuration(), gated, 9, 2, 3)
+        attention_at(backbone, sequence, configurations, 9)
+    with pytest.raises(InvalidArgument, match="no site of both runs has attention of frame 1"):
+        attention_change(runs["plain"], runs["gated"], 1, 2, 3)
 
 
-def test_one_configuration_has_to_be_selected(table):
-    with pytest.raises(InvalidArgument, match="configuration"):
-        harms(table, {}, {"configuration": "gated"}, "abs_rel")
+def test_a_metric_that_was_not_scored_is_refused(table):
     with pytest.raises(InvalidArgument, match="metric must be abs_rel; got 'ate'"):
-        harms(table, **CELLS, metric="ate")
+        harms_of(table, "ate")
 
 
 @pytest.mark.slow
@@ -157,7 +166,7 @@ def test_the_notebook_walks_from_the_number_to_the_head(tmp_path):
     )
     (said,) = findings_of(done)
     table = m3.open_sweep(tmp_path)
-    worst = worst_frames(harms(table, **CELLS, metric=metric_of(table)), 1).iloc[0]
+    worst = worst_frames(harms_of(table), 1).iloc[0]
     assert f"Worst: frame {worst['frame']} of {worst['sequence']}, patch" in said.answer
     assert said.row("sequences whose error is raised").n == 2
 
@@ -190,7 +199,7 @@ def test_without_truth_what_is_ranked_is_the_difference(tmp_path):
         out=tmp_path,
         progress=False,
     )
-    assert metric_of(table) == DIFFERENCE
-    found = harms(table, **CELLS, metric=DIFFERENCE)
+    found = harms_of(table)
+    assert found.attrs["metric"] == "depth_difference"
     assert float(found["harm"][0]) > 0
     assert found["frame_harm"].sizes == {"sequence": 1, "frame": 3}

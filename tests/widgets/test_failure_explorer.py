@@ -6,7 +6,6 @@ import xarray as xr
 
 import mut3r_analysis as m3
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.evaluation.error_maps import depth_error
 from mut3r_analysis.widgets import FailureExplorer
 from mut3r_analysis.widgets.failures import frame_series
 
@@ -42,10 +41,11 @@ def test_the_cue_mass_is_the_mean_motion_score(explorer, cued):
     assert np.isnan(explorer.series("cue_mass", "plain").values).all()
 
 
-def test_the_error_map_is_what_the_score_averages(archived, scores):
+def test_the_error_map_is_what_the_score_averages(explorer, scores):
     """The mean of |aligned - true| / true over the frame's pixels is its relative error."""
     for frame in (0, 2):
-        error = depth_error(archived, scores, frame)
+        explorer.frame = frame
+        error = explorer.error_map("plain")
         expected = float(scores["frame_abs_rel"].isel(sequence=0).sel(frame=frame))
         assert float(np.nanmean(error)) == pytest.approx(expected, rel=1e-5)
 
