@@ -11,6 +11,9 @@ from . import (
     evaluation as evaluation,
 )
 from . import (
+    explaining as explaining,
+)
+from . import (
     figures as figures,
 )
 from . import (
@@ -57,6 +60,7 @@ from .evaluation import (
 from .evaluation import (
     table as table,
 )
+from .explaining import explain as explain
 from .foreign import Tokens as Tokens
 from .foreign import attach as attach
 from .foundation.version import __version__ as __version__

@@ -56,8 +56,8 @@ def test_public_names_exist():
 
 ROOMS = (
     "errors", "foundation", "scenes", "sequences", "metrics", "attention", "backbones", "motion",
-    "running", "foreign", "evaluation", "literature", "figures", "training", "sweeps", "widgets",
-    "studies", "notebooks", "cli",
+    "running", "foreign", "evaluation", "explaining", "literature", "figures", "training",
+    "sweeps", "widgets", "studies", "notebooks", "cli",
 )  # fmt: skip
 """From the ground up: a room imports only from itself and from rooms before it."""
 

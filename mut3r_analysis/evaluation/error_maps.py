@@ -68,12 +68,12 @@ def errors_of(
     if chosen.align != "metric":
         mine = (evaluate(run, chosen, truth=truth) if scores is None else scores).sel(sequence=name)
         scale, shift = (float(mine[f"depth_alignment_{part}"]) for part in ("scale", "shift"))
-    aligned = (scale * resize_bicubic(plane, true.shape[1:]) + shift for plane in given.values)
+    size = (true.sizes["y"], true.sizes["x"])
+    aligned = (scale * resize_bicubic(plane, size) + shift for plane in given.values)
     planes = [_error(chosen, *pair) for pair in zip(true.values, aligned, strict=True)]
     found = xr.Dataset(coords={"frame": true["frame"]})
     words = {"units": "1", "comment": f"aligned as under {chosen.id}"}
-    size = (len(planes), true.sizes["y"], true.sizes["x"])
-    pixels = np.reshape(planes, size).astype(np.float32)
+    pixels = np.reshape(planes, (len(planes), *size)).astype(np.float32)
     long_name = "relative error of depth"
     found["error"] = (("frame", "y", "x"), pixels, words | {"long_name": long_name})
     patch = (run.attrs["backbone"].get("preparation") or {}).get("patch")

@@ -51,9 +51,9 @@ def attention_change(
         pair = [group[site].to_dataset() for group in groups]
         if any(frame not in each["frame"].values for each in pair):
             continue
-        pair = [each.sel(frame=frame) for each in pair]
-        reads[site] = beside(_read_changes(*pair, row, column), "statistic")
-        if (written := _write_change(*pair, row, column)) is not None:
+        one, other = (each.sel(frame=frame) for each in pair)
+        reads[site] = beside(_read_changes(one, other, row, column), "statistic")
+        if (written := _write_change(one, other, row, column)) is not None:
             writes[site] = written
     if not reads:
         raise InvalidArgument(

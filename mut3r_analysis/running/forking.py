@@ -88,7 +88,7 @@ def fork(
     """
     backbone = as_in_memory(check_inputs(backbone, sequence, None))
     sequence = identified(sequence)
-    _check_same(run, backbone, sequence)
+    check_same(run, backbone, sequence)
     names = _compared(outputs, backbone)
     start = _position(sequence, at)
     stop = sequence.sizes["frame"] if frames is None else start + frames
@@ -342,7 +342,13 @@ def _position(sequence: xr.Dataset, at: int) -> int:
     return int(found[0])
 
 
-def _check_same(run: xr.DataTree, backbone: Backbone, sequence: xr.Dataset) -> None:
+def check_same(run: xr.DataTree, backbone: Backbone, sequence: xr.Dataset) -> None:
+    """Refuse a backbone or a sequence that is not that of a run.
+
+    Raises
+    ------
+    InvalidArgument
+    """
     recorded = run.attrs["backbone"]
     if (recorded["sha256"], recorded["update"]) != (backbone.origin.sha256, backbone.update):
         raise InvalidArgument(

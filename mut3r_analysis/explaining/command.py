@@ -1,0 +1,78 @@
+"""``mut3r explain``: two stored runs of a sequence to where the second went wrong."""
+
+import argparse
+from typing import Any
+
+_KEPT = 5
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command's parser."""
+    parser = verbs.add_parser(
+        "explain",
+        help="find where a worse number comes from: frame, patch, site, layer, head",
+        description="Ranks frames and patches by how much the second run's error is above the "
+        "first's, then runs the sequence again with the second run's gate switched off part by "
+        "part, and says how much of the harm goes with each.",
+    )
+    parser.add_argument("plain", metavar="A", help="store of the run without the treatment")
+    parser.add_argument("gated", metavar="B", help="store of the run with it")
+    parser.add_argument(
+        "--sequence",
+        help="what was run, as run takes it (default: where the store says it is)",
+    )
+    parser.add_argument("--protocol", default="default", metavar="ID", help="(%(default)s)")
+    parser.add_argument(
+        "--backbone", help="bundled name or path of the checkpoint (default: what the store says)"
+    )
+    parser.add_argument(
+        "--budget",
+        type=int,
+        default=64,
+        metavar="RUNS",
+        help="most runs that are run again; 0 checks nothing (default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the answer, and the frames, patches and parts that lead in each ranking."""
+    from mut3r_analysis.explaining.explanation import explain
+    from mut3r_analysis.running import open_run
+
+    plain, gated = open_run(args.plain), open_run(args.gated)
+    found = explain(
+        plain,
+        gated,
+        _sequence_of(plain, args.sequence),
+        protocol=args.protocol,
+        backbone=args.backbone,
+        budget=args.budget,
+    )
+    print(found.attrs["answer"])
+    for name in ("frame_harm", "patch_harm", "frame_undone", "site_undone", "layer_undone",
+                 "head_undone", "writes", "reads"):  # fmt: skip
+        if name in found:
+            ranked = found[name].to_series().dropna().sort_values(ascending=False).head(_KEPT)
+            print(f"\n{found[name].attrs.get('long_name', name)}\n{ranked.to_string(header=False)}")
+    return 0
+
+
+def _sequence_of(plain: Any, given: str | None) -> Any:
+    """Open what was run, with the frames that were."""
+    from mut3r_analysis.errors import InvalidArgument
+    from mut3r_analysis.sequences import open_sequence
+
+    about = plain.attrs["sequence"]
+    known = {"scenes": f"scenes/{about['name']}"} | dict.fromkeys(
+        ("images", "video"), about["source"]
+    )
+    location = given or known.get(about["kind"])
+    if location is None:
+        raise InvalidArgument(
+            f"the store says that {about['name']!r} came from {about['source']!r}, which cannot be "
+            "opened by that alone; name it with --sequence"
+        )
+    labels = plain["prediction"]["frame"].values.tolist()
+    step = labels[1] - labels[0] if len(labels) > 1 else 1
+    return open_sequence(location, start=labels[0], stop=labels[-1] + 1, stride=step)
