@@ -70,6 +70,7 @@ METRICS: Mapping[str, Metric] = ChainMap(*(task.metrics for task in TASKS.values
 _ALIGNMENTS = {
     "metric": "metric",
     "scale_irls": "L1 scale",
+    "scale_lad": "exact L1 scale",
     "scale_median": "median scale",
     "scale_shift_adam": "scale and shift by Adam",
     "scale_shift_lad": "L1 scale and shift",
