@@ -116,6 +116,14 @@ class Capture(Specification):
     ------
     InvalidArgument
         When the specification cannot mean anything; the message says what is allowed.
+
+    Examples
+    --------
+    >>> capture = Capture(statistics="entropy", layers=range(0, 2))
+    >>> capture == Capture.from_json(capture.to_json())
+    True
+    >>> list(capture.statistics)
+    ['entropy']
     """
 
     statistics: _Names = Checked(lambda _, given: check_statistics(given), "all")

@@ -80,6 +80,12 @@ def load_backbone(
         When the file is unsafe, damaged, or its tensors do not fit the model it describes.
     InvalidArgument
         For an unknown write rule, precision or device.
+
+    Examples
+    --------
+    >>> backbone = load_backbone("tiny")
+    >>> backbone.family, backbone.patch_size, backbone.decoder_layers
+    ('cut3r', 8, 6)
     """
     place = usable_device(device)
     chosen = find_precision(precision, dtype, place)

@@ -36,6 +36,13 @@ def paired(first: xr.Dataset, second: xr.Dataset) -> pd.DataFrame:
     -----
     A difference of nothing throughout, as between a system and itself, is ``"too few sequences to
     tell"`` too: no number of sequences could tell.
+
+    Examples
+    --------
+    >>> scene = m3.open_sequence("scenes/orbit-03", stop=3)
+    >>> scores = m3.evaluate(m3.run("tiny", scene, outputs=("depth",), progress=False))
+    >>> paired(scores, scores).loc["abs_rel", "verdict"]
+    'too few sequences to tell'
     """
     if any(first.attrs[key] != second.attrs[key] for key in ("protocol", "protocol_digests")):
         raise InvalidArgument(

@@ -102,6 +102,13 @@ def evaluate(
     A run that the protocol does not score (prepared otherwise, other frames, no truth), or on
     which a metric has no value, is skipped, named, and left out of the mean. A protocol with
     ``on_failure="raise"`` raises instead.
+
+    Examples
+    --------
+    >>> scene = m3.open_sequence("scenes/orbit-03", stop=3)
+    >>> scores = evaluate(m3.run("tiny", scene, outputs=("pose", "depth"), progress=False))
+    >>> scores["abs_rel"].dims, scores["frame_abs_rel"].dims
+    (('sequence',), ('sequence', 'frame'))
     """
     chosen = named_protocols(protocol)
     trees = read_runs(runs)

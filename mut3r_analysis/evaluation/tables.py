@@ -32,6 +32,13 @@ def table(scores: xr.Dataset, per: Literal["sequence", "frame"] = "sequence") ->
         per frame, what each frame contributes.
         ``attrs["units"]`` maps columns to units, ``attrs["protocol"]`` is the protocol's id and
         ``attrs["incomplete"]`` what the mean lacks to be the protocol's number.
+
+    Examples
+    --------
+    >>> scene = m3.open_sequence("scenes/orbit-03", stop=3)
+    >>> scores = m3.evaluate(m3.run("tiny", scene, outputs=("depth",), progress=False))
+    >>> table(scores).index.tolist()
+    ['orbit-03', 'mean', 'lower', 'upper']
     """
     one_of("per", per, ("sequence", "frame"))
     found = _per_sequence(scores) if per == "sequence" else _per_frame(scores)

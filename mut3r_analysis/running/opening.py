@@ -65,6 +65,13 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
     UserWarning
         When the run was interrupted: the tree then holds the frames that are whole, and
         ``attrs["frames_complete"]`` says how many.
+
+    Examples
+    --------
+    >>> scene = m3.open_sequence("scenes/orbit-03", stop=2)
+    >>> tree = m3.run("tiny", scene, outputs=("pose",), out="orbit.zarr", progress=False)
+    >>> open_run("orbit.zarr")["prediction/pose"].equals(tree["prediction/pose"])
+    True
     """
     _check_chunks(chunks)
     store = store_at(path)

@@ -134,6 +134,15 @@ def run(
     store says how many. When it is killed, the last whole block is there: at most the last
     :data:`~mut3r_analysis.running.store.MOST_FRAMES` frames are lost, or as many as take 32 MB.
     A run without whole frames leaves nothing.
+
+    Examples
+    --------
+    >>> scene = m3.open_sequence("scenes/orbit-03", stop=2)
+    >>> tree = run("tiny", scene, capture=m3.Capture(statistics="entropy"), progress=False)
+    >>> tree["attention/image_self/entropy"].dims
+    ('frame', 'layer', 'head', 'query')
+    >>> tree["prediction/pose"].shape
+    (2, 4, 4)
     """
     backbone = check_inputs(backbone, sequence, capture)
     backbone, sequence = as_scored(backbone, sequence, protocol, preparation)
