@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,10 +66,9 @@ def replayed(backbone: Backbone, sequence: xr.Dataset, rates: Mapping[str, Tenso
         for given in frame_inputs(backbone, sequence):
             tokens = state.tokens.shape[1]
             factor = torch.stack([rates[arm][given.position].expand(tokens) for arm in arms])
-            read, state = _written(backbone, given.image, state, factor.to(backbone.device))
-            assert read.prediction is not None
-            depths.append(read.prediction.points_self[..., 2].cpu().numpy())
-            poses.append(pose_matrix(read.prediction.pose).cpu().numpy())
+            depth, pose, state = _written(backbone, given.image, state, factor.to(backbone.device))
+            depths.append(depth.cpu().numpy())
+            poses.append(pose.cpu().numpy())
     coords = {"arm": arms, "frame": sequence["frame"].values}
     return xr.Dataset(
         {
@@ -81,8 +81,11 @@ def replayed(backbone: Backbone, sequence: xr.Dataset, rates: Mapping[str, Tenso
 
 def _written(
     backbone: Backbone, image: Tensor, state: object, factor: Tensor
-) -> tuple[FrameRead, object]:
-    """Read a frame with a batch of states, and write it at rates ``(batch, state_token | 1)``."""
+) -> tuple[Tensor, Tensor, Any]:
+    """Read a frame with a batch of states, and write it at rates ``(batch, state_token | 1)``.
+
+    Returns depth ``(batch, y, x)``, poses ``(batch, row, col)`` and the state to carry on.
+    """
     frame = Frame(image)
     encoded = backbone.encode(frame)
     features = encoded.features.expand(len(factor), -1, -1)
@@ -90,7 +93,10 @@ def _written(
     decoded = backbone.decode(backbone.enter(encoded, state))
     prediction = backbone.predict(decoded, ("pose", "depth"))
     read = FrameRead(frame, encoded, decoded, prediction)
-    return read, backbone.commit(read, state, Write(factor=factor))[0]
+    assert prediction.points_self is not None
+    assert prediction.pose is not None
+    after, _ = backbone.commit(read, state, Write(factor=factor))
+    return prediction.points_self[..., 2], pose_matrix(prediction.pose), after
 
 
 def controls(rate: Tensor, seed: int = 0) -> dict[str, Tensor]:
@@ -162,7 +168,8 @@ def compared(
     again = replayed(backbone, sequence, arms) if arms else xr.Dataset()
     found = {}
     for rule, run in zip(rules, runs, strict=True):
-        scored = {OWN: errors(truth, run["prediction/depth"], run["prediction/pose"])}
+        own = run["prediction"].to_dataset()
+        scored = {OWN: errors(truth, own["depth"], own["pose"])}
         for arm in ARMS[1:]:
             known = f"{rule}: {arm}" in arms
             held = again.sel(arm=f"{rule}: {arm}") if known else None
@@ -216,15 +223,14 @@ def oracle(backbone: Backbone, sequence: xr.Dataset, window: int = 2) -> Tensor:
     choices = torch.tensor(ORACLE, device=backbone.device)[:, None]
     state, chosen = backbone.begin(1), [1.0]
     with torch.no_grad(), arithmetic(backbone.precision, backbone.device):
-        state = _written(backbone, inputs[0].image, state, choices[-1:])[1]
+        *_, state = _written(backbone, inputs[0].image, state, choices[-1:])
         for t in range(1, len(inputs)):
             copies = taken(state, [0] * len(choices))
-            after = _written(backbone, inputs[t].image, copies, choices)[1]
+            *_, after = _written(backbone, inputs[t].image, copies, choices)
             tried, cost = after, torch.zeros(len(choices))
             for ahead in inputs[t + 1 : t + 1 + window]:
-                read, tried = _written(backbone, ahead.image, tried, torch.ones_like(choices))
-                assert read.prediction is not None
-                cost += _abs_rel(depth[ahead.position], read.prediction.points_self[..., 2].cpu())
+                found, _, tried = _written(backbone, ahead.image, tried, torch.ones_like(choices))
+                cost += _abs_rel(depth[ahead.position], found.cpu())
             best = int(cost.argmin()) if t + 1 < len(inputs) else len(ORACLE) - 1
             chosen.append(ORACLE[best])
             state = taken(after, [best])
