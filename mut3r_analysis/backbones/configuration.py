@@ -1,18 +1,19 @@
 """What the configurations of all models share: fields, checks and JSON."""
 
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import meant, one_of
+from mut3r_analysis.foundation.fields import made_of, one_of
+from mut3r_analysis.foundation.specification import Specification
 
 Mode = tuple[str, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Specification):
     """Sizes and switches of a model.
 
     Field names are the official constructors'; the last three name widths that official code fixes,
@@ -122,25 +123,9 @@ class ModelConfig:
         return {name: _to_json(value) for name, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from :meth:`to_dict`'s output or from official keyword arguments."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InvalidArgument(
-                f"unknown configuration field(s) {unknown}{meant(unknown, known)}; known are "
-                f"{sorted(known)}"
-            )
-        return cls(**values)
-
-    def to_json(self) -> str:
-        """Return the configuration as one line of JSON."""
-        return json.dumps(self.to_dict(), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Build from :meth:`to_json`'s output."""
-        return cls.from_dict(json.loads(text))
+        return made_of("configuration", cls, values)
 
 
 @dataclass(frozen=True, kw_only=True)

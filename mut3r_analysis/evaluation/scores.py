@@ -15,6 +15,7 @@ from mut3r_analysis.evaluation.runs import Run, provenance, read_runs
 from mut3r_analysis.evaluation.shortfall import shortfall
 from mut3r_analysis.evaluation.tasks import score_run
 from mut3r_analysis.evaluation.truth import Truth, Truths
+from mut3r_analysis.foundation.fields import instance_of
 from mut3r_analysis.foundation.labelling import beside
 from mut3r_analysis.metrics.bootstrap import TOO_FEW, sequences_needed
 from mut3r_analysis.metrics.catalogue import DEFAULT, PROTOCOLS
@@ -152,10 +153,7 @@ def named_protocols(protocol: str | Protocol) -> tuple[Protocol, ...]:
                 "numbers with the other's"
             )
         return (protocol,)
-    if not isinstance(protocol, str):
-        raise InvalidArgument(
-            f"protocol must be an id such as 'default' or a Protocol, got {protocol!r}"
-        )
+    instance_of("protocol", protocol, str, ", an id such as 'default', or a Protocol")
     if protocol == "default":
         return tuple(PROTOCOLS[id] for id in DEFAULT)
     return (find_protocol(protocol),)

@@ -97,10 +97,10 @@ def optional(check: Callable[[str, Any], Held]) -> Callable[[str, Any], Held | N
     return lambda field, given: None if given is None else check(field, given)
 
 
-def instance_of(field: str, given: Any, kind: type[Made]) -> Made:
-    """Return what is of a kind already, and refuse another."""
+def instance_of(field: str, given: Any, kind: type[Made], advice: str = "") -> Made:
+    """Return what is of a kind already, and refuse another; `advice` follows the kind's name."""
     if not isinstance(given, kind):
-        raise InvalidArgument(f"{field} must be a {kind.__name__}, got {shown(given)}")
+        raise InvalidArgument(f"{field} must be a {kind.__name__}{advice}, got {shown(given)}")
     return given
 
 

@@ -2,11 +2,13 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Self
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import made_of, shown
+from mut3r_analysis.foundation.layers import with_pairs_as_ranges
 
 
 class Specification:
@@ -23,7 +25,7 @@ class Specification:
         return values
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from :meth:`to_dict`'s output.
 
         Raises
@@ -58,3 +60,12 @@ class Specification:
                 f"{shown(text)}"
             )
         return cls.from_dict(values)
+
+
+class LayeredSpecification(Specification):
+    """One with consecutive layers, which JSON and YAML hold as a list [start, stop]."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from :meth:`to_dict`'s output, or as YAML holds it."""
+        return super().from_dict(with_pairs_as_ranges(values))

@@ -1,6 +1,5 @@
 """Cue: the declared rule that turns attention into a motion score per patch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,8 +16,8 @@ from mut3r_analysis.foundation.fields import (
     shown,
     whole,
 )
-from mut3r_analysis.foundation.layers import Consecutive, consecutive_layers, with_pairs_as_ranges
-from mut3r_analysis.foundation.specification import Specification
+from mut3r_analysis.foundation.layers import Consecutive, consecutive_layers
+from mut3r_analysis.foundation.specification import LayeredSpecification
 from mut3r_analysis.motion.cross_frame import CROSS_FRAME, MOST_WINDOW, USUAL_WINDOW
 from mut3r_analysis.motion.readings import (
     INSTABILITY,
@@ -50,7 +49,7 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cue(Specification):
+class Cue(LayeredSpecification):
     """How a motion score g in [0, 1] per patch is made; 1 is dynamic.
 
     Per patch a reading is taken at every chosen layer and head of one kind of site; heads are
@@ -242,11 +241,6 @@ class Cue(Specification):
                 f"source = {self.source} stops the probe pass after {cut} layers, but layers = "
                 f"{self.layers} needs {self.layers.stop}; cut later or read fewer layers"
             )
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from :meth:`to_dict`'s output, in which layers are a list [start, stop]."""
-        return super().from_dict(with_pairs_as_ranges(values))
 
     @property
     def base(self) -> str:

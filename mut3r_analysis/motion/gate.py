@@ -10,10 +10,9 @@ from mut3r_analysis.foundation.layers import (
     Consecutive,
     consecutive_layers,
     range_label,
-    with_pairs_as_ranges,
     within,
 )
-from mut3r_analysis.foundation.specification import Specification
+from mut3r_analysis.foundation.specification import LayeredSpecification
 from mut3r_analysis.motion.realisations import (
     DIRECTIONS,
     ELSEWHERE,
@@ -61,7 +60,7 @@ def _elsewhere(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate(Specification):
+class Gate(LayeredSpecification):
     """What motion scores do, where, and how sharply.
 
     Special tokens have motion score 0 whatever the cue says. As keys they are never weakened; as
@@ -162,11 +161,6 @@ class Gate(Specification):
         if not self.elsewhere:
             del values["elsewhere"]
         return values
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from :meth:`to_dict`'s output, in which layers are a list [start, stop]."""
-        return super().from_dict(with_pairs_as_ranges(values))
 
     @classmethod
     def mut3r(

@@ -1,24 +1,15 @@
 """PairCue and PairGate: declared rules from attention in pairs to motion masks, and back."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import Checked, flag, names, number, one_of, shown, whole
-from mut3r_analysis.foundation.layers import Consecutive, consecutive_layers, with_pairs_as_ranges
-from mut3r_analysis.foundation.specification import Specification
+from mut3r_analysis.foundation.fields import Checked, flag, names, number, one_of, whole
+from mut3r_analysis.foundation.layers import Consecutive, consecutive_layers
+from mut3r_analysis.foundation.specification import LayeredSpecification
+from mut3r_analysis.motion.mask_cue import MaskCue
 
 PAIR_SITES = ("view1_self", "view1_to_view2", "view2_self", "view2_to_view1")
 """Sites of a pair's decoders."""
-
-
-def _classes(field: str, given: Iterable[int]) -> tuple[int, ...]:
-    if not isinstance(given, Iterable) or isinstance(given, str) or not (chosen := list(given)):
-        raise InvalidArgument(
-            f"{field} must be numbers of classes such as (2, 3), got {shown(given)}"
-        )
-    return tuple(sorted({whole(field, count, 2, 8) for count in chosen}))
 
 
 def _sites(field: str, given: Any) -> tuple[str, ...]:
@@ -26,7 +17,7 @@ def _sites(field: str, given: Any) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairCue(Specification):
+class PairCue(MaskCue):
     """How a motion mask of every frame is made from the pairs that it is in.
 
     Easi3R's rule; the defaults are its own. Of every pair the mean logit that each key patch
@@ -66,18 +57,13 @@ class PairCue(Specification):
         When the specification cannot mean anything; the message says what is allowed.
     """
 
-    clusters: int | None = 64
-    seed: int = 42
-    classes: Checked[Iterable[int], tuple[int, ...]] = Checked(_classes, (2, 3, 4))
     corner: Checked[bool, bool] = Checked(flag, True)
     single: str = "refuse"
     batch: int = 1
 
     def __post_init__(self) -> None:
         one_of("single", self.single, ("refuse", "official"))
-        if self.clusters is not None:
-            whole("clusters", self.clusters, 1)
-        whole("seed", self.seed, 0)
+        super().__post_init__()
         whole("batch", self.batch, 1)
 
     @classmethod
@@ -87,7 +73,7 @@ class PairCue(Specification):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairGate(Specification):
+class PairGate(LayeredSpecification):
     """What masks of both views of a pair do: static patches get nothing from dynamic ones.
 
     After the softmax the weight of a static query and a dynamic key is set to 0, and the others are
@@ -116,11 +102,6 @@ class PairGate(Specification):
     def __post_init__(self) -> None:
         value = number("threshold", self.threshold, 1e-6, 1)
         object.__setattr__(self, "threshold", value)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from :meth:`to_dict`'s output, in which layers are a list [start, stop]."""
-        return super().from_dict(with_pairs_as_ranges(values))
 
     @classmethod
     def easi3r(cls, **changes: Any) -> Self:

@@ -4,20 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mut3r_analysis.attention.sites import SITE_KINDS, Site
 from mut3r_analysis.attention.statistics import STATISTICS, compute
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.batch import CueMeasured
-from mut3r_analysis.motion.otsu import Otsu, best_threshold
+from mut3r_analysis.motion.mask_motion import EPSILON, MaskMotion, stretched_per_frame
 from mut3r_analysis.motion.pair_cue import PairCue, PairGate
 from mut3r_analysis.motion.site_gates import static_to_dynamic
 
-_EPSILON = 1e-6
 SOURCES = {"view2": "view1_to_view2", "view1": "view2_to_view1"}
 """The view whose patches are keys -> where they are read."""
 
@@ -68,34 +65,19 @@ class Aggregate(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class PairMotion:
+class PairMotion(MaskMotion):
     """What a cue of pairs found in every frame.
 
     Attributes
     ----------
     view2, view1 : Aggregate
         Of a frame's patches as keys, in pairs in which it is view 2 and view 1.
-    dynamic : Tensor
-        ``(frame, row, column)`` in [0, 1], before smoothing.
-    labels : Tensor or None
-        ``(frame, row, column)`` cluster of each patch.
-    smooth : Tensor
-        ``(frame, row, column)`` in [0, 1], after smoothing.
-    otsu : Otsu
-    mask : Tensor
-        ``(frame, y, x)`` bool.
-    cells : Tensor
-        ``(frame, row, column)``: 1 where any pixel of the patch is dynamic, else 0.
+    **shared
+        As of :class:`~mut3r_analysis.motion.mask_motion.MaskMotion`.
     """
 
     view2: Aggregate
     view1: Aggregate
-    dynamic: Tensor
-    labels: Tensor | None
-    smooth: Tensor
-    otsu: Otsu
-    mask: Tensor
-    cells: Tensor
 
 
 def motion_of_pairs(
@@ -127,7 +109,7 @@ def motion_of_pairs(
     InvalidArgument
         For frames with too few partners, too few patches for the clusters, or a flat map.
     """
-    frames, patch = len(features), size[0] // features.shape[1]
+    frames = len(features)
     check_partners(cue, edges, frames)
     view2, view1 = (
         _aggregate(cue, values, [edge[side] for edge in edges], frames)
@@ -136,14 +118,7 @@ def motion_of_pairs(
     dynamic = stretched_per_frame(
         (1 - view2.fused_mean) * view2.fused_std * view1.fused_mean * (1 - view1.fused_std)
     )
-    smooth = dynamic
-    if cue.clusters is not None:
-        labels = clusters(features, cue.clusters, cue.seed) if labels is None else labels
-        smooth = smoothed(dynamic, labels)
-    pixels = to_pixels(smooth, size)
-    otsu = best_threshold(pixels.numpy(), cue.classes)
-    mask = pixels > otsu.threshold
-    return PairMotion(view2, view1, dynamic, labels, smooth, otsu, mask, cells_of(mask, patch))
+    return PairMotion.of(cue, dynamic, features, size, labels, view2=view2, view1=view1)
 
 
 def check_partners(cue: PairCue, edges: Sequence[tuple[int, int]], frames: int) -> None:
@@ -198,53 +173,9 @@ def fused(values: Tensor) -> Tensor:
     return _stretched(_stretched(values).mean(dim=-1))
 
 
-def clusters(features: Tensor, count: int, seed: int) -> Tensor:
-    """Cluster the tokens of all frames by k-means.
-
-    Raises
-    ------
-    InvalidArgument
-        For fewer tokens than clusters.
-    """
-    from sklearn.cluster import KMeans
-
-    frames, rows, columns = features.shape[:3]
-    tokens = features.flatten(0, 2).numpy()
-    if len(tokens) < count:
-        raise InvalidArgument(
-            f"{count} clusters need at least as many patches; {frames} frames of {rows} x "
-            f"{columns} have {len(tokens)}. Give more or larger frames, or fewer clusters"
-        )
-    found = KMeans(count, random_state=seed).fit_predict(tokens)
-    return torch.from_numpy(found).long().reshape(frames, rows, columns)
-
-
-def smoothed(dynamic: Tensor, labels: Tensor) -> Tensor:
-    """Give every patch the mean of its cluster, and stretch each frame to [0, 1]."""
-    member, values = labels.flatten().numpy(), dynamic.flatten().double().numpy()
-    mean = np.bincount(member, values) / np.maximum(np.bincount(member), 1)
-    return stretched_per_frame(torch.from_numpy(mean[member]).float().reshape(dynamic.shape))
-
-
-def to_pixels(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Take ``(frame, row, column)`` to ``(frame, y, x)``, bilinear between the patches' centres."""
-    return F.interpolate(values[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-
-
-def cells_of(mask: Tensor, patch: int) -> Tensor:
-    """Return which patches ``(frame, row, column)`` of a pixel mask have any dynamic pixel."""
-    return F.max_pool2d(mask.float()[:, None], patch)[:, 0]
-
-
 def _stretched(values: Tensor) -> Tensor:
     low = values.min()
-    return (values - low) / (values.max() - low + _EPSILON)
-
-
-def stretched_per_frame(values: Tensor) -> Tensor:
-    """Stretch each frame ``(frame, row, column)`` to [0, 1]."""
-    low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
-    return (values - low) / (high - low + _EPSILON)
+    return (values - low) / (values.max() - low + EPSILON)
 
 
 class PairSiteGate:

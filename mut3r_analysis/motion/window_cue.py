@@ -1,13 +1,14 @@
 """WindowCue and WindowGate: a motion mask from all frames read together, and a second reading."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import Checked, names, shown, whole
-from mut3r_analysis.foundation.layers import Consecutive, consecutive_layers, with_pairs_as_ranges
-from mut3r_analysis.foundation.specification import Specification
+from mut3r_analysis.foundation.fields import Checked, names, shown
+from mut3r_analysis.foundation.layers import Consecutive, consecutive_layers
+from mut3r_analysis.foundation.specification import LayeredSpecification
+from mut3r_analysis.motion.mask_cue import MaskCue
 
 JOINT_SITES = ("frame_self", "global_self")
 """Sites of a model that reads all frames together: within a frame, and over all of them."""
@@ -61,7 +62,7 @@ def _offsets(field: str, given: Iterable[int]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowCue(Specification):
+class WindowCue(MaskCue):
     """How a motion mask of every frame is made from all frames read together.
 
     VGGT4D's rule; the defaults are its own. Each of :data:`GRAM_FACTORS` is stretched to [0, 1]
@@ -87,20 +88,10 @@ class WindowCue(Specification):
     """
 
     offsets: Checked[Iterable[int], tuple[int, ...]] = Checked(_offsets, (-6, -4, -2, 2, 4, 6))
-    clusters: int | None = 64
-    seed: int = 42
-    classes: Checked[Iterable[int], tuple[int, ...]] = Checked(_offsets, (2, 3, 4))
-
-    def __post_init__(self) -> None:
-        if self.clusters is not None:
-            whole("clusters", self.clusters, 1)
-        whole("seed", self.seed, 0)
-        if min(self.classes) < 2:
-            raise InvalidArgument(f"classes must be 2 or more, got {self.classes}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowGate(Specification):
+class WindowGate(LayeredSpecification):
     """Which keys are removed in a second reading of all frames.
 
     Keys of dynamic patches are removed for all queries, of their own and of other frames; camera
@@ -123,8 +114,3 @@ class WindowGate(Specification):
         lambda field, given: names(field, given, JOINT_SITES), JOINT_SITES
     )
     layers: Consecutive = Checked(consecutive_layers, (0, 5))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "WindowGate":
-        """Build from :meth:`to_dict`'s output, in which layers are a list [start, stop]."""
-        return super().from_dict(with_pairs_as_ranges(values))

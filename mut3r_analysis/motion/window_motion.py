@@ -1,7 +1,7 @@
 """From products of queries and keys of all frames to a motion mask of every frame (VGGT4D)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,14 +9,7 @@ from torch.nn import functional as F
 
 from mut3r_analysis.attention.sites import Site, Sites
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.motion.otsu import Otsu, best_threshold
-from mut3r_analysis.motion.pair_motion import (
-    cells_of,
-    clusters,
-    smoothed,
-    stretched_per_frame,
-    to_pixels,
-)
+from mut3r_analysis.motion.mask_motion import MaskMotion, stretched_per_frame
 from mut3r_analysis.motion.window_cue import GRAM_FACTORS, GramFactor, WindowCue, WindowGate
 
 _SITE = "global_self"
@@ -99,31 +92,20 @@ def _deviations(layers: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class WindowMotion:
+class WindowMotion(MaskMotion):
     """What the cue found in every frame.
 
     Attributes
     ----------
     factors : dict of str to Tensor
         Name -> ``(frame, row, column)`` in [0, 1], each stretched within its frame.
-    dynamic, smooth : Tensor
-        ``(frame, row, column)`` in [0, 1], before and after smoothing.
-    labels : Tensor or None
-        ``(frame, row, column)`` cluster of each patch.
-    otsu : Otsu
-    mask : Tensor
-        ``(frame, y, x)`` bool.
     cells : Tensor
         ``(frame, row, column)`` bool: patches with any dynamic pixel.
+    **shared
+        As of :class:`~mut3r_analysis.motion.mask_motion.MaskMotion`.
     """
 
     factors: dict[str, Tensor]
-    dynamic: Tensor
-    labels: Tensor | None
-    smooth: Tensor
-    otsu: Otsu
-    mask: Tensor
-    cells: Tensor
 
 
 def motion_of_window(
@@ -154,15 +136,8 @@ def motion_of_window(
     """
     stretched = {name: stretched_per_frame(values) for name, values in factors.items()}
     dynamic = stretched_per_frame(_product(stretched))
-    smooth = dynamic
-    if cue.clusters is not None:
-        labels = clusters(features, cue.clusters, cue.seed) if labels is None else labels
-        smooth = smoothed(dynamic, labels)
-    pixels = to_pixels(smooth, size)
-    otsu = best_threshold(pixels.numpy(), cue.classes)
-    mask = pixels > otsu.threshold
-    cells = cells_of(mask, size[0] // dynamic.shape[1]) > 0
-    return WindowMotion(stretched, dynamic, labels, smooth, otsu, mask, cells)
+    found = WindowMotion.of(cue, dynamic, features, size, labels, factors=stretched)
+    return replace(found, cells=found.cells > 0)
 
 
 def _product(stretched: Mapping[str, Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue, parse_product, rule_name
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.calls import parse_call
-from mut3r_analysis.foundation.fields import Checked, flag, number, one_of, optional
+from mut3r_analysis.foundation.fields import Checked, flag, instance_of, number, one_of, optional
 from mut3r_analysis.foundation.specification import Specification
 
 READS = ("gated", "probe", "split", "split_rev")
@@ -134,13 +134,9 @@ class Commit(Specification):
     @classmethod
     def of(cls, given: "Commit | str") -> "Commit":
         """Return a commit given as one, or in its text form."""
-        if isinstance(given, Commit):
-            return given
-        if not isinstance(given, str):
-            raise InvalidArgument(
-                f"commit must be a Commit or its text form such as 'rw.gg warm.1', got {given!r}"
-            )
-        return cls.parse(given)
+        if isinstance(given, str):
+            return cls.parse(given)
+        return instance_of("commit", given, Commit, " or its text form such as 'rw.gg warm.1'")
 
     @classmethod
     def ttt3r(cls, **changes: Any) -> Self:

@@ -11,7 +11,7 @@ from mut3r_analysis.attention.sites import SITE_KINDS, Sites
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.write_rules import needs_cue
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.fields import instance_of, one_of
 from mut3r_analysis.motion.batch import CueBatch
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.frame_gate import GatePlan
@@ -49,11 +49,8 @@ class Configuration:
 
     def __post_init__(self) -> None:
         for name, kind in (("cue", Cue), ("gate", Gate)):
-            if not isinstance(given := getattr(self, name), kind | None):
-                raise InvalidArgument(
-                    f"{name} must be a {kind.__name__} such as m3.{kind.__name__}.mut3r(), or "
-                    f"None; got {given!r}"
-                )
+            if (given := getattr(self, name)) is not None:
+                instance_of(name, given, kind, f" such as m3.{kind.__name__}.mut3r(), or None")
         commit = Commit.of(self.commit)
         object.__setattr__(self, "commit", commit)
         if self.gate is not None and self.cue is None:

@@ -16,6 +16,7 @@ from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import instance_of
 from mut3r_analysis.metrics.catalogue import protocol as find_protocol
 from mut3r_analysis.metrics.protocols import OFFICIAL_INPUT, Protocol
 from mut3r_analysis.motion.readings import MASK
@@ -45,16 +46,11 @@ def check_inputs(backbone: Any, sequence: Any, capture: Any) -> Backbone:
             f"{backbone!r} is not a loaded backbone; load it: load_backbone('tiny'), or with the "
             "path of a checkpoint"
         )
-    if not isinstance(sequence, xr.Dataset):
-        raise InvalidArgument(
-            f"a {type(sequence).__name__} is not an open sequence; open it: "
-            "open_sequence('scenes/orbit-03'), or with a folder, a video file or an array"
-        )
+    how = ": open_sequence('scenes/orbit-03'), or of a folder, a video file or an array"
+    instance_of("sequence", sequence, xr.Dataset, how)
     check_sequence(sequence)
-    if not isinstance(capture, Capture | None):
-        raise InvalidArgument(
-            f"capture must be a Capture such as Capture(statistics='all'), or None; got {capture!r}"
-        )
+    if capture is not None:
+        instance_of("capture", capture, Capture, " such as Capture(statistics='all'), or None")
     if backbone.looks_ahead and sequence.sizes["frame"] < 2:
         raise InvalidArgument(
             f"{backbone.family} reads each frame together with the next one, and this sequence has "

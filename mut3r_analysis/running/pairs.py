@@ -21,6 +21,7 @@ from mut3r_analysis.backbones.precision import arithmetic
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.steps import Encoded, Frame
 from mut3r_analysis.errors import AlreadyExists, BudgetExceeded, InvalidArgument
+from mut3r_analysis.foundation.fields import instance_of
 from mut3r_analysis.motion.batch import CueMeasured
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.pair_cue import PAIR_SITES, PairCue, PairGate
@@ -284,10 +285,8 @@ def _check(
             f"{backbone.family} reads the frames of a sequence one after another and no pairs; "
             "pairs are read by a DUSt3R or MonST3R, such as load_backbone('random:dust3r-small')"
         )
-    if not isinstance(gate, PairGate | None):
-        raise InvalidArgument(
-            f"a gate of pairs is a PairGate, such as PairGate.easi3r(); got {gate!r}"
-        )
+    if gate is not None:
+        instance_of("the gate of pairs", gate, PairGate, " such as PairGate.easi3r(), or None")
     if gate is not None and cue is None:
         raise InvalidArgument("a gate needs masks: give a cue, such as PairCue.easi3r()")
     if isinstance(cue, PairCue):

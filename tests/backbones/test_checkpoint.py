@@ -661,7 +661,7 @@ def test_a_given_configuration_must_agree_with_the_file(tmp_path, weights, layou
         ({"config": SMALL.to_json()}, "is of format None"),
         ({"format": FORMAT, "config": "{"}, "cannot be used"),
         ({"format": FORMAT, "config": "[1]"}, "cannot be used"),
-        ({"format": FORMAT, "config": '{"gru": 1}'}, "unknown configuration field"),
+        ({"format": FORMAT, "config": '{"gru": 1}'}, "configuration: unknown"),
         ({"format": FORMAT, "config": '{"enc_embed_dim": 65}'}, "multiple of"),
     ],
 )

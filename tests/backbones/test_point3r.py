@@ -528,5 +528,5 @@ def test_configurations_that_cannot_be_built_are_refused(changes, message):
 def test_configuration_round_trip():
     config = Point3RConfig(dec_depth=6, value_depth=3)
     assert Point3RConfig.from_json(config.to_json()) == config
-    with pytest.raises(InvalidArgument, match=r"unknown configuration field.*state_size"):
+    with pytest.raises(InvalidArgument, match=r"configuration: unknown.*state_size"):
         Point3RConfig.from_dict({"state_size": 3})

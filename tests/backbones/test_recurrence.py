@@ -227,7 +227,7 @@ def test_configurations_that_cannot_be_built_are_refused(changes, message):
 def test_configuration_round_trip():
     config = CUT3RConfig(state_size=30, dec_depth=6)
     assert CUT3RConfig.from_json(config.to_json()) == config
-    with pytest.raises(InvalidArgument, match="unknown configuration field"):
+    with pytest.raises(InvalidArgument, match="configuration: unknown"):
         CUT3RConfig.from_dict({"width": 3})
 
 

@@ -11,15 +11,12 @@ from mut3r_analysis.attention import Site
 from mut3r_analysis.backbones import DUSt3R, DUSt3RConfig, Frame
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import PairCue, PairGate, motion_of_pairs
+from mut3r_analysis.motion.mask_motion import cells_of, clusters, smoothed, to_pixels
 from mut3r_analysis.motion.otsu import best_threshold, multi_otsu
 from mut3r_analysis.motion.pair_motion import (
     PairSiteGate,
     Received,
     as_batched,
-    cells_of,
-    clusters,
-    smoothed,
-    to_pixels,
 )
 from mut3r_analysis.motion.site_gates import static_to_dynamic
 

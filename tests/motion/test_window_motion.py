@@ -170,7 +170,7 @@ def test_what_cannot_mean_anything_is_refused():
     for changes, message in (
         ({"offsets": (0, 2)}, "other than 0"),
         ({"offsets": ()}, "offsets"),
-        ({"classes": (1, 2)}, "2 or more"),
+        ({"classes": (1, 2)}, "from 2 to 8"),
         ({"clusters": 0}, "clusters"),
     ):
         with pytest.raises(InvalidArgument, match=message):

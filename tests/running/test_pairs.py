@@ -296,7 +296,7 @@ def untouched(backbone, monkeypatch):
     ("changes", "message"),
     [
         ({"gate": GATE}, "a gate needs masks"),
-        ({"cue": CUE, "gate": m3.Gate.mut3r()}, "a gate of pairs is a PairGate"),
+        ({"cue": CUE, "gate": m3.Gate.mut3r()}, "the gate of pairs must be a PairGate"),
         ({"cue": m3.Cue(site="view1_self")}, "a cue of pairs is PairCue.easi3r"),
         ({"cue": m3.Cue.oracle(control="invert")}, "or a mask of the sequence as it is"),
         ({"cue": m3.Cue.oracle("shadow")}, "mask 'shadow', which this sequence lacks"),
