@@ -56,7 +56,8 @@ class FailureExplorer(RunExplorer):
     metric : str
         By which frames are ranked.
     rank : str
-        A run's name, or ``"difference"`` (the second run's error minus the first's).
+        ``"difference"`` (the second run's error minus the first's), with which two runs begin, or
+        a run's name.
     patch : dict
         ``patch_row`` and ``patch_col`` last clicked; empty before.
     layer : int
@@ -276,7 +277,7 @@ class FailureExplorer(RunExplorer):
         height, width = depth.get("y", 3 * patch), depth.get("x", 4 * patch)
         names = list(self._runs)
         return self._about() | {
-            "ranks": [*names, *(["difference"] if len(names) > 1 else [])],
+            "ranks": [*(["difference"] if len(names) > 1 else []), *names],
             "gates": [gate_words(run) for run in self._runs.values()],
             "frames": self._frames,
             "series": [

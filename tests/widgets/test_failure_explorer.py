@@ -56,8 +56,8 @@ def test_frames_are_ranked_by_the_chosen_run_and_by_the_difference(archived, cue
     explorer = FailureExplorer(
         {"plain": archived, "gated": cued}, scores={"plain": scores, "gated": worse}
     )
+    assert explorer.rank == "difference"
     explorer.metric = "ate"
-    explorer.rank = "difference"
     assert explorer.worst(2) == [1, 2]
     explorer.rank = "plain"
     expected = np.argsort(-scores["frame_ate"].isel(sequence=0).values)
