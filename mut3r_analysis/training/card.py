@@ -111,16 +111,8 @@ def make_card(
     }
     if curve is not None:
         card["curve"] = _curve(curve)
-    lacking = [kind for kind in KINDS if kind not in model.sites()]
-    if cues and lacking:
-        card["lacking_sites"] = lacking
-    elif cues:
-        card["cue_test"] = cue_test(model, untrained, distributions=shown, size=recipe.size)
-        card["gating_test"] = {
-            "trained": gating_test(model, distribution=shown[0], size=recipe.size),
-            "untrained": gating_test(untrained, distribution=shown[0], size=recipe.size),
-        }
-        card["long_test"] = long_test(checkpoint)
+    if cues:
+        card |= _attention_tests(checkpoint, model, untrained, shown, recipe.size)
     card["targets"] = _targets(card)
     tests = {"motion_test": motion, "reconstruction_test": reconstruction}
     for name, found in tests.items():
@@ -129,6 +121,26 @@ def make_card(
             others = [{**row, "set": TARGETS_SET[-1]} for row in card["targets"]]
             card |= {name: found, "targets": [*declared, *others]}
     return card
+
+
+def _attention_tests(
+    checkpoint: str | Path,
+    model: Backbone,
+    untrained: Backbone,
+    shown: tuple[SceneDistribution, ...],
+    size: tuple[int, int],
+) -> dict[str, Any]:
+    """Run cue, gating and long test, or say which of their sites a model lacks."""
+    if lacking := [kind for kind in KINDS if kind not in model.sites()]:
+        return {"lacking_sites": lacking}
+    return {
+        "cue_test": cue_test(model, untrained, distributions=shown, size=size),
+        "gating_test": {
+            "trained": gating_test(model, distribution=shown[0], size=size),
+            "untrained": gating_test(untrained, distribution=shown[0], size=size),
+        },
+        "long_test": long_test(checkpoint),
+    }
 
 
 def _with_movers(scenes: SceneDistribution) -> SceneDistribution:
