@@ -85,7 +85,6 @@ def make_card(
     untrained = untrained.eval().requires_grad_(False)
     path = Path(checkpoint)
     shown = tuple(_with_movers(each) for each in recipe.stages[-1].scenes)
-    scores = _scores({"model": model, "untrained": untrained}, shown[0], recipe.size, clips)
     card: dict[str, Any] = {
         "format": FORMAT,
         "name": path.stem,
@@ -106,7 +105,7 @@ def make_card(
             "stages": _stages(recipe, steps),
         },
         "evaluation": {"clips": clips, "first_seed": SEED, "size": list(recipe.size)},
-        "scores": scores,
+        "scores": _scores({"model": model, "untrained": untrained}, shown[0], recipe.size, clips),
         "notes": list(notes),
     }
     if curve is not None:
@@ -114,8 +113,7 @@ def make_card(
     if cues:
         card |= _attention_tests(checkpoint, model, untrained, shown, recipe.size)
     card["targets"] = _targets(card)
-    tests = {"motion_test": motion, "reconstruction_test": reconstruction}
-    for name, found in tests.items():
+    for name, found in (("motion_test", motion), ("reconstruction_test", reconstruction)):
         if found is not None:
             declared = [{**row, "set": TARGETS_SET[0]} for row in found["conditions"]]
             others = [{**row, "set": TARGETS_SET[-1]} for row in card["targets"]]
