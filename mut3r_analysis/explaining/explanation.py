@@ -10,6 +10,7 @@ import xarray as xr
 
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.seam import Observer
+from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
@@ -47,8 +48,8 @@ def explain(
     """Find the frame, the patch, the site, the layer and the head that a worse number comes from.
 
     Frames and patches are ranked by the error that was scored, aligned as it was. The treatment is
-    then switched off frame by frame, site by site, layer by layer and head by head, and what counts
-    is the share of the harm that goes with it.
+    then switched off frame by frame, site by site, layer by layer, head by head and patch by patch,
+    and what counts is the share of the harm that goes with it.
 
     Parameters
     ----------
@@ -74,11 +75,12 @@ def explain(
         - ``frame_harm`` (frame) and ``patch_harm`` (frame, patch_row, patch_col): the error of the
           gated run minus that of the plain one; without truth how far the runs differ;
         - ``undone`` (), ``frame_undone`` (frame), ``site_undone`` (site), ``layer_undone`` (site,
-          layer), ``head_undone`` (site, layer, head): share of the worst frame's harm that goes
-          when the treatment is switched off there; NaN where that was not tried. ``undone`` is of
-          the intervention as a whole;
+          layer), ``head_undone`` (site, layer, head), ``patch_undone`` (patch_row, patch_col):
+          share of the worst frame's harm that goes when the treatment is switched off there, for a
+          patch in what it reads in the frame and head that were found; NaN where that was not
+          tried. ``undone`` is of the intervention as a whole;
         - ``reads``, ``writes`` (site, layer, head): change of attention at the worst patch, from
-          :func:`~mut3r_analysis.motion.attention_change`.
+          :func:`~mut3r_analysis.motion.attention_change`, captured in two runs more.
 
         Attributes: ``answer``, a sentence; ``frame``, ``patch_row``, ``patch_col``, ``site``,
         ``layer``, ``head`` as far as they were found; ``metric``, ``checked`` (how often it was run
@@ -111,9 +113,9 @@ def explain(
     check_same(plain, model, sequence)
     trial = _Trial(found, plain, gated, model, sequence, intervene, budget, measure, worst)
     trial.find_frame()
+    trial.find_site()
     trial.find_patch()
     trial.find_attention()
-    trial.find_site()
     return found.assign_attrs(answer=_answer(found, worst))
 
 
@@ -187,12 +189,6 @@ class _Trial:
         frame = self.labels[int(np.nanargmax(values))] if known else self.worst
         self.found.attrs["frame"] = frame
 
-    def find_patch(self) -> None:
-        """Find the patch of that frame with the greatest harm."""
-        where = self.found["patch_harm"].sel(frame=self.found.attrs["frame"])
-        place = where.argmax(...)
-        self.found.attrs |= {name: int(place[name]) for name in ("patch_row", "patch_col")}
-
     def find_attention(self) -> None:
         """Compare attention at the patch, captured in runs of their own."""
         frame, row, column = (
@@ -215,8 +211,7 @@ class _Trial:
     def find_site(self) -> None:
         """Walk from sites to layers to heads, each time into the part that undoes most."""
         sizes = self.backbone.sites()
-        writes = self.found["writes"]
-        kinds = [str(kind) for kind in writes["site"].values]
+        kinds = [kind for kind in sizes if SITE_KINDS[kind].part == "decoder"]
         layers = range(max(sizes[kind].layers for kind in kinds))
         heads = range(max(sizes[kind].heads for kind in kinds))
         axes: dict[str, list[Any]] = {"site": kinds, "layer": list(layers), "head": list(heads)}
@@ -236,6 +231,34 @@ class _Trial:
                 break
             place[dim] = values[int(np.nanargmax(tried))]
         self.found.attrs |= place
+
+    def _patch_queries(self) -> np.ndarray:
+        """Return where patches stand among the queries of the site that was found."""
+        grid = self.found["patch_harm"].shape[1:]
+        axis = self.backbone.axes(grid)[SITE_KINDS[self.found.attrs["site"]].queries]
+        return np.arange(len(axis))[axis.patches]
+
+    def find_patch(self) -> None:
+        """Find the patch of that frame and head without which most of the harm is gone.
+
+        Patches are tried in the order of their harm. That of the greatest harm stands where none
+        can be: where the queries are no patches, and where no head was found.
+        """
+        about = self.found.attrs
+        harm = self.found["patch_harm"].sel(frame=about["frame"]).fillna(-np.inf)
+        ranked = np.argsort(-harm.values, axis=None, kind="stable")[: self.left]
+        undone = xr.full_like(harm, np.nan).assign_attrs(_WORDS)
+        queries = self._patch_queries() if "head" in about else []
+        if len(queries) == harm.size:
+            place = {dim: about[dim] for dim in ("site", "layer", "head")}
+            frame = self.labels.index(about["frame"])
+            undone.values.flat[ranked] = self.undo(
+                [Part(frame, **place, query=int(queries[index])) for index in ranked]
+            )
+            self.found["patch_undone"] = undone
+        best = undone if np.isfinite(undone).any() else harm
+        chosen = best.fillna(-np.inf).argmax(...)
+        self.found.attrs |= {str(dim): int(chosen[dim]) for dim in harm.dims}
 
 
 _WORDS = {"long_name": "share of the worst frame's harm that goes without it", "units": "1"}

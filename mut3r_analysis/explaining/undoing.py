@@ -21,6 +21,7 @@ class Part(NamedTuple):
     site: str | None = None
     layer: int | None = None
     head: int | None = None
+    query: int | None = None
 
     def holds(self, frame: int, site: Site) -> bool:
         """Whether a site in a frame, by its position, is of this part."""
@@ -67,8 +68,8 @@ class Undo:
         found = (out if acted is None else acted).clone()
         for row, part in enumerate(self._parts):
             if off[row]:
-                heads = slice(None) if part.head is None else part.head
-                found[row, heads] = original[row, heads]
+                here = tuple(slice(None) if n is None else n for n in (part.head, part.query))
+                found[(row, *here)] = original[(row, *here)]
         return found
 
 

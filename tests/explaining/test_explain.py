@@ -66,9 +66,10 @@ def test_the_one_fault_that_does_harm_is_named(backbone, sequence, plain):
     place = ("frame", "patch_row", "patch_col", "site", "layer", "head")
     assert tuple(about[name] for name in place) == HARMFUL[:6]
     assert about["not_checked"] == ""
-    # All of the intervention, 5 frames, 4 sites, 6 layers and 4 heads.
-    assert about["checked"] == 1 + 5 + 4 + 6 + 4
-    for name in ("frame_undone", "site_undone", "layer_undone", "head_undone"):
+    # All of the intervention, 5 frames, 4 sites, 6 layers, 4 heads, and the rest on patches.
+    assert about["checked"] == 1 + 5 + 4 + 6 + 4 + 44
+    assert int(np.isfinite(found["patch_undone"]).sum()) == 44
+    for name in ("frame_undone", "site_undone", "layer_undone", "head_undone", "patch_undone"):
         assert float(found[name].max()) > 0.8
     others = found["head_undone"].stack(cell=("site", "layer", "head")).dropna("cell")
     assert others.drop_sel(cell=("image_self", 2, 3)).max() < 0.2
@@ -135,6 +136,10 @@ def test_only_the_part_is_switched_off():
     assert found[:, :, 0, 0].tolist() == [[0, 0], [5, 0]]
     found = seen(Site("state_self", 3), q, k, v, out)
     assert found[:, :, 0, 0].tolist() == [[0, 0], [5, 5]]
+    one = Undo([Part(head=1, query=2)], lambda *_: out[:1] + 5, gate=False)
+    assert one(Site("image_self", 0), q[:1], k[:1], v[:1], out[:1])[0, :, :, 0].tolist() == [
+        [5, 5, 5], [5, 5, 0],
+    ]  # fmt: skip
     later = Undo([Part(frame=1)], lambda *_: out[:1] + 5, gate=False)
     for expected in (5, 0):
         later(Site("encoder_self", 0), q[:1], k[:1], v[:1], out[:1])
