@@ -71,7 +71,7 @@ def _curve_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
     curve = card.get("curve", [])
     lengths = sorted({each["length"] for each in curve})
     rows = []
-    for length in lengths[:1] + lengths[-1:]:
+    for length in dict.fromkeys(lengths[:1] + lengths[-1:]):
         of_length = [each for each in curve if each["length"] == length]
         chosen = of_length[:: max(1, len(of_length) // _CURVE_ROWS)]
         rows += chosen if of_length[-1] in chosen else [*chosen, of_length[-1]]
