@@ -234,8 +234,8 @@ class _Trial:
 
     def _patch_queries(self) -> np.ndarray:
         """Return where patches stand among the queries of the site that was found."""
-        grid = self.found["patch_harm"].shape[1:]
-        axis = self.backbone.axes(grid)[SITE_KINDS[self.found.attrs["site"]].queries]
+        _, rows, columns = self.found["patch_harm"].shape
+        axis = self.backbone.axes((rows, columns))[SITE_KINDS[self.found.attrs["site"]].queries]
         return np.arange(len(axis))[axis.patches]
 
     def find_patch(self) -> None:
@@ -248,7 +248,7 @@ class _Trial:
         harm = self.found["patch_harm"].sel(frame=about["frame"]).fillna(-np.inf)
         ranked = np.argsort(-harm.values, axis=None, kind="stable")[: self.left]
         undone = xr.full_like(harm, np.nan).assign_attrs(_WORDS)
-        queries = self._patch_queries() if "head" in about else []
+        queries = self._patch_queries() if "head" in about else np.array([])
         if len(queries) == harm.size:
             place = {dim: about[dim] for dim in ("site", "layer", "head")}
             frame = self.labels.index(about["frame"])

@@ -313,10 +313,6 @@ class Gate(LayeredSpecification):
             layers = range(*(round(bound * depth / self.of_depth) for bound in bounds))
         return within("layers", layers, depth)
 
-    def at_depth(self, depth: int) -> Self:
-        """Return the same gate with its layers counted in a decoder of `depth` layers."""
-        return replace(self, layers=self.layer_range(depth), of_depth=None)
-
     def describe_layers(self, depth: int) -> str:
         """Say which layers are gated in a decoder of `depth` layers: ``"[0, 3) of 6 layers"``."""
         layers = self.layer_range(depth)

@@ -151,7 +151,7 @@ class Commit(Specification):
     def ttsa3r(cls, **changes: Any) -> Self:
         """Return TTSA3R's commit for the weights of CUT3R, as ``update="ttsa3r"``.
 
-        See :func:`~mut3r_analysis.backbones.write_rules.ttsa3r_rate` for where it differs from the
+        See :func:`~mut3r_analysis.backbones.write_rates.ttsa3r` for where it differs from the
         authors' code.
         """
         return cls(**{"rate": "ttsa3r"} | changes)

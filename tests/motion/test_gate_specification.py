@@ -54,7 +54,6 @@ def test_the_latest_edition_is_the_default_and_no_other_is_known():
 def test_the_papers_layers_scale_with_the_decoder_and_are_worded_as_a_range(depth, stop):
     gate = Gate.mut3r(**PAPER_LAYERS)
     assert gate.layer_range(depth) == range(round(6 / 12 * depth)) == range(stop)
-    assert gate.at_depth(depth) == Gate(layers=(0, stop))
     assert gate.describe_layers(depth) == f"[0, {stop}) of {depth} layers"
 
 
