@@ -28,7 +28,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--budget",
         type=int,
-        default=64,
+        default=96,
         metavar="RUNS",
         help="most runs that are run again; 0 checks nothing (default: %(default)s)",
     )

@@ -42,7 +42,7 @@ def explain(
     protocol: str | Protocol = "default",
     backbone: Backbone | str | Path | None = None,
     intervene: Observer | None = None,
-    budget: int = 64,
+    budget: int = 96,
     least: float = LEAST,
 ) -> xr.Dataset:
     """Find the frame, the patch, the site, the layer and the head that a worse number comes from.

@@ -66,9 +66,9 @@ def test_the_one_fault_that_does_harm_is_named(backbone, sequence, plain):
     place = ("frame", "patch_row", "patch_col", "site", "layer", "head")
     assert tuple(about[name] for name in place) == HARMFUL[:6]
     assert about["not_checked"] == ""
-    # All of the intervention, 5 frames, 4 sites, 6 layers, 4 heads, and the rest on patches.
-    assert about["checked"] == 1 + 5 + 4 + 6 + 4 + 44
-    assert int(np.isfinite(found["patch_undone"]).sum()) == 44
+    # All of the intervention, 5 frames, 4 sites, 6 layers, 4 heads and 48 patches.
+    assert about["checked"] == 1 + 5 + 4 + 6 + 4 + 48
+    assert int(np.isfinite(found["patch_undone"]).sum()) == 48
     for name in ("frame_undone", "site_undone", "layer_undone", "head_undone", "patch_undone"):
         assert float(found[name].max()) > 0.8
     others = found["head_undone"].stack(cell=("site", "layer", "head")).dropna("cell")
