@@ -26,6 +26,8 @@ OFF = "off"
 METRICS = {name: find_metric(name).labelled() for name in ("abs_rel", "ate", "rpe_rotation")}
 _KEPT_RUNS = 12
 _MOST_FRAMES = 32
+# Knobs begin at the latest edition of MUT3R's cue and gate, on all layers.
+_START = Gate.mut3r()
 _SETTINGS = ("reading", "beta", "first_layer", "last_layer", *DIRECTIONS)
 
 
@@ -64,13 +66,13 @@ class GatePlayground(Explorer):
 
     palette = traitlets.Bytes().tag(sync=True)
     cue_palette = traitlets.Bytes().tag(sync=True)
-    reading = traitlets.Unicode("logit_key_mean").tag(sync=True)
+    reading = traitlets.Unicode(Cue.mut3r().reading).tag(sync=True)
     beta = traitlets.Float(1.0, min=0).tag(sync=True)
     first_layer = traitlets.Int(0).tag(sync=True)
     last_layer = traitlets.Int(1).tag(sync=True)
-    image_self = traitlets.Unicode("pair_bias").tag(sync=True)
-    state_to_image = traitlets.Unicode("key_bias").tag(sync=True)
-    image_to_state = traitlets.Unicode("output_scale").tag(sync=True)
+    image_self = traitlets.Unicode(_START.image_self).tag(sync=True)
+    state_to_image = traitlets.Unicode(_START.state_to_image).tag(sync=True)
+    image_to_state = traitlets.Unicode(_START.image_to_state).tag(sync=True)
 
     def __init__(self, backbone: Backbone, sequence: xr.Dataset) -> None:
         if sequence.sizes.get("frame", 0) > _MOST_FRAMES:
@@ -95,7 +97,7 @@ class GatePlayground(Explorer):
             "note": f"{name}, {backbone.origin.name}, {backbone.update} update",
         }
         super().__init__(held=held, palette=palette("magma_r"), cue_palette=palette("viridis"))
-        self.last_layer = max(1, self._depth // 2)
+        self.last_layer = self._depth
         self.frame = held["frames"][-1]
 
     def gate(self) -> Gate:

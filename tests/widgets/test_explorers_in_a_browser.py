@@ -170,7 +170,7 @@ def test_knobs_turned_by_keyboard_show_the_numbers_of_the_run_they_set(tmp_path,
         chosen = played.root.locator("label:has-text('image_self') select").input_value()
         beta = played.root.locator("label:has-text('β') output").inner_text()
         assert (chosen, beta) == (list(REALISATIONS["image_self"])[1], "2")
-        gate = Gate.mut3r(beta=2, layers=(0, 2), image_self=chosen)
+        gate = Gate.mut3r(beta=2, layers=(0, 4), image_self=chosen)
         assert played.verdict() == f"Gated at {gate.describe_layers(4)}."
         expected = [
             m3.evaluate(m3.run(model, scene, progress=False, **more))
@@ -181,7 +181,7 @@ def test_knobs_turned_by_keyboard_show_the_numbers_of_the_run_they_set(tmp_path,
         for name, label in METRICS.items():
             assert shown[label] == [float(f"{float(each[name][0]):.3g}") for each in expected]
         played.press("β", "Home")
-        reason = Gate.mut3r(beta=0, layers=(0, 2)).inert(4)
+        reason = Gate.mut3r(beta=0, layers=(0, 4)).inert(4)
         assert played.verdict().startswith(f"Inert: {reason}.")
         assert all(plain == gated for plain, gated in played.scores().values())
     assert errors == []
