@@ -76,6 +76,8 @@ class Statistic:
         averaged over all queries.
     needs_pose : bool
         Whether the keys must hold a pose token.
+    is_index : bool
+        Whether it numbers tokens: its size says nothing, so that it scores no patch.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Statistic:
     of_tokens: Callable[[Tensor, Tensor, bool], Tensor] | None = None
     of_tile: Callable[[Tile], Tensor] | None = None
     needs_pose: bool = False
+    is_index: bool = False
 
     @property
     def closed_form(self) -> bool:
@@ -145,7 +148,7 @@ STATISTICS = {
         ),
         Statistic(
             "argmax_key", "query", "index of the key with the largest weight, from 0", "1",
-            of_tile=lambda tile: tile.z.argmax(dim=-1).to(tile.z.dtype),
+            of_tile=lambda tile: tile.z.argmax(dim=-1).to(tile.z.dtype), is_index=True,
         ),
         Statistic(
             "pose_weight", "query", "attention weight on the pose token", "1", needs_pose=True,

@@ -71,7 +71,8 @@ def attention_change(
 def _read_changes(
     plain: xr.Dataset, gated: xr.Dataset, row: int, column: int
 ) -> dict[str, xr.DataArray]:
-    names = [name for name in STATISTICS if name in plain and name in gated]
+    sizes = [name for name, row in STATISTICS.items() if not row.is_index]
+    names = [name for name in sizes if name in plain and name in gated]
     # What is known of the patch itself goes before what is known of all tokens of the site.
     of_patch = [name for name in names if len(_tokens(plain[name], row, column)[0])]
     found = {}

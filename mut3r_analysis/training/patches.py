@@ -156,9 +156,9 @@ def _observed(
     found = {}
     for kind, statistics in result.attention[0].items():
         for name in statistics:
-            side = STATISTICS[name].side
-            axis = axes[SITE_KINDS[kind].queries if side == "query" else SITE_KINDS[kind].keys]
-            if not axis.holds_patches:
+            row = STATISTICS[name]
+            axis = axes[SITE_KINDS[kind].queries if row.side == "query" else SITE_KINDS[kind].keys]
+            if row.is_index or not axis.holds_patches:
                 continue
             values = torch.stack([records[kind][name] for records in result.attention])
             for layer, heads in enumerate(values[..., axis.patches].unbind(1)):
