@@ -366,7 +366,7 @@ def test_too_few_patches_for_the_clusters_are_refused(frames):
         (lambda: PairGate(layers=(3, 1)), "layers must be None"),
         (
             lambda: PairCue.from_dict({"cluster": 3}),
-            r"pair cue: unknown \['cluster'\]; choose among clusters",
+            r"pair cue: unknown \['cluster'\] \(did you mean 'clusters'",
         ),
     ],
 )
