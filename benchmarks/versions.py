@@ -22,7 +22,7 @@ import torch
 import mut3r_analysis as m3
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
-backbone, height, width, frames = sys.argv[1], *map(int, sys.argv[2:])
+backbone, height, width, frames = sys.argv[1], *map(int, sys.argv[2:5])
 model = m3.load_backbone(backbone)
 if backbone == "tiny":
     sequence = m3.open_sequence("scenes/orbit-03").isel(frame=slice(frames))
@@ -30,12 +30,17 @@ else:
     import numpy as np
     pixels = np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), np.uint8)
     sequence = m3.open_sequence(pixels, name="noise")
-capture = m3.Capture(statistics="all")
+capture = m3.Capture(statistics=sys.argv[5].split(","))
 for line in sys.stdin:
     began = time.process_time()
     m3.run(model, sequence, capture=capture, progress=False)
     print(time.process_time() - began, flush=True)
 """
+
+STATISTICS = (
+    "logit_mean,logit_variance,logsumexp,entropy,max_weight,pose_weight,received,received_logit"
+)
+"""All those of the first edition."""
 
 
 def main() -> None:
@@ -46,6 +51,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--backbone", default="tiny", help="or random:512-dpt, for example")
     parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--statistics", default=STATISTICS, help="those that both versions have")
     args = parser.parse_args()
     workers = [start(folder, args) for folder in (args.before, args.after)]
     for worker in workers:  # what is loaded on first use is loaded here
@@ -73,7 +79,7 @@ def main() -> None:
 def start(folder: Path, args: argparse.Namespace) -> subprocess.Popen:
     """Start the worker of a checkout."""
     return subprocess.Popen(
-        [sys.executable, "-c", WORKER, args.backbone, "384", "512", str(args.frames)],
+        [sys.executable, "-c", WORKER, args.backbone, "384", "512", str(args.frames), args.statistics],
         env=os.environ | {"PYTHONPATH": str(folder.resolve()), "OMP_NUM_THREADS": "1"},
         cwd=folder,
         stdin=subprocess.PIPE,

@@ -56,6 +56,43 @@ class Tile:
         return self.total.reciprocal()
 
 
+@dataclass
+class Pairing:
+    """All queries of a site and all its keys, of which closed forms need no more than means.
+
+    Attributes
+    ----------
+    q, k : Tensor
+        ``(..., query | key, channel)``; queries are scaled.
+    diagonal : bool
+        Whether a token's entry with itself counts.
+    """
+
+    q: Tensor
+    k: Tensor
+    diagonal: bool
+
+    @cached_property
+    def mean_query(self) -> Tensor:
+        """``(..., 1, channel)``."""
+        return self.q.mean(dim=-2, keepdim=True)
+
+    @cached_property
+    def mean_key(self) -> Tensor:
+        """``(..., 1, channel)``."""
+        return self.k.mean(dim=-2, keepdim=True)
+
+    def mean_logit(self, own: Tensor, mean_other: Tensor) -> Tensor:
+        """Mean logit of each token of one side over those of the other."""
+        mean = (own @ mean_other.mT).squeeze(-1)
+        if self.diagonal:
+            return mean
+        import torch
+
+        count = self.k.shape[-2]
+        return (count * mean - torch.linalg.vecdot(self.q, self.k)) / (count - 1)
+
+
 @dataclass(frozen=True)
 class Statistic:
     """One statistic: what it is and what computes it.
@@ -69,8 +106,7 @@ class Statistic:
     units : str
         "nat" for logarithms, "1" for probabilities and pure numbers.
     of_tokens : callable, optional
-        Closed form: scaled queries ``(..., query, channel)``, keys, and whether a token's entry
-        with itself counts, to ``(..., query | key)``.
+        Closed form: from a :class:`Pairing` to ``(..., query | key)``.
     of_tile : callable, optional
         From a :class:`Tile` to ``(..., row)``, or for the key side to ``(..., key)``, which is
         averaged over all queries.
@@ -84,7 +120,7 @@ class Statistic:
     side: str
     long_name: str
     units: str
-    of_tokens: Callable[[Tensor, Tensor, bool], Tensor] | None = None
+    of_tokens: Callable[[Pairing], Tensor] | None = None
     of_tile: Callable[[Tile], Tensor] | None = None
     needs_pose: bool = False
     is_index: bool = False
@@ -95,28 +131,17 @@ class Statistic:
         return self.of_tokens is not None
 
 
-def mean_over(own: Tensor, other: Tensor, diagonal: bool) -> Tensor:
-    """Mean logit of each of `own` over the `other` tokens; one of the two is scaled."""
-    import torch
-
-    mean = (own @ other.mean(dim=-2, keepdim=True).mT).squeeze(-1)
-    if diagonal:
-        return mean
-    count = other.shape[-2]
-    return (count * mean - torch.linalg.vecdot(own, other)) / (count - 1)
-
-
-def logit_variance(q: Tensor, k: Tensor, diagonal: bool) -> Tensor:
+def logit_variance(of: Pairing) -> Tensor:
     """Variance of each query's logits over keys."""
     import torch
 
-    count = k.shape[-2]
+    count = of.k.shape[-2]
     # Centring first: E[z^2] - E[z]^2 would lose three digits to the keys' common offset.
-    centred = k - k.mean(dim=-2, keepdim=True)
-    variance = torch.linalg.vecdot(q @ (centred.mT @ centred / count), q)
-    if not diagonal:
+    centred = of.k - of.mean_key
+    variance = torch.linalg.vecdot(of.q @ (centred.mT @ centred / count), of.q)
+    if not of.diagonal:
         # Leaving one entry out of a mean and variance that are known.
-        own = torch.linalg.vecdot(q, centred)
+        own = torch.linalg.vecdot(of.q, centred)
         variance = (count * variance - own.square()) / (count - 1) - (own / (count - 1)).square()
     return variance.clamp_min(0)
 
@@ -131,7 +156,10 @@ def entropy(tile: Tile) -> Tensor:
 STATISTICS = {
     item.name: item
     for item in (
-        Statistic("logit_mean", "query", "mean logit over keys", "nat", mean_over),
+        Statistic(
+            "logit_mean", "query", "mean logit over keys", "nat",
+            lambda of: of.mean_logit(of.q, of.mean_key),
+        ),
         Statistic(
             "logit_variance", "query", "variance of the logits over keys", "nat2", logit_variance
         ),
@@ -161,7 +189,7 @@ STATISTICS = {
         ),
         Statistic(
             "received_logit", "key", "mean logit over queries", "nat",
-            lambda q, k, diagonal: mean_over(k, q, diagonal),
+            lambda of: of.mean_logit(of.k, of.mean_query),
         ),
     )
 }  # fmt: skip
@@ -230,8 +258,10 @@ def compute(
     precise = torch.promote_types(q.dtype, torch.float32)
     q = q.to(precise) * q.shape[-1] ** -0.5
     k = k.to(precise)
-    rows = [row for row in rows if pose_key is not None or not row.needs_pose]
-    rows = [row for row in rows if bias is None or not row.closed_form]
+    if pose_key is None:
+        rows = [row for row in rows if not row.needs_pose]
+    if bias is not None:
+        rows = [row for row in rows if not row.closed_form]
     tiled = [(row.name, row.side, row.of_tile) for row in rows if row.of_tile is not None]
     parts: dict[str, list[Tensor]] = {name: [] for name, side, _ in tiled if side == "query"}
     sums = {name: q.new_zeros(()) for name, side, _ in tiled if side == "key"}
@@ -243,7 +273,8 @@ def compute(
                 sums[name] = sums[name] + of_tile(tile)
     found = {name: torch.cat(values, dim=-1) for name, values in parts.items()}
     found |= {name: values / q.shape[-2] for name, values in sums.items()}
-    found |= {row.name: row.of_tokens(q, k, diagonal) for row in rows if row.of_tokens is not None}
+    of = Pairing(q, k, diagonal)
+    found |= {row.name: row.of_tokens(of) for row in rows if row.of_tokens is not None}
     return {row.name: found[row.name] for row in rows}
 
 

@@ -11,18 +11,26 @@ from mut3r_analysis.backbones.protocol import Backbone
 
 _WORD = 8
 _ROW = 512
+_LARGE = 1 << 20
+"""Bytes from which a tensor is added up by itself; smaller ones are joined first."""
 
 
 def weights_digest(model: torch.nn.Module) -> str:
     """Return a digest of everything in a model's state, the same on every device.
 
-    Of each tensor, rows and columns of 64-bit words are added up where the tensor is, so that
-    nothing large is copied; any change of single numbers, and of their order, shows in one of them.
+    Rows and columns of 64-bit words are added up where the tensors are, so that nothing large is
+    copied; any change of single numbers, and of their order, shows in one of them.
     """
-    hashed, sums = sha256(), []
+    hashed, sums, small = sha256(), [], []
     for name, tensor in sorted(model.state_dict().items()):
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sums += _sums(tensor.detach())
+        numbers = tensor.detach().contiguous().flatten().view(torch.uint8)
+        if numbers.numel() < _LARGE:
+            small.append(numbers)
+        else:
+            sums += _sums(numbers)
+    if small:
+        sums += _sums(torch.cat(small))
     if sums:
         hashed.update(torch.cat(sums).cpu().numpy().tobytes())
     return hashed.hexdigest()
@@ -53,12 +61,10 @@ def as_in_memory(backbone: Backbone) -> Backbone:
     return changed
 
 
-def _sums(tensor: torch.Tensor) -> list[torch.Tensor]:
-    flat = tensor.contiguous().flatten()
+def _sums(numbers: torch.Tensor) -> list[torch.Tensor]:
     # A view as words begins at one.
-    flat = flat.clone() if flat.storage_offset() * flat.element_size() % _WORD else flat
-    bytes_ = flat.view(torch.uint8)
-    whole = bytes_.numel() // (_WORD * _ROW) * (_WORD * _ROW)
-    words = bytes_[:whole].view(torch.int64).view(-1, _ROW)
+    numbers = numbers.clone() if numbers.storage_offset() % _WORD else numbers
+    whole = numbers.numel() // (_WORD * _ROW) * (_WORD * _ROW)
+    words = numbers[:whole].view(torch.int64).view(-1, _ROW)
     # Sums of integers wrap around, in whatever order they are taken.
-    return [words.sum(0), words.sum(1), bytes_[whole:].to(torch.int64)]
+    return [words.sum(0), words.sum(1), numbers[whole:].to(torch.int64)]
