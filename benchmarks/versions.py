@@ -79,7 +79,16 @@ def main() -> None:
 def start(folder: Path, args: argparse.Namespace) -> subprocess.Popen:
     """Start the worker of a checkout."""
     return subprocess.Popen(
-        [sys.executable, "-c", WORKER, args.backbone, "384", "512", str(args.frames), args.statistics],
+        [
+            sys.executable,
+            "-c",
+            WORKER,
+            args.backbone,
+            "384",
+            "512",
+            str(args.frames),
+            args.statistics,
+        ],
         env=os.environ | {"PYTHONPATH": str(folder.resolve()), "OMP_NUM_THREADS": "1"},
         cwd=folder,
         stdin=subprocess.PIPE,

@@ -202,16 +202,13 @@ def _longest(state: xr.Dataset | None) -> int | None:
 
 def label(dataset: xr.Dataset) -> xr.Dataset:
     """Turn coded coordinates into their labels and index tokens by what they are."""
-    dataset = dataset.copy()
-    coded = {
-        str(name): coordinate
-        for name, coordinate in dataset.coords.items()
-        if "labels" in coordinate.attrs
-    }
-    for name, coordinate in coded.items():
-        attrs = {key: value for key, value in coordinate.attrs.items() if key != "labels"}
-        labels = np.array(coordinate.attrs["labels"])
-        dataset = dataset.assign_coords({name: (coordinate.dims, labels[coordinate.values], attrs)})
+    coded = {}
+    for name, coordinate in dataset.coords.items():
+        if "labels" in coordinate.attrs:
+            attrs = dict(coordinate.attrs)
+            labels = np.array(attrs.pop("labels"))
+            coded[name] = coordinate.dims, labels[coordinate.values], attrs
+    dataset = dataset.assign_coords(coded)  # at once: each assignment copies all variables
     for prefix in ("", "key_"):
         names = [f"{prefix}{part}" for part in ("token", "patch_row", "patch_col")]
         if all(name in dataset.coords for name in names):

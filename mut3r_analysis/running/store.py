@@ -139,8 +139,8 @@ def create_store(
         root = zarr.create_group(store, zarr_format=3, attributes=dict(attrs))
         for path_in_store, group in schema.items():
             _create_group(root, path_in_store, group.variables, block, _is_dense(schema, group))
-        root.attrs["checksums"] = checksums(_metadata(store), attrs)
-        root.attrs["grown"] = _none_grown(schema)
+        sums = checksums(_metadata(store), attrs)
+        root.attrs.update({"checksums": sums, "grown": _none_grown(schema)})
     except OSError as error:
         raise StoreError(f"cannot create the store {out}: {error}") from error
     return root, block
@@ -172,7 +172,9 @@ def _is_dense(schema: Schema, group: Any) -> bool:
 def _create_group(
     root: zarr.Group, path: str, variables: Mapping[str, Variable], block: int, dense: bool
 ) -> None:
-    group = root.require_group(path)
+    extra = [v.name for v in variables.values() if v.values is not None and v.name not in v.dims]
+    named = {"coordinates": " ".join(extra)} if extra else {}
+    group = root.create_group(path, attributes=named)
     for variable in variables.values():
         chunks, shards = chunking(variable, block, dense)
         attributes: dict[str, Any] = {
@@ -201,9 +203,6 @@ def _create_group(
         )
         if variable.values is not None:
             array[...] = variable.values
-    extra = [v.name for v in variables.values() if v.values is not None and v.name not in v.dims]
-    if extra:
-        group.attrs["coordinates"] = " ".join(extra)
 
 
 def _fill_value(variable: Variable) -> float | int | None:
