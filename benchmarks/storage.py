@@ -25,11 +25,13 @@ from mut3r_analysis.attention import Capture
 from mut3r_analysis.backbones import CUT3R
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS
+from mut3r_analysis.running.chunks import block_length, frame_bytes
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.inventory import RunStore, expected
+from mut3r_analysis.running.new_store import create_store
 from mut3r_analysis.running.provenance import FORMAT_VERSION
 from mut3r_analysis.running.schema import Schema, run_schema
-from mut3r_analysis.running.store import BlockWriter, block_length, create_store, frame_bytes
+from mut3r_analysis.running.store import BlockWriter
 
 SPEC, IMAGE = "random:512-dpt", (384, 512)
 SITE = "image_self"

@@ -27,7 +27,7 @@ from measure import machine
 import mut3r_analysis as m3
 from mut3r_analysis.backbones.parity import parity
 from mut3r_analysis.cli.deep import killed_and_resumed
-from mut3r_analysis.running import store as store_module
+from mut3r_analysis.running import chunks
 from mut3r_analysis.running.checking import check_store
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +79,7 @@ def damaged(folder: Path) -> Row:
 
 def interrupted(folder: Path) -> Row:
     """Stop a run in each of its frames, go on with it, and compare with one left alone."""
-    store_module.MOST_FRAMES = BLOCK
+    chunks.MOST_FRAMES = BLOCK
     expected, equal = quiet(scene()), 0
     backbone = m3.load_backbone("tiny", device="cpu")
     for stop in range(FRAMES):

@@ -130,13 +130,14 @@ class RunStore(WrapperStore[Store]):
 
     def __init__(self, place: Path, arrays: Collection[str] | None = None) -> None:
         # Before its files are listed: where a run is being written, they then are at least those
-        # that it speaks of.
+        # that it speaks of. It is the last file of a new store.
         root = place / _METADATA
         described = root.read_bytes() if root.is_file() else None
         files = files_in(place, arrays)
         store = LocalStore(place, read_only=True) if place.is_dir() else ZipStore(place)
         super().__init__(store)
-        roots = [key for key in files if key.rpartition("/")[2] == _METADATA]
+        archived = [] if place.is_dir() else files
+        roots = [key for key in archived if key.rpartition("/")[2] == _METADATA]
         # An archive may hold the folder of the store, or what is in it.
         self._root = min(roots, key=len, default="").removesuffix(_METADATA)
         self.place = place
@@ -148,7 +149,7 @@ class RunStore(WrapperStore[Store]):
         }
         keys = [key for key in self.files if key.rpartition("/")[2] == _METADATA]
         if place.is_dir():
-            self.metadata = {key: (place / self._root / key).read_bytes() for key in keys}
+            self.metadata = {key: (place / key).read_bytes() for key in keys if key != _METADATA}
             if described is not None:
                 self.metadata[_METADATA] = described
         else:

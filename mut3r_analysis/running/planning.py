@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import xarray as xr
 from torch.utils.flop_counter import FlopCounterMode
-from zarr.storage import MemoryStore
 
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.sites import Site
@@ -19,12 +18,13 @@ from mut3r_analysis.backbones.steps import Frame, FrameRead, Write
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.motion.probe import cue_layers
+from mut3r_analysis.running.chunks import block_length, stored_bytes
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.inputs import check_inputs
+from mut3r_analysis.running.new_store import new_files
 from mut3r_analysis.running.provenance import provenance
-from mut3r_analysis.running.schema import Schema, run_schema
-from mut3r_analysis.running.store import block_length, create_store, stored_bytes
+from mut3r_analysis.running.schema import run_schema
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,8 @@ class Pricing:
         attrs = provenance(backbone, sequence, capture, configuration, names)
         return Plan(
             tuple(variables),
-            sum(item.stored_bytes for item in variables) + _skeleton_bytes(schema, attrs),
+            sum(item.stored_bytes for item in variables)
+            + sum(map(len, new_files(schema, attrs).values())),
             frames,
             flops,
             frames * sum(flops.values()) / self._speed_of(backbone),
@@ -258,14 +259,6 @@ def _last_read(backbone: Backbone, configuration: Configuration) -> Site | None:
     if cue is None or not cue.measured:
         return None
     return Site(cue.site, cue_layers(cue, backbone.sites())[-1])
-
-
-def _skeleton_bytes(schema: Schema, attrs: dict[str, Any]) -> int:
-    """Bytes of metadata and coordinates, found by creating the store empty in memory."""
-    root, _ = create_store(schema, attrs, None)
-    store = root.store
-    assert isinstance(store, MemoryStore)
-    return sum(len(value) for value in store._store_dict.values())
 
 
 def _matmul_speed(device: torch.device, dtype: torch.dtype) -> float:

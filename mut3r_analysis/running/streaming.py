@@ -29,6 +29,7 @@ from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.running.batch import Batch
+from mut3r_analysis.running.chunks import block_length
 from mut3r_analysis.running.claiming import Claim, claimed
 from mut3r_analysis.running.commit import Commit
 from mut3r_analysis.running.configuration import Configuration
@@ -37,13 +38,14 @@ from mut3r_analysis.running.grouping import grouped
 from mut3r_analysis.running.inputs import as_scored, check_inputs, frame_inputs, identified
 from mut3r_analysis.running.inventory import CHANGING
 from mut3r_analysis.running.loop import stream
+from mut3r_analysis.running.new_store import create_store
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.running.passes import BatchState, FrameResult
 from mut3r_analysis.running.planning import plan
 from mut3r_analysis.running.provenance import Observers, provenance, timestamp
 from mut3r_analysis.running.recording import Found, known_truth, peak_memory, recorded
 from mut3r_analysis.running.schema import Schema, run_schema
-from mut3r_analysis.running.store import BlockWriter, block_length, create_store
+from mut3r_analysis.running.store import BlockWriter
 
 
 def run(

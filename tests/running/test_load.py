@@ -14,8 +14,7 @@ from zarr.storage import LocalStore
 
 import mut3r_analysis as m3
 from mut3r_analysis.errors import StoreError
-from mut3r_analysis.running import inventory
-from mut3r_analysis.running import store as store_module
+from mut3r_analysis.running import chunks, inventory
 from mut3r_analysis.running.store import BlockWriter
 from mut3r_analysis.sequences.frames import lazy_frames
 
@@ -31,7 +30,7 @@ def short_run(out, frames):
 
 
 def test_every_block_costs_what_the_one_before_did(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "MOST_FRAMES", BLOCK)
+    monkeypatch.setattr(chunks, "MOST_FRAMES", BLOCK)
     done, blocks, kept, attributes = Counter(), [], [], []
     for name in ("get", "set"):
         method = getattr(LocalStore, name)
@@ -84,7 +83,7 @@ def test_every_frame_is_read_once():
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module, "MOST_FRAMES", BLOCK)
+        patch.setattr(chunks, "MOST_FRAMES", BLOCK)
         out = tmp_path_factory.mktemp("runs") / "whole"
         short_run(out, 2 * BLOCK)
     return out
@@ -111,7 +110,7 @@ def test_a_run_that_goes_on_while_it_is_opened_shows_what_was_whole(whole, tmp_p
     np.testing.assert_array_equal(run["prediction/pose"], pose)
 
 
-def test_a_store_that_is_being_created_is_not_called_damaged(whole, tmp_path):
+def test_a_store_that_is_being_created_is_not_called_damaged(whole, tmp_path, monkeypatch):
     young = Path(shutil.copytree(whole, tmp_path / "run"))
     root = json.loads((young / "zarr.json").read_text())
     del root["attributes"]["checksums"], root["attributes"]["grown"]
@@ -119,6 +118,20 @@ def test_a_store_that_is_being_created_is_not_called_damaged(whole, tmp_path):
     shutil.rmtree(young / "state")
     with pytest.raises(StoreError, match="is being created by a run"):
         m3.open_run(young)
+    # Its root is written last: here it appears once the other files were looked for.
+    (young / ".unfinished").mkdir()
+    (young / "zarr.json").unlink()
+    listed = inventory.files_in
+
+    def goes_on(*args):
+        files = listed(*args)
+        shutil.copytree(whole, young, dirs_exist_ok=True)
+        return files
+
+    monkeypatch.setattr(inventory, "files_in", goes_on)
+    with pytest.raises(StoreError, match="is being created by a run"):
+        m3.open_run(young)
+    monkeypatch.undo()
     shutil.rmtree(young)
     (young / ".unfinished").mkdir(parents=True)
     with pytest.raises(StoreError, match="is being created by a run"):
@@ -157,7 +170,7 @@ with multiprocessing.get_context("fork").Pool(8) as pool:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the readers are forked, which is quick")
 def test_eight_readers_beside_one_writer_see_whole_frames_and_no_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "MOST_FRAMES", BLOCK)
+    monkeypatch.setattr(chunks, "MOST_FRAMES", BLOCK)
     out = tmp_path / "run"
     readers = subprocess.Popen(
         [sys.executable, "-c", READERS, str(out)],

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import zarr
 
+from mut3r_analysis.running.chunks import stored_bytes
+from mut3r_analysis.running.new_store import create_store
 from mut3r_analysis.running.schema import Group, Schema
-from mut3r_analysis.running.store import BlockWriter, create_store, stored_bytes
+from mut3r_analysis.running.store import BlockWriter
 
 SIZES = {"one file per head": (2, 3, 870, 860), "one file per layer": (3, 12, 350, 340)}
 

@@ -15,14 +15,14 @@ import torch
 import mut3r_analysis as m3
 from mut3r_analysis.cli.main import main
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument, StoreError
-from mut3r_analysis.running import store as store_module
+from mut3r_analysis.running import chunks
 
 FRAMES = 11
 
 
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch):
-    monkeypatch.setattr(store_module, "MOST_FRAMES", 4)
+    monkeypatch.setattr(chunks, "MOST_FRAMES", 4)
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +177,8 @@ def test_what_is_not_ours_to_replace_is_left_as_it_is(tmp_path, sequence, kind):
 SCRIPT = """
 import sys, time
 import mut3r_analysis as m3
-from mut3r_analysis.running import store
-store.MOST_FRAMES = 4
+from mut3r_analysis.running import chunks
+chunks.MOST_FRAMES = 4
 backbone = m3.load_backbone("random:small")
 encode = backbone.encode
 backbone.encode = lambda *a, **k: (time.sleep(float(sys.argv[2])), encode(*a, **k))[1]

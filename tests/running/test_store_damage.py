@@ -16,8 +16,9 @@ import mut3r_analysis as m3
 from mut3r_analysis.cli.main import main
 from mut3r_analysis.errors import StoreError
 from mut3r_analysis.running.checking import check_store
+from mut3r_analysis.running.new_store import create_store
 from mut3r_analysis.running.schema import Group
-from mut3r_analysis.running.store import BlockWriter, create_store
+from mut3r_analysis.running.store import BlockWriter
 
 SITE = "attention/image_self"
 

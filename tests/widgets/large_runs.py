@@ -14,9 +14,9 @@ from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.inventory import RunStore, expected
+from mut3r_analysis.running.new_store import create_store
 from mut3r_analysis.running.provenance import provenance
 from mut3r_analysis.running.schema import run_schema
-from mut3r_analysis.running.store import create_store
 
 SPEC, IMAGE = "random:512-dpt", (384, 512)
 
