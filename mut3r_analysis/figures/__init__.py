@@ -1,9 +1,9 @@
 """Figures: labelled data in, a matplotlib figure out, no global state touched.
 
 Those of a run take it first, name the reduction they apply and state their source. Those of a
-study (``interval_dots``, ``curves``, ``matrix``) take its labelled results. All label axes and
-colour bars from the data's own ``long_name`` and ``units``, and show themselves in notebooks;
-nothing here uses pyplot.
+study (``interval_dots``, ``curves``, ``matrix``) take its labelled results, and seaborn draws them.
+All label axes and colour bars from the data's own ``long_name`` and ``units``, and show themselves
+in notebooks; none is left open in pyplot.
 """
 
 import lazy_loader

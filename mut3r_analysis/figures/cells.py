@@ -3,16 +3,15 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import seaborn
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from mut3r_analysis.figures.page import Page, color_bar
 from mut3r_analysis.figures.panels import Placed, Sheet, lines_in, shape_of
 from mut3r_analysis.figures.reading import sentence
 from mut3r_analysis.figures.styling import FONT, LETTER, STATISTIC_COLORS, Size, style
-from mut3r_analysis.figures.tiles import cell_grid, limits
+from mut3r_analysis.figures.tiles import limits
 
 DIVERGING_COLORS = "PuOr_r"
 _LABEL_SHARE = 0.32
@@ -80,26 +79,33 @@ def matrix(
     texts = (title, sentence(subtitle, missing), source)
     with style(size) as page:
         labels = [page.wrapped(label, _LABEL_SHARE * page.width) for label in row.labels]
-        numbers = _numbers(grids) if annotate else None
-        plan = _plan(placed, labels, numbers, page)
+        numbers = _numbers(grids)
+        plan = _plan(placed, labels, numbers if annotate else None, page)
         headings = [page.wrapped(text, 0.92 * plan.cell * grids.shape[2])
                     for text in panel.headings()]  # fmt: skip
         height = plan.height(headings if panels else [], page)
         sheet = Sheet.open(page, plan.shape, height, texts, headings)
+        # Cells too small for numbers are left without.
+        written = plan.digits >= _LEAST_DIGITS * page.scale
         colors = _colors(grids, center)
         for index, axis in enumerate(sheet.axes):
-            drawn = _draw_panel(axis, grids[index], colors, page)
-            if numbers is not None and plan.digits >= _LEAST_DIGITS * page.scale:
-                _write(axis, drawn, grids[index], numbers[index], plan.digits)
+            seaborn.heatmap(
+                grids[index], annot=numbers[index] if annotate and written else False, fmt="",
+                annot_kws={"fontsize": plan.digits}, linewidths=0.5 * page.scale,
+                linecolor="white", cbar=False, xticklabels=False, yticklabels=False, ax=axis,
+                **colors,
+            )  # fmt: skip
+            # Missing cells are see-through.
+            axis.patch.set(facecolor="#f2f2f2", edgecolor="#b8b8b8", hatch="////")
             axis.tick_params(axis="y", labelleft=axis in sheet.left, labelsize=plan.text)
             axis.tick_params(axis="x", labelrotation=90 if plan.upright else 0)
-        sheet.axes[0].set_yticks(np.arange(len(labels)), labels, linespacing=1.0)
+        sheet.axes[0].set_yticks(np.arange(len(labels)) + 0.5, labels, linespacing=1.0)
         every = 1 if plan.upright else max(1, int(np.ceil(plan.longest / plan.cell)))
-        places = np.arange(0, len(column.labels), every)
+        places = np.arange(0, len(column.labels), every) + 0.5
         sheet.axes[0].set_xticks(places, column.labels[::every])
         for axis in sheet.left:
             axis.set_ylabel(page.wrapped(row.title, len(labels) * plan.pitch), linespacing=1.0)
-        _explain(sheet, drawn, placed.label, height)
+        _explain(sheet, sheet.axes[0].collections[0], placed.label, height)
         sheet.close(column.title)
     return sheet.figure
 
@@ -171,26 +177,6 @@ def _colors(grids: np.ndarray, center: float | None) -> dict[str, Any]:
         return {"cmap": STATISTIC_COLORS, "vmin": low, "vmax": high}
     reach = max(abs(high - center), abs(low - center)) or 1e-12
     return {"cmap": DIVERGING_COLORS, "vmin": center - reach, "vmax": center + reach}
-
-
-def _draw_panel(axis: Axes, grid: np.ndarray, colors: dict[str, Any], page: Size) -> Any:
-    drawn = axis.imshow(grid, aspect="auto", **colors)
-    for y, x in np.argwhere(np.isnan(grid)):
-        # The hatch is drawn in the edge's colour; a white line around it is the grid's.
-        axis.add_patch(
-            Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor="#f2f2f2", edgecolor="#b8b8b8",
-                      hatch="////", linewidth=0)
-        )  # fmt: skip
-    cell_grid(axis, grid.shape, page)
-    return drawn
-
-
-def _write(axis: Axes, drawn: Any, grid: np.ndarray, numbers: np.ndarray, points: float) -> None:
-    red, green, blue, _ = np.moveaxis(drawn.cmap(drawn.norm(np.ma.masked_invalid(grid))), -1, 0)
-    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-    for (y, x), text in np.ndenumerate(numbers):
-        color = "white" if dark[y, x] else "black"
-        axis.text(x, y, text, ha="center", va="center_baseline", color=color, fontsize=points)
 
 
 def _explain(sheet: Sheet, drawn: Any, label: str, height: float) -> None:

@@ -3,12 +3,22 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import seaborn
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from mut3r_analysis.figures.page import Page
-from mut3r_analysis.figures.panels import Look, Placed, Sheet, lines_in, looks, shape_of
+from mut3r_analysis.figures.panels import (
+    GIVEN,
+    Look,
+    Placed,
+    Sheet,
+    lines_in,
+    looks,
+    shape_of,
+    unnamed,
+)
 from mut3r_analysis.figures.styling import INK, QUIET, Size, style
 
 _ROOMY_PANEL, _LEAST_PANEL = 1.4, 0.55
@@ -41,7 +51,7 @@ def interval_dots(
     values : xarray.Dataset
         ``value``, ``lower`` and ``upper`` over the dimensions named below, as
         :func:`mut3r_analysis.studies.estimates.estimate` returns them. Where the interval is NaN
-        the dot stands alone; where the value is NaN the row says "no value".
+        the dot stands alone; where the value is NaN the row says "no value" and has no bar.
     rows : str
         Dimension whose entries are the rows, the first on top.
     panels : str, optional
@@ -134,31 +144,30 @@ def _draw_panel(
     count = placed.value.shape[2]
     if reference is not None:
         axis.axvline(reference, color=QUIET, linewidth=0.5 * page.scale, zorder=1)
-    places = np.arange(count, dtype=float)
     axis.hlines(
-        places, 0, 1, transform=axis.get_yaxis_transform(), color="#e4e4e4",
+        range(count), 0, 1, transform=axis.get_yaxis_transform(), color="#e4e4e4",
         linewidth=0.3 * page.scale, zorder=0,
     )  # fmt: skip
-    axis.set_ylim(count - 0.5, -0.5)
     axis.spines["left"].set_visible(False)
-    handles = []
-    for index, look in enumerate(series):
-        # Series of a row stand below each other within the middle two thirds of it.
-        offset = 0.66 * ((index + 0.5) / len(series) - 0.5)
-        found, lower, upper = (part[panel, index] for part in placed[:3])
-        axis.hlines(places + offset, lower, upper, color=look.color,
-                    linewidth=0.9 * page.scale, zorder=2)  # fmt: skip
-        handles += axis.plot(
-            found, places + offset, linestyle="none", marker=look.marker, zorder=3,
-            markersize=3.2 * page.scale, markeredgecolor=look.color,
-            markerfacecolor=look.color if look.filled else "white",
-            markeredgewidth=0.6 * page.scale,
+    # Series of a row stand below each other within the middle two thirds of it.
+    offsets = 0.66 * ((np.arange(len(series)) + 0.5) / len(series) - 0.5)
+    seaborn.pointplot(
+        placed.table(panel), x="value", y="entry", hue="series", orient="y", native_scale=True,
+        dodge=float(np.ptp(offsets)), palette=[look.color for look in series],
+        markers=[look.marker for look in series], linestyle="none", linewidth=0.9 * page.scale,
+        markersize=3.2 * page.scale, markeredgewidth=0.6 * page.scale, zorder=3,
+        err_kws={"zorder": 2}, legend=False, ax=axis, **GIVEN,
+    )  # fmt: skip
+    unnamed(axis)
+    axis.set_ylim(count - 0.5, -0.5)
+    handles = [line for line in axis.lines if line.get_linestyle() == "None"]
+    for handle, look in zip(handles, series, strict=True):
+        handle.set_markerfacecolor(look.color if look.filled else "white")
+    for index, place in np.argwhere(np.isnan(placed.value[panel])):
+        axis.annotate(
+            "no value", (0, place + offsets[index]), xycoords=axis.get_yaxis_transform(),
+            xytext=(2 * page.scale, 0), textcoords="offset points", va="center",
+            color=QUIET if len(series) == 1 else series[index].color, fontsize=5.5 * page.scale,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )  # fmt: skip
-        for missing in np.flatnonzero(np.isnan(found)):
-            axis.annotate(
-                "no value", (0, places[missing] + offset), xycoords=axis.get_yaxis_transform(),
-                xytext=(2 * page.scale, 0), textcoords="offset points", va="center",
-                color=QUIET if len(series) == 1 else look.color, fontsize=5.5 * page.scale,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-            )  # fmt: skip
     return handles

@@ -3,12 +3,25 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import seaborn
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from mut3r_analysis.figures.page import Page, decades
-from mut3r_analysis.figures.panels import Look, Part, Placed, Sheet, lines_in, looks, shape_of
+from mut3r_analysis.figures.panels import (
+    GIVEN,
+    Look,
+    Part,
+    Placed,
+    Sheet,
+    lines_in,
+    looks,
+    shape_of,
+    unnamed,
+)
 from mut3r_analysis.figures.styling import QUIET, Size, style
 
 _MOST_MARKERS = 24
@@ -106,23 +119,31 @@ def _draw_panel(
     axis: Axes, placed: Placed, panel: int, series: list[Look], page: Size
 ) -> list[Any]:
     """Draw the lines of a panel, and return one handle per series."""
-    x = _places(placed.parts[2])
+    table = placed.table(panel)
+    table["x"] = _places(placed.parts[2])[table["entry"]]
+    # Seaborn draws lines through what is missing: each stretch of values is one of its own.
+    table["stretch"] = np.repeat(np.isnan(placed.value[panel]).cumsum(), 3)
     handles = []
     for index, look in enumerate(series):
-        found, lower, upper = (part[panel, index] for part in placed[:3])
-        band = {"color": look.color, "alpha": 0.16 if len(series) < 3 else 0.09, "linewidth": 0}
-        axis.fill_between(x, lower, upper, zorder=1.5, **band)
-        # Thin edges keep overlapping bands apart, also in grey.
-        for edge in (lower, upper):
-            axis.plot(x, edge, color=look.color, linewidth=0.25 * page.scale, alpha=0.6, zorder=1.6)
-        lonely = _isolated(found)
-        axis.vlines(x[lonely], lower[lonely], upper[lonely], color=look.color,
-                    linewidth=0.5 * page.scale)  # fmt: skip
-        handles += axis.plot(
-            x, found, color=look.color, linestyle=look.line, marker=look.marker, zorder=3,
-            markersize=2.8 * page.scale, markevery=_marked(found, index, len(series)),
-            markerfacecolor=look.color if look.filled else "white",
-        )  # fmt: skip
+        faint = 0.16 if len(series) < 3 else 0.09
+        drawn = {
+            "color": look.color, "linestyle": look.line, "marker": look.marker,
+            "markerfacecolor": look.color if look.filled else "white",
+            "markeredgecolor": look.color, "markersize": 2.8 * page.scale,
+        }  # fmt: skip
+        for _, part in table[table["series"] == index].dropna().groupby("stretch"):
+            # Thin edges keep overlapping bands apart, also in grey.
+            band = {
+                "facecolor": to_rgba(look.color, faint), "edgecolor": to_rgba(look.color, 0.6),
+                "alpha": None, "linewidth": 0.25 * page.scale,
+            }  # fmt: skip
+            marked = _marked(part["entry"].unique(), placed.value.shape[2], index, len(series))
+            seaborn.lineplot(
+                part, x="x", y="value", sort=False, legend=False, ax=axis, markevery=marked,
+                err_kws=band, zorder=3, **drawn, **GIVEN,
+            )  # fmt: skip
+        handles.append(Line2D([], [], **drawn))
+    unnamed(axis)
     return handles
 
 
@@ -130,19 +151,13 @@ def _places(along: Part) -> np.ndarray:
     return np.arange(len(along.labels), dtype=float) if along.numbers is None else along.numbers
 
 
-def _isolated(found: np.ndarray) -> np.ndarray:
-    """Find values without a neighbour, which a line alone would not show."""
-    known = np.pad(np.isfinite(found), 1)
-    return np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:])
-
-
-def _marked(found: np.ndarray, index: int, count: int) -> list[int]:
-    """Every point of a short line, some of a long one among others, and those that stand alone."""
-    if len(found) <= _MOST_MARKERS:
-        return list(range(len(found)))
-    step = len(found) // 8
-    spread = range((index * step // 3) % step, len(found), step) if count > 1 else ()
-    return sorted({*spread, *_isolated(found).tolist()})
+def _marked(entries: np.ndarray, length: int, index: int, count: int) -> list[int]:
+    """Every point of a short line, some of a long one among others, and one that stands alone."""
+    if length <= _MOST_MARKERS or len(entries) == 1:
+        return list(range(len(entries)))
+    step = length // 8
+    spread = range((index * step // 3) % step, length, step) if count > 1 else range(0)
+    return [place for place, entry in enumerate(entries) if entry in spread]
 
 
 def _tick(axis: Axes, along: Part, inches: float, page: Size) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -103,6 +104,26 @@ class Placed(NamedTuple):
         parts = [_part(dataset, dim) for dim in roles.values()]
         return cls(value, lower, upper, parts, text_label(dataset["value"]))
 
+    def table(self, panel: int) -> pd.DataFrame:
+        """Return a panel as seaborn takes it: three rows per estimate, for `GIVEN` to read.
+
+        The columns are ``series`` and ``entry``, which are positions, and ``value``; the rows of
+        an estimate are its value and the two ends of its interval.
+        """
+        shown = np.stack([part[panel] for part in self[:3]], axis=-1)
+        series, entry, _ = np.indices(shown.shape)
+        # An interval without a value is not drawn.
+        shown = np.where(np.isnan(shown[..., :1]), np.nan, shown)
+        flat = {"series": series.ravel(), "entry": entry.ravel(), "value": shown.ravel()}
+        return pd.DataFrame(flat)
+
+
+GIVEN: dict[str, Any] = {
+    "estimator": lambda rows: rows.iloc[0],
+    "errorbar": lambda rows: (rows.iloc[1:].min(), rows.iloc[1:].max()),
+}
+"""What seaborn makes of the rows of :meth:`Placed.table`: nothing is estimated again."""
+
 
 class Look(NamedTuple):
     """Colour, marker and line of a series; any two of them tell series apart without the first."""
@@ -135,6 +156,12 @@ def looks(part: Part) -> list[Look]:
         Look(color, _MARKERS[at % len(_MARKERS)], _LINES[at % len(_LINES)], at < len(_MARKERS))
         for at, color in enumerate(colors)
     ]
+
+
+def unnamed(axis: Axes) -> None:
+    """Take off the names of columns that seaborn writes beside an axis."""
+    for side in (axis.xaxis, axis.yaxis):
+        side.label.set(text="", visible=True)
 
 
 def shape_of(count: int, across: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import textwrap
 
 import numpy as np
+import seaborn
 import xarray as xr
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
@@ -34,7 +35,6 @@ def state_updates(run: xr.DataTree, *, size: str = "page") -> Page:
     updates = updates.transpose("state_token", "frame").load()
     frames = updates["frame"].values
     tokens = updates.sizes["state_token"]
-    low, middle, high = np.nanquantile(updates.values, (0.1, 0.5, 0.9), axis=0)
     subtitle = sentence(
         f"{tokens} state tokens",
         "line: median over tokens, band: 10th to 90th percentile",
@@ -46,28 +46,28 @@ def state_updates(run: xr.DataTree, *, size: str = "page") -> Page:
         figure, _ = new_page(page, min(height, page.tallest), *texts)
         curve, strip = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.9))
         # Frames may be strided: positions carry them, labels name them.
-        places = np.arange(len(frames))
-        curve.fill_between(places, low, high, color="#d4d4d4", linewidth=0)
-        curve.plot(places, middle, color=INK, marker="o" if len(frames) < 40 else "")
+        places = np.arange(len(frames)) + 0.5
+        table = updates.assign_coords(frame=places).to_dataframe("update size").reset_index()
+        seaborn.lineplot(
+            table, x="frame", y="update size", estimator="median", errorbar=("pi", 80),
+            color=INK, marker="o" if len(frames) < 40 else "", markeredgewidth=0, ax=curve,
+        )  # fmt: skip
         curve.set_ylim(bottom=0)
-        curve.set_ylabel("update size")
         curve.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         curve.tick_params(axis="x", length=0)
         least, most = limits(updates, share=0.005)
         # Early updates are many times the late ones; unchanged tokens take the darkest colour.
         most = max(most, 1e-12)
-        drawn = strip.imshow(
-            updates.clip(min=1e-4 * most).values,
-            aspect="auto",
-            cmap=STATISTIC_COLORS,
+        seaborn.heatmap(
+            updates.clip(min=1e-4 * most).values, cmap=STATISTIC_COLORS, cbar=False, ax=strip,
             norm=LogNorm(min(max(least, 1e-4 * most), 0.999 * most), most),
-        )
-        strip.spines[:].set_visible(False)
+            xticklabels=False, yticklabels=max(1, tokens // 4),
+        )  # fmt: skip
         strip.set(xlabel="frame", ylabel="state token")
         every = -(-len(frames) // 14)
         strip.set_xticks(places[::every], [str(frame) for frame in frames[::every]])
-        strip.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        bar = color_bar(figure, drawn, ax=strip, aspect=18, pad=0.012)
+        strip.tick_params(axis="y", labelrotation=0)
+        bar = color_bar(figure, strip.collections[0], ax=strip, aspect=18, pad=0.012)
         # In two lines of about equal length.
         label = text_label(updates)
         halves = textwrap.wrap(label, max(12, len(label) // 2 + 4))

@@ -163,15 +163,6 @@ def darkened(image: np.ndarray) -> np.ndarray:
     return 0.15 + 0.75 * (image @ np.array([0.299, 0.587, 0.114])) / 255
 
 
-def cell_grid(axis: Axes, shape: tuple[int, ...], page: Size) -> None:
-    """Draw hairlines between the cells of an array ``(row, column)``, so that one can be found."""
-    axis.set_xticks(np.arange(shape[1] + 1) - 0.5, minor=True)
-    axis.set_yticks(np.arange(shape[0] + 1) - 0.5, minor=True)
-    axis.grid(which="minor", color="white", linewidth=0.5 * page.scale)
-    axis.tick_params(which="both", length=0)
-    axis.spines[:].set_visible(False)
-
-
 def limits(values: Any, share: float = 0.02) -> tuple[float, float]:
     """Colour limits that leave out a share of the finite values at each end."""
     finite = np.asarray(values, dtype=np.float64)

@@ -110,7 +110,7 @@ def test_layer_heads_is_the_named_mean_over_frames_and_patches(squares_run: xr.D
     figure = figures.layer_heads(squares_run, "image_self/max_weight")
     values = squares_run["attention/image_self/max_weight"].sel(token="patch")
     np.testing.assert_allclose(
-        pictures(figure)[0][0], values.mean(["frame", "query"]).values, rtol=1e-5
+        figure.axes[0].collections[0].get_array(), values.mean(["frame", "query"]), rtol=1e-5
     )
     text = words(figure)
     assert "mean over frames 0–4 and 48 patches" in text
@@ -169,7 +169,7 @@ def test_state_updates_and_timing_show_the_stored_numbers(squares_run: xr.DataTr
     curve, strip = figures.state_updates(squares_run).axes[:2]
     updates = squares_run["state/update_size"]
     np.testing.assert_allclose(curve.lines[0].get_ydata(), updates.median("state_token"))
-    np.testing.assert_allclose(strip.images[0].get_array(), updates.T)
+    np.testing.assert_allclose(strip.collections[0].get_array(), updates.T)
     time, space = figures.timing(squares_run).axes
     assert time.get_ylabel() == "wall time (ms)"
     assert space.get_ylabel() == "peak memory so far (MiB)"

@@ -32,7 +32,7 @@ def test_drawing_and_saving_change_no_global_state(
     assert dict(matplotlib.rcParams) == before
 
 
-def test_neither_the_package_nor_a_figure_imports_pyplot(tmp_path: Path) -> None:
+def test_neither_the_package_nor_a_contact_sheet_imports_pyplot(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np, mut3r_analysis as m3\n"
         "assert 'matplotlib' not in sys.modules and 'torch' not in sys.modules\n"
@@ -43,6 +43,15 @@ def test_neither_the_package_nor_a_figure_imports_pyplot(tmp_path: Path) -> None
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "depth.png")], check=True)
+
+
+def test_no_figure_stays_open_in_pyplot(squares_run: xr.DataTree) -> None:
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    figures.layer_heads(squares_run, "image_self/entropy")
+    figures.timing(squares_run)
+    assert plt.get_fignums() == before
 
 
 def test_a_figure_does_not_depend_on_the_readers_settings(squares_run: xr.DataTree) -> None:
