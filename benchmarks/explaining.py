@@ -9,10 +9,12 @@ where no such five were drawn is passed over.
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from faults import Fault, Faulty, drawn
+from measure import at_least, publish
 
 import mut3r_analysis as m3
 from mut3r_analysis.evaluation.tasks import score_run
@@ -21,6 +23,8 @@ from mut3r_analysis.metrics import protocol
 FRAMES, GRID, CANDIDATES = 5, (6, 8), 32
 LEAST_HARM, MOST_HARMLESS = 0.02, 0.002
 """Shares of the mean error: what the harmful fault adds in its frame, and the others in any."""
+WANTED = {"frame and patch": 0.9, "site": 0.75, "layer": 0.75, "head": 0.6}
+"""Share of scenes in which each has to be named first."""
 PLACE = ("frame", "patch_row", "patch_col", "site", "layer", "head")
 
 
@@ -60,7 +64,9 @@ def main() -> None:
     """Print one line per scene, and how often each part was named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=20)
-    scenes = parser.parse_args().scenes
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    scenes = args.scenes
     backbone, generator = m3.load_backbone("tiny", device="cpu"), np.random.default_rng(0)
     rows, silent, seed = [], 0, 0
     while len(rows) < scenes:
@@ -81,10 +87,18 @@ def main() -> None:
         rows.append([right[0] and right[1] and right[2], *right[3:]])
         silent += "frame" not in said[1]
         print(f"seed {seed}: planted {tuple(harmful)}; {said[0]['answer']}", flush=True)
-    names = ("frame and patch", "site", "layer", "head")
-    for name, hits in zip(names, np.sum(rows, axis=0), strict=True):
-        print(f"{name}: {hits} of {scenes}")
-    print(f"nothing named where nothing was planted: {silent} of {scenes}")
+    named = dict(zip(WANTED, np.mean(rows, axis=0), strict=True))
+    ratios = {
+        f"{name} named first, share of scenes": at_least(named[name], wanted)
+        for name, wanted in WANTED.items()
+    }
+    ratios["nothing named where nothing was planted"] = at_least(silent / scenes, 1.0)
+    result = {
+        "backbone": f"tiny, {scenes} drawn scenes, five faults in each of which one does harm",
+        "repetitions": 1,
+        "ratios": ratios,
+    }
+    publish("explaining", result, args.out, quick=scenes < 20)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def errors_of(
         ``error`` (frame, y, x), the distance from the true depth over the true depth, NaN where
         nothing is scored: its mean over a frame is the frame's ``abs_rel``. ``patch_error``
         (frame, patch_row, patch_col), its mean over the pixels of a patch, where the run says how
-        large patches are.
+        large patches are. ``ratio`` (frame, y, x), aligned over true depth.
 
     Raises
     ------
@@ -70,12 +70,16 @@ def errors_of(
         scale, shift = (float(mine[f"depth_alignment_{part}"]) for part in ("scale", "shift"))
     size = (true.sizes["y"], true.sizes["x"])
     aligned = (scale * resize_bicubic(plane, size) + shift for plane in given.values)
-    planes = [_error(chosen, *pair) for pair in zip(true.values, aligned, strict=True)]
+    planes = [_ratio(chosen, *pair) for pair in zip(true.values, aligned, strict=True)]
     found = xr.Dataset(coords={"frame": true["frame"]})
     words = {"units": "1", "comment": f"aligned as under {chosen.id}"}
-    pixels = np.reshape(planes, (len(planes), *size)).astype(np.float32)
-    long_name = "relative error of depth"
-    found["error"] = (("frame", "y", "x"), pixels, words | {"long_name": long_name})
+    ratio = np.reshape(planes, (len(planes), *size))
+    for name, values, long_name in (
+        ("error", np.abs(ratio - 1), "relative error of depth"),
+        ("ratio", ratio, "aligned over true depth"),
+    ):
+        attrs = words | {"long_name": long_name}
+        found[name] = (("frame", "y", "x"), values.astype(np.float32), attrs)
     patch = (run.attrs["backbone"].get("preparation") or {}).get("patch")
     if patch:
         grid = (given.sizes["y"] // patch, given.sizes["x"] // patch)
@@ -110,9 +114,9 @@ def over_patches(pixels: xr.DataArray, grid: tuple[int, int]) -> xr.DataArray:
     return xr.DataArray(means, coords, ("frame", *sides), attrs=pixels.attrs)
 
 
-def _error(protocol: Protocol, true: np.ndarray, aligned: np.ndarray) -> np.ndarray:
+def _ratio(protocol: Protocol, true: np.ndarray, aligned: np.ndarray) -> np.ndarray:
     if protocol.clip is not None:
         aligned = np.minimum(aligned, protocol.clip)
     scored = valid_depth(true, protocol.maximum)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(scored, np.abs(aligned - true) / true, np.nan)
+        return np.where(scored, aligned / true, np.nan)

@@ -55,6 +55,12 @@ def run(args: argparse.Namespace) -> int:
         if name in found:
             ranked = found[name].to_series().dropna().sort_values(ascending=False).head(_KEPT)
             print(f"\n{found[name].attrs.get('long_name', name)}\n{ranked.to_string(header=False)}")
+    if "signature" in found.dims:
+        print("\nsignatures of known failures")
+        for each in found["signature"].values:
+            sign = found.sel(signature=each)
+            mark = "yes" if sign["signature_shown"] else "no "
+            print(f"{mark}  {each}: {sign['signature_evidence'].item()}")
     return 0
 
 

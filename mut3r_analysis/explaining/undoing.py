@@ -22,10 +22,17 @@ class Part(NamedTuple):
     layer: int | None = None
     head: int | None = None
     query: int | None = None
+    stream: str | None = None
+    """Of the queries of a site."""
 
     def holds(self, frame: int, site: Site) -> bool:
         """Whether a site in a frame, by its position, is of this part."""
-        pairs = ((self.frame, frame), (self.site, site.kind), (self.layer, site.layer))
+        pairs = (
+            (self.frame, frame),
+            (self.site, site.kind),
+            (self.layer, site.layer),
+            (self.stream, SITE_KINDS[site.kind].queries),
+        )
         return all(wanted is None or wanted == given for wanted, given in pairs)
 
 

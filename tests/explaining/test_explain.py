@@ -84,6 +84,7 @@ def test_where_nothing_got_worse_nothing_is_named(backbone, sequence, plain):
     assert found.attrs["answer"].startswith("Nothing got worse: by depth AbsRel (median scale)")
     assert "frame" not in found.attrs
     assert found.attrs["checked"] == 0
+    assert not found["signature_shown"].any()
 
 
 def test_a_gate_is_switched_off_part_by_part(backbone, sequence):
@@ -156,5 +157,6 @@ def test_the_command_explains_two_stores(backbone, sequence, tmp_path, capsys):
     assert said.startswith("depth AbsRel (median scale) rises most in frame")
     assert "Not checked: the budget was spent." in said
     assert "share of the worst frame's harm that goes without it" in said
+    assert "signatures of known failures\nyes  over-suppression: δ < 1.25 of what rests" in said
     assert main(["explain", *stores, "--sequence", "scenes/orbit-01"]) == 1
     assert "open the sequence as it was run" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 THRESHOLD = 0.1
@@ -52,6 +53,28 @@ def moving_pixels(
     """
     with np.errstate(invalid="ignore"):
         return np.linalg.norm(flow - camera, axis=-1) > threshold
+
+
+def moving_speeds(sequence: xr.Dataset, position: int) -> NDArray[np.float64]:
+    """Return how fast each moving pixel of a frame moves beyond what the camera explains, px/frame.
+
+    Pixels whose flow or depth is not known are left out.
+
+    Parameters
+    ----------
+    sequence : Dataset
+        With ``flow``, ``depth``, ``pose``, ``intrinsics`` and ``motion_mask``.
+    position : int
+        Of a frame that has a next one.
+    """
+    mask = sequence["motion_mask"][position].values.astype(bool)
+    depth, flow = (sequence[name][position].values.astype(float) for name in ("depth", "flow"))
+    poses, cameras = (
+        sequence[name][position : position + 2].values.astype(float)
+        for name in ("pose", "intrinsics")
+    )
+    speeds = np.linalg.norm(flow - camera_flow(depth, *poses, *cameras), axis=-1)[mask]
+    return speeds[np.isfinite(speeds)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from mut3r_analysis.foundation.labelling import described
 from mut3r_analysis.scenes import Path, Scene
 from mut3r_analysis.scenes.paths import RATE, SWING
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.sequences.layouts.ego_motion import camera_flow
+from mut3r_analysis.sequences.layouts.ego_motion import moving_speeds
 
 NEEDED = ("flow", "depth", "pose", "intrinsics", "motion_mask")
 """What a sequence must know for its residual motion to be measured."""
@@ -183,19 +183,8 @@ def _measured(sequence: xr.Dataset) -> tuple[float, float]:
     """Mean residual motion over moving pixels, px/frame, and their share."""
     total, moving, pixels = 0.0, 0, 0
     for frame in range(sequence.sizes["frame"] - 1):
-        mask = sequence["motion_mask"][frame].values.astype(bool)
-        pixels += mask.size
-        if not mask.any():
-            continue
-        depth, flow = (
-            sequence[name][frame].values.astype(np.float64) for name in ("depth", "flow")
-        )
-        poses, cameras = (
-            sequence[name][frame : frame + 2].values.astype(np.float64)
-            for name in ("pose", "intrinsics")
-        )
-        residual = np.linalg.norm(flow - camera_flow(depth, *poses, *cameras), axis=-1)[mask]
-        known = residual[np.isfinite(residual)]
-        total += float(known.sum())
-        moving += known.size
+        pixels += sequence["motion_mask"][frame].size
+        speeds = moving_speeds(sequence, frame)
+        total += float(speeds.sum())
+        moving += speeds.size
     return (total / moving if moving else 0.0), moving / max(pixels, 1)
