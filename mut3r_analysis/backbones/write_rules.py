@@ -25,6 +25,7 @@ from mut3r_analysis.backbones.batching import each_tensor
 from mut3r_analysis.backbones.write_rule import Outcome, Settings, Span, Words, WriteRule
 from mut3r_analysis.backbones.write_signals import PREDICTED_SIGNALS, SIGNALS, Signals
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.calls import shortest
 from mut3r_analysis.foundation.fields import number, one_of, shown
 
 _ANY = float("inf")
@@ -450,20 +451,15 @@ def rule_name(text: str) -> str:
 def rule_text(text: str, field: str) -> str:
     """Return a rule in its one form: its number, then what is not as usual."""
     rule, found = parse_rule(text, field)
-    words = [] if rule.number is None else [_shortest(found[rule.number])]
+    words = [] if rule.number is None else [shortest(found[rule.number])]
     for name, kind in rule.may_set.items():
         if name == rule.number:
             continue
         if isinstance(kind, Words):
             words += [f"{name}={kind.other}"] if found[name] else []
         elif found[name] != kind.default:
-            words.append(f"{name}={_shortest(found[name])}")
+            words.append(f"{name}={shortest(found[name])}")
     return f"{rule.name}({','.join(words)})" if words else rule.name
-
-
-def _shortest(value: float) -> str:
-    """Write a number so that it reads back the same."""
-    return short if float(short := f"{value:g}") == value else repr(value)
 
 
 def parse_product(given: Iterable[str], field: str) -> tuple[str, ...]:

@@ -211,14 +211,21 @@ def _require_one_path(run: xr.DataTree, frames: Frames) -> None:
     ------
     UnmetProtocol
     """
-    every = json.loads(run.attrs.get("commit") or "{}").get("reset")
-    if every is None or len(frames) <= every:
+    commit = json.loads(run.attrs.get("commit") or "{}")
+    reset = commit.get("reset")
+    if reset is None or commit.get("reset_chain"):
         return
-    raise UnmetProtocol(
-        f"the run starts anew after every {every} frames, and poses of each part are in the frame "
-        "of its own first one: one alignment over all of them would call that an error of the "
-        f"path. Run parts of the sequence by themselves, or all of it without reset"
-    )
+    if isinstance(reset, int):
+        times, when = (len(frames) - 1) // reset, f"after every {reset} frames"
+    else:
+        began = run["state/reset"].sel(frame=frames[:-1])
+        times, when = int(began.sum()), f"{int(began.sum())} times, by {reset}"
+    if times:
+        raise UnmetProtocol(
+            f"the run starts anew {when}, and poses of each part are in the frame of its own "
+            "first one: one alignment over all of them would call that an error of the path. Run "
+            "it with 'reset.chain' in the commit, which carries poses over, or without reset"
+        )
 
 
 def _require_truth(protocol: Protocol, truth: xr.Dataset | None) -> xr.Dataset:

@@ -25,3 +25,8 @@ def parse_call(text: str) -> tuple[str, float | None]:
     raise InvalidArgument(
         f"expected a name or name(number), for example 'iterate(2)'; got {shown(text)}"
     )
+
+
+def shortest(value: float) -> str:
+    """Write a number so that it reads back the same."""
+    return short if float(short := f"{value:g}") == value else repr(value)

@@ -15,17 +15,17 @@ from mut3r_analysis.attention.recorder import Recorder, Records
 from mut3r_analysis.attention.seam import Observer, Probe, SiteGate, observed, together
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.attention.tokens import Axes
-from mut3r_analysis.backbones.batching import concatenated, mixed, rows
+from mut3r_analysis.backbones.batching import concatenated, rows
 from mut3r_analysis.backbones.heads import Prediction
 from mut3r_analysis.backbones.precision import arithmetic
 from mut3r_analysis.backbones.protocol import Backbone
-from mut3r_analysis.backbones.steps import Encoded, Frame, FrameRead, Write
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.batch import CueBatch, CueBatchProbe, CueMeasured
 from mut3r_analysis.motion.frame_gate import FrameGate, GatePlan
 from mut3r_analysis.motion.history import CueHistory
 from mut3r_analysis.motion.score import Motion, Score
-from mut3r_analysis.motion.site_gates import LARGEST_SCORE
+from mut3r_analysis.running.chaining import carried_over, next_base
+from mut3r_analysis.running.committing import Committer, chosen
 from mut3r_analysis.running.configuration import OPEN_GATE, Configuration
 from mut3r_analysis.running.passes import (
     BatchState,
@@ -124,6 +124,10 @@ class Batch:
             commit.restarts(backbone.restarts or rule)
             for commit, rule in zip(self._commits, rules.restarts, strict=True)
         ]
+        self._committer = Committer(
+            backbone, self._commits, self._cues, self._rules, self.restarts,
+            predicts=() if self._needed else self._commit_needs,
+        )  # fmt: skip
         self._captured_parts = {SITE_KINDS[kind].part for kind in kinds}
         self._keeps_probe = any(commit.keeps_probe for commit in self._commits)
         self._reads_probe = [commit.read == "probe" for commit in self._commits]
@@ -150,7 +154,7 @@ class Batch:
     def carry(self, state: Any, age: tuple[int, ...]) -> BatchState:
         """Return what is carried with a given state, by cues that remember nothing."""
         cue = self._cues.start(self.size, self.backbone.device) if self._cues else ()
-        return BatchState(state, cue, age, scored=(0,) * self.size)
+        return BatchState(state, cue, age, scored=(0,) * self.size, written=(0.0,) * self.size)
 
     def encoder_probe(self, grid: tuple[int, int], axes: Axes) -> CueBatchProbe | None:
         """Return a probe for the encoder, where a cue reads it."""
@@ -173,32 +177,88 @@ class Batch:
         write : bool
             Whether it is committed; otherwise the old state is carried on.
         """
-        began = time.perf_counter()
         features = frame.encoded.features.expand(self.size, -1, -1)
         frame = replace(frame, encoded=replace(frame.encoded, features=features))
+        found = self._once(frame, carried, number, write, self._outputs)
+        ends = [
+            reset and commit.reset_chain
+            for reset, commit in zip(found.resets, self._commits, strict=True)
+        ]
+        return self._begun_with(frame, found, number, ends) if any(ends) else found
+
+    def _begun_with(
+        self, frame: EncodedFrame, found: FrameResult, number: int, ends: Sequence[bool]
+    ) -> FrameResult:
+        """Let new states of chained parts read the frame with which the part before ended."""
+        began = time.perf_counter()
+        old, again = found.carried, replace(frame, given=replace(frame.given, record=False))
+        heads = ("points_world",) if any(item.reads_head for item in self.configurations) else ()
+        new = self._once(again, old, number, True, heads, starts=True).carried
+        with self.computing():
+            state = new.state
+            if not all(ends):
+                index = [sample + self.size * end for sample, end in enumerate(ends)]
+                state = rows(concatenated([old.state, new.state]), index)
+            # A cue that still remembers the frame has seen it once, which is enough.
+            fresh = [
+                end and commit.reset_cue == "clear"
+                for end, commit in zip(ends, self._commits, strict=True)
+            ]
+            cue = old.cue
+            if self._cues is not None:
+                keeps = ~torch.tensor(fresh, device=self.backbone.device)
+                cue = self._cues.unless(keeps, new.cue, old.cue)
+            carried = replace(
+                old,
+                state=state,
+                cue=cue,
+                age=chosen(ends, new.age, old.age),
+                scored=chosen(fresh, new.scored, old.scored),
+                base=next_base(old.base, found.prediction.pose, ends),
+            )
+        before, rest = found.seconds
+        seconds = before, rest + time.perf_counter() - began
+        return replace(found, carried=carried, seconds=seconds)
+
+    def _once(
+        self,
+        frame: EncodedFrame,
+        carried: BatchState,
+        number: int,
+        write: bool,
+        outputs: Collection[str],
+        *,
+        starts: bool = False,
+    ) -> FrameResult:
+        """Read a frame, and write it; one that starts a chained part ends none."""
+        began = time.perf_counter()
         with self.computing():
             entered = self.backbone.enter(frame.encoded, carried.state)
             frame = frame.met(self.backbone, entered)
             active = self._active(carried, frame)
             passes = self._passes(frame, entered, carried, active, frame.measured[number])
-            prediction, at_heads = self._predict(frame, passes)
+            prediction, at_heads = self._predict(frame, passes, outputs)
             if self._cues is not None and not passes.motions:
                 passes.motions, passes.history = self._score(passes.pending, carried, frame)
             motion = self._cues.joined(passes.motions) if self._cues else None
-            new, rate = carried, torch.empty(0)
+            new, rate, resets = carried, torch.empty(0), (False,) * self.size
             at_commit: Records = {}
             if write:
-                new, rate, at_commit = self._commit(
-                    frame, carried, passes, prediction, motion, active
-                )
+                recorder = self.recorder(frame.given, frame.axes, "memory")
+                new, rate, resets = self._committer.commit(
+                    frame, carried, passes, prediction, motion, active,
+                    probe=recorder, starts=starts,
+                )  # fmt: skip
+                at_commit = recorder.take() if recorder else {}
         before = passes.seconds_before
         return FrameResult(
             before=carried.state,
             carried=new,
             rate=rate,
             read=passes.gated,
-            prediction=prediction,
+            prediction=carried_over(prediction, carried.base),
             gated=active,
+            resets=resets,
             motion=motion,
             used=passes.used,
             readings=self._cues.readings(passes.motions) if self._cues else [],
@@ -349,11 +409,13 @@ class Batch:
             unpassed=frame.unpassed,
         )
 
-    def _predict(self, frame: EncodedFrame, passes: Passes) -> tuple[Prediction, Records]:
+    def _predict(
+        self, frame: EncodedFrame, passes: Passes, outputs: Collection[str]
+    ) -> tuple[Prediction, Records]:
         if passes.prediction is not None:
             return passes.prediction, {}
         shares = self._read_shares
-        asked = {*self._outputs, *self._needed}
+        asked = {*outputs, *self._needed}
         parts = [(asked, shares[0])]
         if shares[0] != shares[1]:
             parts = [(asked & {"pose"}, shares[0]), (asked - {"pose"}, shares[1])]
@@ -363,7 +425,7 @@ class Batch:
         found: dict[str, Tensor] = {}
         for names, share in parts:
             if names:
-                new = vars(self._run_heads(_between(passes, share), names, recorder, probe))
+                new = vars(self._run_heads(passes.between(share), names, recorder, probe))
                 found |= {name: value for name, value in new.items() if value is not None}
         return Prediction(**found), recorder.take() if recorder else {}
 
@@ -385,88 +447,6 @@ class Batch:
             [backbone.predict(rows(decoded, part), names, gate=gate) for part in parts]
         )
 
-    def _commit(
-        self,
-        frame: EncodedFrame,
-        carried: BatchState,
-        passes: Passes,
-        prediction: Prediction,
-        motion: Tensor | None,
-        active: tuple[bool, ...],
-    ) -> tuple[BatchState, Tensor, Records]:
-        backbone, commits, device = self.backbone, self._commits, self.backbone.device
-        shares = [commit.written_share for commit in commits]
-        written = _between(passes, shares)
-        remembered = _between(passes, [commit.remembered_share for commit in commits])
-        if remembered is not written:
-            written = replace(written, pose_token=remembered.pose_token)
-        resets = [commit.resets_after(frame.given.position) for commit in commits]
-        write = Write(
-            rules=self._rules,
-            signals=self._signals(passes, motion, active),
-            factor=self._factor(passes, device),
-            remember=torch.tensor([not commit.holds_memory for commit in commits], device=device),
-            summary=self._summary(frame.encoded, motion),
-            restart=torch.tensor(self.restarts, device=device),
-        )
-        if self._commit_needs and not self._needed:
-            prediction = backbone.predict(written, self._commit_needs)
-        recorder = self.recorder(frame.given, frame.axes, "memory")
-        given = Frame(frame.given.image, reset=torch.tensor(resets, device=device))
-        read = FrameRead(given, frame.encoded, written, prediction)
-        state, rate = backbone.commit(read, carried.state, write, probe=recorder)
-        cleared = [
-            reset and commit.reset_cue == "clear"
-            for reset, commit in zip(resets, commits, strict=True)
-        ]
-        history = passes.history
-        if self._cues is not None and any(cleared):
-            history = self._cues.reset(history, torch.tensor(cleared, device=device))
-        age = tuple(0 if reset else n + 1 for reset, n in zip(resets, carried.age, strict=True))
-        scored = [0 if clear else n + 1 for clear, n in zip(cleared, carried.scored, strict=True)]
-        carried = BatchState(state, history, age, tuple(scored))
-        return carried, rate, recorder.take() if recorder else {}
-
-    def _signals(
-        self, passes: Passes, motion: Tensor | None, active: tuple[bool, ...]
-    ) -> dict[str, Tensor]:
-        """Return what write rules need of the cue."""
-        found = {} if motion is None else {"motion": motion.flatten(1)}
-        gate = passes.gated.gate
-        if self._mass:
-            tokens = passes.gated.decoded.proposal.shape[:2]
-            mass = torch.ones(tokens, device=self.backbone.device)
-            if gate is not None and gate.static_mass:
-                acts = torch.tensor(active, device=mass.device)[:, None]
-                mean = torch.stack(list(gate.static_mass.values())).mean(dim=0)
-                mass = torch.where(acts, mean, mass)
-            found["static_mass"] = mass
-        return found
-
-    def _factor(self, passes: Passes, device: torch.device) -> Tensor | None:
-        """Return what multiplies the rules' rate ``(batch, state_token | 1)``, if anything."""
-        gate = passes.gated.gate
-        factor = gate.write_factor() if gate is not None else None
-        holds = [commit.holds_state for commit in self._commits]
-        if factor is not None:
-            takes = [commit.written_share > 0 for commit in self._commits]
-            factor = torch.where(torch.tensor(takes, device=device)[:, None], factor, 1.0)
-        if any(holds):
-            writes = 1.0 - torch.tensor(holds, device=device)[:, None].float()
-            factor = writes if factor is None else factor * writes
-        return factor
-
-    def _summary(self, encoded: Encoded, motion: Tensor | None) -> Tensor | None:
-        """Mean encoder token for the pose memory, where a commit wants it of static patches."""
-        masked = [commit.masked_mean for commit in self._commits]
-        if motion is None or not any(masked):
-            return None
-        static = 1 - motion.flatten(1)[..., None].clamp_max(LARGEST_SCORE)
-        chosen = torch.tensor(masked, device=static.device)[:, None, None]
-        features = encoded.features
-        mean = (static * features).sum(dim=1, keepdim=True) / static.sum(dim=1, keepdim=True)
-        return torch.where(chosen, mean.to(features.dtype), features.mean(dim=1, keepdim=True))
-
     def _attention(self, frame: EncodedFrame, passes: Passes, elsewhere: Records) -> list[Records]:
         """Return what was recorded, per configuration; nothing where the frame is not."""
         if not frame.given.record:
@@ -486,9 +466,3 @@ class Batch:
                 }
             )
         return found
-
-
-def _between(passes: Passes, shares: Sequence[float]) -> Any:
-    """Take a share of the gated pass per sample, and the rest of the probe pass."""
-    probed = passes.probed
-    return mixed(passes.gated.decoded, probed and probed.decoded, shares)

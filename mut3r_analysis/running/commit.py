@@ -1,5 +1,6 @@
 """Commit: which pass over a frame is read, which is written, and how much of it."""
 
+import math
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -9,7 +10,7 @@ from typing import Any, Self
 
 from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue, parse_product, rule_name
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.calls import parse_call
+from mut3r_analysis.foundation.calls import parse_call, shortest
 from mut3r_analysis.foundation.fields import Checked, flag, instance_of, number, one_of, optional
 from mut3r_analysis.foundation.specification import Specification
 
@@ -18,6 +19,8 @@ WRITES = ("gated", "probe", "hold", "mix")
 MEMORIES = ("follow", "gated", "probe", "hold")
 _POSES = (None, "learned", "memory")
 _LETTERS = {"g": "gated", "p": "probe"}
+_HIGHEST = {"saturation": math.inf, "motion": 1.0}
+"""Trigger of a reset -> the largest threshold that what it watches can reach."""
 
 
 def _rates(field: str, given: str | Iterable[str]) -> tuple[str, ...]:
@@ -40,6 +43,19 @@ def _count(field: str, given: Any, low: int) -> int:
         if (value := int(given)) >= low and float(given) == value:
             return value
     raise InvalidArgument(f"{field} must be a whole number of frames from {low} on; got {given!r}")
+
+
+def _reset(field: str, given: int | str) -> int | str:
+    if not isinstance(given, str) or not given[:1].isalpha():
+        return _count(field, given, low=1)
+    name, threshold = parse_call(given)
+    if name not in _HIGHEST or threshold is None:
+        raise InvalidArgument(
+            f"{field} must be a number of frames, or a trigger with its threshold such as "
+            f"{' or '.join(f'{each}(0.5)' for each in _HIGHEST)}; got {given!r}"
+        )
+    threshold = number(f"{field}: the threshold of {name}(...)", threshold, 0, _HIGHEST[name])
+    return f"{name}({shortest(threshold)})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +87,18 @@ class Commit(Specification):
         on a first frame and on the one after a reset, unless their life says otherwise.
     warm_up : int
         Frames without gating, after the start and after every reset.
-    reset : int, optional
-        State and pose memory start anew after every so many frames.
+    reset : int or str, optional
+        State and pose memory start anew after every so many frames, or after a frame at which a
+        trigger fires; one that is not the first of its part. ``saturation(x)``: the state has
+        changed by x in all since the part's first frame, as the sum over frames of |new - old| /
+        |old|, mean over tokens (in the manner of Info3R, which is known from its paper alone).
+        ``motion(x)``: the motion score of the frame, mean over patches, is x or more.
+    reset_chain : bool
+        Whether the frame after which the state starts anew is also the first that the new state
+        reads, and poses and points in the world go on from its pose, as released with TTT3R: what
+        the new part predicts is multiplied from the left by the pose of that frame in the part
+        before. Its second reading is written and not recorded. Without it every part has a world
+        of its own.
     reset_cue : {"clear", "keep"}
         What a reset does to the cue's memory of earlier frames.
     reset_pose : {"learned", "memory"}, optional
@@ -97,9 +123,24 @@ class Commit(Specification):
     masked_mean: Checked[bool, bool] = Checked(flag, False)
     rate: Checked[str | Iterable[str], tuple[str, ...]] = Checked(_rates, ())
     warm_up: Checked[int | str, int] = Checked(partial(_count, low=0), 0)
-    reset: Checked[int | str | None, int | None] = Checked(optional(partial(_count, low=1)), None)
+    reset: Checked[int | str | None, int | str | None] = Checked(optional(_reset), None)
+    reset_chain: Checked[bool, bool] = Checked(flag, False)
     reset_cue: Checked[str, str] = Checked(partial(one_of, known=("clear", "keep")), "clear")
     reset_pose: Checked[str | None, str | None] = Checked(partial(one_of, known=_POSES), None)
+
+    def __post_init__(self) -> None:
+        if self.reset_chain and self.reset is None:
+            raise InvalidArgument(
+                "reset_chain joins the parts between resets, and there are none; say when, such as "
+                "reset = 100 or 'reset.100 reset.chain'"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; chaining only where asked for, as commits have been stored."""
+        values = super().to_dict()
+        if not values["reset_chain"]:
+            del values["reset_chain"]
+        return values
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -114,7 +155,8 @@ class Commit(Specification):
         ``mem.probe``             memory; also ``gated``, ``hold``, ``masked_mean``
         ``rate.ttt3r*frame(1)``   rate
         ``warm.1``                warm_up
-        ``reset.50``              reset; also ``reset.cue.keep``, ``reset.pose.learned``
+        ``reset.50``              reset; also ``reset.motion(0.3)``, ``reset.saturation(5)``
+        ``reset.chain``           reset_chain; also ``reset.cue.keep``, ``reset.pose.learned``
         ========================  ==========================================================
 
         Raises
@@ -170,6 +212,7 @@ class Commit(Specification):
             f"rate.{'*'.join(self.rate)}": self.rate,
             f"warm.{self.warm_up}": self.warm_up,
             f"reset.{self.reset}": self.reset is not None,
+            "reset.chain": self.reset_chain,
             f"reset.cue.{self.reset_cue}": self.reset_cue != "clear",
             f"reset.pose.{self.reset_pose}": self.reset_pose is not None,
         }
@@ -209,7 +252,20 @@ class Commit(Specification):
     @property
     def needs_motion(self) -> bool:
         """Whether the motion score acts on what is carried on."""
-        return self.masked_mean or any(needs_cue(name) for name in self.rates)
+        rates = any(needs_cue(name) for name in self.rates)
+        return rates or self.masked_mean or self.watches("motion")
+
+    @property
+    def trigger(self) -> tuple[str, float] | None:
+        """What makes the state start anew, with its threshold; None where frames are counted."""
+        if not isinstance(self.reset, str):
+            return None
+        name, threshold = parse_call(self.reset)
+        return name, float(threshold or 0)
+
+    def watches(self, name: str) -> bool:
+        """Whether a trigger of this name makes the state start anew."""
+        return self.trigger is not None and self.trigger[0] == name
 
     def restarts(self, usual: bool) -> bool:
         """Whether the frame after a reset starts from the learned pose token; unless said, `usual`.
@@ -221,9 +277,26 @@ class Commit(Specification):
         """
         return usual if self.reset_pose is None else self.reset_pose == "learned"
 
-    def resets_after(self, position: int) -> bool:
-        """Whether state and memory start anew after the frame at a position, counted from 0."""
-        return self.reset is not None and (position + 1) % self.reset == 0
+    def resets_after(
+        self, position: int, age: int, *, motion: float = math.nan, written: float = math.nan
+    ) -> bool:
+        """Whether state and memory start anew after a frame.
+
+        Parameters
+        ----------
+        position : int
+            Of the frame in the sequence, counted from 0.
+        age : int
+            Frames that its part had before it.
+        motion : float
+            Its motion score, mean over patches; NaN where there is none.
+        written : float
+            Change of the state since the first frame of the part; NaN where it is not known yet.
+        """
+        if self.trigger is None:
+            return isinstance(self.reset, int) and (position + 1) % self.reset == 0
+        name, threshold = self.trigger
+        return age > 0 and {"motion": motion, "saturation": written}[name] >= threshold
 
 
 def _word(word: str) -> dict[str, Any]:
@@ -241,11 +314,14 @@ def _word(word: str) -> dict[str, Any]:
             case "warm":
                 return {"warm_up": rest}
             case "reset":
+                if rest == "chain":
+                    return {"reset_chain": True}
                 part, _, value = rest.partition(".")
                 return {f"reset_{part}": value} if part in ("cue", "pose") else {"reset": rest}
     raise InvalidArgument(
         f"unknown word {word!r} in a commit; it is made of rw.gg | rw.gp | rw.pg | rw.pp, "
         f"read.<{'|'.join(READS)}>, write.<gated|probe|hold|mix(a)>, mem.<{'|'.join(MEMORIES)}|"
-        f"masked_mean>, rate.<{'|'.join(WRITE_RULES)}> joined by *, warm.<frames>, reset.<frames>, "
+        f"masked_mean>, rate.<{'|'.join(WRITE_RULES)}> joined by *, warm.<frames>, "
+        f"reset.<frames|{'|'.join(f'{each}(x)' for each in _HIGHEST)}>, reset.chain, "
         "reset.cue.<clear|keep>, reset.pose.<learned|memory>"
     )

@@ -114,6 +114,14 @@ class Configuration:
         cue = self.cue
         return cue is not None and cue.measured and SITE_KINDS[cue.site].part == "head"
 
+    @property
+    def carries_heads(self) -> set[str]:
+        """Outputs without which frames cannot be replayed as they were carried on from."""
+        return {
+            *(("points_world",) if self.reads_head else ()),
+            *(("pose",) if self.commit.reset_chain else ()),
+        }
+
     def acts(self, age: int, scored: int, unpassed: Collection[str]) -> bool:
         """Whether gates act on a frame.
 
@@ -182,11 +190,37 @@ class Configuration:
                     f"alone; ask for it beside {list(outputs)}"
                 )
         self._check_commit(backbone)
-        reset, frames = self.commit.reset, sequence.sizes["frame"]
-        if backbone.looks_ahead and reset is not None and (frames - 1) % reset == 0:
+        self._check_resets(backbone, sequence.sizes["frame"], outputs)
+
+    def _check_resets(self, backbone: Backbone, frames: int, outputs: Collection[str]) -> None:
+        commit, reset = self.commit, self.commit.reset
+        if commit.reset_chain and "points_world" in outputs and "pose" not in outputs:
+            lacks = "pose" not in backbone.outputs
             raise InvalidArgument(
-                f"reset = {reset} leaves the last of {frames} frames alone, and {backbone.family} "
-                "reads each frame together with the next one; reset at another interval"
+                "reset.chain carries points in the world over by the pose of the frame between two "
+                "parts; "
+                + (f"{backbone.family} predicts none" if lacks else f"ask for the output 'pose' "
+                   f"beside {list(outputs)}")
+            )  # fmt: skip
+        alone = (frames - 1) % reset == 0 if isinstance(reset, int) else reset is not None
+        if backbone.looks_ahead and alone and not commit.reset_chain:
+            leaves = "leaves" if isinstance(reset, int) else "may leave"
+            raise InvalidArgument(
+                f"reset = {reset} {leaves} the last of {frames} frames alone, and "
+                f"{backbone.family} reads each frame together with the next one; reset at another "
+                "interval"
+            )
+        if not commit.watches("saturation"):
+            return
+        why = ""
+        if backbone.state_grows or not backbone.state_shares:
+            why = f"the memory of {backbone.family} is not rewritten token by token"
+        elif commit.holds_state or {"const(0)"} & {*commit.rate, backbone.update}:
+            why = "the commit writes nothing"
+        if why:
+            raise InvalidArgument(
+                f"reset = {reset!r} waits for changes of the state to add up, and {why}, so it "
+                "never fires; reset after a number of frames"
             )
 
     def _check_commit(self, backbone: Backbone) -> None:

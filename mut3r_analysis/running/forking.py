@@ -105,7 +105,7 @@ def fork(
     own, other = _interventions(run, intervene)
     batches = []
     for configuration, its, acting in ((base, sequence, own), (forked, seen, other)):
-        computed = {*names, "points_world"} if configuration.reads_head else names
+        computed = {*names, *configuration.carries_heads}
         configuration.check(backbone, its, computed)
         batches.append(Batch(backbone, [configuration], outputs=computed, intervene=acting))
     carried = _snapshot(run, batches[0], sequence, start)
@@ -114,7 +114,8 @@ def fork(
         branched = _looking_at(run, batches[0], sequence, content, start)
     # A cue of another kind has no memory of the frames before, and starts to remember here.
     if forked.cue != base.cue:
-        branched = batches[1].carry(branched.state, branched.age)
+        new = batches[1].carry(branched.state, branched.age)
+        branched = replace(branched, cue=new.cue, scored=new.scored)
     futures = [
         stream(
             [batch],
@@ -166,12 +167,10 @@ def _snapshot(run: xr.DataTree, batch: Batch, sequence: xr.Dataset, start: int) 
     if whole and not _remembers(backbone, base):
         last = held.isel(frame=start - 1)
         values = {name: torch.from_numpy(np.array(last[name].values)) for name in names}
-        commit = base.commit
-        age = start if commit.reset is None else start % commit.reset
+        every = base.commit.reset
+        age = start % every if isinstance(every, int) else start
         return batch.carry(backbone.restore(values, age, batch.restarts[0]), (age,))
-    # The heads are run only where the cue or the commit reads them.
-    heads = ("points_world",) if base.reads_head else ()
-    replay = Batch(backbone, [base], outputs=heads, intervene=batch.intervene)
+    replay = Batch(backbone, [base], outputs=base.carries_heads, intervene=batch.intervene)
     carried = replay.start()
     inputs = frame_inputs(backbone, sequence, replay.configurations, stop=start)
     for (result,) in stream([replay], inputs):
@@ -196,7 +195,8 @@ def _looking_at(
 
 def _remembers(backbone: Backbone, base: Configuration) -> bool:
     """Whether more than state and memory is carried from frame to frame."""
-    if backbone.rules.times([base.commit.rate]).remember:
+    commit = base.commit
+    if backbone.rules.times([commit.rate]).remember or commit.reset_chain or commit.trigger:
         return True
     if base.cue is None:
         return False
@@ -231,7 +231,7 @@ def _distances(
             )
         found[name] = (second - first).norm(dim=-1)
     a, b = one.prediction, other.prediction
-    if a.pose is not None and b.pose is not None:
+    if "pose" in names and a.pose is not None and b.pose is not None:
         found |= _pose_distances(a, b)
     if a.points_self is not None and b.points_self is not None:
         found["depth_distance"] = (b.points_self[..., 2] - a.points_self[..., 2]).abs()

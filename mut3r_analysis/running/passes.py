@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mut3r_analysis.attention.recorder import Records
 from mut3r_analysis.attention.tokens import Axes
+from mut3r_analysis.backbones.batching import mixed
 from mut3r_analysis.backbones.heads import Prediction
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.steps import Encoded
@@ -31,12 +32,19 @@ class BatchState:
         Per configuration, frames since the start or the last reset.
     scored : tuple of int
         Per configuration, frames that its cue remembers.
+    written : tuple of float
+        Per configuration that starts anew when its state is saturated, how much the state has
+        changed since the first frame of the part; 0 for the others.
+    base : Tensor, optional
+        ``(batch, 4, 4)`` pose that chained parts go on from; None before the first of them ended.
     """
 
     state: Any
     cue: tuple[CueHistory, ...]
     age: tuple[int, ...]
     scored: tuple[int, ...]
+    written: tuple[float, ...]
+    base: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +145,8 @@ class FrameResult:
     prediction : Prediction
     gated : tuple of bool
         Whether gates acted: not in a warm-up, nor before a lagging cue has seen a frame.
+    resets : tuple of bool
+        Per configuration, whether its state starts anew after the frame.
     motion, used : Tensor, optional
         ``(batch, patch_row, patch_col)``: the score of this frame, and for a lagging cue the one
         its gates used.
@@ -158,6 +168,7 @@ class FrameResult:
     read: Pass
     prediction: Prediction
     gated: tuple[bool, ...]
+    resets: tuple[bool, ...]
     motion: Tensor | None
     used: Tensor | None
     readings: list[Tensor | None]
@@ -194,3 +205,7 @@ class Passes:
     used: Tensor | None = None
     prediction: Prediction | None = None
     seconds_before: float = 0.0
+
+    def between(self, shares: Sequence[float]) -> Any:
+        """Take a share of the gated pass per sample, and the rest of the probe pass."""
+        return mixed(self.gated.decoded, self.probed and self.probed.decoded, shares)

@@ -52,6 +52,8 @@ def recorded(
         result.before, result.rate, keep=schema["state"].keeps_state
     )
     found["state"] = {name: value[sample].cpu().numpy() for name, value in state.items()}
+    if "reset" in schema["state"].variables:
+        found["state"]["reset"] = np.array(result.resets[sample])
     if cue is not None and result.motion is not None:
         found["cue"] = _motion(result, result.motion[sample], sample, cue, schema["cue"])
     if result.attention:

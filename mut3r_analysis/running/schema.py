@@ -141,6 +141,9 @@ def run_schema(
         _cue(group("cue"), backbone, configuration.cue, configuration.acting_gate, grid)
     keep = capture is not None and capture.state
     _state(group("state"), backbone, grid, len(frames), keep=keep)
+    if (reset := configuration.commit.reset) is not None:
+        text = "whether the state starts anew after the frame"
+        schema["state"].add("reset", {}, "bool", text, "1", f"reset.{reset}")
     timing = group("timing")
     passes = configuration.passes
     timing.coordinate("pass", "pass", np.arange(len(passes)), "pass over the frame", labels=passes)

@@ -7,17 +7,19 @@ from hypothesis import strategies as st
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.running import Commit, Configuration
 
-commits = st.builds(
-    Commit,
-    read=st.sampled_from(["gated", "probe", "split", "split_rev"]),
-    write=st.sampled_from(["gated", "probe", "hold", "mix(0.25)", "mix(0)"]),
-    memory=st.sampled_from(["follow", "gated", "probe", "hold"]),
-    masked_mean=st.booleans(),
-    rate=st.sets(st.sampled_from(["ttt3r", "ttsa3r", "static_mass", "frame(0.5)"])),
-    warm_up=st.integers(0, 9),
-    reset=st.none() | st.integers(1, 99),
-    reset_cue=st.sampled_from(["clear", "keep"]),
-    reset_pose=st.sampled_from([None, "learned", "memory"]),
+parts = {
+    "read": st.sampled_from(["gated", "probe", "split", "split_rev"]),
+    "write": st.sampled_from(["gated", "probe", "hold", "mix(0.25)", "mix(0)"]),
+    "memory": st.sampled_from(["follow", "gated", "probe", "hold"]),
+    "masked_mean": st.booleans(),
+    "rate": st.sets(st.sampled_from(["ttt3r", "ttsa3r", "static_mass", "frame(0.5)"])),
+    "warm_up": st.integers(0, 9),
+    "reset_cue": st.sampled_from(["clear", "keep"]),
+    "reset_pose": st.sampled_from([None, "learned", "memory"]),
+}
+resets = st.integers(1, 99) | st.sampled_from(["motion(0.3)", "saturation(12.5)"])
+commits = st.builds(Commit, **parts, reset=st.none() | resets) | st.builds(
+    Commit, **parts, reset=resets, reset_chain=st.booleans()
 )
 
 
