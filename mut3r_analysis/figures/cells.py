@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import seaborn
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from mut3r_analysis.figures.page import Page, color_bar
+from mut3r_analysis.figures.page import color_bar
 from mut3r_analysis.figures.panels import Placed, Sheet, lines_in, shape_of
 from mut3r_analysis.figures.reading import sentence
 from mut3r_analysis.figures.styling import FONT, LETTER, STATISTIC_COLORS, Size, style
@@ -42,7 +44,8 @@ def matrix(
     subtitle: str = "",
     source: str = "",
     size: str = "page",
-) -> Page:
+    on: Axes | SubFigure | None = None,
+) -> Figure:
     """Show values over two dimensions as colours, with the numbers in the cells.
 
     Parameters
@@ -61,11 +64,15 @@ def matrix(
     title, subtitle, source : str
         What is shown, how it was selected, where it comes from.
     size : {"column", "page", "slide"}
+    on : matplotlib.axes.Axes or matplotlib.figure.SubFigure, optional
+        Drawn into instead of a new figure; of the texts an `Axes` has room for the title alone.
+        Give a figure of one's own ``layout="constrained"``.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Labelled by ``long_name`` and ``units`` of the values and of the coordinates.
+        New, or the one that `on` belongs to; labelled by ``long_name`` and ``units`` of
+        the values and of the coordinates.
 
     Raises
     ------
@@ -78,13 +85,14 @@ def matrix(
     missing = "hatched: no value" if np.isnan(grids).any() else ""
     texts = (title, sentence(subtitle, missing), source)
     with style(size) as page:
+        page = page.within(on)
         labels = [page.wrapped(label, _LABEL_SHARE * page.width) for label in row.labels]
         numbers = _numbers(grids)
         plan = _plan(placed, labels, numbers if annotate else None, page)
         headings = [page.wrapped(text, 0.92 * plan.cell * grids.shape[2])
                     for text in panel.headings()]  # fmt: skip
         height = plan.height(headings if panels else [], page)
-        sheet = Sheet.open(page, plan.shape, height, texts, headings)
+        sheet = Sheet.open(page, plan.shape, height, texts, headings, on=on)
         # Cells too small for numbers are left without.
         written = plan.digits >= _LEAST_DIGITS * page.scale
         colors = _colors(grids, center)
@@ -107,7 +115,7 @@ def matrix(
             axis.set_ylabel(page.wrapped(row.title, len(labels) * plan.pitch), linespacing=1.0)
         _explain(sheet, sheet.axes[0].collections[0], placed.label, height)
         sheet.close(column.title)
-    return sheet.figure
+    return sheet.root
 
 
 class _Plan(NamedTuple):

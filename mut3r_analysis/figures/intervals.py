@@ -6,9 +6,9 @@ import numpy as np
 import seaborn
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.panels import (
     GIVEN,
     Look,
@@ -43,7 +43,8 @@ def interval_dots(
     subtitle: str = "",
     source: str = "",
     size: str = "page",
-) -> Page:
+    on: Axes | SubFigure | None = None,
+) -> Figure:
     """Show each estimate as a dot on its interval, in rows that read like a table.
 
     Parameters
@@ -66,11 +67,15 @@ def interval_dots(
     title, subtitle, source : str
         What is shown, how it was selected, where it comes from.
     size : {"column", "page", "slide"}
+    on : matplotlib.axes.Axes or matplotlib.figure.SubFigure, optional
+        Drawn into instead of a new figure; of the texts an `Axes` has room for the title alone.
+        Give a figure of one's own ``layout="constrained"``.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Labelled by ``long_name`` and ``units`` of ``value`` and of the coordinates.
+        New, or the one that `on` belongs to; labelled by ``long_name`` and ``units`` of
+        ``value`` and of the coordinates.
 
     Raises
     ------
@@ -82,6 +87,7 @@ def interval_dots(
     series = looks(color)
     explained = None if colors is None else color
     with style(size) as page:
+        page = page.within(on)
         labels = [page.wrapped(label, _LABEL_SHARE * page.width) for label in row.labels]
         plan = _plan(placed, labels, page)
         headings = [page.wrapped(text, 0.92 * plan.width) for text in panel.headings()]
@@ -89,7 +95,7 @@ def interval_dots(
         ticked = 1 if share_x else plan.shape[0]
         height = plan.height(below, headings if panels else [], ticked, page)
         texts = (title, subtitle, source)
-        sheet = Sheet.open(page, plan.shape, height, texts, headings, explained, share_x)
+        sheet = Sheet.open(page, plan.shape, height, texts, headings, explained, share_x, on)
         handles: list[Any] = []
         for index, axis in enumerate(sheet.axes):
             handles = _draw_panel(axis, placed, index, series, reference, page)
@@ -101,7 +107,7 @@ def interval_dots(
             most = int(np.clip(plan.width / (0.42 * page.scale), 2, 8))
             axis.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
         sheet.close(below, handles)
-    return sheet.figure
+    return sheet.root
 
 
 class _Plan(NamedTuple):

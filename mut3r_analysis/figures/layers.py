@@ -1,13 +1,14 @@
 """Layers against heads: where in the network a statistic is high."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.cells import matrix
-from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.reading import (
     HEAD_REDUCTIONS,
     choose,
@@ -24,19 +25,21 @@ _NOUNS = {"patch": "patches", "state": "state tokens", "pose": "the pose token"}
 
 
 def layer_heads(
-    run: xr.DataTree,
+    run: xr.DataTree | Mapping[str, xr.DataTree],
     statistic: str | xr.DataArray,
     *,
     frames: Collection[int] | int | None = None,
     token: str | None = None,
     reduction: str = "mean",
     size: str = "column",
-) -> Page:
+    on: Axes | SubFigure | None = None,
+) -> Figure:
     """Show a statistic as a heat map of layers (rows) by heads (columns).
 
     Parameters
     ----------
-    run : xarray.DataTree
+    run : xarray.DataTree, or mapping of str to xarray.DataTree
+        Several runs by name stand beside each other and share their colours.
     statistic : str or xarray.DataArray
         ``"<site>/<statistic>"``, for example ``"state_to_image/received"``; or an array
         ``([frame], layer, head, [query or key])``.
@@ -47,6 +50,8 @@ def layer_heads(
     reduction : {"mean", "max", "min", "std"}
         Over frames and tokens together.
     size : {"column", "page", "slide"}
+    on : matplotlib.axes.Axes or matplotlib.figure.SubFigure, optional
+        Drawn into instead of a new figure.
 
     Returns
     -------
@@ -58,13 +63,31 @@ def layer_heads(
         When the run does not hold what is asked.
     """
     one_of("reduction", reduction, HEAD_REDUCTIONS)
-    values = find_statistic(run, statistic)
+    named = {"": run} if isinstance(run, xr.DataTree) else dict(run)
+    found = {
+        name: _reduced(find_statistic(each, statistic), frames, token, reduction)
+        for name, each in named.items()
+    }
+    grids, words = zip(*found.values(), strict=True)
+    grid = xr.concat(grids, xr.Variable("run", list(found)), join="outer")
+    sources = dict.fromkeys(source_line(each) for each in named.values())
+    return matrix(
+        grid, rows="layer", columns="head", panels="run" if len(found) > 1 else None,
+        title=heading(find_statistic(next(iter(named.values())), statistic)),
+        subtitle=sentence(*dict.fromkeys(words)), source=" ".join(sources), size=size, on=on,
+    )  # fmt: skip
+
+
+def _reduced(
+    values: xr.DataArray, frames: Collection[int] | int | None, token: str | None, reduction: str
+) -> tuple[xr.DataArray, str]:
+    """Reduce a statistic to (layer, head), and say over what."""
     if not {"layer", "head"} <= set(values.dims):
         raise InvalidArgument(
             f"{values.name} has dimensions ({', '.join(map(str, values.dims))}); "
             "layer and head are needed, so select with lists: .sel(layer=[3])"
         )
-    title, over = heading(values), []
+    attrs, over = values.attrs, []
     if "frame" in values.dims:
         shown = choose(values, "frame", frames, values.sizes["frame"])
         values = values.sel(frame=shown)
@@ -74,13 +97,9 @@ def layer_heads(
         over.append(words)
     rest = [dim for dim in values.dims if dim not in ("layer", "head")]
     grid = getattr(values, reduction)(rest) if rest else values
-    grid = grid.assign_attrs(values.attrs).load()
     words = {"std": "standard deviation"}.get(reduction, reduction)
-    subtitle = sentence(f"{words} over {' and '.join(over)}" if over else "")
-    return matrix(
-        grid, rows="layer", columns="head", title=title, subtitle=subtitle,
-        source=source_line(run), size=size,
-    )  # fmt: skip
+    kept = grid.drop_vars(set(grid.coords) - {"layer", "head"}).assign_attrs(attrs).load()
+    return kept, f"{words} over {' and '.join(over)}" if over else ""
 
 
 def _tokens(values: xr.DataArray, token: str | None) -> tuple[xr.DataArray, str]:

@@ -7,10 +7,11 @@ import seaborn
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from mut3r_analysis.figures.page import Page, decades
+from mut3r_analysis.figures.page import decades
 from mut3r_analysis.figures.panels import (
     GIVEN,
     Look,
@@ -46,7 +47,8 @@ def curves(
     subtitle: str = "",
     source: str = "",
     size: str = "page",
-) -> Page:
+    on: Axes | SubFigure | None = None,
+) -> Figure:
     """Show values along a dimension as lines, with bands where intervals are known.
 
     Parameters
@@ -68,11 +70,15 @@ def curves(
     title, subtitle, source : str
         What is shown, how it was selected, where it comes from.
     size : {"column", "page", "slide"}
+    on : matplotlib.axes.Axes or matplotlib.figure.SubFigure, optional
+        Drawn into instead of a new figure; of the texts an `Axes` has room for the title alone.
+        Give a figure of one's own ``layout="constrained"``.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Labelled by ``long_name`` and ``units`` of ``value`` and of the coordinates.
+        New, or the one that `on` belongs to; labelled by ``long_name`` and ``units`` of
+        ``value`` and of the coordinates.
 
     Raises
     ------
@@ -84,6 +90,7 @@ def curves(
     series = looks(color)
     explained = None if colors is None else color
     with style(size) as page:
+        page = page.within(on)
         count = len(panel.labels)
         room = page.width - 0.5 * page.scale
         shape = shape_of(count, int(room / _least_width(along, page)))
@@ -97,7 +104,8 @@ def curves(
         below *= 1 if count % shape[1] == 0 else 2
         frame = max(0.5 * page.scale, min(usual, (page.tallest - below) / shape[0] - above))
         height = shape[0] * (frame + above) + below
-        sheet = Sheet.open(page, shape, height, (title, subtitle, source), headings, explained)
+        texts = (title, subtitle, source)
+        sheet = Sheet.open(page, shape, height, texts, headings, explained, on=on)
         handles: list[Any] = []
         for index, axis in enumerate(sheet.axes):
             if reference is not None:
@@ -112,7 +120,7 @@ def curves(
         for axis in sheet.left:
             axis.set_ylabel(page.wrapped(placed.label, frame), linespacing=1.0)
         sheet.close(page.wrapped(along.title, room), handles)
-    return sheet.figure
+    return sheet.root
 
 
 def _draw_panel(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colorbar import Colorbar
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from mut3r_analysis.figures.styling import INK, QUIET, Size, style
@@ -37,8 +37,15 @@ class Body(NamedTuple):
 
 
 def new_page(
-    size: Size, height: float, title: str, subtitle: str, source: str, *, constrained: bool = True
-) -> tuple[Page, Body]:
+    size: Size,
+    height: float,
+    title: str,
+    subtitle: str,
+    source: str,
+    *,
+    constrained: bool = True,
+    on: SubFigure | None = None,
+) -> tuple[Any, Body]:
     """Make a figure with a heading, room for the plot, and a statement of source.
 
     Parameters
@@ -54,7 +61,15 @@ def new_page(
         Which run it comes from.
     constrained : bool
         Let matplotlib arrange axes within the body; False leaves that to the caller.
+    on : matplotlib.figure.SubFigure, optional
+        Written into instead of a new figure.
+
+    Returns
+    -------
+    (Page or SubFigure, Body)
     """
+    if on is not None:
+        return _written_into(on, size, title, subtitle, source), Body(0.0, 0.0, size.width, height)
     margin = 0.05 * size.scale
     font = 7.5 * size.scale
     width = size.width - 2 * margin
@@ -82,6 +97,16 @@ def new_page(
         rect = (margin / size.width, foot / total, width / size.width, height / total)
         figure.set_layout_engine("constrained", rect=rect, w_pad=0, h_pad=0, wspace=0.06)
     return figure, body
+
+
+def _written_into(on: SubFigure, size: Size, title: str, subtitle: str, source: str) -> SubFigure:
+    """Write heading and source where a figure with a constrained layout leaves room for them."""
+    font = 7.5 * size.scale
+    words = [line.text for line in _lines(f"{title}. {subtitle}", font, "", "", size.width)]
+    footer = [line.text for line in _lines(source, 0.85 * font, "", "", size.width)]
+    on.suptitle("\n".join(words), x=0.01, ha="left", fontsize=font)
+    on.supxlabel("\n".join(footer), x=0.01, ha="left", fontsize=0.85 * font, color=QUIET)
+    return on
 
 
 def color_bar(figure: Any, drawn: Any, label: str = "", **where: Any) -> Colorbar:

@@ -10,9 +10,10 @@ import pandas as pd
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.figures.page import Page, fix_layout, new_page
+from mut3r_analysis.figures.page import fix_layout, new_page
 from mut3r_analysis.figures.reading import text_label
 from mut3r_analysis.figures.styling import ACCENT, INK, QUIET, STATISTIC_COLORS, Size
 
@@ -176,13 +177,17 @@ def lines_in(labels: list[str]) -> int:
 
 
 class Sheet(NamedTuple):
-    """A page with panels in rows, the last of which may be short; `part` has a legend."""
+    """A page with panels in rows, the last of which may be short; `part` has a legend.
 
-    figure: Page
+    It is not its `own` page where it stands on what was handed in.
+    """
+
+    figure: Any
     axes: list[Axes]
     across: int
     page: Size
     part: Part | None
+    own: bool
 
     @property
     def left(self) -> list[Axes]:
@@ -194,6 +199,11 @@ class Sheet(NamedTuple):
         """The panels below which there is none."""
         return self.axes[-self.across :]
 
+    @property
+    def root(self) -> Figure:
+        """The figure as a whole, of which `figure` may be a part."""
+        return self.figure.get_figure(root=True)
+
     @classmethod
     def open(
         cls,
@@ -204,6 +214,7 @@ class Sheet(NamedTuple):
         headings: list[str],
         explained: Part | None = None,
         share_x: bool = True,
+        on: Axes | SubFigure | None = None,
     ) -> Self:
         """Make a page of panels that share their axes.
 
@@ -222,19 +233,34 @@ class Sheet(NamedTuple):
             What the legend of :meth:`close` will explain; room for it is left.
         share_x : bool
             Whether they share the horizontal one as well.
+        on : Axes or SubFigure, optional
+            Drawn into instead of a new page.
+
+        Raises
+        ------
+        InvalidArgument
+            For several panels on one `Axes`.
         """
+        if isinstance(on, Axes):
+            if len(headings) > 1:
+                raise InvalidArgument(
+                    f"{len(headings)} panels do not fit on one Axes; hand in a SubFigure"
+                )
+            on.set_title(page.wrapped(headings[0] or texts[0], page.width))
+            return cls(on.get_figure(), [on], 1, page, explained, False)
         key = _legend_height(page, explained) if explained else 0.0
-        figure, _ = new_page(page, height + key, *texts)
-        engine: Any = figure.get_layout_engine()
-        left, bottom, width, tall = engine.get()["rect"]
-        engine.set(rect=(left, bottom, width, tall - key / figure.get_figheight()))
+        figure, _ = new_page(page, height + key, *texts, on=on)
+        if on is None:
+            engine: Any = figure.get_layout_engine()
+            left, bottom, width, tall = engine.get()["rect"]
+            engine.set(rect=(left, bottom, width, tall - key / figure.get_figheight()))
         grid = figure.subplots(*shape, sharex=share_x, sharey=True, squeeze=False)
         axes = list(grid.flat)
         for axis in axes[len(headings) :]:
             axis.remove()
         for axis, heading in zip(axes, headings, strict=False):
             axis.set_title(heading, linespacing=1.0)
-        return cls(figure, axes[: len(headings)], shape[1], page, explained)
+        return cls(figure, axes[: len(headings)], shape[1], page, explained, on is None)
 
     def close(self, below: str, handles: Sequence[Any] = ()) -> None:
         """Write what all panels share - the label below and the legend above - and fix the layout.
@@ -247,16 +273,18 @@ class Sheet(NamedTuple):
             One artist per label of what the legend explains.
         """
         figure, bottom = self.figure, self.bottom
+        alone = len(bottom) == 1 or not self.own
         for axis in bottom:
             axis.tick_params(axis="x", labelbottom=True)
             # One label for several panels is written last; blank ones keep its room.
-            axis.set_xlabel(below if len(bottom) == 1 else re.sub(r"[^\n]", " ", below))
+            axis.set_xlabel(below if alone else re.sub(r"[^\n]", " ", below))
         if self.part is not None:
             self._draw_legend(handles, self.part)
-        fix_layout(figure)
-        if len(bottom) == 1:
+        if self.own:
+            fix_layout(figure)
+        if alone:
             return
-        renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        renderer = figure.canvas.get_renderer()
         top = min(axis.xaxis.label.get_window_extent(renderer).y1 for axis in bottom)
         boxes = [axis.get_position() for axis in bottom]
         middle = (min(box.x0 for box in boxes) + max(box.x1 for box in boxes)) / 2
@@ -264,6 +292,9 @@ class Sheet(NamedTuple):
 
     def _draw_legend(self, handles: Sequence[Any], part: Part) -> None:
         figure, page = self.figure, self.page
+        if not self.own:
+            self.axes[-1].legend(handles, part.labels, title=part.title)
+            return
         engine: Any = figure.get_layout_engine()
         left, bottom, _, tall = engine.get()["rect"]
         key = _legend_height(page, part) / figure.get_figheight()

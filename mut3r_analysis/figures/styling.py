@@ -5,11 +5,12 @@ import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of, shown
 
 FONT = 7.5
 """Size of the style's text at scale 1, points."""
@@ -37,6 +38,24 @@ class Size:
     width: float
     tallest: float
     scale: float
+
+    def within(self, on: Any) -> Self:
+        """Return the size as wide as an `Axes` or `SubFigure` that was handed in; itself for None.
+
+        Raises
+        ------
+        InvalidArgument
+            For something else.
+        """
+        if on is None:
+            return self
+        from matplotlib.axes import Axes
+        from matplotlib.figure import SubFigure
+
+        if not isinstance(on, Axes | SubFigure):
+            raise InvalidArgument(f"on must be a matplotlib Axes or SubFigure, got {shown(on)}")
+        root: Any = on.get_figure(root=True)
+        return replace(self, width=on.bbox.width / root.dpi)
 
     def text_width(self, labels: list[str]) -> float:
         """Inches of the longest line."""

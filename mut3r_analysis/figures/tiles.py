@@ -101,7 +101,7 @@ class Tiles:
         """
         bottom, height = self._span(first, last)
         across, up = self._inches
-        renderer = self.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        renderer = self.figure.canvas.get_renderer()
         boxes = [bar.ax.get_tightbbox(renderer) for bar in self._bars]
         right = max(box.x1 for box in boxes) / self.figure.dpi
         letters = max(12, int(height / self._scale * 72 / 3.2))

@@ -134,6 +134,18 @@ def test_layer_heads_says_whose_values_it_reduces(
     assert f"max over frames 0–4 and {said}" in words(figure)
 
 
+def test_layer_heads_of_several_runs_stand_beside_each_other(squares_run: xr.DataTree) -> None:
+    site = squares_run["attention/image_self"].to_dataset()
+    doubled = site.assign(entropy=2 * site["entropy"].variable)
+    other = squares_run.assign({"attention": xr.DataTree.from_dict({"image_self": doubled})})
+    figure = figures.layer_heads({"plain": squares_run, "gated": other}, "image_self/entropy")
+    plain, gated = figure.axes[:2]
+    assert [axis.get_title(loc="left") for axis in (plain, gated)] == ["plain", "gated"]
+    one, two = (axis.collections[0] for axis in (plain, gated))
+    np.testing.assert_allclose(two.get_array(), 2 * one.get_array(), rtol=1e-5)
+    assert one.get_clim() == two.get_clim()
+
+
 def test_depth_is_in_metres_and_shares_its_colours_with_the_truth(
     squares_with_truth: xr.DataTree, squares: xr.Dataset
 ) -> None:

@@ -312,3 +312,31 @@ def test_long_names_along_curves_stay_on_the_page_and_leave_room_for_them(
             assert max(box.x1 for box in boxes) <= figure.bbox.width
             assert min(box.y0 for box in boxes) >= 0
             assert all(left.x1 <= right.x0 + 1 for left, right in pairwise(boxes))
+
+
+def test_figures_are_drawn_on_subfigures_and_axes_that_are_handed_in() -> None:
+    own = Figure(figsize=(8, 3), layout="constrained")
+    left, right = own.subfigures(1, 2)
+    given = estimates(gate=3, site=2)
+    assert figures.curves(given, x="gate", colors="site", on=left, **TEXTS) is own
+    above, below = right.subplots(2, 1)
+    figures.interval_dots(given.isel(site=0), rows="gate", on=above, **TEXTS)
+    figures.matrix(given, rows="site", columns="gate", on=below, **TEXTS)
+    own.draw_without_rendering()
+    assert "Change under gates. 8 sequences" in left.get_suptitle()
+    assert left.get_supxlabel() == "Source: made up"
+    (lines,) = left.axes
+    assert [text.get_text() for text in lines.get_legend().get_texts()] == ["site 0", "site 1"]
+    np.testing.assert_allclose(lines.lines[-1].get_ydata(), given["value"][:, 1])
+    assert above.get_title(loc="left") == below.get_title(loc="left") == "Change under gates"
+    np.testing.assert_allclose(below.collections[0].get_array(), given["value"].T)
+    assert len(own.axes) == 4  # those three, and the colour bar of the matrix
+
+
+def test_what_cannot_be_drawn_on_is_refused() -> None:
+    given = estimates(gate=3, site=2)
+    axis = Figure().subplots()
+    with pytest.raises(InvalidArgument, match="2 panels do not fit on one Axes; hand in a SubF"):
+        figures.curves(given, x="gate", panels="site", on=axis, **TEXTS)
+    with pytest.raises(InvalidArgument, match="must be a matplotlib Axes or SubFigure, got 'ax'"):
+        figures.curves(given, x="gate", colors="site", on="ax", **TEXTS)
