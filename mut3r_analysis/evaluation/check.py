@@ -181,6 +181,7 @@ def _survey(layout: Layout, folder: Path, name: str) -> SequenceReport:
         )
         for variable, each in held.items()
     }
+    frames |= dict.fromkeys(layout.constants, tuple(range(len(files.images))))
     posed = files.truth.get("pose", ())
     if layout.poses and posed and not damaged.keys() & set(posed):
         try:

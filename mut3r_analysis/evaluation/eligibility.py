@@ -4,6 +4,8 @@ A number that breaks its protocol looks like every other number, so what does no
 with the reason, before anything is computed.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -128,6 +130,14 @@ def _protocol_frames(
     if protocol.dataset == "any":
         return frames
     taken = protocol.frames
+    if taken.fewest is not None:
+        if truth is None:
+            raise UnmetProtocol(
+                f"{protocol.id} takes {taken.describe()}, which depends on how many frames the "
+                "source has; pass truth=, the whole sequence"
+            )
+        available = int(truth["frame"].values.max()) + 1
+        taken = replace(taken, step=taken.indices(available).step, fewest=None)
     count = len(frames) if taken.limit is None else min(len(frames), taken.limit)
     wanted = taken.start + taken.step * np.arange(count)
     words = f"{protocol.id} takes {taken.describe()}"

@@ -22,6 +22,7 @@ from mut3r_analysis.evaluation.truth import prepared_truth, select_frames
 from mut3r_analysis.metrics.depth import score_depth
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.metric import Metric
+from mut3r_analysis.metrics.multiview import score_multiview
 from mut3r_analysis.metrics.protocols import FLOW_FRAMES, TASKS, Protocol, find_metric
 from mut3r_analysis.metrics.reconstruction import score_reconstruction
 from mut3r_analysis.metrics.segmentation import score_masks
@@ -29,6 +30,8 @@ from mut3r_analysis.metrics.temporal import score_temporal
 from mut3r_analysis.metrics.trajectory import score_trajectory
 
 Frames = NDArray[np.int64]
+SINGLE_FRAMES = "rw.gg reset.1 reset.pose.learned"
+"""The commit under which every frame is predicted as if it were the only one."""
 Truth = xr.Dataset | None
 
 
@@ -77,6 +80,19 @@ def compared_depth(
     return wanted["depth"].transpose(*order), prediction["depth"].transpose(*order)
 
 
+def _mono_depth(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
+    _require_single_frames(protocol, run, frames)
+    pair = compared_depth(protocol, run, truth, frames)
+    scores = score_depth(*pair, protocol.align, protocol.maximum, protocol.clip, each_frame=True)
+    pixels = scores["pixels"]
+    return _kept(protocol, scores, frames).assign(
+        frame_pixels=pixels,
+        n_pixels=pixels.sum().assign_attrs(long_name="pixels scored"),
+        frame_alignment_scale=scores["alignment_scale"],
+        frame_alignment_shift=scores["alignment_shift"],
+    )
+
+
 def _given_truth(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
     """Return truth on the grid on which a protocol compares."""
     if protocol.preparation == "given":
@@ -119,6 +135,15 @@ def _reconstruction(
         intrinsics=(("frame", "camera_row", "camera_col"), _intrinsics(prediction))
     )
     scores = score_reconstruction(wanted[names], prediction[names], protocol.align)
+    found = _kept(protocol, scores, frames).assign(n_pixels=scores["points"])
+    return _with_path_alignment(found.assign_coords(axis=scores["axis"]), scores)
+
+
+def _multiview(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
+    prediction = _predicted(run, frames, "points_world")
+    _require_one_path(run, frames)
+    wanted = _require_truth(protocol, prepared_truth(run, truth, frames))
+    scores = score_multiview(wanted, prediction["points_world"], protocol.voxel)
     found = _kept(protocol, scores, frames).assign(n_pixels=scores["points"])
     return _with_path_alignment(found.assign_coords(axis=scores["axis"]), scores)
 
@@ -174,8 +199,8 @@ def _or_nan(row: Metric, mask: NDArray[np.bool_], score: NDArray[np.float64]) ->
 
 
 _TASKS: dict[str, Callable[[Protocol, xr.DataTree, Truth, Frames], xr.Dataset]] = {
-    "video-depth": _depth, "temporal-depth": _temporal, "pose": _pose,
-    "reconstruction": _reconstruction, "motion": _motion,
+    "video-depth": _depth, "mono-depth": _mono_depth, "temporal-depth": _temporal, "pose": _pose,
+    "reconstruction": _reconstruction, "multiview": _multiview, "motion": _motion,
 }  # fmt: skip
 
 
@@ -225,6 +250,27 @@ def _require_one_path(run: xr.DataTree, frames: Frames) -> None:
             f"the run starts anew {when}, and poses of each part are in the frame of its own "
             "first one: one alignment over all of them would call that an error of the path. Run "
             "it with 'reset.chain' in the commit, which carries poses over, or without reset"
+        )
+
+
+def _require_single_frames(protocol: Protocol, run: xr.DataTree, frames: Frames) -> None:
+    """Refuse a run in which a frame could know of the frames before it.
+
+    Predictions of other code do not say, and are taken as they are.
+
+    Raises
+    ------
+    UnmetProtocol
+    """
+    commit = run.attrs.get("commit")
+    if commit is None or len(frames) == 1:
+        return
+    fields = json.loads(commit)
+    anew = fields.get("reset_pose") == "learned" or "memory_norm" not in run["state"]
+    if fields.get("reset") != 1 or not anew:
+        raise UnmetProtocol(
+            f"{protocol.id} scores frames that are predicted one by one, and this run carried its "
+            f"memory from each to the next; run it with commit='{SINGLE_FRAMES}'"
         )
 
 

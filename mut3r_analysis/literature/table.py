@@ -25,7 +25,8 @@ def published(
     dataset : str or iterable of str, optional
         Dataset, ``"none"`` for numbers that belong to none.
     task : str or iterable of str, optional
-        ``video-depth``, ``mono-depth``, ``pose``, ``reconstruction``, ``motion`` or ``cost``.
+        ``video-depth``, ``mono-depth``, ``pose``, ``reconstruction``, ``multiview``,
+        ``motion`` or ``cost``.
     protocol : str or iterable of str, optional
         Protocol id, such as ``"pose:sintel14:sim3"``, or ``"unspecified"``.
     metric : str or iterable of str, optional

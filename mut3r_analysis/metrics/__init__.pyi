@@ -48,6 +48,8 @@ from .depth import (
 )
 from .errors import UndefinedMetric as UndefinedMetric
 from .metric import Metric as Metric
+from .multiview import compare_clouds as compare_clouds
+from .multiview import score_multiview as score_multiview
 from .protocols import METRICS as METRICS
 from .protocols import FrameSelection as FrameSelection
 from .protocols import Protocol as Protocol

@@ -35,6 +35,14 @@ TUM_8 = tuple(
     for motion in ("static", "xyz", "halfsphere", "rpy")
 )
 SCANNET_100 = tuple(f"scene{n:04d}_00" for n in range(707, 807))
+SEVEN_SCENES_18 = tuple(
+    f"{scene}_seq-{number:02d}"
+    for scene, numbers in (
+        ("chess", (3, 5)), ("fire", (3, 4)), ("heads", (1,)), ("office", (2, 6, 7, 9)),
+        ("pumpkin", (1, 7)), ("redkitchen", (3, 4, 6, 12, 14)), ("stairs", (1, 4)),
+    )
+    for number in numbers
+)  # fmt: skip
 DAVIS_16 = (
     "blackswan", "bmx-trees", "breakdance", "camel", "car-roundabout", "car-shadow", "cows",
     "dance-twirl", "dog", "drift-chicane", "drift-straight", "goat", "horsejump-high", "kite-surf",
@@ -65,14 +73,25 @@ LONG_POSE = (50, 90, 100, 150, *range(200, 1001, 100))
 
 # What the sources report: a row that is added to a table of metrics changes no protocol.
 _DEPTH = ("abs_rel", "sq_rel", "rmse", "log_rmse", "delta_1", "delta_2", "delta_3")
+_MONO = ("abs_rel", "sq_rel", "delta_1", "delta_2", "delta_3")
 _TEMPORAL = ("tae", "tae_all", "tae_self")
 _POSE = ("ate", "rpe_translation", "rpe_rotation")
+_MULTIVIEW = tuple(
+    f"{name}_{pooled}"
+    for pooled in ("mean", "median")
+    for name in ("accuracy", "completion", "normal_consistency")
+)
 _CLOUD = tuple(f"{m}_{s}" for m in MEASURES for s in ("mean", "median"))
 
 _CUT3R = "CUT3R released evaluation (commit 8bc15dc, 2025-08-27)"
 _MONST3R = "MonST3R released evaluation (commit 574cc77, 2025-06-16)"
 _TTT3R = "TTT3R released preparation and evaluation (commit cc6142b, 2025-10-01)"
 _EASI3R = "Easi3R released evaluation (commit 146a77d, 2025-04-01)"
+_SINGLE = (
+    "Every frame is predicted by itself and has a fit of its own; frames weigh by their valid "
+    "pixels. Root mean squares are left out: the released code averages those of frames."
+)
+_MONO_SCRIPT = "monodepth/eval_metrics.py --eval_dataset"
 _TAE = "after the definition in the paper of Video Depth Anything; its code was not at hand"
 _CARRIED = (
     "Depth is carried to the nearest pixel of the next frame, the nearest depth wins, and back; "
@@ -127,6 +146,20 @@ def _video_depth() -> Iterator[Protocol]:
                     expected_frames=None, source=_TTT3R,
                     released=_depth_flags(f"{base.dataset}_s1_{limit}", align),
                 )  # fmt: skip
+
+
+def _mono_depth() -> Iterator[Protocol]:
+    for name in ("sintel23", "bonn5", "kitti13"):
+        base = next(p for p in _video_depth() if p.id == f"video-depth:{name}:scale_median")
+        yield replace(
+            base, id=f"mono-depth:{name}:scale_median", task="mono-depth", metrics=_MONO,
+            note=f"{_SINGLE} {base.note}", released=f"{_MONO_SCRIPT} {base.dataset}",
+        )  # fmt: skip
+    yield replace(
+        base, id="mono-depth:nyu:scale_median", dataset="nyu", task="mono-depth", metrics=_MONO,
+        sequences=("val",), frames=FrameSelection(), expected_sequences=1, expected_frames=654,
+        lengths=(654,), note=_SINGLE, released=f"{_MONO_SCRIPT} nyu",
+    )  # fmt: skip
 
 
 def _of_sintel(names: tuple[str, ...]) -> tuple[int, ...]:
@@ -210,6 +243,45 @@ def _reconstruction() -> Iterator[Protocol]:
     )  # fmt: skip
 
 
+def _multiview() -> Iterator[Protocol]:
+    seven = Protocol(
+        id="multiview:7scenes18-stride200:median_icp", task="multiview", dataset="sevenscenes",
+        sequences=SEVEN_SCENES_18, frames=FrameSelection(step=200), preparation="crop",
+        align="median_icp", reduction="sequence-mean", metrics=_MULTIVIEW, source=_CUT3R,
+        expected_sequences=18, expected_frames=86,
+        lengths=tuple(3 if name.startswith("stairs") else 5 for name in SEVEN_SCENES_18),
+        released="mv_recon/launch.py --size 512",
+        note="Clouds in the frame of the first camera are brought together by median depth and "
+        "median spread over all pixels, then by point-to-point ICP within 0.1 m. Normals are those "
+        "of the 30 nearest points. The depth of nearest pixels is taken at pixel centres, which "
+        "the released resize does not do.",
+    )  # fmt: skip
+    nrgbd = replace(
+        seven, id="multiview:nrgbd-stride500:median_icp", dataset="nrgbd", sequences=(),
+        frames=FrameSelection(step=500, fewest=2), expected_sequences=None, expected_frames=None,
+        lengths=(),
+    )  # fmt: skip
+    first = replace(
+        seven, source=_TTT3R, expected_frames=None, lengths=(), metrics=(*_MULTIVIEW, "chamfer")
+    )
+    long = [
+        replace(
+            first, id=f"multiview:7scenes18-stride2-{limit}:median_icp",
+            frames=FrameSelection(step=2, limit=limit),
+            released=f"{seven.released} --max_frames {limit}",
+        )
+        for limit in range(50, 401, 50)
+    ]  # fmt: skip
+    for base in (seven, nrgbd, *long):
+        yield base
+        flag = " --voxel_size 0.01" if base in long else ""
+        yield replace(
+            base, id=f"{base.id}-1cm", voxel=0.01,
+            released=f"{base.released}{flag}" if flag else "",
+            note=f"{base.note} Thinned, so its time is bounded; not the published number.",
+        )  # fmt: skip
+
+
 def _motion() -> Iterator[Protocol]:
     davis = Protocol(
         id="motion:davis", task="motion", dataset="davis", sequences=(), frames=FrameSelection(),
@@ -255,8 +327,16 @@ def _default() -> Iterator[Protocol]:
             if align == "se3" else "",
         )  # fmt: skip
     yield replace(
+        depth, id="default:mono-depth:scale_median", task="mono-depth", align="scale_median",
+        metrics=_MONO, note=_SINGLE,
+    )  # fmt: skip
+    yield replace(
         depth, id="default:temporal-depth:scale_median", task="temporal-depth",
         align="scale_median", metrics=_TEMPORAL, note=_CARRIED,
+    )  # fmt: skip
+    yield replace(
+        depth, id="default:multiview:median_icp", task="multiview", align="median_icp",
+        metrics=(*_MULTIVIEW, "chamfer"), voxel=0.01,
     )  # fmt: skip
     yield replace(
         depth, id="default:motion:roc", task="motion", align="none", metrics=("roc_auc",),
@@ -269,7 +349,16 @@ DEFAULT = ("default:depth:scale_median", "default:pose:sim3")
 
 PROTOCOLS: dict[str, Protocol] = {
     p.id: p
-    for group in (_default, _video_depth, _temporal, _pose, _reconstruction, _motion)
+    for group in (
+        _default,
+        _video_depth,
+        _mono_depth,
+        _temporal,
+        _pose,
+        _reconstruction,
+        _multiview,
+        _motion,
+    )
     for p in group()
 }
 

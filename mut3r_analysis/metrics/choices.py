@@ -3,5 +3,8 @@
 ALIGN_KINDS = ("sim3", "se3", "none")
 """Alignments of a camera path: rotation, translation and scale; without scale; nothing."""
 
+CLOUD_ALIGNMENTS = ("median_icp",)
+"""Alignments of the cloud of a static scene: scale and shift from medians, then rigid ICP."""
+
 ORDERS = ("xyzw", "wxyz")
 """Orders of the four numbers of a quaternion in a file."""

@@ -113,6 +113,7 @@ def score_depth(
     alignment: str = "scale_irls",
     maximum: float | None = None,
     clip: float | None = None,
+    each_frame: bool = False,
 ) -> xr.Dataset:
     """Score a sequence of depth maps under one alignment fitted to all its valid pixels.
 
@@ -127,12 +128,15 @@ def score_depth(
         True depths from here on are not scored, metres.
     clip : float, optional
         Aligned predictions are cut to at most this, metres.
+    each_frame : bool
+        Whether every frame has a fit of its own, as single images do.
 
     Returns
     -------
     Dataset
         Every metric of the sequence (no dims) and per frame (``frame_<metric>``; NaN in a frame
-        without valid pixels), ``pixels`` per frame, ``alignment_scale`` and ``alignment_shift``.
+        without valid pixels), ``pixels`` per frame, ``alignment_scale`` and ``alignment_shift``
+        (no dims; per frame with `each_frame`).
 
     Raises
     ------
@@ -163,13 +167,15 @@ def score_depth(
                 "truth is valid; a score over the rest would hide them"
             )
         pairs.append((wanted[valid].astype(np.float64), given[valid]))
-    true, given = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    fitted = align_depth(true, given, alignment)
-    _check_fit(fitted, true, given)
+    if each_frame:
+        fits = [_fit(*pair, alignment) if pair[0].size else None for pair in pairs]
+    else:
+        true, given = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        fits = [_fit(true, given, alignment)] * len(pairs)
     pixels = np.array([g.size for g, _ in pairs])
     per_frame = {name: np.full(len(pairs), np.nan) for name in DEPTH_METRICS}
-    for index, (g, p) in enumerate(pairs):
-        if g.size:
+    for index, (fitted, (g, p)) in enumerate(zip(fits, pairs, strict=True)):
+        if g.size and fitted:
             aligned = fitted.apply(p)
             found = depth_metrics(g, aligned if clip is None else np.minimum(aligned, clip))
             for name, value in found.items():
@@ -179,14 +185,22 @@ def score_depth(
             name: ((), value, DEPTH_METRICS[name].attrs)
             for name, value in pool_depth_metrics(per_frame, pixels).items()
         },
-        attrs={"alignment": alignment, "maximum": maximum, "clip": clip, "steps": fitted.steps},
+        attrs={"alignment": alignment, "maximum": maximum, "clip": clip},
     )
     for name, values in per_frame.items():
         scores[f"frame_{name}"] = ("frame", values, scores[name].attrs)
     scores["pixels"] = ("frame", pixels, {"long_name": "valid pixels"})
-    scores["alignment_scale"] = ((), fitted.scale, {"units": "1"})
-    scores["alignment_shift"] = ((), fitted.shift, {"units": "m"})
+    for name, units in (("scale", "1"), ("shift", "m")):
+        fitted_values = [np.nan if each is None else getattr(each, name) for each in fits]
+        fit = ("frame", fitted_values) if each_frame else ((), fitted_values[0])
+        scores[f"alignment_{name}"] = (*fit, {"units": units})
     return scores.assign_coords(frame=truth["frame"]) if "frame" in truth.coords else scores
+
+
+def _fit(truth: Vector, prediction: Vector, alignment: str) -> DepthAlignment:
+    fitted = align_depth(truth, prediction, alignment)
+    _check_fit(fitted, truth, prediction)
+    return fitted
 
 
 def _check_fit(
@@ -212,5 +226,5 @@ def _check_fit(
             f"predicted depths are {ratio:.3g} times the true ones (medians): are both in metres? "
             "Millimetres are 1,000 times as many"
             + ("" if fitted.name == "metric" else ", which the alignment hides"),
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -28,9 +28,10 @@ from mut3r_analysis.foundation.fields import (
 )
 from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.metrics.alignment import ALIGNMENTS
-from mut3r_analysis.metrics.choices import ALIGN_KINDS
+from mut3r_analysis.metrics.choices import ALIGN_KINDS, CLOUD_ALIGNMENTS
 from mut3r_analysis.metrics.depth import DEPTH_METRICS
 from mut3r_analysis.metrics.metric import Metric
+from mut3r_analysis.metrics.multiview import CENTRE, MULTIVIEW_METRICS
 from mut3r_analysis.metrics.reconstruction import RECONSTRUCTION_METRICS
 from mut3r_analysis.metrics.reductions import REDUCTIONS
 from mut3r_analysis.metrics.segmentation import MASK_METRICS
@@ -53,15 +54,21 @@ class Task(NamedTuple):
 
 TASKS = {
     "video-depth": Task(ALIGNMENTS, DEPTH_METRICS, ("depth",), ("depth",)),
+    "mono-depth": Task(ALIGNMENTS, DEPTH_METRICS, ("depth",), ("depth",)),
     "pose": Task(ALIGN_KINDS, POSE_METRICS, ("pose",), ("pose",)),
     "reconstruction": Task(
         ALIGN_KINDS, RECONSTRUCTION_METRICS, ("depth", "pose", "intrinsics"), ("pose", "depth")
+    ),
+    "multiview": Task(
+        CLOUD_ALIGNMENTS, MULTIVIEW_METRICS, ("depth", "pose", "intrinsics"), ("points_world",)
     ),
     "temporal-depth": Task(
         ALIGNMENTS, TEMPORAL_METRICS, ("depth", "pose", "intrinsics"), ("pose", "depth")
     ),
     "motion": Task(("none",), MASK_METRICS, ("motion_mask",), ()),
 }
+
+DEPTH_TASKS = ("video-depth", "mono-depth", "temporal-depth")
 
 METRICS: Mapping[str, Metric] = ChainMap(*(task.metrics for task in TASKS.values()))
 """Every metric, by name: its label, units, direction and pooling."""
@@ -77,6 +84,7 @@ _ALIGNMENTS = {
     "scale_shift_lstsq": "scale and shift",
     "sim3": "Sim3",
     "se3": "rigid",
+    "median_icp": "medians, then ICP",
     "none": "not aligned",
 }
 UNALIGNED = ("rpe_rotation",)
@@ -154,6 +162,8 @@ class FrameSelection:
         At most this many after stepping; None for no bound.
     whole_steps : bool
         Whether a last frame with fewer than `step` frames from it to the end is left out.
+    fewest : int or None
+        Where `step` would leave fewer frames than this, it is the available frames divided by it.
     """
 
     among: str = "all frames"
@@ -161,15 +171,18 @@ class FrameSelection:
     step: Checked[int, int] = Checked(partial(whole, low=1), 1)
     limit: _Count = Checked(_count, None)
     whole_steps: Checked[bool, bool] = Checked(flag, False)
+    fewest: _Count = Checked(_count, None)
 
     def indices(self, available: int) -> range:
         """Return the positions used when `available` frames are on disk."""
-        stop = available
+        stop, step = available, self.step
+        if self.fewest is not None:
+            step = max(min(step, available // self.fewest), 1)
         if self.whole_steps:
-            stop -= (available - self.start) % self.step
+            stop -= (available - self.start) % step
         if self.limit is not None:
-            stop = min(stop, self.start + self.step * (self.limit - 1) + 1)
-        return range(self.start, max(stop, self.start), self.step)
+            stop = min(stop, self.start + step * (self.limit - 1) + 1)
+        return range(self.start, max(stop, self.start), step)
 
     def describe(self) -> str:
         """Say it in words."""
@@ -178,6 +191,8 @@ class FrameSelection:
             words.append(f"from number {self.start} (0-based)")
         if self.step > 1:
             words.append(f"every {self.step}" + (", whole steps" if self.whole_steps else ""))
+        if self.fewest is not None:
+            words.append(f"closer where that leaves fewer than {self.fewest}")
         if self.limit is not None:
             words.append(f"at most {self.limit}")
         return ", ".join(words)
@@ -196,7 +211,8 @@ class Protocol(Specification):
     id : str
         Name in the catalogue, ``task:sequences:alignment or reduction``.
     task : str
-        ``"video-depth"``, ``"temporal-depth"``, ``"pose"``, ``"reconstruction"`` or ``"motion"``.
+        ``"video-depth"``, ``"mono-depth"``, ``"temporal-depth"``, ``"pose"``,
+        ``"reconstruction"``, ``"multiview"`` or ``"motion"``.
     dataset : str
         Prefix of the sequences' names, as in ``open_sequence("sintel:...")``; ``"any"`` for those
         that are given.
@@ -207,7 +223,7 @@ class Protocol(Specification):
     preparation : str
         ``"resize"``, ``"crop"`` or ``"given"``: how images become the network's input.
     align : str
-        Alignment of the prediction, one fit per sequence.
+        Alignment of the prediction, one fit per sequence, in ``"mono-depth"`` per frame.
     reduction : str
         How sequences are averaged: ``"valid-pixels"``, ``"sequence-mean"`` or ``"frame-pooled"``.
     metrics : tuple of str
@@ -220,6 +236,8 @@ class Protocol(Specification):
         Aligned depth predictions are cut to at most this, metres.
     rpe_delta : int or None
         Frames between the poses of a relative error.
+    voxel : float or None
+        Clouds are thinned to one point per cube of this edge, metres; None compares every point.
     expected_sequences, expected_frames : int or None
         How many a complete data set has.
     lengths : tuple of int
@@ -250,6 +268,7 @@ class Protocol(Specification):
     maximum: _Metres = Checked(_metres, None)
     clip: _Metres = Checked(_metres, None)
     rpe_delta: _Count = Checked(_count, None)
+    voxel: _Metres = Checked(_metres, None)
     expected_sequences: _Count = Checked(_count, None)
     expected_frames: _Count = Checked(_count, None)
     lengths: _Lengths = Checked(_lengths, ())
@@ -266,13 +285,15 @@ class Protocol(Specification):
             raise InvalidArgument(f"{self.id}: a sequence is listed twice")
         if self.lengths and len(self.lengths) != len(self.sequences):
             raise InvalidArgument(f"{self.id}: lengths must be one number for each of sequences")
-        of_depth = self.task in ("video-depth", "temporal-depth")
+        of_depth = self.task in DEPTH_TASKS
         if not of_depth and (self.maximum, self.clip) != (None, None):
             raise InvalidArgument(f"{self.id}: maximum and clip belong to depth")
         if (self.task == "pose") != (self.rpe_delta is not None):
             raise InvalidArgument(f"{self.id}: rpe_delta belongs to pose, and pose needs it")
-        if 0 in (self.maximum, self.clip):
-            raise InvalidArgument(f"{self.id}: maximum and clip are depths above 0 m, or None")
+        if self.voxel is not None and self.task != "multiview":
+            raise InvalidArgument(f"{self.id}: voxel belongs to multiview")
+        if 0 in (self.maximum, self.clip, self.voxel):
+            raise InvalidArgument(f"{self.id}: maximum, clip and voxel are above 0 m, or None")
 
     def __str__(self) -> str:
         return self.describe()
@@ -322,6 +343,7 @@ class Protocol(Specification):
         """Return a card, in words, of how a number under this protocol was computed."""
         sequences = ", ".join(self.sequences) or "every sequence that is given or found"
         count = f" ({self.expected_sequences})" if self.expected_sequences else ""
+        fitted = "frame" if self.task == "mono-depth" else "sequence"
         frames = self.frames.describe()
         if self.expected_frames:
             frames += f"; {self.expected_frames} in all"
@@ -330,7 +352,7 @@ class Protocol(Specification):
             "sequences": sequences + count,
             "frames": frames,
             "input": f"{self.preparation}: {PREPARATIONS[self.preparation]}",
-            "alignment": f"{self.align}, one fit per sequence" if self.align != "none" else "none",
+            "alignment": "none" if self.align == "none" else f"{self.align}, one fit per {fitted}",
             "counted": self._counted(),
             "metrics": ", ".join(self.metrics),
             "average": REDUCTIONS[self.reduction].words,
@@ -348,13 +370,20 @@ class Protocol(Specification):
         return "\n".join([self.id, *wrapped])
 
     def _counted(self) -> str:
-        if self.task in ("video-depth", "temporal-depth"):
+        if self.task in DEPTH_TASKS:
             upper = "" if self.maximum is None else f" and below {self.maximum:g} m"
             clip = "" if self.clip is None else f"; aligned prediction cut at {self.clip:g} m"
-            seen = "" if self.task == "video-depth" else ", also where they land in the next frame"
+            landing = ", also where they land in the next frame"
+            seen = landing if self.task == "temporal-depth" else ""
             return f"pixels with true depth above 0{upper}{seen}{clip}"
         if self.task == "pose":
             return f"all poses; relative errors over all pairs {self.rpe_delta} frame(s) apart"
         if self.task == "reconstruction":
             return "pixels with true depth above 0, all frames of a scene together"
+        if self.task == "multiview":
+            thinned = "" if self.voxel is None else f", one point per {self.voxel:g} m cube"
+            return (
+                f"the middle {CENTRE} x {CENTRE} px of every frame where true depth is above 0, "
+                f"all frames of a scene together{thinned}"
+            )
         return "all pixels, all moving objects merged into one foreground"

@@ -44,7 +44,8 @@ def open_sequence(
         - a Dataset that holds such a sequence already
         - a name with a prefix: ``"scenes/orbit-03"`` is bundled;
           ``"sintel:/data/sintel/training#alley_2"`` and likewise ``tum:``, ``bonn:``, ``kitti:``,
-          ``scannet:``, ``dycheck:`` and ``davis:`` read data sets where they lie
+          ``scannet:``, ``dycheck:``, ``davis:``, ``sevenscenes:``, ``nrgbd:`` and ``nyu:`` read
+          data sets where they lie
     start, stop, stride
         Frames to take, counted from 0; `stop` is the first one left out, and may lie beyond the
         end.

@@ -217,7 +217,8 @@ def _selected(protocol: Protocol, opened: xr.Dataset, selection: Selection) -> S
         )
     if len(positions) == opened.sizes["frame"]:
         return selection
-    return Selection(int(positions[0]), int(positions[-1]) + 1, protocol.frames.step)
+    step = int(positions[1] - positions[0]) if len(positions) > 1 else protocol.frames.step
+    return Selection(int(positions[0]), int(positions[-1]) + 1, step)
 
 
 def backbone_sources(

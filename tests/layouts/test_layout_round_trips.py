@@ -12,9 +12,12 @@ from mut3r_analysis.errors import AlreadyExists, InvalidArgument
 from mut3r_analysis.sequences import check_sequence, open_sequence
 from mut3r_analysis.sequences.layouts import LAYOUTS, export_sequence, find_layout
 
-LOSSLESS = ("sintel", "bonn", "tum", "kitti", "dycheck")
-DEPTH_STEP = {"sintel": 0, "bonn": 1 / 5000, "tum": 1 / 5000, "kitti": 1 / 256, "scannet": 1e-3}
-POSED = ("sintel", "bonn", "tum", "scannet", "dycheck")
+LOSSLESS = ("sintel", "bonn", "tum", "kitti", "dycheck", "sevenscenes", "nrgbd", "nyu")
+DEPTH_STEP = {
+    "sintel": 0, "bonn": 1 / 5000, "tum": 1 / 5000, "kitti": 1 / 256, "scannet": 1e-3,
+    "sevenscenes": 1e-3, "nrgbd": 1e-3, "nyu": 0,
+}  # fmt: skip
+POSED = ("sintel", "bonn", "tum", "scannet", "dycheck", "sevenscenes", "nrgbd")
 CALIBRATED = (*POSED, "kitti")
 
 
@@ -254,7 +257,7 @@ def test_names_that_are_no_folders_are_refused(name, scene, tmp_path):
 
 def test_an_unknown_layout_lists_the_known_ones(scene, tmp_path):
     with pytest.raises(InvalidArgument, match="sintel, bonn, tum"):
-        export_sequence(scene, tmp_path, "nyu")
+        export_sequence(scene, tmp_path, "kinect")
 
 
 def test_scannet_depth_is_found_along_the_rays_of_colour_pixels(scene, exported):

@@ -44,11 +44,11 @@ def test_every_row_is_complete(name):
 
 def test_what_no_table_knows_is_an_error():
     with pytest.raises(InvalidArgument, match="layout must be one of sintel"):
-        find_layout("nyu")
+        find_layout("kinect")
     with pytest.raises(InvalidArgument, match="layout must be one of"):
-        canonical_sequence("nyu", "kitchen")
-    with pytest.raises(InvalidArgument, match=r"dataset must be one of sintel, .*got 'nyu'"):
-        dataclasses.replace(PROTOCOLS["default:depth:metric"], id="mine", dataset="nyu")
+        canonical_sequence("kinect", "kitchen")
+    with pytest.raises(InvalidArgument, match=r"dataset must be one of sintel, .*got 'kinect'"):
+        dataclasses.replace(PROTOCOLS["default:depth:metric"], id="mine", dataset="kinect")
     assert not set(WITHOUT_LAYOUT) & set(LAYOUTS)
 
 

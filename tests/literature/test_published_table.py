@@ -22,6 +22,7 @@ TASKS = {
     "mono-depth",
     "pose",
     "reconstruction",
+    "multiview",
     "motion",
     "cost",
 }
@@ -88,7 +89,8 @@ def test_protocols_are_those_of_the_catalogue_and_score_the_metric() -> None:
         known = PROTOCOLS[row.protocol]
         assert row.task == known.task
         assert row.metric in known.metrics
-        assert row.dataset.casefold().startswith(known.dataset)
+        spoken = row.dataset.casefold().replace("7-", "seven")
+        assert spoken.startswith(known.dataset)
 
 
 def test_shares_lie_between_0_and_100_percent_and_values_are_positive() -> None:

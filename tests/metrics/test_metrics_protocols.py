@@ -114,7 +114,9 @@ class TestWhatTheLiteratureRuns:
             "default:depth:metric",
             "default:pose:sim3",
             "default:pose:se3",
+            "default:mono-depth:scale_median",
             "default:temporal-depth:scale_median",
+            "default:multiview:median_icp",
             "default:motion:roc",
         ]
 

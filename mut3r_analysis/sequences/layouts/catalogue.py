@@ -12,7 +12,18 @@ if TYPE_CHECKING:
 
 LAYOUTS: dict[str, str] = {
     name: f"mut3r_analysis.sequences.layouts.{name}"
-    for name in ("sintel", "bonn", "tum", "kitti", "scannet", "dycheck", "davis")
+    for name in (
+        "sintel",
+        "bonn",
+        "tum",
+        "kitti",
+        "scannet",
+        "dycheck",
+        "davis",
+        "sevenscenes",
+        "nrgbd",
+        "nyu",
+    )
 }
 """Data set, the prefix of its sequences' names, to the module whose `LAYOUT` is its row. Modules
 are imported when first asked for, so that a command can list data sets without loading arrays."""

@@ -30,10 +30,11 @@ def export_sequence(
     path
         Folder of the data set (`ROOT`), made if it does not exist.
     layout
-        ``"sintel"``, ``"bonn"``, ``"tum"``, ``"kitti"``, ``"scannet"``, ``"dycheck"`` or
-        ``"davis"``. Images are exact but in ScanNet and DAVIS, whose layout is JPEG; depth is exact
-        in Sintel, else rounded to 1/5000 m (Bonn, TUM), 1/256 m (KITTI), 1/1000 m (ScanNet) or to
-        float32 of its inverse (DyCheck).
+        ``"sintel"``, ``"bonn"``, ``"tum"``, ``"kitti"``, ``"scannet"``, ``"dycheck"``,
+        ``"davis"``, ``"sevenscenes"``, ``"nrgbd"`` or ``"nyu"``. Images are exact but in ScanNet
+        and DAVIS, whose layout is JPEG; depth is exact in Sintel and NYU, else rounded to
+        1/5000 m (Bonn, TUM), 1/256 m (KITTI), 1/1000 m (ScanNet, 7-Scenes, NRGBD) or to float32
+        of its inverse (DyCheck).
     name
         Name of the sequence there; that of the sequence by default.
 

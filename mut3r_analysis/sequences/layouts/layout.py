@@ -54,6 +54,8 @@ class Layout:
         Files to camera-to-world poses (frame, row, col), or to None; where a layout has any.
     options : dict
         Option to its values, the first one by default. One that lists no values takes any.
+    constants : tuple of str
+        Variables that were published once for the data set and are in no file of a sequence.
     prefix, suffixes : str, tuple of str
         What names of folders carry around a sequence's short name.
     """
@@ -68,6 +70,7 @@ class Layout:
     obtain: dict[str, str]
     poses: Callable[[SequenceFiles], NDArray[np.float64] | None] | None = None
     options: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    constants: tuple[str, ...] = ()
     prefix: str = ""
     suffixes: tuple[str, ...] = ()
 

@@ -89,7 +89,7 @@ def read(
     pose = associated_poses(files)
     if pose is not None:
         variables["pose"] = (POSE, pose)
-    return variables | _intrinsics(files.folder, published, images)
+    return variables | calibration(files.folder, published, images)
 
 
 def associated_poses(files: SequenceFiles) -> NDArray[np.float64] | None:
@@ -103,7 +103,7 @@ def associated_poses(files: SequenceFiles) -> NDArray[np.float64] | None:
     return found
 
 
-def _intrinsics(
+def calibration(
     folder: Path,
     published: tuple[float, float, float, float] | None,
     images: ImageFiles,
@@ -175,6 +175,11 @@ def write(sequence: xr.Dataset, root: Path, name: str, *, prefix: str) -> None:
     for kind, lines in lists.items():
         (folder / f"{kind}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_poses(folder / "groundtruth.txt", stamps, sequence["pose"].values)
+    write_calibration(folder, sequence)
+
+
+def write_calibration(folder: Path, sequence: xr.Dataset) -> None:
+    """Write ``intrinsics.txt`` (fx fy cx cy), where the sequence has intrinsics."""
     if "intrinsics" in sequence:
         matrix = one_camera(sequence)
         numbers = matrix[[0, 1, 0, 1], [0, 1, 2, 2]]
