@@ -9,7 +9,7 @@ from mut3r_analysis.backbones import Frame
 from mut3r_analysis.backbones.geometry import pose_matrix
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics import UndefinedMetric
-from mut3r_analysis.running import store as store_module
+from mut3r_analysis.running import chunks
 from mut3r_analysis.running.inputs import frame_inputs
 
 STATE = m3.Capture(statistics=(), state=True)
@@ -129,7 +129,7 @@ def test_samples_of_a_batch_start_anew_by_themselves(backbone, scene):
 def test_a_run_with_resets_goes_on_where_it_stopped_and_forks(
     backbone, scene, how, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(store_module, "MOST_FRAMES", 2)
+    monkeypatch.setattr(chunks, "MOST_FRAMES", 2)
     whole = m3.run(backbone, scene, capture=STATE, progress=False, **MANNERS[how])
     calls = []
     encode = backbone.encode
