@@ -80,6 +80,7 @@ from .motion import Cue as Cue
 from .motion import Gate as Gate
 from .motion import PairCue as PairCue
 from .motion import PairGate as PairGate
+from .motion import Patch as Patch
 from .motion import WindowCue as WindowCue
 from .motion import WindowGate as WindowGate
 from .running import (

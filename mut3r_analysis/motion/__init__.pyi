@@ -11,6 +11,8 @@ from .pair_cue import PairCue as PairCue
 from .pair_cue import PairGate as PairGate
 from .pair_motion import PairMotion as PairMotion
 from .pair_motion import motion_of_pairs as motion_of_pairs
+from .patch import Patch as Patch
+from .patch import Patching as Patching
 from .probe import CueProbe as CueProbe
 from .probe import cue_layers as cue_layers
 from .readings import READINGS as READINGS

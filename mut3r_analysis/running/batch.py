@@ -23,6 +23,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.batch import CueBatch, CueBatchProbe, CueMeasured
 from mut3r_analysis.motion.frame_gate import FrameGate, GatePlan
 from mut3r_analysis.motion.history import CueHistory
+from mut3r_analysis.motion.patch import Patching, acting
 from mut3r_analysis.motion.score import Motion, Score
 from mut3r_analysis.running.chaining import carried_over, next_base
 from mut3r_analysis.running.committing import Committer, chosen
@@ -68,7 +69,7 @@ class Batch:
     configurations : tuple of Configuration
     restarts : list of bool
         Per configuration, whether the frame after a reset starts from the learned pose token.
-    intervene : callable or None
+    intervene : callable, Patching or None
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Batch:
         capture: Capture | None = None,
         outputs: Collection[str] = (),
         probe: Observer | None = None,
-        intervene: Observer | None = None,
+        intervene: Observer | Patching | None = None,
         policy: PassPolicy | None = None,
         trace: bool = False,
         gradients: bool = False,
@@ -277,10 +278,12 @@ class Batch:
             return None
         return Recorder(self.capture, self._sites, axes)
 
-    def seen(self, gate: SiteGate | None, recorder: Recorder | None) -> SiteGate | None:
+    def seen(
+        self, gate: SiteGate | None, recorder: Recorder | None, position: int | None = None
+    ) -> SiteGate | None:
         """Return a gate behind which outputs are replaced, recorded and shown to the caller."""
         output = recorder.output if recorder is not None and recorder.watches_outputs else None
-        return observed(gate, self.intervene, output, self._probe)
+        return observed(gate, acting(self.intervene, position), output, self._probe)
 
     def _decode(
         self,
@@ -295,9 +298,12 @@ class Batch:
         """Run one pass; one that is read is recorded, and shown to the caller's probe."""
         recorder = self.recorder(frame.given, frame.axes, "decoder") if read else None
         layers: list[Tensor] | None = [] if read and self._trace else None
+        position = frame.given.position
         decoded = self.backbone.decode(
             entered,
-            gate=self.seen(gate, recorder) if read else observed(gate, self.intervene),
+            gate=self.seen(gate, recorder, position)
+            if read
+            else observed(gate, acting(self.intervene, None)),
             probe=together(recorder, probe),
             signals=self._rules.signals if rates and self._rules else (),
             layers=layers,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from mut3r_analysis.attention.sites import Site
+from mut3r_analysis.motion.patch import acting
 from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.loop import stream
 from mut3r_analysis.running.passes import BatchState, FrameInput
@@ -32,9 +33,10 @@ def first_site(
     the heads, or what is between sites.
     """
     first: dict[str, Any] = {}
+    acts = acting(batch.intervene, given[0].position)
 
     def look(site: Site, q: Any, k: Any, v: Any, out: torch.Tensor) -> torch.Tensor | None:
-        replaced = batch.intervene(site, q, k, v, out) if batch.intervene else None
+        replaced = None if acts is None else acts(site, q, k, v, out)
         seen = out if replaced is None else replaced
         if not first and not all(torch.isfinite(part).all() for part in (q, k, v, seen)):
             first.update(site=site.kind, layer=site.layer)

@@ -16,6 +16,7 @@ from mut3r_analysis.backbones.in_memory import as_in_memory
 from mut3r_analysis.backbones.protocol import Backbone, StateVariable
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.motion.patch import Patching
 from mut3r_analysis.motion.readings import INSTABILITY
 from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.configuration import Configuration
@@ -42,7 +43,7 @@ def fork(
     content: xr.Dataset | None = None,
     frames: int | None = None,
     outputs: Collection[str] | None = None,
-    intervene: Observer | None = AS_RUN,
+    intervene: Observer | Patching | None = AS_RUN,
 ) -> xr.Dataset:
     """Branch off a run at a frame, and compare the future it had with another one.
 
@@ -144,7 +145,7 @@ def _compared(outputs: Collection[str] | None, backbone: Backbone) -> tuple[str,
     return names
 
 
-def _interventions(run: xr.DataTree, given: Any) -> tuple[Observer | None, Observer | None]:
+def _interventions(run: xr.DataTree, given: Any) -> tuple[Any, Any]:
     """Return the callables that act in the run's own future and in the forked one."""
     name = run.attrs.get("intervene")
     if name is None:

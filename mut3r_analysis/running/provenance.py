@@ -12,6 +12,7 @@ from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.seam import Observer
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.foundation.version import __version__
+from mut3r_analysis.motion.patch import Patching
 from mut3r_analysis.running.configuration import Configuration
 
 FORMAT_VERSION = 2
@@ -25,7 +26,7 @@ class Observers(NamedTuple):
     """The callables that a run was given."""
 
     probe: Observer | None = None
-    intervene: Observer | None = None
+    intervene: Observer | Patching | None = None
 
     @property
     def names(self) -> dict[str, str | None]:
@@ -33,10 +34,12 @@ class Observers(NamedTuple):
         return {name: callable_name(value) for name, value in self._asdict().items()}
 
 
-def callable_name(given: Observer | None) -> str | None:
-    """Return the name by which a run records a callable; None for none."""
+def callable_name(given: Observer | Patching | None) -> str | None:
+    """Return the name by which a run records a callable, a patch as its JSON; None for none."""
     if given is None:
         return None
+    if isinstance(given, Patching):
+        return given.to_json()
     name = getattr(given, "__qualname__", type(given).__qualname__)
     return UNNAMED if "<lambda>" in name else f"{given.__module__}.{name}"
 

@@ -28,6 +28,7 @@ from mut3r_analysis.errors import BudgetExceeded, InvalidArgument
 from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
+from mut3r_analysis.motion.patch import Patching
 from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.chunks import block_length
 from mut3r_analysis.running.claiming import Claim, claimed
@@ -63,7 +64,7 @@ def run(
     preparation: str | Preparation | None = None,
     resume: bool = False,
     probe: Observer | None = None,
-    intervene: Observer | None = None,
+    intervene: Observer | Patching | None = None,
 ) -> xr.DataTree:
     """Run a backbone over a sequence and record what it does.
 
@@ -105,7 +106,8 @@ def run(
         query, channel)``. The run records its name.
     intervene : callable, optional
         As `probe`, in every pass; what it returns replaces ``out``, and None leaves it. The run
-        records its name, and is no longer described by cue, gate and commit alone.
+        records its name, and is no longer described by cue, gate and commit alone. Or a patch,
+        :meth:`Patch.of`, which is recorded as data.
 
     Returns
     -------
@@ -166,7 +168,7 @@ def run_batch(
     out: Sequence[str | Path] | None = None,
     progress: bool = True,
     probe: Observer | None = None,
-    intervene: Observer | None = None,
+    intervene: Observer | Patching | None = None,
 ) -> list[xr.DataTree]:
     """Run a backbone over a sequence once for several configurations.
 
@@ -224,6 +226,11 @@ def _run(
     for configuration in configurations:
         configuration.check(backbone, sequence, names)
         _check_budget(backbone, sequence, configuration, capture, names)
+    if isinstance(seen.intervene, Patching) and len({c.captured_pass for c in configurations}) > 1:
+        raise InvalidArgument(
+            "a patch acts in the pass that is read, and these configurations read different ones; "
+            "run them one by one"
+        )
     stores = [None if place is None else Path(place).expanduser() for place in places]
     if resume and None in stores:
         raise InvalidArgument("resume=True goes on with a store; name it with out=")
