@@ -35,6 +35,7 @@ from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.colmap import read_sparse
 from mut3r_analysis.sequences.layouts.kitti import _read_calibration
 from mut3r_analysis.sequences.layouts.location import parse_location
+from mut3r_analysis.sequences.layouts.nrgbd import read_poses as read_opengl_poses
 from mut3r_analysis.sequences.layouts.stamps import read_poses, read_stamped
 from mut3r_analysis.sequences.prefixes import find_opener, split_prefix
 from mut3r_analysis.sweeps.specification import read_specification
@@ -134,6 +135,7 @@ FILES = {
     "trajectory": ("a.txt", read_trajectory, POSES),
     "order": ("a.txt", detect_order, POSES),
     "poses": ("a.txt", read_poses, POSES),
+    "opengl poses": ("a.txt", read_opengl_poses, b"1 0 0 2\n0 1 0 3\n0 0 1 4\n0 0 0 1\n"),
     "list": ("rgb.txt", lambda path: read_stamped(path, 1), b"1.5 rgb/1.5.png\n2.5 b.png\n"),
     "numbers": ("a.txt", lambda path: formats.read_numbers(path, (2, 2)), b"1 0\n0 1e-3\n"),
     "calibration": ("a.txt", _read_calibration, b"P_rect_02: 1 0 3 0 0 1 4 0 0 0 1 0\n"),

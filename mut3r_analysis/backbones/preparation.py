@@ -14,10 +14,14 @@ from PIL import Image
 
 from mut3r_analysis.errors import InvalidArgument
 
-Rule = Literal["crop", "resize", "cover", "width", "pad"]
+Rule = Literal["crop", "resize", "window", "cover", "width", "pad"]
 
 SQUARE_SIZE = 224
 """The one size whose official rule gives a square: short side to 224, then its centre."""
+
+
+WINDOW_FROM = 512
+"""Long edge, px, of the frame out of whose middle the rule "window" takes its square."""
 
 
 class Geometry(NamedTuple):
@@ -48,7 +52,9 @@ class Preparation:
 
     Pose evaluation upstream uses ``"crop"``, depth evaluation ``"resize"``. Spann3R's rule is
     ``"cover"``: an odd last row or column is left out, the frame is brought just to cover a square
-    of `size` (always Lanczos, sides rounded down), and the centre of it is taken.
+    of `size` (always Lanczos, sides rounded down), and the centre of it is taken. ``"window"`` is
+    how released multi-view evaluations feed models of 224 px: the long edge becomes 512, and a
+    square of `size` is cut from the middle.
 
     Where upstream has no answer this refuses: a square frame under ``"resize"`` (upstream stops
     with a TypeError) and frames with less than one patch along a side, before or after resizing.
@@ -58,10 +64,10 @@ class Preparation:
     Parameters
     ----------
     size
-        Long edge in pixels, or 224 for the square rule; the side under ``"cover"`` and ``"pad"``,
-        the width under ``"width"``.
+        Long edge in pixels, or 224 for the square rule; the side under ``"window"``, ``"cover"``
+        and ``"pad"``, the width under ``"width"``.
     rule
-        ``"crop"``, ``"resize"``, ``"cover"``, ``"width"`` or ``"pad"``.
+        ``"crop"``, ``"resize"``, ``"window"``, ``"cover"``, ``"width"`` or ``"pad"``.
     patch
         Patch edge in pixels; both sides of a prepared frame are multiples of it.
 
@@ -91,15 +97,16 @@ class Preparation:
         if self.rule not in get_args(Rule):
             raise InvalidArgument(
                 f'rule={self.rule!r} is not known; allowed are "crop" (central crop, official for '
-                'pose), "resize" (second resize, official for depth), "cover" (a square, as '
-                'Spann3R takes it), "width" and "pad" (as VGGT takes it)'
+                'pose), "resize" (second resize, official for depth), "window" (a square out '
+                'of the middle), "cover" (a square, as Spann3R takes it), "width" and "pad" (as '
+                "VGGT takes it)"
             )
         if self.size < self.patch:
             raise InvalidArgument(
                 f"size={self.size} is less than one patch of {self.patch} pixels; "
                 f"give a size of at least {self.patch}"
             )
-        square = self.size == SQUARE_SIZE or self.rule == "cover"
+        square = self.size == SQUARE_SIZE or self.rule in ("cover", "window")
         if (square or self.rule in ("width", "pad")) and self.size % self.patch:
             what = "square frames" if square else f"frames of {self.size} pixels along a side"
             raise InvalidArgument(
@@ -281,8 +288,8 @@ class Preparation:
 
     def _long_edge_resize(self, height: int, width: int) -> tuple[int, int]:
         """Give (height, width) after the first, aspect-keeping resize."""
-        long_edge = self.size
-        if self.size == SQUARE_SIZE:
+        long_edge = WINDOW_FROM if self.rule == "window" else self.size
+        if self.rule != "window" and self.size == SQUARE_SIZE:
             long_edge = round(self.size * max(width / height, height / width))
         longest = max(height, width)
         return round(height * long_edge / longest), round(width * long_edge / longest)
@@ -299,7 +306,15 @@ class Preparation:
         if self.rule in ("width", "pad"):
             return self._whole_patches(height, width)
         resized = self._long_edge_resize(height, width)
-        if self.size == SQUARE_SIZE:
+        if self.rule == "window":
+            if min(resized) < self.size:
+                raise InvalidArgument(
+                    f"a frame of {width} x {height} pixels (width x height) is {resized[1]} x "
+                    f"{resized[0]} at a long edge of {WINDOW_FROM}, which has no square of "
+                    f'{self.size}; use rule="crop"'
+                )
+            prepared = (self.size, self.size)
+        elif self.size == SQUARE_SIZE:
             edge = 2 * (min(resized) // 2)
             prepared = (edge, edge)
         else:

@@ -10,6 +10,8 @@ from mut3r_analysis.metrics.choices import ORDERS
 if TYPE_CHECKING:
     import xarray as xr
 
+    from mut3r_analysis.metrics.protocols import Protocol
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command's parser."""
@@ -21,8 +23,9 @@ def add_parser(verbs: Any) -> None:
         "status 0 only when that is the protocol's number: all of its frames, and every run scored "
         "on which the metric has a value.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="store of a run, or with --layout "
-                        "a folder of predictions of one sequence")  # fmt: skip
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="store of a run, or folder of "
+                        "predictions: of one sequence, or the results of a released script as "
+                        "they lie there")  # fmt: skip
     parser.add_argument(
         "--protocol",
         default="default",
@@ -38,7 +41,9 @@ def add_parser(verbs: Any) -> None:
     )
     imported = parser.add_argument_group("predictions of other code")
     imported.add_argument(
-        "--layout", metavar="NAME", help="cut3r-demo, cut3r-depth, cut3r-pose, or auto"
+        "--layout",
+        metavar="NAME",
+        help="cut3r-demo, cut3r-depth, cut3r-pose or cut3r-mono (default: what the files say)",
     )
     imported.add_argument(
         "--quaternion", choices=ORDERS, help="order in pred_traj.txt (default: detected)"
@@ -63,14 +68,16 @@ def run(args: argparse.Namespace) -> int:
     from mut3r_analysis.evaluation.scores import evaluate
     from mut3r_analysis.evaluation.tables import record, table
 
-    if args.layout is None:
-        if args.quaternion or args.preparation:
-            from mut3r_analysis.errors import InvalidArgument
-
-            raise InvalidArgument("--quaternion and --preparation belong to --layout")
-        scores = evaluate(args.runs, args.protocol, truth=args.truth)
-    else:
+    if args.layout or any(_holds_predictions(Path(run)) for run in args.runs):
         scores = _evaluate_folders(args)
+    elif args.quaternion or args.preparation:
+        from mut3r_analysis.errors import InvalidArgument
+
+        raise InvalidArgument(
+            "--quaternion and --preparation belong to predictions of other code, and these are runs"
+        )
+    else:
+        scores = evaluate(args.runs, args.protocol, truth=args.truth)
     print_scores(scores)
     for path, text in (
         (args.csv, lambda: table(scores).to_csv()),
@@ -84,15 +91,43 @@ def run(args: argparse.Namespace) -> int:
     return int(bool(left_out.any()) or scores.attrs["incomplete"] != "")
 
 
+def _holds_predictions(path: Path) -> bool:
+    from mut3r_analysis.errors import MissingFile
+    from mut3r_analysis.evaluation.folders import prediction_folders
+
+    try:
+        return bool(prediction_folders(path))
+    except MissingFile:
+        return False
+
+
+def _sequences(args: argparse.Namespace, protocol: "Protocol") -> dict[str, Path]:
+    """Find the folder of each sequence; of a folder of results, those that the protocol scores."""
+    from mut3r_analysis.evaluation.folders import prediction_folders
+    from mut3r_analysis.sequences.layouts.catalogue import canonical_sequence
+
+    found: dict[str, Path] = {}
+    for path in map(Path, args.runs):
+        folders = prediction_folders(path)
+        names = [canonical_sequence(protocol.dataset, folder.name) for folder in folders]
+        if folders == [path] and len(protocol.sequences) == 1:
+            # All images of a data set are one sequence, and the folder has a name of its own.
+            names = list(protocol.sequences)
+        given = dict(zip(names, folders, strict=True))
+        if folders != [path] and (scored := protocol.select(names)[0]):
+            given = {name: given[name] for name in scored}
+        found |= given
+    return found
+
+
 def _evaluate_folders(args: argparse.Namespace) -> "xr.Dataset":
     """Import folders named as their sequences are, with the truth's frames of the protocol."""
     from mut3r_analysis.evaluation.predictions import import_predictions
     from mut3r_analysis.evaluation.scores import evaluate, named_protocols
     from mut3r_analysis.evaluation.truth import Truths
-    from mut3r_analysis.sequences.layouts.catalogue import canonical_sequence
 
     first = named_protocols(args.protocol)[0]
-    folders = {canonical_sequence(first.dataset, Path(folder).name): folder for folder in args.runs}
+    folders = _sequences(args, first)
     truths = Truths(args.truth, list(folders))
     runs, held = [], {}
     for name, folder in folders.items():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.metrics.protocols import OFFICIAL_INPUT, Protocol
+from mut3r_analysis.metrics.protocols import Protocol
 
 _OWN = (
     "; for numbers of one's own, dataclasses.replace(protocol, id='mine', preparation='given') "
@@ -90,10 +90,12 @@ def _check_preparation(protocol: Protocol, run: xr.DataTree, truth: xr.Dataset |
         )
     if other := protocol.other_input(fields):
         raise UnmetProtocol(
-            f"the run prepared its frames with {other}, {protocol.id} takes a long edge of "
-            f"{OFFICIAL_INPUT['size']} px and patches of {OFFICIAL_INPUT['patch']} px" + _OWN
+            f"the run prepared its frames with {other}, {protocol.id} takes "
+            f"{protocol.input_words}" + _OWN
         )
-    if fields["rule"] != protocol.preparation and not (truth is not None and _rules_agree(truth)):
+    if fields["rule"] != protocol.preparation and not (
+        truth is not None and _rules_agree(protocol, truth)
+    ):
         raise UnmetProtocol(
             f"the run prepared its frames with the rule {fields['rule']!r}, {protocol.id} takes "
             f"{protocol.preparation!r}: other pixels went into the network, so its numbers would "
@@ -166,10 +168,10 @@ def _protocol_frames(
     return frames[:count]
 
 
-def _rules_agree(truth: xr.Dataset) -> bool:
+def _rules_agree(protocol: Protocol, truth: xr.Dataset) -> bool:
     """Say whether cropping and resizing make the same frames of this source."""
-    if "y" not in truth.sizes:
+    if "y" not in truth.sizes or protocol.preparation not in ("crop", "resize"):
         return False
     height, width = truth.sizes["y"], truth.sizes["x"]
-    rows, columns = Preparation(rule="crop", **OFFICIAL_INPUT).shape(height, width)
+    rows, columns = Preparation(rule="crop", **protocol.input).shape(height, width)
     return rows * width == columns * height

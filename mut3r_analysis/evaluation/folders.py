@@ -16,6 +16,7 @@ from mut3r_analysis.sequences.layouts.files import GRID, POSE, planes
 from mut3r_analysis.sequences.layouts.formats import read_map, read_mask
 from mut3r_analysis.sequences.layouts.layout import Variables
 
+_SINGLE = "*depth.npy"
 _FOCAL = {"long_name": "focal length", "units": "px"}
 
 
@@ -52,6 +53,14 @@ def _evaluation(
     return variables, notes
 
 
+def _single_frames(
+    folder: Path, quaternion: str | None, sequence: xr.Dataset | None
+) -> tuple[Variables, dict[str, str]]:
+    files = tuple(sorted(folder.glob(_SINGLE)))
+    first = read_map(files[0])
+    return {"depth": (*planes(files, read_map, first.shape, first.dtype), {})}, {}
+
+
 class PredictionLayout(NamedTuple):
     """How released code leaves the predictions of one sequence.
 
@@ -77,14 +86,20 @@ class PredictionLayout(NamedTuple):
 PREDICTION_LAYOUTS = {
     "cut3r-demo": PredictionLayout(
         "depth/000000.npy, conf/000000.npy, camera/000000.npz", "crop",
-        lambda folder: (folder / "camera").is_dir() or (folder / "depth").is_dir(), _demo,
+        # Stores of runs have folders of these names too, with other files.
+        lambda folder: any(folder.glob("camera/*.npz")) or any(folder.glob("depth/*.npy")), _demo,
     ),
     "cut3r-depth": PredictionLayout(
         "frame_0000.npy", "resize",
         lambda folder: any(folder.glob("frame_*.npy")) and not _has_path(folder), _evaluation,
     ),
     "cut3r-pose": PredictionLayout(
-        "pred_traj.txt, frame_0000.npy", "crop", lambda folder: _has_path(folder), _evaluation,
+        "pred_traj.txt, frame_0000.npy, dynamic_mask_0.png", "crop",
+        lambda folder: _has_path(folder) or any(folder.glob("dynamic_mask_*.png")), _evaluation,
+    ),
+    "cut3r-mono": PredictionLayout(
+        "<name of the image>depth.npy", "resize",
+        lambda folder: any(folder.glob(_SINGLE)), _single_frames,
     ),
 }  # fmt: skip
 
@@ -97,14 +112,37 @@ def recognise(folder: Path) -> str:
     MissingFile
         It has the files of none.
     """
-    for name, layout in PREDICTION_LAYOUTS.items():
-        if layout.fits(folder):
-            return name
+    if name := _layout_of(folder):
+        return name
     listed = "; ".join(f"{name}: {layout.files}" for name, layout in PREDICTION_LAYOUTS.items())
     raise MissingFile(
         f"{folder} holds no predictions in a known layout ({listed}); give the folder of one "
-        "sequence"
+        "sequence, or of the results of several"
     )
+
+
+def prediction_folders(path: Path) -> list[Path]:
+    """List the folders of single sequences in a folder of results: itself, or those within.
+
+    Logs, pictures and empty folders that released scripts leave beside them are passed over.
+
+    Raises
+    ------
+    MissingFile
+        There is none.
+    """
+    if path.is_dir() and not _layout_of(path):
+        found = [folder for folder in sorted(path.iterdir()) if _layout_of(folder)]
+        if found:
+            return found
+    recognise(path)
+    return [path]
+
+
+def _layout_of(folder: Path) -> str | None:
+    if not folder.is_dir():
+        return None
+    return next((name for name, each in PREDICTION_LAYOUTS.items() if each.fits(folder)), None)
 
 
 def _has_path(folder: Path) -> bool:

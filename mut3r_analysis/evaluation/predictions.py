@@ -45,6 +45,8 @@ def import_predictions(
           ``pred_intrinsics.txt`` (9 numbers a line), ``frame_0000.npy``, ``conf_0.npy`` and
           ``dynamic_mask_0.png``: what the released pose evaluations of CUT3R, MonST3R and Easi3R
           write.
+        - ``"cut3r-mono"``: ``<name of the image>depth.npy``, in the order of the names: what the
+          released evaluation of single frames writes.
     quaternion : {"wxyz", "xyzw"}, optional
         Order of the quaternions in ``pred_traj.txt``. By default it is detected: from a comment
         that names the columns, a first pose that is the identity in one order, or agreement with

@@ -85,6 +85,7 @@ _CLOUD = tuple(f"{m}_{s}" for m in MEASURES for s in ("mean", "median"))
 
 _CUT3R = "CUT3R released evaluation (commit 8bc15dc, 2025-08-27)"
 _MONST3R = "MonST3R released evaluation (commit 574cc77, 2025-06-16)"
+_SPANN3R = "Spann3R released evaluation (commit f89d6a2)"
 _TTT3R = "TTT3R released preparation and evaluation (commit cc6142b, 2025-10-01)"
 _EASI3R = "Easi3R released evaluation (commit 146a77d, 2025-04-01)"
 _SINGLE = (
@@ -202,6 +203,15 @@ def _pose() -> Iterator[Protocol]:
         note="Scenes whose true poses hold infinity are skipped by the released code.",
     )  # fmt: skip
     yield from (sintel, tum, scannet)
+    for base, name in (
+        (sintel, "sintel14"),
+        (tum, "tum8-stride3-90"),
+        (scannet, "scannet100-stride3-90"),
+    ):
+        yield replace(
+            base, id=f"pose:{name}-224:sim3", input_size=224,
+            released=base.released.replace("--size 512", "--size 224"),
+        )  # fmt: skip
     for limit in LONG_POSE:
         for base, step, name in ((tum, 1, "tum8-stride1"), (scannet, 3, "scannet100-stride3")):
             if (step, limit) != (3, 90):
@@ -272,7 +282,21 @@ def _multiview() -> Iterator[Protocol]:
         )
         for limit in range(50, 401, 50)
     ]  # fmt: skip
-    for base in (seven, nrgbd, *long):
+    small = [
+        replace(
+            base, id=base.id.replace(":median", "-224:median"), preparation="window",
+            input_size=224, released=seven.released.replace("512", "224"),
+        )
+        for base in (seven, nrgbd)
+    ] + [
+        replace(
+            base, id=f"multiview:{name}-224:median_icp", preparation="cover", input_size=224,
+            source=_SPANN3R, frames=FrameSelection(step=step), expected_frames=None, lengths=(),
+            metrics=(*_MULTIVIEW, "chamfer"), released="eval.py",
+        )
+        for base, name, step in ((seven, "7scenes18-stride20", 20), (nrgbd, "nrgbd-stride40", 40))
+    ]  # fmt: skip
+    for base in (seven, nrgbd, *small, *long):
         yield base
         flag = " --voxel_size 0.01" if base in long else ""
         yield replace(

@@ -112,12 +112,15 @@ def frame_metric(frames: str) -> Metric:
 
 
 PREPARATIONS = {
-    "resize": "long edge to 512, then both sides resized to multiples of 16",
-    "crop": "long edge to 512, then both sides cropped at the centre to multiples of 16",
+    "resize": "{size}, then both sides resized to multiples of 16",
+    "crop": "{size}, then both sides cropped at the centre to multiples of 16",
+    "window": "long edge to 512, then the {input_size} x {input_size} px in the middle",
+    "cover": "sides even, brought just to cover a square of {input_size} px, its middle",
     "given": "as the run was made",
 }
 OFFICIAL_INPUT = {"size": 512, "patch": 16}
-"""Long edge and patch edge, px, behind every published number."""
+"""Long edge and patch edge, px, behind published numbers but those of models of 224 px."""
+_SQUARE_INPUT = 224
 
 _UNSAID = ("", "images", "video", "array", "dataset")
 """Kinds of sequences that may be of any data set."""
@@ -221,7 +224,8 @@ class Protocol(Specification):
     frames : FrameSelection
         Frames of each sequence.
     preparation : str
-        ``"resize"``, ``"crop"`` or ``"given"``: how images become the network's input.
+        ``"resize"``, ``"crop"``, ``"window"``, ``"cover"`` or ``"given"``: how images become the
+        network's input.
     align : str
         Alignment of the prediction, one fit per sequence, in ``"mono-depth"`` per frame.
     reduction : str
@@ -236,6 +240,8 @@ class Protocol(Specification):
         Aligned depth predictions are cut to at most this, metres.
     rpe_delta : int or None
         Frames between the poses of a relative error.
+    input_size : int
+        Size of the preparation: 512, or 224 for models whose input is a square of that edge.
     voxel : float or None
         Clouds are thinned to one point per cube of this edge, metres; None compares every point.
     expected_sequences, expected_frames : int or None
@@ -269,6 +275,9 @@ class Protocol(Specification):
     clip: _Metres = Checked(_metres, None)
     rpe_delta: _Count = Checked(_count, None)
     voxel: _Metres = Checked(_metres, None)
+    input_size: Checked[int, int] = Checked(
+        partial(one_of, known=(OFFICIAL_INPUT["size"], _SQUARE_INPUT)), OFFICIAL_INPUT["size"]
+    )
     expected_sequences: _Count = Checked(_count, None)
     expected_frames: _Count = Checked(_count, None)
     lengths: _Lengths = Checked(_lengths, ())
@@ -322,14 +331,28 @@ class Protocol(Specification):
         return "any" != self.dataset != kind and kind not in _UNSAID
 
     def other_input(self, fields: Mapping[str, Any]) -> str:
-        """Say where a preparation differs from the official size and patch; empty where not.
+        """Say where a preparation differs in size or patch; empty where it does not.
 
         `fields` are those of a :class:`Preparation`; what is None is not known.
         """
         if self.preparation == "given":
             return ""
-        other = {k: fields[k] for k, v in OFFICIAL_INPUT.items() if fields.get(k) not in (v, None)}
+        other = {k: fields[k] for k, v in self.input.items() if fields.get(k) not in (v, None)}
         return ", ".join(f"{name}={value}" for name, value in other.items())
+
+    @property
+    def input(self) -> dict[str, int]:
+        """Size and patch of the preparation, px."""
+        return OFFICIAL_INPUT | {"size": self.input_size}
+
+    @property
+    def input_words(self) -> str:
+        """Size and patch of the preparation, said aloud."""
+        square = self.input_size == _SQUARE_INPUT
+        return (
+            f"{'a square' if square else 'a long edge'} of {self.input_size} px and patches of "
+            f"{self.input['patch']} px"
+        )
 
     @property
     def digest(self) -> str:
@@ -351,7 +374,7 @@ class Protocol(Specification):
             "task": f"{self.task} on {self.dataset}",
             "sequences": sequences + count,
             "frames": frames,
-            "input": f"{self.preparation}: {PREPARATIONS[self.preparation]}",
+            "input": f"{self.preparation}: {self._prepared()}",
             "alignment": "none" if self.align == "none" else f"{self.align}, one fit per {fitted}",
             "counted": self._counted(),
             "metrics": ", ".join(self.metrics),
@@ -368,6 +391,11 @@ class Protocol(Specification):
             if text
         ]
         return "\n".join([self.id, *wrapped])
+
+    def _prepared(self) -> str:
+        square = self.input_size == _SQUARE_INPUT
+        size = "short side to 224, a square" if square else f"long edge to {self.input_size}"
+        return PREPARATIONS[self.preparation].format(size=size, input_size=self.input_size)
 
     def _counted(self) -> str:
         if self.task in DEPTH_TASKS:

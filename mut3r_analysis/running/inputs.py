@@ -18,7 +18,7 @@ from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import instance_of
 from mut3r_analysis.metrics.catalogue import protocol as find_protocol
-from mut3r_analysis.metrics.protocols import OFFICIAL_INPUT, Protocol
+from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.passes import FrameInput
@@ -118,9 +118,8 @@ def prepared(
         backbone.preparation = preparation
     if protocol is not None and (other := protocol.other_input(backbone.preparation.to_dict())):
         raise InvalidArgument(
-            f"{protocol.id} takes a long edge of {OFFICIAL_INPUT['size']} px and patches of "
-            f"{OFFICIAL_INPUT['patch']} px, the backbone prepares its frames with {other}; run a "
-            "model of that size, or without protocol="
+            f"{protocol.id} takes {protocol.input_words}, the backbone prepares its frames with "
+            f"{other}; run a model of that size, or without protocol="
         )
     return backbone
 

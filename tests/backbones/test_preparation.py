@@ -104,6 +104,20 @@ def test_size_224_is_always_a_full_square():
     assert shapes == {(224, 224)}
 
 
+def test_a_window_shows_the_middle_at_the_scale_of_the_whole():
+    """From 640 x 480, 224 px at 512 / 640 of the source's size, around its middle."""
+    window, whole = Preparation(224, "window"), Preparation(512)
+    image = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    rows, columns = slice(192 - 112, 192 + 112), slice(256 - 112, 256 + 112)
+    np.testing.assert_array_equal(window.pixels(image), whole.pixels(image)[rows, columns])
+    depth = image[..., 0].astype(np.float32)
+    np.testing.assert_array_equal(window.depth(depth), whole.depth(depth)[rows, columns])
+    moved = window.intrinsics(np.eye(3), 480, 640) - whole.intrinsics(np.eye(3), 480, 640)
+    np.testing.assert_allclose(moved, [[0, 0, -144], [0, 0, -80], [0, 0, 0]])
+    with pytest.raises(InvalidArgument, match="has no square of 224"):
+        window.shape(400, 1000)
+
+
 small = st.integers(20, 150)
 
 

@@ -85,7 +85,7 @@ def test_folders_of_other_code_are_scored_with_a_layout(tmp_path: Path, capsys) 
     held = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
     assert held["means"]["abs_rel"]["value"] == pytest.approx(0, abs=1e-6)
     assert held["means"]["ate"]["value"] == pytest.approx(0, abs=1e-6)
-    with pytest.raises(InvalidArgument, match="belong to --layout"):
+    with pytest.raises(InvalidArgument, match="belong to predictions of other code"):
         run_command("run.zarr", "--quaternion", "wxyz")
 
 

@@ -96,6 +96,18 @@ class TestWhatTheLiteratureRuns:
         assert [len(scannet.indices(total)) for total in (2000, 2001, 2002)] == [666, 667, 667]
         assert find("pose:tum8-stride30:sim3").frames.indices(800) == range(0, 800, 30)
 
+    def test_models_of_224_px_have_protocols_of_their_own(self) -> None:
+        wide, square = find("pose:sintel14:sim3"), find("pose:sintel14-224:sim3")
+        assert dataclasses.replace(wide, input_size=224, id=square.id) == dataclasses.replace(
+            square, released=wide.released
+        )
+        assert wide.other_input({"size": 224, "patch": 16}) == "size=224"
+        assert square.other_input({"size": 224, "patch": 16}) == ""
+        assert square.input_words == "a square of 224 px and patches of 16 px"
+        spann3r = find("multiview:7scenes18-stride20-224:median_icp")
+        assert (spann3r.preparation, spann3r.frames.step) == ("cover", 20)
+        assert find("multiview:nrgbd-stride500-224:median_icp").preparation == "window"
+
     def test_scannet_scenes(self) -> None:
         scenes = find("pose:scannet100-stride3-1000:sim3").sequences
         assert (scenes[0], scenes[-1], len(scenes)) == ("scene0707_00", "scene0806_00", 100)
@@ -151,7 +163,7 @@ class TestLookup:
         assert "tum_s1_1000" in find("pose:tum8-stride1-1000:sim3").released
 
     def test_a_list_prints_as_a_table(self) -> None:
-        found = list_protocols("pose:tum8-stride3-")
+        found = list_protocols("pose:tum8-stride3-90:")
         titles, row = str(found).splitlines()
         at = titles.index("frames")
         assert row[at:].startswith("rgb frames with a ground-truth pose within 0.02 s, every 3")

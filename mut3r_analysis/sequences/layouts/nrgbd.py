@@ -82,6 +82,23 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
     write_calibration(folder, sequence)
 
 
+def read_poses(path: Path) -> NDArray[np.float64]:
+    """Read poses (frame, row, col), camera-to-world; one that is not finite is all NaN.
+
+    Raises
+    ------
+    MissingFile, UnreadableFile
+        No file, or not four lines of four numbers to a pose.
+    """
+    try:
+        rows = [[float(word) for word in line.split()] for line in read_text(path).splitlines()]
+        poses = np.array([row for row in rows if row], np.float64).reshape(-1, 4, 4) * _FLIPPED
+    except ValueError as error:
+        raise UnreadableFile(f"{path} is not lines of four numbers, four to a pose") from error
+    poses[~np.isfinite(poses).all(axis=(1, 2))] = np.nan
+    return poses
+
+
 def _number(file: Path) -> int:
     return int(file.stem.removeprefix("img"))
 
@@ -90,20 +107,14 @@ def _poses(files: SequenceFiles) -> NDArray[np.float64] | None:
     if "pose" not in files.truth:
         return None
     path = files.folder / "poses.txt"
-    try:
-        rows = [[float(word) for word in line.split()] for line in read_text(path).splitlines()]
-        poses = np.array([row for row in rows if row], np.float64).reshape(-1, 4, 4)
-    except ValueError as error:
-        raise UnreadableFile(f"{path} is not lines of four numbers, four to a pose") from error
+    poses = read_poses(path)
     # Frames are their numbers: one that is missing has its lines all the same.
     numbers = [_number(image) for image in files.images]
     if len(poses) <= max(numbers):
         raise UnreadableFile(
             f"{path} has {len(poses)} poses, but there is an image number {max(numbers)}"
         )
-    found = poses[numbers] * _FLIPPED
-    found[~np.isfinite(found).all(axis=(1, 2))] = np.nan
-    return found
+    return poses[numbers]
 
 
 _SITE = "Neural RGB-D, http://kaldir.vc.in.tum.de/neural_rgbd/neural_rgbd_data.zip"
