@@ -128,7 +128,9 @@ def _protocol_frames(
     UnmetProtocol
         Naming the first frame that is missing or superfluous.
     """
-    frames = np.asarray(run["prediction"]["frame"].values, np.int64)
+    # Predictions of pairs are of no frame; what their cue found is.
+    by_pair = "pair" in run["prediction"].sizes
+    frames = np.asarray(run["cue" if by_pair else "prediction"]["frame"].values, np.int64)
     if protocol.dataset == "any":
         return frames
     taken = protocol.frames

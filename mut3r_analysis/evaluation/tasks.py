@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from mut3r_analysis.evaluation.cue_masks import motion_masks
 from mut3r_analysis.evaluation.eligibility import (
     LacksVariable,
     UnmetProtocol,
@@ -164,8 +165,7 @@ def _motion(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) 
         return _motion_ranking(protocol, run, mask, frames)
     if any(of_scores):
         raise UnmetProtocol(f"{protocol.id} scores masks and motion scores; give one protocol each")
-    prediction = _predicted(run, frames, "motion_mask")
-    return _kept(protocol, score_masks(mask, prediction["motion_mask"]), frames)
+    return _kept(protocol, score_masks(mask, motion_masks(run, frames, mask.shape[1:])), frames)
 
 
 def _motion_ranking(

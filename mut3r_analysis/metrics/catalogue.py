@@ -313,7 +313,8 @@ def _motion() -> Iterator[Protocol]:
         metrics=("region_mean", "region_recall", "boundary_mean", "boundary_recall"),
         note="Masks at network resolution, all labels merged. The released code counts a missing "
         "prediction as an empty mask; here it is an error. Without refinement by a segmentation "
-        "model.",
+        "model. A run without masks gives those its cue ends in, or its motion score, bilinear "
+        "between patches and cut by one of Otsu's thresholds for all frames of the sequence.",
     )  # fmt: skip
     sintel = replace(
         davis, id="motion:sintel", dataset="sintel", frames=FrameSelection(FLOW_FRAMES),
