@@ -19,7 +19,8 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument(
         "--table", nargs="+", default=["1", "2", "4"], metavar="TABLE",
-        help="1 depth, 2 pose, 3 reconstruction, 4 ablation (default: 1 2 4)",
+        help="1 depth, 2 pose, 3 reconstruction, 4 ablation, long: TTT3R's long sequences, with "
+        "resets (default: 1 2 4)",
     )  # fmt: skip
     parser.add_argument("--backbone", required=True, help="path of a CUT3R checkpoint")
     parser.add_argument(
@@ -28,7 +29,7 @@ def add_parser(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--systems", nargs="+", default=["cut3r", "ttt3r", "mut3r"], metavar="NAME",
-        help="cut3r, ttt3r, mut3r (default: all; ablations come with mut3r)",
+        help="cut3r, ttt3r, mut3r (default: all; ablations and resets come with them)",
     )  # fmt: skip
     parser.add_argument("--beta", type=float, default=1.0, help="of MUT3R's gates (%(default)s)")
     parser.add_argument(

@@ -226,6 +226,22 @@ def test_runs_made_before_fill_what_no_data_were_given_for(made, checkpoint, dat
         assert found == pytest.approx(expected)
 
 
+def test_rows_with_resets_stand_beside_their_systems(checkpoint, data, tmp_path):
+    table = m3.paper_table(
+        "long", checkpoint, data={"tum": data["tum"]}, systems=["ttt3r"], out=tmp_path,
+        progress=False,
+    )  # fmt: skip
+    assert set(table.rows["system"]) == {"TTT3R", "TTT3R+Reset"}
+    found = row(table, "TUM-dynamics, Sim(3): ATE", "TTT3R+Reset")
+    assert found["paper"] == 0.093
+    # Three frames end before the first reset, so that both rows are of the same path.
+    plain = row(table, "TUM-dynamics, Sim(3): ATE", "TTT3R")
+    assert found["own"] == pytest.approx(plain["own"], rel=1e-4)
+    assert row(table, "KITTI, metric scale: AbsRel", "TTT3R+Reset")["verdict"].startswith(
+        "no data given: kitti=FOLDER"
+    )
+
+
 def test_a_model_of_another_size_is_no_comparison(data, tmp_path):
     table = m3.paper_table(2, "tiny", data=data, systems=["CUT3R"], out=tmp_path, progress=False)
     assert table.rows["own"].isna().all()

@@ -24,6 +24,7 @@ from mut3r_analysis.studies.paper_tables.comparison import (
 )
 from mut3r_analysis.studies.paper_tables.published import (
     ABLATION,
+    EVERY,
     PAPER_TABLES,
     conflict_table,
     gating_deltas,
@@ -64,6 +65,10 @@ def number(table, protocol, metric, system):
         # The paper's own baseline, not the one of another paper (0.326).
         ("reconstruction", "reconstruction:dycheck-stride10:sim3", "distance_mean", "CUT3R", 0.329),
         ("ablation", "video-depth:bonn5:metric", "abs_rel", "MUT3R (layers 0-2)", 0.099),
+        ("long", "pose:tum8-stride1-1000:sim3", "ate", "TTT3R+Reset", 0.093),
+        ("long", "pose:tum8-stride1-1000:sim3", "rpe_rotation", "CUT3R+Reset", 0.403),
+        ("long", "video-depth:kitti13-500:metric", "delta_1", "TTT3R+Reset", 88.5),
+        ("long", "video-depth:kitti13-500:metric", "abs_rel", "CUT3R", 0.152),
     ],
 )
 def test_tables_hold_the_published_values(tables, name, protocol, metric, system, value):
@@ -179,7 +184,9 @@ def test_conflicts_are_listed_with_how_many_numbers_they_touch(tables):
 
 
 def test_systems_are_what_their_names_say():
-    systems = system_configurations(2.0)
+    systems = system_configurations(2.0, EVERY)
+    assert str(systems["CUT3R+Reset"].commit) == "rw.gg reset.100 reset.chain reset.pose.learned"
+    assert systems["TTT3R+Reset"].commit == Commit.ttt3r(reset=100, reset_chain=True)
     assert systems["CUT3R"].gate is None
     assert systems["CUT3R"].cue is None
     assert systems["TTT3R"].commit == Commit.ttt3r()

@@ -26,6 +26,10 @@ ABLATION = (
     "MUT3R (without state-to-image gate)",
     AFTER,
 )
+LONG = (BEFORE, f"{BEFORE}+Reset", "TTT3R", "TTT3R+Reset")
+"""Systems of TTT3R's table of long sequences, those that are run here."""
+
+EVERY = (*SYSTEMS, *ABLATION, *LONG)
 _PAPER = "arXiv:2512.03939"
 _KINDS = ("paper", "quotation", "readme", "rerun", "summary")
 """How far a source is from the measurement, nearest first."""
@@ -39,7 +43,7 @@ _ALIGNMENTS = {
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table of the paper: which numbers stand in it.
+    """One table of the paper, or one that it builds on: which numbers stand in it.
 
     Attributes
     ----------
@@ -91,14 +95,26 @@ PAPER_TABLES = {
         ABLATION,
         "Table 4",
     ),
+    "long": PaperTable(
+        "Long sequences, with and without resets: Table 5 of TTT3R's paper",
+        ("pose:tum8-stride1-1000:sim3", "video-depth:kitti13-500:metric"),
+        ("ate", "rpe_rotation", "abs_rel", "delta_1"),
+        LONG,
+        "TTT3R arXiv:2509.26645 Table 5",
+    ),
 }  # fmt: skip
 
 SHOWN = {metric for table in PAPER_TABLES.values() for metric in table.metrics}
 """Every metric that stands in a table."""
 
 
+def base_system(name: str) -> str:
+    """Return the system that one of an ablation, or one with resets, is of."""
+    return name.partition(" (")[0].partition("+")[0]
+
+
 def published_table(name: str) -> pd.DataFrame:
-    """Return one table of the paper as the literature reports it.
+    """Return one table as the literature reports it.
 
     Parameters
     ----------

@@ -66,7 +66,14 @@ def system_configurations(
             for name in DIRECTIONS
         },
     }
-    known = {BEFORE: Configuration(), "TTT3R": Configuration(commit=Commit.ttt3r())}
+    # Resets are those of TTT3R's released code, for CUT3R too; its demos reset after 100 frames.
+    again: dict[str, Any] = {"reset": 100, "reset_chain": True}
+    known = {
+        BEFORE: Configuration(),
+        f"{BEFORE}+Reset": Configuration(commit=Commit(reset_pose="learned", **again)),
+        "TTT3R": Configuration(commit=Commit.ttt3r()),
+        "TTT3R+Reset": Configuration(commit=Commit.ttt3r(**again)),
+    }
     known |= {
         label: Configuration(cue=Cue.mut3r(edition=edition), gate=gate)
         for label, gate in gates.items()
@@ -289,7 +296,9 @@ def _system_of(run: xr.DataTree, configurations: Mapping[str, Configuration]) ->
     configuration = Configuration.of_run(run.attrs)
     update = str((run.attrs.get("backbone") or {}).get("update", "cut3r"))
     if update == "ttt3r":
-        configuration = replace(configuration, commit=Commit.ttt3r())
+        # What the backbone does by itself, in the words of a commit.
+        commit = replace(configuration.commit, rate="ttt3r", reset_pose="learned")
+        configuration = replace(configuration, commit=commit)
     elif update != "cut3r":
         return None
     if configuration.gate is None and not configuration.commit.needs_motion:

@@ -18,12 +18,18 @@ from mut3r_analysis.literature.comparison import unit_factor
 from mut3r_analysis.literature.rows import UNSPECIFIED
 from mut3r_analysis.metrics.alignment import irreproducible
 from mut3r_analysis.metrics.catalogue import PROTOCOLS
-from mut3r_analysis.studies.paper_tables.published import PAPER_TABLES, SYSTEMS, published_table
+from mut3r_analysis.studies.paper_tables.published import (
+    EVERY,
+    PAPER_TABLES,
+    SYSTEMS,
+    base_system,
+    published_table,
+)
 from mut3r_analysis.studies.paper_tables.rebuilt import read_results, system_configurations
 from mut3r_analysis.studies.paper_tables.work import Work, prepare
 
-NUMBERS = {str(number): name for number, name in enumerate(PAPER_TABLES, start=1)}
-"""The paper's numbers of the tables."""
+NUMBERS = {"1": "depth", "2": "pose", "3": "reconstruction", "4": "ablation"}
+"""The paper's numbers of its own tables."""
 
 _SHOWN = {
     "number": "number",
@@ -171,14 +177,16 @@ def paper_table(
     Parameters
     ----------
     tables : int, str, or several of them
-        1 or ``"depth"``, 2 or ``"pose"``, 3 or ``"reconstruction"``, 4 or ``"ablation"``.
+        1 or ``"depth"``, 2 or ``"pose"``, 3 or ``"reconstruction"``, 4 or ``"ablation"``; also
+        ``"long"``, TTT3R's table of long sequences, with its rows of resets.
     backbone : Backbone, str or Path
         A checkpoint of CUT3R; its frames are prepared as each protocol says.
     data : mapping of str to str or Path
         Data set to where it lies: ``{"sintel": "/data/sintel/training"}`` or
         ``"sintel:/data/sintel/training"``.
     systems : iterable of str
-        Among ``"CUT3R"``, ``"TTT3R"`` and ``"MUT3R"``, in any case; ablations come with MUT3R.
+        Among ``"CUT3R"``, ``"TTT3R"`` and ``"MUT3R"``, in any case; ablations and
+        rows with resets come with them.
     beta : float
         Sharpness of MUT3R's gates, which no source states.
     edition : {2, 1}
@@ -210,7 +218,7 @@ def paper_table(
     if progress:
         print(work)
     work.carry_out(workers, client, progress)
-    configurations = system_configurations(beta, edition=edition)
+    configurations = system_configurations(beta, EVERY, edition=edition)
     made, left_out = read_results(results, work.wanted, configurations, work.locations)
     return replace(numbers(names, chosen, work, made), left_out=tuple(left_out))
 
@@ -226,7 +234,7 @@ def paper_work(
     out: str | Path,
 ) -> Work:
     """Check data and lay out the runs of tables; see :func:`paper_table`. Nothing runs."""
-    configurations = system_configurations(beta, edition=edition)
+    configurations = system_configurations(beta, EVERY, edition=edition)
     return prepare(tables, backbone, data, configurations, list(systems), out)
 
 
@@ -247,7 +255,10 @@ def table_names(tables: int | str | Iterable[int | str]) -> list[str]:
     found = [NUMBERS.get(str(each), str(each)) for each in several]
     unknown = [each for each in found if each not in PAPER_TABLES]
     if unknown or not found:
-        known = ", ".join(f"{number} ({name})" for number, name in NUMBERS.items())
+        numbers = {name: number for number, name in NUMBERS.items()}
+        known = ", ".join(
+            f"{numbers[name]} ({name})" if name in numbers else name for name in PAPER_TABLES
+        )
         raise InvalidArgument(f"no table {', '.join(unknown) or 'given'}; there are {known}")
     return found
 
@@ -287,7 +298,7 @@ def beside_published(
     rows = []
     for name in tables:
         table = published_table(name)
-        wanted = [s for s in table["system"].cat.categories if s.partition(" (")[0] in asked]
+        wanted = [s for s in table["system"].cat.categories if base_system(s) in asked]
         listed: list[Any] = list(table.itertuples())
         known = {(one.cell, one.system): one for one in listed}
         for cell in dict.fromkeys(table["cell"]):

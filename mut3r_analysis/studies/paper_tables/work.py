@@ -19,7 +19,7 @@ from mut3r_analysis.metrics.protocols import TASKS, Protocol
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.planning import human_bytes, human_seconds
 from mut3r_analysis.sequences.layouts.catalogue import LAYOUTS, find_layout
-from mut3r_analysis.studies.paper_tables.published import PAPER_TABLES
+from mut3r_analysis.studies.paper_tables.published import PAPER_TABLES, base_system
 from mut3r_analysis.studies.paper_tables.rebuilt import summarised, systems_beside
 from mut3r_analysis.sweeps.declaration import Declaration, declare
 from mut3r_analysis.sweeps.pricing import SweepPlan, price
@@ -33,7 +33,8 @@ _NAMED = 4
 def systems_by_protocol(tables: Iterable[str], systems: Collection[str]) -> dict[str, list[str]]:
     """Return the protocols of tables and, of each, the systems that are asked for.
 
-    Ablations of a system are asked for with it, in the table that has them.
+    What a system has without some part, or with resets, is asked for with it, in the table that has
+    it.
     """
     wanted: dict[str, list[str]] = {}
     for table in tables:
@@ -43,7 +44,7 @@ def systems_by_protocol(tables: Iterable[str], systems: Collection[str]) -> dict
             listed += [
                 each
                 for each in chosen.systems
-                if each.partition(" (")[0] in systems and each not in listed
+                if base_system(each) in systems and each not in listed
             ]
     return wanted
 
