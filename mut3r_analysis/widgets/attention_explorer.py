@@ -284,6 +284,14 @@ class AttentionExplorer(RunExplorer):
         """Return what the runs hold at the current site."""
         return next(each for each in self.held["sites"] if each["name"] == self.site)
 
+    def _choices(self) -> dict[str, Any]:
+        site = self.held_site()
+        return super()._choices() | {
+            "site": [each["name"] for each in self.held["sites"]], "layer": site["layers"],
+            "head": site["heads"], "show": offered(site), "opacity": (0.0, 1.0, 0.05),
+            "outlines": ["cue", "truth"],
+        }  # fmt: skip
+
     @traitlets.validate("site")
     def _check_site(self, proposal: Any) -> str:
         return one_of("site", proposal["value"], [each["name"] for each in self.held["sites"]])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
+import ipywidgets
 import matplotlib
 import numpy as np
 import traitlets
@@ -18,7 +19,8 @@ from mut3r_analysis.errors import AlreadyExists, InvalidArgument, Mut3rError
 from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.reading import source_line
 from mut3r_analysis.figures.seen import CUE_THRESHOLD, frames_seen
-from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.fields import one_of, some_of
+from mut3r_analysis.widgets.controls import linked_controls
 
 MOST_BYTES = 64 * 2**20
 """A page without a kernel holds at most so many bytes of numbers, unless more are asked for."""
@@ -107,6 +109,7 @@ class Explorer(anywidget.AnyWidget):
 
     held = traitlets.Dict().tag(sync=True)
     frame = traitlets.Int().tag(sync=True)
+    own_controls = traitlets.Bool(True).tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
@@ -121,6 +124,52 @@ class Explorer(anywidget.AnyWidget):
             When there is no such thing to show.
         """
         raise NotImplementedError
+
+    def controls(self, *names: str) -> ipywidgets.VBox:
+        """Return ipywidgets for attributes: each follows the explorer, and the explorer follows it.
+
+        An explorer is a widget itself, so that it stands in a `HBox` beside others, and
+        `ipywidgets.link` ties its attributes to those of any other widget.
+
+        Parameters
+        ----------
+        *names : str
+            Attributes, for example ``"frame"``; by default all that can be chosen. Set
+            ``own_controls = False`` to hide those that the explorer draws itself.
+
+        Raises
+        ------
+        InvalidArgument
+            For what is no such attribute.
+
+        Examples
+        --------
+        >>> explorer = m3.widgets.SceneView(run)
+        >>> explorer.own_controls = False
+        >>> ipywidgets.HBox([explorer.controls("frame", "coloring"), explorer])  # doctest: +SKIP
+        >>> slider = ipywidgets.IntSlider(max=explorer.frame)  # a slider of one's own
+        >>> link = ipywidgets.link((slider, "value"), (explorer, "frame"))
+        >>> slider.value = 1
+        >>> explorer.frame
+        1
+        >>> def depth(frame):
+        ...     return run["prediction/depth"].sel(frame=frame).mean().item()
+        >>> ipywidgets.interactive(depth, frame=slider)  # doctest: +SKIP
+        """
+        known = self._choices()
+        some_of("controls", names or known, known)
+        return ipywidgets.VBox(linked_controls(self, names or tuple(known), self._choices))
+
+    def _choices(self) -> dict[str, Any]:
+        """Return what can be chosen: attribute -> its values, or a range with its step."""
+        found: dict[str, Any] = {"frame": self.held["frames"]}
+        for name, trait in self.traits(sync=True).items():
+            if name not in anywidget.AnyWidget.class_trait_names() and name != "own_controls":
+                if isinstance(trait, traitlets.Enum):
+                    found[name] = list(trait.values or ())
+                elif isinstance(trait, traitlets.Bool):
+                    found[name] = [False, True]
+        return found
 
     def figure(self, *, size: str = "page") -> Page:
         """Draw the current view as a figure for a paper.
@@ -158,7 +207,8 @@ class Explorer(anywidget.AnyWidget):
         """Return the synchronised values that a page without a kernel starts from."""
         inherited = anywidget.AnyWidget.class_traits(sync=True)
         own = [name for name in self.traits(sync=True) if name not in inherited]
-        return {name: getattr(self, name) for name in own if not name.startswith("_")}
+        values = {name: getattr(self, name) for name in own if not name.startswith("_")}
+        return values | {"own_controls": True}
 
     def _reply(self, _: Any, content: dict[str, Any], __: Any) -> None:
         request = {name: value for name, value in content.items() if name != "id"}

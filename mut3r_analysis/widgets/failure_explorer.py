@@ -302,6 +302,9 @@ class FailureExplorer(RunExplorer):
             return sign * (both.values[1] - both.values[0])
         return sign * both.sel(run=self.rank).values
 
+    def _choices(self) -> dict[str, Any]:
+        return super()._choices() | {"metric": list(self._series), "rank": self.held["ranks"]}
+
     @traitlets.validate("metric")
     def _check_metric(self, proposal: Any) -> str:
         return str(one_of("metric", proposal["value"], list(self._series)))

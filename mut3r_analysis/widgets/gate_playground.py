@@ -142,6 +142,14 @@ class GatePlayground(Explorer):
         }
         return values | more, arrays
 
+    def _choices(self) -> dict[str, Any]:
+        layers = list(range(self._depth + 1))
+        return {
+            "reading": self.held["readings"], **self.held["realisations"],
+            "beta": (0.0, 8.0, 0.25), "first_layer": layers, "last_layer": layers,
+            **super()._choices(),
+        }  # fmt: skip
+
     def _draw(self, size: str) -> Page:
         inert = self.gate().inert(self._depth)
         return playground_figure(self.runs(), self.frame, self.reading, inert, size)

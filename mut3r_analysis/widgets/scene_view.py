@@ -291,6 +291,10 @@ class SceneView(RunExplorer):
             "notes": [pixels if self._stride > 1 else "Every pixel.", *about["notes"]],
         }
 
+    def _choices(self) -> dict[str, Any]:
+        sizes = {"visible": self.held["names"], "point_size": (0.5, 12.0, 0.5)}
+        return super()._choices() | {"coloring": self.held["colorings"]} | sizes
+
     @traitlets.validate("visible")
     def _check_visible(self, proposal: Any) -> list[str]:
         names = self.held["names"]

@@ -208,6 +208,27 @@ def test_a_saved_page_works_without_a_kernel_and_without_a_network(archived, sce
     assert errors == []
 
 
+def test_own_controls_give_way_to_ipywidgets_that_drive_the_explorer(tmp_path: Path):
+    cell = """import mut3r_analysis as m3
+video = m3.open_sequence("scenes/orbit-03", stop=3)
+view = m3.widgets.SceneView(m3.run("random:small", video, progress=False), video)
+view.own_controls = False
+import ipywidgets
+ipywidgets.VBox([view.controls("frame"), view])"""
+    write_notebook(tmp_path / "controls.ipynb", cell)
+    with a_lab(tmp_path) as address, a_page() as (page, errors):
+        open_notebook(page, address, "controls.ipynb")
+        root = page.locator(".m3-explorer").first
+        root.wait_for(timeout=60_000)
+        assert not root.locator(".m3-controls").first.is_visible()
+        root.focus()
+        slider = page.locator(".widget-readout").first
+        assert slider.inner_text() == "2"
+        page.keyboard.press("ArrowLeft")
+        until(lambda: slider.inner_text() == "1", page)
+    assert errors == []
+
+
 def test_a_page_of_failures_goes_to_the_frame_that_is_clicked(archived, cued, scene, tmp_path):
     explorer = FailureExplorer({"plain": archived, "gated": cued}, scene)
     path = explorer.save_html(tmp_path / "failures.html", frames=[0, 1, 2])

@@ -90,6 +90,7 @@ function render({ model, el }) {
       "— hover to look, click to hold, ", key("esc"), " to let go"),
   );
   el.append(root);
+  const unfollow = ownControls(model, root);
 
   function key(text) {
     return make("kbd", {}, text);
@@ -440,6 +441,7 @@ function render({ model, el }) {
   return () => {
     for (const name of names) model.off(`change:${name}`, follow);
     watcher.disconnect();
+    unfollow();
     link.close();
   };
 }

@@ -86,6 +86,7 @@ function render({ model, el }) {
       " next worst frame — click a strip to go to a frame, a patch to hold it in a linked attention explorer"),
   );
   el.append(root);
+  const unfollow = ownControls(model, root);
 
   function lineMark(run) {
     const line = draw("line", { x1: 0, x2: 24, y1: 5, y2: 5, stroke: LINES[run].color, "stroke-width": 2,
@@ -366,6 +367,7 @@ function render({ model, el }) {
   return () => {
     for (const name of names) model.off(`change:${name}`, follow);
     watcher.disconnect();
+    unfollow();
     link.close();
   };
 }

@@ -35,6 +35,7 @@ function render({ model, el }) {
       " frame — dashed: true motion, orange: motion score above one half"),
   );
   el.append(root);
+  const unfollow = ownControls(model, root);
 
   const depthBar = colorBar(palette);
   const cueBar = colorBar(cuePalette);
@@ -142,6 +143,7 @@ function render({ model, el }) {
   return () => {
     for (const name of names) model.off(`change:${name}`, follow);
     watcher.disconnect();
+    unfollow();
     link.close();
   };
 }

@@ -96,6 +96,7 @@ function render({ model, el }) {
       " closer, farther ", kbd("0"), " start again"),
   );
   el.append(root);
+  const unfollow = ownControls(model, root);
 
   // --- drawing ---------------------------------------------------------------------------------
   const gl = canvas.getContext("webgl", { antialias: true, preserveDrawingBuffer: true });
@@ -286,6 +287,7 @@ function render({ model, el }) {
   function move() {
     turning = true;
     clearTimeout(rest);
+    unfollow();
     rest = setTimeout(() => {
       turning = false;
       soon();

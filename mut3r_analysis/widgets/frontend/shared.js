@@ -14,6 +14,14 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/** Hide an explorer's own controls where a notebook has others for them. */
+function ownControls(model, root) {
+  const follow = () => root.classList.toggle("m3-bare", !model.get("own_controls"));
+  model.on("change:own_controls", follow);
+  follow();
+  return () => model.off("change:own_controls", follow);
+}
+
 /** Ask Python, or in a page without a kernel the answers written with it. */
 function connect(model) {
   if (model.recorded) {
