@@ -31,8 +31,8 @@ from mut3r_analysis.motion.readings import (
 )
 from mut3r_analysis.motion.sources import Source
 
-NORMALISERS = ("raw", "sigmoid", "zscore", "robust", "minmax", "rank")
-RUNNING_NORMALISERS = ("zscore", "robust", "minmax")
+RUNNING_NORMALISERS = ("zscore", "robust", "minmax", "upper_half")
+NORMALISERS = ("raw", "sigmoid", *RUNNING_NORMALISERS, "rank")
 CONTROLS = ("const", "shuffle", "shift", "random", "invert")
 EDITIONS: dict[int, dict[str, Any]] = {
     2: {"reading": "logit_query_mean", "sharpness": 0.5},
@@ -43,7 +43,12 @@ _OVER_KEYS = {"reading": "logit_key_mean", "normaliser": "zscore", "sharpness": 
 CONVENTIONS: dict[str, dict[str, Any]] = {
     "mut3r_low": _OVER_KEYS | {"sign": -1},
     "mut3r_high": _OVER_KEYS | {"sign": 1},
-    "gram_low": {"reading": "gram_query_query_mean", "of": "past(8)", "sign": -1},
+    "gram_low": {
+        "reading": "gram_query_query_mean",
+        "of": "past(8)",
+        "sign": -1,
+        "normaliser": "upper_half",
+    },
 }
 """Cues of the literature whose sign, or side, is a matter of reading; by name, for comparisons."""
 
@@ -80,10 +85,11 @@ class Cue(LayeredSpecification):
     decay : float, optional
         For ``instability``: weight in [0, 1) of the past in moving moments; None weighs all frames
         since the start (or the last reset) equally.
-    normaliser : {"raw", "sigmoid", "zscore", "robust", "minmax", "rank"}
+    normaliser : {"raw", "sigmoid", "zscore", "robust", "minmax", "upper_half", "rank"}
         ``raw`` takes the value itself, which must lie in [0, 1]. ``sigmoid`` is
         sigmoid(sharpness x), ``zscore`` and ``robust`` the same of x standardised by mean and
         standard deviation, or by median and 1.4826 times the median absolute deviation.
+        ``upper_half`` rises from 0 at the median to 1 at the 95 % quantile.
     sharpness : float
         Factor inside the sigmoid, above 0; below 1 the score is softer.
     running : float, optional

@@ -56,6 +56,9 @@ def location_and_scale(normaliser: str, values: Tensor) -> tuple[Tensor, Tensor]
             median = values.quantile(0.5, dim=-1)
             deviation = (values - median[:, None]).abs().quantile(0.5, dim=-1)
             return median, 1.4826 * deviation
+        case "upper_half":
+            median, high = (values.quantile(q, dim=-1) for q in (0.5, 0.95))
+            return median, (high - median).clamp_min(1e-6)
         case "minmax":
             low = values.amin(dim=-1)
             return low, values.amax(dim=-1) - low
@@ -82,7 +85,7 @@ def normalise(
     match normaliser:
         case "sigmoid" | "zscore" | "robust":
             return (sharpness * values).sigmoid()
-        case "minmax":
+        case "minmax" | "upper_half":
             return values.clamp(0, 1)
         case "rank":
             return _rank(values)

@@ -16,6 +16,7 @@ from mut3r_analysis.motion.cross_frame import (
     products,
     window_moments,
 )
+from mut3r_analysis.motion.normalisers import location_and_scale, normalise
 
 
 @settings(max_examples=30, deadline=None)
@@ -53,6 +54,42 @@ SUPPORTS = {
 }
 
 
+@pytest.fixture
+def released(golden):
+    """Arrays of the released code, and its tokens: heads averaged, then of unit length."""
+    arrays = {
+        key: torch.from_numpy(value) for key, value in golden.arrays("write_rules/gram").items()
+    }
+    for side in ("q", "k"):
+        heads = arrays[side][:, :, :, 1:].mean(dim=2)
+        arrays[side] = torch.nn.functional.normalize(heads, dim=-1)
+    return arrays
+
+
+def cosines(own, other, around, moment="mean"):
+    """Moments (layer, patch) of the cosines with all patches of the frames around."""
+    weight = torch.zeros(1, len(other))
+    weight[0, around] = 1
+    mean, covariance = window_moments(frame_moments(other)[None], weight)
+    channels = own.shape[-1]
+    found = products(own, mean[0], covariance[0], moment)
+    return found * (channels if moment == "variance" else channels**0.5)
+
+
+def by_patch(rows):
+    return torch.stack(rows).unflatten(1, (3, 4))
+
+
+def assert_normalised_as_released(arrays, name):
+    """The score that a cue makes of the values is the released one."""
+    expected = arrays[f"{name}_robustq"]
+    for value, score in zip(arrays[name].flatten(1), expected.flatten(1), strict=True):
+        if value.any():
+            found = location_and_scale("upper_half", value[None])
+            ours = normalise("upper_half", value[None], 1.0, found)[0]
+            torch.testing.assert_close(ours, score, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("name", "layers"),
     [
@@ -63,26 +100,51 @@ SUPPORTS = {
         ("qq_low_g1_2_full", [1, 2]),
     ],
 )
-def test_released_means_are_products_with_means(golden, name, layers):
-    arrays = {
-        key: torch.from_numpy(value) for key, value in golden.arrays("write_rules/gram").items()
-    }
-    # There heads are averaged first, and tokens then have unit length.
-    tokens = arrays[name[0]][:, layers, :, 1:].mean(dim=2)
-    tokens = torch.nn.functional.normalize(tokens, dim=-1)
+def test_released_means_are_products_with_means(released, name, layers):
+    tokens = released[name[0]][:, layers]
     allowed = SUPPORTS[next(each for each in SUPPORTS if name.endswith(each))]
-    moments = frame_moments(tokens)[None]
-    for t, expected in enumerate(arrays[name]):
+    rows = []
+    for t in range(len(tokens)):
         around = [j for j in range(len(tokens)) if allowed(t, j)]
-        if not around:
-            assert not expected.any()
-            continue
-        weight = torch.zeros(1, len(tokens))
-        weight[0, around] = 1
-        mean, covariance = window_moments(moments, weight)
-        found = products(tokens[t], mean[0], covariance[0], "mean") * tokens.shape[-1] ** 0.5
-        dynamic = 1 - (found.mean(dim=0) + 1) / 2
-        torch.testing.assert_close(dynamic.view(3, 4), expected, atol=1e-6, rtol=0)
+        dynamic = 1 - (cosines(tokens[t], tokens, around).mean(dim=0) + 1) / 2
+        rows.append(dynamic if around else torch.zeros(12))
+    torch.testing.assert_close(by_patch(rows), released[name], atol=1e-6, rtol=0)
+    assert_normalised_as_released(released, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"), [("qq_var_g1_2_past_only", [1, 2]), ("qk_var_g0_1_past_only", [0, 1])]
+)
+def test_released_variances_over_frames_are_of_products_with_each_ones_mean(released, name, layers):
+    own, other = (released[side][:, layers] for side in name[:2])
+    rows = [torch.zeros(12)]
+    for t in range(1, len(own)):
+        frames = torch.stack([(cosines(own[t], other, [s]) + 1) / 2 for s in range(t)])
+        rows.append(frames.var(dim=0, correction=0).mean(dim=0))
+    torch.testing.assert_close(by_patch(rows), released[name], atol=1e-6, rtol=0)
+    assert_normalised_as_released(released, name)
+
+
+def test_released_products_of_all_pairs_are_moments_of_the_window(released):
+    def found(sides, moment):
+        own, other = (released[side] for side in sides)
+        windows = [[j for j in range(8) if SUPPORTS["near12"](t, j)] for t in range(8)]
+        return by_patch(
+            [cosines(own[t], other, each, moment).mean(0) for t, each in enumerate(windows)]
+        )
+
+    def stretched(values):
+        low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
+        return (values - low) / (high - low)
+
+    keys, queries = ((found(pair, "mean") + 1) / 2 for pair in ("kk", "qq"))
+    spread = stretched(found("qk", "variance"))
+    close = {"atol": 1e-6, "rtol": 0}
+    torch.testing.assert_close(keys, released["dyn4d_kk_mean_patch"], **close)
+    torch.testing.assert_close(queries, released["dyn4d_qq_mean_patch"], **close)
+    torch.testing.assert_close(spread, released["dyn4d_qk_var_patch"], atol=2e-5, rtol=0)
+    dynamic = stretched(0.25 * (1 - keys) + 0.35 * (1 - queries) + 0.4 * spread)
+    torch.testing.assert_close(dynamic, released["dyn4d_patch"], atol=2e-5, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +205,7 @@ def test_conventions_of_the_literature_have_names():
     assert (low.reading, low.normaliser, low.sharpness) == ("logit_key_mean", "zscore", 0.5)
     assert Cue.convention("mut3r_low", sign=1) == high
     assert Cue.convention("gram_low").window == 8
+    assert Cue.convention("gram_low").normaliser == "upper_half"
     with pytest.raises(InvalidArgument, match="mut3r_low, mut3r_high, gram_low"):
         Cue.convention("mut3r")
 

@@ -36,7 +36,9 @@ def sigmoid(x):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize("normaliser", ["sigmoid", "zscore", "robust", "minmax", "rank"])
+@pytest.mark.parametrize(
+    "normaliser", ["sigmoid", "zscore", "robust", "minmax", "upper_half", "rank"]
+)
 def test_scores_follow_their_normaliser_frame_by_frame(normaliser, sign):
     raw = values()
     cue = Cue(reading="entropy", normaliser=normaliser, sharpness=2.0, sign=sign)
@@ -49,6 +51,7 @@ def test_scores_follow_their_normaliser_frame_by_frame(normaliser, sign):
             "zscore": lambda x=x: sigmoid(2 * (x - x.mean()) / x.std()),
             "robust": lambda x=x, m=median: sigmoid(2 * (x - m) / (1.4826 * np.median(abs(x - m)))),
             "minmax": lambda x=x: (x - x.min()) / (x.max() - x.min()),
+            "upper_half": lambda x=x, m=median: np.clip((x - m) / (np.quantile(x, 0.95) - m), 0, 1),
             "rank": lambda x=x: x.argsort().argsort() / (x.size - 1),
         }[normaliser]()
         np.testing.assert_allclose(found[sample].flatten(), expected, rtol=1e-4, atol=1e-5)
@@ -63,7 +66,7 @@ def test_equal_values_share_their_rank():
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from(["sigmoid", "zscore", "robust", "minmax", "rank"]),
+    st.sampled_from(["sigmoid", "zscore", "robust", "minmax", "upper_half", "rank"]),
     st.sampled_from([1, -1]),
     st.floats(0.1, 10),
     st.integers(0, 10**6),
