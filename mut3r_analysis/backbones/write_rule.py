@@ -6,7 +6,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mut3r_analysis.backbones.write_signals import Signals
+from mut3r_analysis.backbones.write_signals import (
+    GIVEN_SIGNALS,
+    PREDICTED_SIGNALS,
+    SIGNALS,
+    Signals,
+)
+from mut3r_analysis.foundation.fields import one_of
 
 Settings = Mapping[str, float]
 """Numbers of a rule by name; words that are chosen from a few are their index in the row."""
@@ -93,6 +99,11 @@ class WriteRule:
         Rules that it means nothing beside, ``"*"`` for all, and why.
     paper : bool
         Whether it is known from a paper alone: formulas, and defaults that the paper does not give.
+
+    Raises
+    ------
+    InvalidArgument
+        For a signal that nothing gives.
     """
 
     name: str
@@ -106,6 +117,11 @@ class WriteRule:
     directs: bool = False
     refuses: Mapping[str, str] = field(default_factory=dict)
     paper: bool = False
+
+    def __post_init__(self) -> None:
+        known = (*SIGNALS, *GIVEN_SIGNALS, *PREDICTED_SIGNALS)
+        for name in self.needs:
+            one_of(f"a signal that {self.name} needs", name, known)
 
     @property
     def may_set(self) -> dict[str, Span | Words]:

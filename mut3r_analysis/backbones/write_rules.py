@@ -31,6 +31,8 @@ from mut3r_analysis.foundation.fields import number, one_of, shown
 _ANY = float("inf")
 _TTT3R = {"ttt3r": "its rate has that of ttt3r in it already"}
 _AS_IT_IS = Words("rule", "full")
+_SIGMOID = {"slope": Span(2, 0, _ANY), "decay": Span(0.95)}
+_STEP = {"translation": Span(1.0, 0, _ANY), "rotation": Span(1.0, 0, _ANY)}
 
 WRITE_RULES = {
     rule.name: rule
@@ -119,21 +121,21 @@ WRITE_RULES = {
             rates.brake,
             ("before", "proposal"),
             {"slope": Span(2, 0, _ANY)},
-            "slope",
+            number="slope",
             remembers=True,
         ),
         WriteRule(
             "l2gate",
             rates.l2gate,
             ("before", "proposal"),
-            {"slope": Span(2, 0, _ANY), "decay": Span(0.95)},
+            _SIGMOID,
             remembers=True,
         ),
         WriteRule(
             "spectral",
             rates.spectral,
             ("before", "proposal"),
-            {"slope": Span(2, 0, _ANY), "decay": Span(0.95)},
+            _SIGMOID,
             full=rates.spectral_memory,
             restart=True,
             remembers=True,
@@ -166,7 +168,7 @@ WRITE_RULES = {
             rates.feature_change,
             ("proposal", "features"),
             {"gain": Span(1.0, 0, _ANY)},
-            "gain",
+            number="gain",
             full=rates.features_memory,
             paper=True,
             remembers=True,
@@ -175,7 +177,7 @@ WRITE_RULES = {
             "pose_change",
             rates.pose_change,
             ("proposal", "pose"),
-            {"translation": Span(1.0, 0, _ANY), "rotation": Span(1.0, 0, _ANY)},
+            _STEP,
             full=rates.pose_memory,
             paper=True,
             remembers=True,
@@ -184,11 +186,7 @@ WRITE_RULES = {
             "pas3r",
             rates.pas3r,
             ("proposal", "pose", "image"),
-            {
-                "translation": Span(1.0, 0, _ANY),
-                "rotation": Span(1.0, 0, _ANY),
-                "radius": Span(0.125, 0, 0.5),
-            },
+            {**_STEP, "radius": Span(0.125, 0, 0.5)},
             full=rates.pose_memory,
             paper=True,
             remembers=True,

@@ -1,5 +1,6 @@
 """Signals: what write rules may ask of a frame."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
@@ -75,7 +76,7 @@ class PatchEntropy:
         if site.kind == "state_to_image":
             patches = k[:, :, 1:]
             found = compute([STATISTICS["entropy"]], q, patches)["entropy"]
-            self._layers.append(found / torch.tensor(float(patches.shape[2])).log().item())
+            self._layers.append(found / math.log(patches.shape[2]))
 
     @property
     def value(self) -> Tensor:

@@ -14,7 +14,8 @@ from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.backbones.heads import check_outputs
 from mut3r_analysis.backbones.protocol import Backbone
-from mut3r_analysis.backbones.steps import Frame, FrameRead, Write
+from mut3r_analysis.backbones.steps import Encoded, Frame, FrameRead, Write
+from mut3r_analysis.backbones.write_rules import Rules
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.motion.probe import cue_layers
@@ -50,8 +51,9 @@ class Plan:
     frames : int
     flops : dict of str to int
         Floating-point operations of one frame, by part of the backbone: a multiply-add is two.
-        ``probe`` is what passes before the gated one add. Statistics and the gates' own work are
-        not counted; ``benchmarks/`` measures them.
+        ``probe`` is what passes before the gated one add. Of write rules the signals that a decoder
+        takes are counted, with the decoder. Statistics and the gates' own work are not;
+        ``benchmarks/`` measures them.
     seconds : float
         Rough estimate of the whole run from the speed of a matrix product on this device now.
     """
@@ -189,6 +191,7 @@ class Pricing:
             configuration.probes,
             cue and (cue.site, cue.layers, cue.source, cue.reading),
             configuration.commit.keeps_probe,
+            configuration.commit.rate,
         )
         if key not in self._flops:
             self._flops[key] = frame_flops(backbone, sequence, outputs, configuration)
@@ -210,7 +213,8 @@ def frame_flops(
     """Operations of one frame by part, counted on a copy without memory."""
     height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
     configuration = configuration or Configuration()
-    rules = backbone.rules.times([configuration.commit.rate])
+    named = configuration.commit.rate
+    rules = backbone.rules.times([named])
     with torch.device("meta"), torch.no_grad():
         shadow = backbone.shadow()
         frame = Frame(torch.empty(1, 3, height, width))
@@ -238,12 +242,17 @@ def frame_flops(
                     reached.append(counter.get_total_flops() - before)
 
             # Who watches has a decoder do what it could leave out, and so must a run do it.
-            decoded = shadow.decode(entered, probe=watch if configuration.probes else None)
+            decoded = shadow.decode(
+                entered,
+                probe=watch if configuration.probes else None,
+                signals=rules.signals if named else (),
+            )
             total = count("decoder and memory", total)
             whole = total - before
             prediction = shadow.predict(decoded, {*outputs, *shadow.commit_needs, *rules.outputs})
             heads = count("heads", total)
-            shadow.commit(FrameRead(frame, encoded, decoded, prediction), state, Write())
+            read = FrameRead(frame, encoded, decoded, prediction)
+            shadow.commit(read, state, _write(rules, encoded, decoded) if named else Write())
             counts["decoder and memory"] += counter.get_total_flops() - heads
     if configuration.probes and configuration.cue is not None:
         kept = configuration.commit.keeps_probe
@@ -251,6 +260,15 @@ def frame_flops(
         measured = max(configuration.cue.passes - kept, 0)
         counts["probe"] = kept * whole + measured * (reached or [whole])[0]
     return counts
+
+
+def _write(rules: Rules, encoded: Encoded, decoded: Any) -> Write:
+    """Return a write by rules that a commit names, with what a cue would give them."""
+    signals = {
+        "motion": torch.empty(encoded.features.shape[:2]),
+        "static_mass": torch.empty(decoded.proposal.shape[:2]),
+    }
+    return Write(rules=rules, signals={name: signals[name] for name in rules.needs & set(signals)})
 
 
 def _last_read(backbone: Backbone, configuration: Configuration) -> Site | None:

@@ -9,6 +9,7 @@ import torch
 import mut3r_analysis as m3
 from mut3r_analysis.backbones import Frame, load_backbone
 from mut3r_analysis.backbones.cut3r import CUT3R
+from mut3r_analysis.backbones.write_rule import WriteRule
 from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue, rule_text
 from mut3r_analysis.errors import InvalidArgument
 
@@ -202,6 +203,26 @@ def test_rules_known_from_papers_follow_their_formulas():
             detail = 1 / (1 + math.exp(-20 * (share - 0.1)))
         expected = min(1.0, float(step) * detail)
         np.testing.assert_allclose(steps[2].rate, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("update", OWN)
+def test_a_plan_prices_what_a_rule_asks_of_a_frame(update):
+    scene = m3.open_sequence("scenes/orbit-02", stop=2)
+    plain = load_backbone("random:small")
+    named = m3.plan(plain, scene, commit=f"rate.{update}", outputs=["pose"])
+    own = m3.plan(load_backbone("random:small", update=update), scene, outputs=["pose"])
+    assert named.flops == own.flops
+    extra = named.flops["decoder and memory"] - m3.plan(plain, scene).flops["decoder and memory"]
+    config = plain.config
+    if update == "ttt3r":  # one product of each query with the mean key, in every layer
+        assert extra == 2 * config.dec_depth * config.state_size * config.dec_embed_dim
+    if update in ("ttsa3r", "recal3r", "bottom_k"):
+        assert extra > 0
+
+
+def test_a_rule_that_needs_what_nothing_gives_is_refused():
+    with pytest.raises(InvalidArgument, match="a signal that mine needs must be one of mean_logit"):
+        WriteRule("mine", WRITE_RULES["const"].act, ("proposals",))
 
 
 def test_rules_are_written_in_one_form():
