@@ -49,7 +49,11 @@ def ttsa3r(signals: Signals, past: Signals | None, settings: Settings) -> Outcom
     (``update`` false) writes nevertheless from the second frame on; here the rate is multiplied by
     that flag, as in TTT3R. There, the batch path keeps its buffers of the previous frame over a
     reset and compares across it; here they are forgotten, as in the authors' recurrent path, and
-    the frame after a reset is written in full.
+    the frame after a reset is written in full. With ``advance=always``, ``after_reset=rule`` and
+    ``forget=never`` both faults are repeated, and the numbers are those of released code.
+
+    A frame that must not write leaves the history, too, as it was: the next one is compared with
+    the last frame that wrote. With ``advance=always`` the history moves with every frame.
     """
     memory = ttsa3r_memory(signals, settings)
     if past is None:

@@ -165,7 +165,8 @@ def _motion(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) 
         return _motion_ranking(protocol, run, mask, frames)
     if any(of_scores):
         raise UnmetProtocol(f"{protocol.id} scores masks and motion scores; give one protocol each")
-    return _kept(protocol, score_masks(mask, motion_masks(run, frames, mask.shape[1:])), frames)
+    predicted = motion_masks(run, frames, (mask.sizes["y"], mask.sizes["x"]))
+    return _kept(protocol, score_masks(mask, predicted), frames)
 
 
 def _motion_ranking(

@@ -89,7 +89,8 @@ def lower_median(values: Vector) -> float:
     return float(np.partition(values, middle)[middle])
 
 
-def _scale_irls(g: Vector, p: Vector) -> tuple[float, float, int]:
+def scale_irls(g: Vector, p: Vector) -> tuple[float, float, int]:
+    """Fit ``scale_irls`` in the precision of the arrays; give scale, no shift, and rounds."""
     rounds = 10
     mean = p.mean()
     if mean == 0:
@@ -214,7 +215,7 @@ def _slope(g: Vector, p: Vector, scale: float) -> float:
 
 _FITS: dict[str, Callable[[Vector, Vector], tuple[float, float, int]]] = {
     "metric": lambda g, p: (1.0, 0.0, 0),
-    "scale_irls": _scale_irls,
+    "scale_irls": scale_irls,
     "scale_lad": _scale_lad,
     "scale_median": _scale_median,
     "scale_shift_adam": _scale_shift_adam,
@@ -223,7 +224,8 @@ _FITS: dict[str, Callable[[Vector, Vector], tuple[float, float, int]]] = {
 }
 ALIGNMENTS = tuple(_FITS)
 
-_IRREPRODUCIBLE = {("scale_irls", "abs_rel"): 0.01, ("scale_irls", "delta_1"): 0.027}
+_IRREPRODUCIBLE = {("scale_irls", "abs_rel"): 0.006, ("scale_irls", "delta_1"): 0.008}
+"""Measured by `order_spread` on rendered depth with noise, the largest of 27 cases, rounded up."""
 
 
 def irreproducible(align: str, metric: str) -> float:
@@ -231,6 +233,6 @@ def irreproducible(align: str, metric: str) -> float:
 
     The released ``scale`` iterates in float32 with weights of up to 1e8 on pixels that it has just
     met exactly: the same pixels in another order give another scale. 0 for fits that say again what
-    they have said.
+    they have said. `mut3r_analysis.metrics.depth.order_spread` measures it on any depths.
     """
     return _IRREPRODUCIBLE.get((align, metric), 0.0)

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from mut3r_analysis.metrics.alignment import DepthAlignment, align_depth, lower_median
+from mut3r_analysis.metrics.alignment import DepthAlignment, align_depth, lower_median, scale_irls
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.metric import Metric, rows
 from mut3r_analysis.metrics.pairs import OTHER_UNITS, check_frames, depth_vectors, in_order
@@ -195,6 +195,39 @@ def score_depth(
         fit = ("frame", fitted_values) if each_frame else ((), fitted_values[0])
         scores[f"alignment_{name}"] = (*fit, {"units": units})
     return scores.assign_coords(frame=truth["frame"]) if "frame" in truth.coords else scores
+
+
+def order_spread(
+    truth: ArrayLike, prediction: ArrayLike, orders: int = 12, seed: int = 0
+) -> dict[str, float]:
+    """Measure how far the released fit of a scale differs from itself.
+
+    The ten rounds of ``scale_irls`` are run in float32, as the released code runs them, on the same
+    pixels in several orders; only rounding differs.
+
+    Parameters
+    ----------
+    truth, prediction : array_like
+        (pixel), positive, metres.
+    orders : int
+        How many permutations.
+    seed : int
+        Of the permutations.
+
+    Returns
+    -------
+    dict
+        Metric to the difference between its largest and its smallest value over its median.
+    """
+    g, p = depth_vectors(truth, prediction)
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(orders):
+        order = rng.permutation(g.size)
+        scale, *_ = scale_irls(g[order].astype(np.float32), p[order].astype(np.float32))
+        found.append(depth_metrics(g, scale * p))
+    columns = {name: np.array([each[name] for each in found]) for name in DEPTH_METRICS}
+    return {name: float(np.ptp(v) / np.median(v)) for name, v in columns.items()}
 
 
 def _fit(truth: Vector, prediction: Vector, alignment: str) -> DepthAlignment:

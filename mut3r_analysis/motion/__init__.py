@@ -38,8 +38,8 @@ code   realisation            what it computes                                  
 ---------------------------------------------------------------------------------------------------
 C1     ``pair_bias``          softmax(z + beta log(1 - (1 - g_i) g_j)) v              values / dense
 C2     ``key_bias``           softmax(z + beta log(1 - g_j)) v                        values / dense
-C3     ``static_to_dynamic``  p v, p_ij = 0 where g_i < tau <= g_j                    values / dense
-C4     ``hard``               softmax over keys with g_j < tau                        values / dense
+C3     ``static_to_dynamic``  p v, p_ij = 0 where g_i <= tau < g_j                    values / dense
+C4     ``hard``               softmax over keys with g_j <= tau                       values / dense
 ``state_to_image``: the state reads the image
 ---------------------------------------------------------------------------------------------------
 B1     ``key_bias``           as C2                                                   values / dense
@@ -56,7 +56,7 @@ A3     ``null_key``           o sigmoid(LSE + b - n); matched n: equals A1      
 A4     ``null_value``         r o + (1 - r) mean_j v_j                                fused
 A5     ``temperature``        softmax(r z) v                                          fused
 A6     ``pair_state``         softmax(z + beta log(1 - g_i r_j)) v                    values / dense
-A7     ``hard_skip``          o where g_i < tau, else 0                               fused
+A7     ``hard_skip``          o where g_i <= tau, else 0                              fused
 =====  =====================  ======================================================  =============
 
 Sites of other models have the realisations of the direction they are like: patches that read each

@@ -90,7 +90,7 @@ class Gate(LayeredSpecification):
     beta : float
         Sharpness, 0 or more.
     threshold : float
-        Score in (0, 1] from which a patch counts as dynamic, for realisations without beta.
+        Score in (0, 1] above which a patch counts as dynamic, for realisations without beta.
     null_logit : float, optional
         Logit of ``null_key``'s key. None matches it to each row, which equals ``output_scale``. A
         fixed logit weakens static queries too, so even beta = 0 changes them.
@@ -221,21 +221,22 @@ class Gate(LayeredSpecification):
         cls,
         threshold: float = 0.5,
         *,
-        sites: Collection[str] = ("image_self", "state_to_image"),
+        sites: Collection[str] = ("state_to_image",),
         **changes: Any,
     ) -> Self:
         """Return Easi3R's rule at CUT3R's sites: static queries get no weight from dynamic keys.
 
         The weights are zeroed after the softmax and not renormalised; dynamic queries keep
         everything. State tokens have no motion score and count as static queries. The original
-        masks the cross-attention of one decoder of a pair network in all its layers.
+        masks the cross-attention of one decoder of a pair network in all its layers, and no
+        self-attention; what the state reads of the image is CUT3R's site like that one.
 
         Parameters
         ----------
         threshold : float
-            Score from which a patch is dynamic.
+            Score above which a patch is dynamic, as released masks are cut.
         sites : collection of str
-            Such as ``image_self`` and ``state_to_image``, or ``anchored_view1_to_view2`` of a pair
+            Such as ``state_to_image`` and ``image_self``, or ``anchored_view1_to_view2`` of a pair
             network that streams; :class:`~mut3r_analysis.PairGate` gates pairs themselves.
         **changes
             Other fields that differ.

@@ -87,7 +87,7 @@ class PairGate(LayeredSpecification):
     layers : range or (int, int), optional
         Consecutive layers, half-open and 0-based; None is all.
     threshold : float
-        Score in (0, 1] from which a patch counts as dynamic.
+        Score in (0, 1] above which a patch counts as dynamic.
 
     Raises
     ------

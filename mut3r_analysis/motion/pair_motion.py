@@ -193,8 +193,8 @@ class PairSiteGate:
     def __init__(self, gate: PairGate, first: Tensor, second: Tensor) -> None:
         self._gate = gate
         self._dynamic = {
-            "patches": first.flatten()[None] >= gate.threshold,
-            "partner": second.flatten()[None] >= gate.threshold,
+            "patches": first.flatten()[None] > gate.threshold,
+            "partner": second.flatten()[None] > gate.threshold,
         }
 
     def __call__(self, site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:

@@ -41,9 +41,9 @@ _ALL = (
     Realisation("C2", "key_bias", "image_self", "softmax_j(z + beta log(1 - g_j)) v"),
     Realisation(
         "C3", "static_to_dynamic", "image_self",
-        "p v with p_ij = 0 where g_i < tau <= g_j, not renormalised", beta=False,
+        "p v with p_ij = 0 where g_i <= tau < g_j, not renormalised", beta=False,
     ),
-    Realisation("C4", "hard", "image_self", "softmax over keys with g_j < tau", beta=False),
+    Realisation("C4", "hard", "image_self", "softmax over keys with g_j <= tau", beta=False),
     Realisation("B1", "key_bias", "state_to_image", "softmax_j(z + beta log(1 - g_j)) v"),
     Realisation(
         "B2", "key_mask", "state_to_image", "sum_j p (1 - g_j)^beta v_j, not renormalised"
@@ -52,10 +52,10 @@ _ALL = (
         "B3", "key_bias_write", "state_to_image",
         "B1, and where beta > 0 the write rate of state token s times sum_j p_sj (1 - g_j)",
     ),
-    Realisation("B4", "hard", "state_to_image", "softmax over keys with g_j < tau", beta=False),
+    Realisation("B4", "hard", "state_to_image", "softmax over keys with g_j <= tau", beta=False),
     Realisation(
         "B5", "static_to_dynamic", "state_to_image",
-        "p v with p_sj = 0 where tau <= g_j, not renormalised: C3 with static queries", beta=False,
+        "p v with p_sj = 0 where tau < g_j, not renormalised: C3 with static queries", beta=False,
     ),
     Realisation(
         "A0", "literal", "image_to_state",
@@ -77,7 +77,7 @@ _ALL = (
         "softmax_j(z + beta log(1 - g_i r_j)) v, r_j in [0, 1] the motion that state token j read "
         "in the layer before; the first layer is left alone",
     ),
-    Realisation("A7", "hard_skip", "image_to_state", "o_i where g_i < tau, else 0", beta=False),
+    Realisation("A7", "hard_skip", "image_to_state", "o_i where g_i <= tau, else 0", beta=False),
 )  # fmt: skip
 
 REALISATIONS = {

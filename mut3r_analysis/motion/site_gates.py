@@ -58,7 +58,7 @@ def gate_keys(
     """
     renormalised = setting.name in RENORMALISED
     if setting.name in ("hard", "static_to_dynamic"):
-        log_weight = torch.where(g >= setting.threshold, -torch.inf, 0.0)
+        log_weight = torch.where(g > setting.threshold, -torch.inf, 0.0)
     else:
         log_weight = beta * torch.log1p(-g.clamp_max(LARGEST_SCORE))
     # What is averaged on the way costs the value form one channel, and another form a whole pass.
@@ -77,7 +77,7 @@ def gate_self(setting: Setting, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta
         return _gate_pairs(setting, q, k, v, soft, 1 - soft, 1 - soft, beta)
     if setting.name != "static_to_dynamic":
         return gate_keys(setting, q, k, v, g, beta, None)[0]
-    dynamic = g >= setting.threshold
+    dynamic = g > setting.threshold
     return static_to_dynamic(q, k, v, dynamic, dynamic, dense=setting.kernel == "dense")
 
 
@@ -138,7 +138,7 @@ def gate_queries(
         case "temperature":
             return attention(_scaled(q, share), k, v)
         case "hard_skip":
-            return attention(q, k, v) * (g < setting.threshold)[:, None, :, None]
+            return attention(q, k, v) * (g <= setting.threshold)[:, None, :, None]
     if state_motion is None:
         raise ValueError("pair_state needs the motion that each state token read")
     kept = 1 - state_motion.clamp_max(LARGEST_SCORE)

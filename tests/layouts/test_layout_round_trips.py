@@ -1,5 +1,6 @@
 """A sequence written in a layout and opened again is the same sequence."""
 
+import json
 import pickle
 
 import numpy as np
@@ -98,6 +99,26 @@ def test_both_kinds_of_dycheck_cameras_agree(cameras, scene, exported):
     sequence = open_sequence(f"{exported('dycheck', intrinsics=unequal)[1]}?cameras={cameras}")
     assert_allclose(sequence.intrinsics, unequal, atol=1e-9)
     assert_allclose(sequence.pose, scene.pose, atol=1e-9)
+
+
+def test_dycheck_has_the_files_that_other_readers_want(scene, exported):
+    folder = exported("dycheck")[0] / "orbit-03"
+    held = {
+        name: json.loads((folder / f"{name}.json").read_text())
+        for name in ("dataset", "metadata", "extra", "scene", "splits/train", "splits/val")
+    }
+    names = [f"0_{index:05d}" for index in range(6)]
+    assert held["splits/train"]["frame_names"] == held["dataset"]["train_ids"] == names
+    assert held["splits/val"] == {"frame_names": [], "camera_ids": [], "time_ids": []}
+    assert [held["metadata"][name]["warp_id"] for name in names] == list(range(6))
+    assert (held["scene"]["near"], held["scene"]["far"]) == pytest.approx(
+        (float(scene.depth.min()), float(scene.depth.max()))
+    )
+    # A camera that reads them sees every point of every frame inside the box, and its middle pixel.
+    low, high = np.array(held["extra"]["bbox"])
+    assert (low < high).all()
+    assert ((low <= held["extra"]["lookat"]) & (held["extra"]["lookat"] <= high)).all()
+    assert (scene.pose.values[:, :3, 1] @ held["extra"]["up"] < 0).all()
 
 
 def test_dycheck_masks_are_exact(scene, exported):

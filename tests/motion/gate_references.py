@@ -21,7 +21,7 @@ def gated(site, name, q, k, v, g, beta, *, tau=0.5, r=None, null_logit=None):
     p = softmax(z)
     soft = np.minimum(g, CLAMP)
     key, query = soft[:, None, None, :], soft[:, None, :, None]
-    hard_key, hard_query = g[:, None, None, :] >= tau, g[:, None, :, None] >= tau
+    hard_key, hard_query = g[:, None, None, :] > tau, g[:, None, :, None] > tau
     if site != "image_to_state":
         match name:
             case "pair_bias":

@@ -103,8 +103,11 @@ def test_inertness_is_known_per_direction():
 
 def test_easi3rs_rule_is_refused_where_keys_are_not_patches():
     gate = Gate.easi3r()
-    assert (gate.image_self, gate.state_to_image) == ("static_to_dynamic",) * 2
-    assert gate.image_to_state is None
+    # The released code masks one cross-attention and no self-attention.
+    assert gate.state_to_image == "static_to_dynamic"
+    assert gate.image_self is gate.image_to_state is None
+    both = Gate.easi3r(sites=["image_self", "state_to_image"])
+    assert (both.image_self, both.state_to_image) == ("static_to_dynamic",) * 2
     with pytest.raises(InvalidArgument, match="image patches as keys"):
         Gate.easi3r(sites=["image_to_state"])
 

@@ -3,7 +3,7 @@
 ``ROOT`` holds one folder per scene::
 
     rgb/1x/0_00000.png  depth/1x/0_00000.npy  camera/0_00000.json
-    splits/{train,val}.json
+    splits/{train,val}.json  dataset.json  metadata.json  extra.json  scene.json
     flow3d_preprocessed/colmap/sparse/{cameras,images}.bin
     flow3d_preprocessed/aligned_depth_anything_colmap/1x/0_00000.npy   inverse depth
     flow3d_preprocessed/track_anything/1x/0_00000.png                  masks of what moves
@@ -146,7 +146,9 @@ def list_files(folder: Path, name: str, options: Options) -> SequenceFiles:
 def write(sequence: xr.Dataset, root: Path, name: str) -> None:
     """Write a scene: the same cameras and depth as original and LiDAR, and as refined and aligned.
 
-    All frames form the split train; masks are written where the sequence has motion masks.
+    All frames form the split train and none the split val. The lists and bounds beside them are
+    there for other readers; no scale or shift is declared. Masks are written where the sequence has
+    motion masks.
     """
     folder = root / name
     places = {
@@ -172,12 +174,60 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
         if "motion_mask" in sequence:
             formats.write_mask(places["masks"] / f"{stem}.png", frame["motion_mask"].values)
     colmap.write_sparse(folder / _SPARSE, cameras, width, height)
-    split = {
-        "frame_names": stems,
-        "camera_ids": [0] * len(stems),
-        "time_ids": list(range(len(stems))),
+    _write_lists(folder, stems)
+    _write_bounds(folder, sequence)
+
+
+def _write_lists(folder: Path, stems: list[str]) -> None:
+    """Write which frames there are, and which of them train: all."""
+    for name, chosen in (("train", stems), ("val", [])):
+        split = {
+            "frame_names": chosen, "camera_ids": [0] * len(chosen),
+            "time_ids": list(range(len(chosen))),
+        }  # fmt: skip
+        _write_json(folder / "splits" / f"{name}.json", split)
+    count = len(stems)
+    listed = {
+        "count": count, "num_exemplars": count, "ids": stems, "train_ids": stems, "val_ids": [],
+    }  # fmt: skip
+    _write_json(folder / "dataset.json", listed)
+    each = {
+        stem: {"warp_id": index, "appearance_id": index, "camera_id": 0}
+        for index, stem in enumerate(stems)
     }
-    _write_json(places["splits"] / "train.json", split)
+    _write_json(folder / "metadata.json", each)
+
+
+def _write_bounds(folder: Path, sequence: xr.Dataset) -> None:
+    """Write where the scene is: depths, box, the point looked at, and what is up.
+
+    The point is the mean over frames of what the middle pixel shows.
+    """
+    depth = formats.valid_or_nan(sequence["depth"].values)
+    poses, matrices = sequence["pose"].values, sequence["intrinsics"].values
+    y, x = np.indices(depth.shape[1:])
+    rays = np.stack([x, y, np.ones(x.shape)], -1).reshape(-1, 3)
+    points = np.concatenate(
+        [
+            (rays @ np.linalg.inv(matrix).T * plane.reshape(-1, 1)) @ pose[:3, :3].T + pose[:3, 3]
+            for plane, matrix, pose in zip(depth, matrices, poses, strict=True)
+        ]
+    )
+    middle = points.reshape(len(depth), -1, 3)[:, x.size // 2 + x.shape[1] // 2]
+    up = -poses[:, :3, 1].mean(axis=0)
+    near, far = (float(bound(depth)) for bound in (np.nanmin, np.nanmax))
+    _write_json(
+        folder / "scene.json", {"center": [0.0] * 3, "scale": 1.0, "near": near, "far": far}
+    )
+    stamps = sequence["time"].values if "time" in sequence.coords else np.arange(2) / 30
+    extra = {
+        "factor": 1,
+        "fps": float(1 / np.median(np.diff(stamps))) if len(stamps) > 1 else 30.0,
+        "bbox": [np.nanmin(points, axis=0).tolist(), np.nanmax(points, axis=0).tolist()],
+        "lookat": np.nanmean(middle, axis=0).tolist(),
+        "up": (up / np.linalg.norm(up)).tolist(),
+    }
+    _write_json(folder / "extra.json", extra)
 
 
 def _frame_names(folder: Path, split: str) -> list[str]:
