@@ -205,7 +205,8 @@ def _write_bounds(folder: Path, sequence: xr.Dataset) -> None:
     """
     depth = formats.valid_or_nan(sequence["depth"].values)
     poses, matrices = sequence["pose"].values, sequence["intrinsics"].values
-    y, x = np.indices(depth.shape[1:])
+    frames, height, width = depth.shape
+    y, x = np.indices((height, width))
     rays = np.stack([x, y, np.ones(x.shape)], -1).reshape(-1, 3)
     points = np.concatenate(
         [
@@ -213,7 +214,7 @@ def _write_bounds(folder: Path, sequence: xr.Dataset) -> None:
             for plane, matrix, pose in zip(depth, matrices, poses, strict=True)
         ]
     )
-    middle = points.reshape(len(depth), -1, 3)[:, x.size // 2 + x.shape[1] // 2]
+    middle = points.reshape(frames, -1, 3)[:, height // 2 * width + width // 2]
     up = -poses[:, :3, 1].mean(axis=0)
     near, far = (float(bound(depth)) for bound in (np.nanmin, np.nanmax))
     _write_json(
