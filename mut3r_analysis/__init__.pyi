@@ -14,6 +14,9 @@ from . import (
     explaining as explaining,
 )
 from . import (
+    exporting as exporting,
+)
+from . import (
     figures as figures,
 )
 from . import (
@@ -61,6 +64,7 @@ from .evaluation import (
     table as table,
 )
 from .explaining import explain as explain
+from .exporting import export_run as export_run
 from .foreign import Tokens as Tokens
 from .foreign import attach as attach
 from .foundation.version import __version__ as __version__

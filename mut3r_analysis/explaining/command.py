@@ -39,12 +39,13 @@ def run(args: argparse.Namespace) -> int:
     """Print the answer, and the frames, patches and parts that lead in each ranking."""
     from mut3r_analysis.explaining.explanation import explain
     from mut3r_analysis.running import open_run
+    from mut3r_analysis.running.source_of_run import sequence_of
 
     plain, gated = open_run(args.plain), open_run(args.gated)
     found = explain(
         plain,
         gated,
-        _sequence_of(plain, args.sequence),
+        sequence_of(plain, args.sequence),
         protocol=args.protocol,
         backbone=args.backbone,
         budget=args.budget,
@@ -62,23 +63,3 @@ def run(args: argparse.Namespace) -> int:
             mark = "yes" if sign["signature_shown"] else "no "
             print(f"{mark}  {each}: {sign['signature_evidence'].item()}")
     return 0
-
-
-def _sequence_of(plain: Any, given: str | None) -> Any:
-    """Open what was run, with the frames that were."""
-    from mut3r_analysis.errors import InvalidArgument
-    from mut3r_analysis.sequences import open_sequence
-
-    about = plain.attrs["sequence"]
-    known = {"scenes": f"scenes/{about['name']}"} | dict.fromkeys(
-        ("images", "video"), about["source"]
-    )
-    location = given or known.get(about["kind"])
-    if location is None:
-        raise InvalidArgument(
-            f"the store says that {about['name']!r} came from {about['source']!r}, which cannot be "
-            "opened by that alone; name it with --sequence"
-        )
-    labels = plain["prediction"]["frame"].values.tolist()
-    step = labels[1] - labels[0] if len(labels) > 1 else 1
-    return open_sequence(location, start=labels[0], stop=labels[-1] + 1, stride=step)

@@ -133,7 +133,7 @@ def register(
     return Similarity(whole[:3, :3], whole[:3, 3], 1.0)
 
 
-def thin(points: ArrayLike, voxel: float) -> Points:
+def thin(points: ArrayLike, voxel: float, beside: ArrayLike | None = None) -> Points:
     """Replace the points in each cube of a grid by their mean.
 
     Parameters
@@ -143,17 +143,20 @@ def thin(points: ArrayLike, voxel: float) -> Points:
     voxel : float
         Edge of the cubes, in the units of the points. The smallest coordinates lie in the middle of
         the first cube, as in Open3D.
+    beside : array_like, optional
+        (point, value), such as colours, of which means are taken too.
 
     Returns
     -------
     ndarray
-        (point, xyz), in the order in which cubes are met.
+        (point, xyz), in the order in which cubes are met; values follow as further columns.
     """
     cloud = _cloud("points", points)
     if not voxel > 0:
         raise InvalidArgument(f"voxel={voxel} must be a length above 0")
     cube = np.floor((cloud - cloud.min(axis=0)) / voxel + 0.5)
-    return pd.DataFrame(cloud).groupby(list(cube.T), sort=False).mean().to_numpy()
+    values = cloud if beside is None else np.hstack([cloud, np.asarray(beside, np.float64)])
+    return pd.DataFrame(values).groupby(list(cube.T), sort=False).mean().to_numpy()
 
 
 def estimate_normals(points: ArrayLike, workers: int = 1) -> Points:

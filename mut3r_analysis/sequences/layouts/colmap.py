@@ -18,6 +18,10 @@ from mut3r_analysis.sequences.layouts.formats import invert_rigid
 
 HALF_PIXEL = 0.5
 _PINHOLE = 1
+_POINT = np.dtype(
+    [("number", "<u8"), ("position", "<f8", 3), ("color", "u1", 3), ("error", "<f8"),
+     ("track", "<u8")]
+)  # fmt: skip
 # Model number: how many parameters it has, and how many of them are focal lengths.
 _MODELS = {0: (3, 1), 1: (4, 2), 2: (4, 1), 3: (5, 1), 4: (8, 2), 5: (8, 2), 6: (12, 2)}
 
@@ -60,8 +64,26 @@ def read_sparse(folder: Path) -> dict[str, Registered]:
     return registered
 
 
-def write_sparse(folder: Path, cameras: dict[str, Registered], width: int, height: int) -> None:
-    """Write cameras as a reconstruction without points, one pinhole camera per image."""
+def write_sparse(
+    folder: Path,
+    cameras: dict[str, Registered],
+    width: int,
+    height: int,
+    points: tuple[NDArray[np.floating], NDArray[np.uint8]] | None = None,
+) -> None:
+    """Write cameras as a reconstruction, one pinhole camera per image.
+
+    Parameters
+    ----------
+    folder : Path
+        Made here.
+    cameras : dict
+        Image name to camera.
+    width, height : int
+        Of every image, px.
+    points : (ndarray, ndarray), optional
+        Positions (point, xyz) and colours (point, rgb); none of them is tracked in an image.
+    """
     for camera in cameras.values():
         if camera.intrinsics[0, 1] != 0:
             raise InvalidArgument("a COLMAP camera has no skew; these intrinsics have")
@@ -83,7 +105,11 @@ def write_sparse(folder: Path, cameras: dict[str, Registered], width: int, heigh
     folder.mkdir(parents=True)
     (folder / "cameras.bin").write_bytes(b"".join(camera_bytes))
     (folder / "images.bin").write_bytes(b"".join(image_bytes))
-    (folder / "points3D.bin").write_bytes(struct.pack("<Q", 0))
+    positions, colors = points or (np.zeros((0, 3)), np.zeros((0, 3), np.uint8))
+    listed = np.zeros(len(positions), _POINT)
+    listed["number"] = np.arange(1, len(positions) + 1)
+    listed["position"], listed["color"] = positions, colors
+    (folder / "points3D.bin").write_bytes(struct.pack("<Q", len(listed)) + listed.tobytes())
 
 
 def _read_cameras(path: Path) -> dict[int, NDArray[np.float64]]:
