@@ -74,7 +74,7 @@ def frame_parts(
     for index, label in enumerate(labels):
         one = prediction.sel(frame=label)
         points = one["points_world"].transpose("y", "x", "xyz").values.astype(np.float64)
-        kept = np.isfinite(points).all(axis=-1)
+        kept = np.asarray(np.isfinite(points).all(axis=-1))
         if least_confidence:
             confidence = one["confidence_world"].transpose("y", "x").values
             kept &= confidence >= np.quantile(confidence, least_confidence)

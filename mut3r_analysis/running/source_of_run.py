@@ -30,6 +30,6 @@ def sequence_of(run: xr.DataTree, given: str | None = None) -> xr.Dataset:
             f"the store says that {about['name']!r} came from {about['source']!r}, which cannot be "
             "opened by that alone; name it with --sequence"
         )
-    labels = run["prediction"]["frame"].values.tolist()
+    labels = run["prediction"].to_dataset()["frame"].values.tolist()
     step = labels[1] - labels[0] if len(labels) > 1 else 1
     return open_sequence(location, start=labels[0], stop=labels[-1] + 1, stride=step)
