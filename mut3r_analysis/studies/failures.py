@@ -5,12 +5,9 @@ from typing import Any
 
 import xarray as xr
 
-from mut3r_analysis.attention.capture import Capture
-from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.evaluation.error_maps import over_patches
-from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.foundation.labelling import held
-from mut3r_analysis.running import Configuration, open_run, run_batch
+from mut3r_analysis.running import open_run
 from mut3r_analysis.studies.estimates import change
 from mut3r_analysis.studies.finding import NO_TRUTH, Finding, Row, row
 
@@ -19,26 +16,6 @@ def runs_of(table: xr.Dataset, sequence: str) -> dict[str, xr.DataTree]:
     """Open the runs of all configurations of a sweep on one of its sequences, by their names."""
     paths = table["run"].sel(sequence=sequence)
     return {str(path["configuration"].item()): open_run(str(path.item())) for path in paths}
-
-
-def attention_at(
-    backbone: Backbone,
-    sequence: xr.Dataset,
-    configurations: Mapping[str, Configuration],
-    frame: int,
-) -> dict[str, xr.DataTree]:
-    """Run configurations again up to a frame, whose attention is captured with what heads write."""
-    labels = sequence["frame"].values.tolist()
-    place = labels.index(one_of("frame", frame, labels))
-    found = run_batch(
-        backbone,
-        sequence.isel(frame=slice(0, place + 1)),
-        list(configurations.values()),
-        capture=Capture(head_outputs="all", frames=[place]),
-        outputs=("pose",),
-        progress=False,
-    )
-    return dict(zip(configurations, found, strict=True))
 
 
 def worst_case(

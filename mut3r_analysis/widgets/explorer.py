@@ -33,8 +33,12 @@ Answer = tuple[dict[str, Any], list[np.ndarray]]
 
 @cache
 def frontend_module(*names: str) -> str:
-    """Join JavaScript files into one module, which is all a notebook can load without a bundler."""
-    return "\n".join((FRONTEND / f"{name}.js").read_text(encoding="utf-8") for name in names)
+    """Join JavaScript files into one module, which is all a notebook can load without a bundler.
+
+    It shows what the last of them renders: ``scene.js`` has a function ``renderScene``.
+    """
+    parts = [(FRONTEND / f"{name}.js").read_text(encoding="utf-8") for name in names]
+    return "\n".join([*parts, f"export default {{ render: render{names[-1].capitalize()} }};\n"])
 
 
 @cache
@@ -297,6 +301,11 @@ class RunExplorer(Explorer):
         frames = self._first["prediction"].to_dataset()["frame"].values
         self._frames = [int(frame) for frame in frames]
         self._image(self._frames[0])
+
+    def __repr__(self) -> str:
+        names, frames = ", ".join(self._runs), len(self._frames)
+        about = f"{self._first.attrs['sequence']['name']}, {frames} frames"
+        return f"{self._title} of {names} ({about}); .save_html(path) keeps it as a page"
 
     def _about(self) -> dict[str, Any]:
         """Return what pages of all these explorers know of their runs."""

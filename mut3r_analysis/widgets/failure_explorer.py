@@ -1,6 +1,7 @@
 """Failure explorer: errors frame by frame, and what the frame looked like."""
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,19 @@ import numpy as np
 import traitlets
 import xarray as xr
 
+from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.eligibility import UnmetProtocol
-from mut3r_analysis.evaluation.error_maps import errors_of
+from mut3r_analysis.evaluation.error_maps import errors_of, over_patches
+from mut3r_analysis.figures.cells import DIVERGING_COLORS
 from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.seen import motion_score, true_motion
+from mut3r_analysis.figures.styling import DEPTH_COLORS
 from mut3r_analysis.foundation.fields import one_of, some_of
+from mut3r_analysis.foundation.labelling import held
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.widgets.attention_explorer import AttentionExplorer
+from mut3r_analysis.widgets.compared import Compared, finite, map_limits, rows_of
 from mut3r_analysis.widgets.explorer import (
     MOST_BYTES,
     Answer,
@@ -25,13 +31,23 @@ from mut3r_analysis.widgets.explorer import (
     palette,
 )
 from mut3r_analysis.widgets.failure_figure import failure_figure
-from mut3r_analysis.widgets.failures import aligned_series, frame_series, gate_words, named_scores
+from mut3r_analysis.widgets.failures import (
+    aligned_series,
+    frame_series,
+    gate_words,
+    named_scores,
+    with_difference,
+)
 
 _WORST = 8
 
 
 class FailureExplorer(RunExplorer):
     """Show errors as strips over frames; click a frame to see it, click a patch to look closer.
+
+    Two runs are ranked and drawn by their difference: of errors, or without truth of depth. Beside
+    the map stand the sites, layers and heads that changed most for a patch, and a click on one
+    opens its attention in both runs.
 
     Of the cells of a sweep: :meth:`of_sweep`.
 
@@ -48,6 +64,9 @@ class FailureExplorer(RunExplorer):
         Under which the runs are evaluated when there are no scores.
     metrics : collection of str, optional
         Strips to show, by the metrics' names.
+    backbone : Backbone, optional
+        Of the runs: runs a frame again when its heads are asked for and the runs kept no attention
+        of it.
 
     Attributes
     ----------
@@ -59,7 +78,8 @@ class FailureExplorer(RunExplorer):
         ``"difference"`` (the second run's error minus the first's), with which two runs begin, or
         a run's name.
     patch : dict
-        ``patch_row`` and ``patch_col`` last clicked; empty before.
+        ``patch_row`` and ``patch_col`` last clicked in this frame; empty before, which is the patch
+        where two runs differ most.
     layer : int
         At which a linked attention explorer opens.
 
@@ -69,11 +89,12 @@ class FailureExplorer(RunExplorer):
         When runs or scores do not fit together, or there is nothing to show per frame.
     """
 
-    _esm = frontend_module("shared", "failure")
+    _esm = frontend_module("shared", "attention", "failure")
     _title = "Failure explorer"
 
     palette = traitlets.Bytes().tag(sync=True)
     cue_palette = traitlets.Bytes().tag(sync=True)
+    difference_palette = traitlets.Bytes().tag(sync=True)
     metric = traitlets.Unicode().tag(sync=True)
     rank = traitlets.Unicode().tag(sync=True)
     patch = traitlets.Dict().tag(sync=True)
@@ -87,23 +108,34 @@ class FailureExplorer(RunExplorer):
         scores: xr.Dataset | Mapping[str, xr.Dataset] | None = None,
         protocol: str = "default",
         metrics: Collection[str] | None = None,
+        backbone: Backbone | None = None,
     ) -> None:
         self._take(runs, sequence)
         self._scores = named_scores(self._runs, scores, protocol)
+        self._error = lru_cache(maxsize=32)(self._scored_error)
         found = {
             name: frame_series(run, self._scores[name], metrics) for name, run in self._runs.items()
         }
+        pair = len(self._runs) == 2
+        self._compared = Compared(self._runs, sequence, self._error, backbone) if pair else None
         self._series = aligned_series(found)
+        if pair and not any(self._scores.values()):
+            self._series = with_difference(self._series, self._runs)
         if not self._series:
             raise InvalidArgument(
                 "there is nothing to show per frame: the runs hold no state statistics and could "
                 "not be scored; give scores=m3.evaluate(run, ...)"
             )
         self._linked: list[AttentionExplorer] = []
-        held = self._describe()
-        super().__init__(held=held, palette=palette("magma"), cue_palette=palette("viridis"))
-        self.metric = held["series"][0]["name"]
-        self.rank = held["ranks"][0]
+        about = self._describe()
+        super().__init__(
+            held=about,
+            palette=palette("magma" if about["map"]["error"] else DEPTH_COLORS),
+            cue_palette=palette("viridis"),
+            difference_palette=palette(DIVERGING_COLORS),
+        )
+        self.metric = about["series"][0]["name"]
+        self.rank = about["ranks"][0]
         self.frame = self.worst()[0]
 
     @classmethod
@@ -167,7 +199,36 @@ class FailureExplorer(RunExplorer):
         """Return the relative depth error of the current frame, float32 (y, x)."""
         return self._error(self._run_name(run), self.frame)
 
-    def _error(self, name: str, frame: int) -> np.ndarray | None:
+    def difference_map(self) -> np.ndarray | None:
+        """Return the second run's error minus the first's in the current frame, float32 (y, x).
+
+        Without truth it is the difference of the logarithms of depth, in percent.
+
+        Raises
+        ------
+        InvalidArgument
+            When there is one run only.
+        """
+        return self._both().difference(self.frame)
+
+    def head_changes(self) -> xr.DataArray:
+        """Return how far heads (site, layer, head) changed for the patch that is looked at.
+
+        Raises
+        ------
+        InvalidArgument
+            When there is one run only, or no attention of the frame.
+        """
+        chosen = [self.patch[name] for name in _PLACE[1:]] if self.patch else None
+        row, column = chosen or self._worst_patch(self.frame) or (0, 0)
+        return self._both().heads(self.frame, row, column)
+
+    def _both(self) -> Compared:
+        if self._compared is None:
+            raise InvalidArgument("there is one run; give two, {'plain': run, 'gated': other}")
+        return self._compared
+
+    def _scored_error(self, name: str, frame: int) -> np.ndarray | None:
         scores = self._scores[name]
         # Where nothing could be scored there is no alignment, and depth is taken as it is.
         scored = scores is not None and "depth_alignment_scale" in scores
@@ -177,6 +238,26 @@ class FailureExplorer(RunExplorer):
         except UnmetProtocol:
             return None
         return found["error"].values[0]
+
+    def _map(self, name: str, frame: int) -> np.ndarray | None:
+        """Return what is drawn of a run: its error, or its depth where no run has any."""
+        if self.held["map"]["error"]:
+            return self._error(name, frame)
+        depth = held(self._runs[name], "prediction/depth")
+        return None if depth is None else depth.sel(frame=frame).values.astype(np.float32)
+
+    def _worst_patch(self, frame: int) -> list[int] | None:
+        """Return row and column of the patch where the second run is worst beside the first."""
+        found = None if self._compared is None else self._compared.difference(frame)
+        if found is None:
+            return None
+        # A difference of depth is as bad to either side.
+        pixels = found if self.held["map"]["error"] else np.abs(found)
+        grid = (self.held["grid"]["rows"], self.held["grid"]["columns"])
+        patches = over_patches(xr.DataArray(pixels[None], dims=("frame", "y", "x")), grid)[0]
+        if not patches.notnull().any():
+            return None
+        return [int(place) for place in patches.argmax(...).values()]
 
     def attention_explorer(self, **view: Any) -> AttentionExplorer:
         """Open an attention explorer that follows: a clicked patch is held there at its frame.
@@ -208,9 +289,10 @@ class FailureExplorer(RunExplorer):
             each["label"]: {run: self.series(each["name"], run) for run in self._runs}
             for each in self.held["series"]
         }
-        found = {run: self.error_map(run) for run in self._runs}
-        errors = {run: error for run, error in found.items() if error is not None}
-        return failure_figure(strips, errors, self.frame, self.held["notes"][0], size)
+        found = {run: self._map(run, self.frame) for run in self._runs}
+        maps = {run: each for run, each in found.items() if each is not None}
+        change = None if self._compared is None else self.difference_map()
+        return failure_figure(strips, maps, change, self.held, self.frame, size)
 
     def save_html(
         self,
@@ -248,8 +330,29 @@ class FailureExplorer(RunExplorer):
         requests: list[dict[str, Any]] = [
             {"ask": "strips"},
             *({"ask": "frame", "frame": each} for each in wanted),
+            *(request for each in wanted for request in self._attention_requests(each)),
         ]
         return self._write_page(path, requests, most_bytes)
+
+    def _attention_requests(self, frame: int) -> list[dict[str, Any]]:
+        """Give what the page asks to rank heads at a frame's worst patch and to open one."""
+        patch = self._worst_patch(frame)
+        # A frame that has to be run again first is kept where it is looked at.
+        again = self._compared is None or self._compared.runs_again(frame)
+        if self._compared is None or patch is None or (again and frame != self.frame):
+            return []
+        try:
+            ranked = self._compared.ranked(frame, *patch)
+        except InvalidArgument:
+            return []
+        place = {"frame": frame, "patch_row": patch[0], "patch_col": patch[1]}
+        shown = self._compared.explorer(frame)
+        return [
+            {"ask": "heads", **place},
+            {"ask": "attention held", "frame": frame},
+            {"ask": "attention frame", "frame": frame},
+            *rows_of(shown, place, [*ranked["heads"], *ranked["layers"], *ranked["sites"]]),
+        ]
 
     def answer(self, request: dict[str, Any]) -> Answer:
         """Answer the page: all strips, or the pictures of a frame."""
@@ -257,18 +360,30 @@ class FailureExplorer(RunExplorer):
             return {}, [np.stack([both.values for both in self._series.values()])]
         if request.get("ask") == "frame":
             return self._frame(int(request["frame"]))
+        if request.get("ask") == "heads":
+            return self._both().ranked(*(int(request[name]) for name in _PLACE)), []
+        what, _, asked = str(request.get("ask")).partition(" ")
+        if what == "attention":
+            shown = self._both().explorer(int(request["frame"]))
+            return (
+                ({"held": shown.held}, [])
+                if asked == "held"
+                else shown.answer({**request, "ask": asked})
+            )
         raise InvalidArgument(f"this explorer does not know {request.get('ask')!r}")
 
     def _frame(self, frame: int) -> Answer:
-        errors = [self._error(name, frame) for name in self._runs]
-        return packed(
+        both = self._compared
+        values, arrays = packed(
             {
                 "image": self._image(frame),
                 "truth": true_motion(self._first, frame),
-                "errors": errors,
+                "maps": [self._map(name, frame) for name in self._runs],
+                "difference": None if both is None else both.difference(frame),
                 "cues": [motion_score(run, frame) for run in self._runs.values()],
             }
         )
+        return values | {"worst_patch": self._worst_patch(frame)}, arrays
 
     def _describe(self) -> dict[str, Any]:
         backbone = self._first.attrs["backbone"]
@@ -292,7 +407,31 @@ class FailureExplorer(RunExplorer):
             "grid": {"rows": height // patch, "columns": width // patch},
             "layers": backbone.get("config", {}).get("dec_depth", 0),
             "worst": _WORST,
+            "map": self._drawn(),
+            "cues": ["cue" in run.children for run in self._runs.values()],
+            "difference": None if self._compared is None else self._compared.drawn(self._frames),
         }
+
+    def _drawn(self) -> dict[str, Any]:
+        """Say what is drawn of each run, with one scale for all frames."""
+        names = list(self._runs)
+
+        def maps(frame: int) -> list[np.ndarray]:
+            found = [self._error(name, frame) for name in names]
+            return [each for each in found if each is not None]
+
+        high = map_limits(maps, self._frames)[1]
+        if not np.isnan(high):
+            bar = "|aligned − true| / true depth"
+            return {"error": True, "title": "relative depth error", "bar": bar, "low": 0.0,
+                    "high": high}  # fmt: skip
+        depths = [held(run, "prediction/depth") for run in self._runs.values()]
+        known = [depth for depth in depths if depth is not None]
+        low, high = map_limits(lambda frame: [d.sel(frame=frame).values for d in known],
+                               self._frames)  # fmt: skip
+        title = "depth (no truth to compare with)"
+        return {"error": False, "title": title, "bar": "depth (m)", "low": finite(low),
+                "high": finite(high)}  # fmt: skip
 
     def _badness(self) -> np.ndarray:
         """How bad every frame is under the current ranking."""
@@ -312,6 +451,9 @@ class FailureExplorer(RunExplorer):
     @traitlets.validate("rank")
     def _check_rank(self, proposal: Any) -> str:
         return str(one_of("rank", proposal["value"], self.held["ranks"]))
+
+
+_PLACE = ("frame", "patch_row", "patch_col")
 
 
 def _store_of(stores: xr.DataArray, labels: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation import evaluate
+from mut3r_analysis.evaluation.harm import DIFFERENCE, depth_difference
 from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.foundation.labelling import held
 from mut3r_analysis.metrics.errors import UndefinedMetric
@@ -106,6 +107,20 @@ def aligned_series(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
         both = [series.get(name, xr.full_like(like, np.nan)) for series in found.values()]
         aligned[name] = xr.concat(both, "run", combine_attrs="override")
     return aligned
+
+
+def with_difference(series: xr.Dataset, runs: Mapping[str, xr.DataTree]) -> xr.Dataset:
+    """Put the difference of depth of two runs before their strips, which then ranks frames.
+
+    For runs without truth; of the second one, from the first.
+    """
+    if any(held(run, "prediction/depth") is None for run in runs.values()):
+        return series
+    apart = depth_difference(*runs.values()).median(["y", "x"])
+    values = np.stack([np.zeros(apart.shape), apart.values]).astype(np.float32)
+    attrs = {"long_name": "difference of depth (%)", "higher_is_better": False}
+    found = xr.DataArray(values, {"run": list(runs), "frame": apart["frame"].values}, attrs=attrs)
+    return xr.Dataset({DIFFERENCE: found}).merge(series, combine_attrs="override")
 
 
 def gate_words(run: xr.DataTree) -> str:

@@ -12,15 +12,17 @@ import xarray as xr
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation import evaluate
+from mut3r_analysis.figures.cells import DIVERGING_COLORS
 from mut3r_analysis.figures.page import Page
-from mut3r_analysis.figures.seen import motion_score, true_motion
+from mut3r_analysis.figures.seen import frames_seen, motion_score, true_motion
+from mut3r_analysis.figures.styling import DEPTH_COLORS
 from mut3r_analysis.foundation.fields import one_of, whole
 from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.motion import DIRECTIONS, READINGS, REALISATIONS, Cue, Gate
 from mut3r_analysis.running import run
 from mut3r_analysis.widgets.explorer import Answer, Explorer, frontend_module, packed, palette
-from mut3r_analysis.widgets.playground_figure import playground_figure
+from mut3r_analysis.widgets.playground_figure import MOST_CHANGE, playground_figure, relative_change
 
 OFF = "off"
 METRICS = {name: find_metric(name).labelled() for name in ("abs_rel", "ate", "rpe_rotation")}
@@ -33,6 +35,9 @@ _SETTINGS = ("reading", "beta", "first_layer", "last_layer", *DIRECTIONS)
 
 class GatePlayground(Explorer):
     """Run a backbone over a short sequence again at every setting, beside the plain backbone.
+
+    A frame, its depth in both, how much that changed (one scale for all frames and settings), the
+    motion score, and the scores before and after, where there is truth.
 
     A setting that cannot change anything is not run: the playground says why it is inert.
     ``save_html`` keeps the current setting at all frames.
@@ -66,6 +71,7 @@ class GatePlayground(Explorer):
 
     palette = traitlets.Bytes().tag(sync=True)
     cue_palette = traitlets.Bytes().tag(sync=True)
+    difference_palette = traitlets.Bytes().tag(sync=True)
     reading = traitlets.Unicode(Cue.mut3r().reading).tag(sync=True)
     beta = traitlets.Float(1.0, min=0).tag(sync=True)
     first_layer = traitlets.Int(0).tag(sync=True)
@@ -94,9 +100,15 @@ class GatePlayground(Explorer):
             "image": {"height": height, "width": width},
             "grid": {"rows": height // patch, "columns": width // patch},
             "metrics": METRICS,
+            "most_change": MOST_CHANGE,
             "note": f"{name}, {backbone.origin.name}, {backbone.update} update",
         }
-        super().__init__(held=held, palette=palette("magma_r"), cue_palette=palette("viridis"))
+        super().__init__(
+            held=held,
+            palette=palette(DEPTH_COLORS),
+            cue_palette=palette("viridis"),
+            difference_palette=palette(DIVERGING_COLORS),
+        )
         self.last_layer = self._depth
         self.frame = held["frames"][-1]
 
@@ -115,6 +127,10 @@ class GatePlayground(Explorer):
             return {"plain": plain}
         return {"plain": plain, "gated": self._run(self._settings())[0]}
 
+    def __repr__(self) -> str:
+        gate, frames = self.gate().describe_layers(self._depth), len(self.held["frames"])
+        return f"{self._title} on {self.held['note']} ({frames} frames), gates on {gate}"
+
     def answer(self, request: dict[str, Any]) -> Answer:
         """Answer the page: scores before and after, and the maps of one frame."""
         if request.get("ask") != "setting":
@@ -125,12 +141,15 @@ class GatePlayground(Explorer):
         plain, before = self._run(None)
         gated, after = (plain, before) if inert else self._run(settings)
         frame = int(request["frame"])
-        maps = [
-            tree["prediction"].to_dataset()["depth"].sel(frame=frame) for tree in (plain, gated)
-        ]
+        one, other = (
+            tree["prediction"].to_dataset()["depth"].sel(frame=frame).values.astype(np.float32)
+            for tree in (plain, gated)
+        )
         values, arrays = packed(
             {
-                "depths": [depth.values.astype(np.float32) for depth in maps],
+                "depths": [one, other],
+                "image": frames_seen(plain, self._sequence, np.array([frame])).values[0],
+                "change": relative_change(one, other),
                 "cue": motion_score(gated, frame),
                 "truth": true_motion(plain, frame),
             }

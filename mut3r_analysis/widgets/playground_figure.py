@@ -5,11 +5,20 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from mut3r_analysis.figures.cells import DIVERGING_COLORS
 from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.reading import sentence, source_line
 from mut3r_analysis.figures.styling import DEPTH_COLORS, style
 from mut3r_analysis.figures.tiles import Tiles, limits
 from mut3r_analysis.widgets.failures import gate_words
+
+MOST_CHANGE = 0.25
+"""Relative change of depth at the ends of the colours."""
+
+
+def relative_change(plain: np.ndarray, gated: np.ndarray) -> np.ndarray:
+    """Return by which share of its plain value depth (y, x) changed."""
+    return np.asarray((gated - plain) / np.maximum(plain, 1e-9), np.float32)
 
 
 def playground_figure(
@@ -45,8 +54,12 @@ def playground_figure(
         low, high = limits(np.stack(depths))
         drawn = tiles.show_row(0, depths, cmap=DEPTH_COLORS, vmin=low, vmax=high)
         if len(depths) > 1:
-            change = (depths[1] - depths[0]) / np.maximum(depths[0], 1e-9)
-            tiles.show(0, 2, change, cmap="PuOr", vmin=-0.5, vmax=0.5)
+            change = relative_change(*depths)
+            tiles.show(0, 2, change, cmap=DIVERGING_COLORS, vmin=-MOST_CHANGE, vmax=MOST_CHANGE)
         tiles.bar(drawn, 0, 0)
-        tiles.label_bars(0, 0, "depth (m); change from −50 % (orange) to +50 % (purple)")
+        tiles.label_bars(
+            0,
+            0,
+            f"depth (m); change from −{MOST_CHANGE:.0%} (purple) to +{MOST_CHANGE:.0%} (orange)",
+        )
     return tiles.figure

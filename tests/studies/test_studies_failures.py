@@ -8,9 +8,10 @@ import mut3r_analysis as m3
 from mut3r_analysis.attention import DECODER_KINDS
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation import harms, patch_harm, worst_frames
+from mut3r_analysis.explaining import attention_at
 from mut3r_analysis.motion import attention_change
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
-from mut3r_analysis.studies.failures import attention_at, finding, runs_of, worst_case
+from mut3r_analysis.studies.failures import finding, runs_of, worst_case
 from mut3r_analysis.studies.finding import HIGHER, LOWER, NOT_SIGNIFICANT, findings_of
 from mut3r_analysis.studies.model_card.tables import outside_training
 

@@ -255,6 +255,54 @@ def test_a_page_of_failures_goes_to_the_frame_that_is_clicked(archived, cued, sc
     assert errors == []
 
 
+def test_a_click_on_the_worst_head_opens_its_attention_in_both_runs(model, scene, tmp_path):
+    gate = Gate.at({"image_to_state": "output_scale"}, layers=(2, 3), heads=(1,))
+    capture = m3.Capture(archive=True, head_outputs="all")
+    parts = {"plain": {}, "gated": {"cue": Cue.mut3r(), "gate": gate}}
+    runs = {
+        name: m3.run(model, scene, capture=capture, progress=False, **more)
+        for name, more in parts.items()
+    }
+    path = FailureExplorer(runs, scene).save_html(tmp_path / "failures.html")
+    with a_page(1100, 2600) as (page, errors):
+        page.goto(path.as_uri())
+        first = page.locator(".m3-ranking button").first
+        first.wait_for()
+        assert first.get_attribute("data-place") == "image_to_state, layer 2, head 1"
+        first.click()
+        explored = Explored(page)
+        assert (
+            explored.root.locator("header p")
+            .inner_text()
+            .startswith("image_to_state, layer 2: image queries read state keys · head 1")
+        )
+        assert explored.root.locator("h4").all_inner_texts() == ["plain", "gated"]
+        assert "Held: patch" in explored.root.locator(".m3-status").inner_text()
+        assert explored.root.locator(".m3-status.m3-error").count() == 0
+        waits = page.evaluate(CLICKS)
+        print(f"a click on a head: median {median(waits):.1f} ms")
+        page.get_by_role("button", name="Close").click()
+        assert page.locator(".m3-attention").count() == 0
+    assert errors == []
+
+
+CLICKS = """async () => {
+  const waits = [];
+  for (const button of document.querySelectorAll(".m3-ranking button")) {
+    const began = performance.now();
+    const old = document.querySelector(".m3-attention");
+    button.click();
+    for (;;) {
+      await new Promise(requestAnimationFrame);
+      const now = document.querySelector(".m3-attention");
+      if (now && now !== old && now.dataset.drawn) break;
+    }
+    waits.push(performance.now() - began);
+  }
+  return waits;
+}"""
+
+
 def test_a_page_of_a_scene_draws_its_points(archived, scene, tmp_path):
     view = SceneView(archived, scene)
     view.coloring = "source"

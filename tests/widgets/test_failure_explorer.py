@@ -87,8 +87,10 @@ def test_a_run_without_truth_shows_its_state(archived):
     explorer = FailureExplorer(bare)
     assert [each["name"] for each in explorer.held["series"]] == ["state_update"]
     content, arrays = explorer.answer({"ask": "frame", "frame": 1})
-    assert content["errors"] == [None]
-    assert arrays == []
+    # Nothing is grey: where no error is known, depth is shown.
+    (at,) = content["maps"]
+    np.testing.assert_array_equal(arrays[at], bare["prediction/depth"].sel(frame=1).values)
+    assert explorer.held["map"]["title"] == "depth (no truth to compare with)"
     assert explorer.figure() is not None
 
 
@@ -112,6 +114,103 @@ def test_figure_and_page_are_made(explorer, tmp_path):
     labels = [axis.get_title(loc="left") for part in figure.subfigs for axis in part.axes]
     assert "AbsRel" in labels
     assert "plain" in labels
+
+
+def deeper(run: xr.DataTree, frame: int, row: int, column: int) -> xr.DataTree:
+    """The run with one patch of a frame twice as deep."""
+    predicted = run["prediction"].to_dataset().load()
+    depth = predicted["depth"].copy()
+    depth.loc[{"frame": frame}][8 * row : 8 * row + 8, 8 * column : 8 * column + 8] *= 2
+    changed = run.copy()
+    changed["prediction"] = xr.DataTree(predicted.assign(depth=depth))
+    return changed
+
+
+def test_two_runs_are_drawn_by_their_difference_on_one_scale(archived, scene, scores):
+    changed = deeper(archived, 1, 4, 2)
+    runs = {"plain": archived, "changed": changed}
+    explorer = FailureExplorer(runs, scene, scores=dict.fromkeys(runs, scores))
+    explorer.frame = 1
+    found = explorer.difference_map()
+    np.testing.assert_array_equal(
+        found, explorer.error_map("changed") - explorer.error_map("plain")
+    )
+    assert set(np.argwhere(found)[:, 0] // 8) == {4}
+    assert set(np.argwhere(found)[:, 1] // 8) == {2}
+    content, arrays = explorer.answer({"ask": "frame", "frame": 1})
+    np.testing.assert_array_equal(arrays[content["difference"]], found)
+    assert content["worst_patch"] == [4, 2]
+    every = [explorer._error(name, frame) for name in runs for frame in (0, 1, 2)]
+    expected = np.nanpercentile(np.concatenate([each.ravel() for each in every]), 98)
+    assert explorer.held["map"]["high"] == pytest.approx(float(expected))
+    assert explorer.held["difference"]["title"] == "changed minus plain"
+    titles = [axis.get_title(loc="left") for axis in explorer.figure().subfigs[1].axes]
+    assert "changed minus plain" in titles
+    with pytest.raises(InvalidArgument, match="there is one run; give two"):
+        FailureExplorer(archived, scene, scores=scores).difference_map()
+
+
+def test_without_truth_two_runs_are_ranked_and_drawn_by_their_depth(archived, scene):
+    plain, changed = archived.copy(), deeper(archived, 2, 0, 5)
+    for run in (plain, changed):
+        del run["truth"]
+    # The median over pixels is what ranks: change more than half of them.
+    depth = changed["prediction/depth"].load().copy()
+    depth.loc[{"frame": 1}] *= 1.1
+    changed["prediction"] = xr.DataTree(changed["prediction"].to_dataset().assign(depth=depth))
+    explorer = FailureExplorer({"plain": plain, "changed": changed}, scene)
+    assert explorer.metric == "depth_difference"
+    assert explorer.worst(1) == [1]
+    assert float(explorer.series("depth_difference", "changed").sel(frame=1)) == pytest.approx(
+        100 * np.log(1.1), rel=1e-4
+    )
+    explorer.frame = 2
+    found = explorer.difference_map()
+    assert found[0, 8 * 5] == pytest.approx(100 * np.log(2), rel=1e-4)
+    assert found[40, 0] == 0
+    assert explorer.held["difference"]["bar"] == "change of log depth, %"
+
+
+@pytest.fixture(scope="module")
+def gated_at_a_head(model, scene) -> dict[str, xr.DataTree]:
+    """A plain run, and one gated at head 1 of layer 2, whose cue is the plain one's."""
+    gate = m3.Gate.at({"image_to_state": "output_scale"}, layers=(2, 3), heads=(1,))
+    parts = {"plain": {}, "gated": {"cue": m3.Cue.mut3r(), "gate": gate}}
+    return {name: m3.run(model, scene, progress=False, **more) for name, more in parts.items()}
+
+
+def test_heads_are_ranked_and_opened_in_both_runs(model, scene, gated_at_a_head):
+    explorer = FailureExplorer(gated_at_a_head, scene, backbone=model)
+    explorer.frame = 0
+    place = {"frame": 0, "patch_row": 3, "patch_col": 1}
+    content, _ = explorer.answer({"ask": "heads", **place})
+    first = content["heads"][0]
+    assert (first["site"], first["layer"], first["head"]) == ("image_to_state", 2, 1)
+    assert content["layers"][0]["layer"] == 2
+    assert content["label"] == "change of what heads write (share of its norm)"
+    explorer.patch = {"patch_row": 3, "patch_col": 1}
+    changes = explorer.head_changes()
+    assert float(changes.sel(site="image_to_state", layer=2, head=1)) == pytest.approx(
+        first["size"]
+    )
+    shown, _ = explorer.answer({"ask": "attention held", "frame": 0})
+    assert shown["held"]["runs"] == ["plain", "gated"]
+    row = {"site": "image_to_state", "frame": 0, "layer": 2, "head": 1, "show": "weights"}
+    asked = {"ask": "attention row", **row, "side": "query", "token": 1 + 3 * 8 + 1}
+    _, rows = explorer.answer(asked)
+    assert len(rows) == 2
+    assert rows[0].sum() == pytest.approx(1, abs=1e-2)
+
+
+def test_heads_of_runs_without_attention_say_what_is_missing(scene, gated_at_a_head, tmp_path):
+    explorer = FailureExplorer(gated_at_a_head, scene)
+    with pytest.raises(InvalidArgument, match=r"no attention of frame 0; give .*backbone="):
+        explorer.answer({"ask": "heads", "frame": 0, "patch_row": 0, "patch_col": 0})
+    assert explorer.save_html(tmp_path / "page.html").exists()
+
+
+def test_explorers_say_what_they_are(explorer):
+    assert repr(explorer).startswith("Failure explorer of plain, gated (orbit-03, 3 frames)")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 const READS = { image: "image", state: "state", patches: "patches" };
 
-function render({ model, el }) {
+function renderAttention({ model, el }) {
   const held = model.get("held");
   const palette = octets(model.get("palette"));
   const link = connect(model);
@@ -445,5 +445,3 @@ function render({ model, el }) {
     link.close();
   };
 }
-
-export default { render };

@@ -14,26 +14,11 @@ function draw(tag, properties, ...children) {
   return element;
 }
 
-/** A picture of one value per pixel; what is not known stays grey. */
-function heat(values, width, height, colors, palette) {
-  const canvas = make("canvas", { width, height });
-  const image = new ImageData(width, height);
-  for (let i = 0; i < width * height; i += 1) {
-    const value = values[i];
-    const color = Number.isFinite(value)
-      ? palette.subarray(3 * colors.index(value), 3 * colors.index(value) + 3)
-      : [150, 150, 150];
-    image.data.set(color, 4 * i);
-    image.data[4 * i + 3] = 255;
-  }
-  canvas.getContext("2d").putImageData(image, 0, 0);
-  return canvas;
-}
-
-function render({ model, el }) {
+function renderFailure({ model, el }) {
   const held = model.get("held");
   const palette = octets(model.get("palette"));
   const cuePalette = octets(model.get("cue_palette"));
+  const differencePalette = octets(model.get("difference_palette"));
   const link = connect(model);
   const seen = remember(16);
   const count = held.frames.length;
@@ -45,17 +30,20 @@ function render({ model, el }) {
   let strips = null;
   let current = null;
   let hovered = -1;
+  let heads = null;
+  let opened = null;
+  const go = (frame) => set({ frame, patch: {} });
 
   // --- controls --------------------------------------------------------------------------------
   const frameSlider = slider(
-    "Frame", count, (at) => String(held.frames[at]), (at) => set({ frame: held.frames[at] }),
+    "Frame", count, (at) => String(held.frames[at]), (at) => go(held.frames[at]),
   );
   const metricMenu = menu(
     "Rank by", held.series.map((each) => [each.name, each.label]), model.get("metric"),
     (value) => set({ metric: value }),
   );
   const words = (rank) =>
-    rank === "difference" ? `${held.runs[1]} worse than ${held.runs[0]}` : rank;
+    rank === "difference" ? `${held.runs[1]} ${held.map.error ? "worse than" : "against"} ${held.runs[0]}` : rank;
   const rankMenu = menu(
     "of", held.ranks.map((each) => [each, words(each)]), model.get("rank"),
     (value) => set({ rank: value }),
@@ -67,6 +55,7 @@ function render({ model, el }) {
   const plot = make("div", { class: "m3-strips" });
   const worst = make("ol", { class: "m3-worst", "aria-label": "Worst frames" });
   const detail = make("div", { class: "m3-runs" });
+  const inPlace = make("div", { class: "m3-in-place" });
   const status = make("p", { class: "m3-status", role: "status", "aria-live": "polite" });
   const legend = make("span", { class: "m3-legend" },
     ...held.runs.map((name, run) =>
@@ -80,10 +69,11 @@ function render({ model, el }) {
       ...(held.layers && !model.recorded ? [layerMenu.element] : [])),
     plot,
     make("div", { class: "m3-worst-line" }, make("span", {}, "Worst frames"), worst),
-    detail, status,
+    detail, status, inPlace,
     make("p", { class: "m3-note" }, held.notes.join(" ")),
     make("p", { class: "m3-keys" }, kbd("←"), kbd("→"), " frame ", kbd("W"),
-      " next worst frame — click a strip to go to a frame, a patch to hold it in a linked attention explorer"),
+      " next worst frame — click a strip to go to a frame, a patch to hold it",
+      ...(held.difference ? [", a site, layer or head to open its attention"] : [" in a linked attention explorer"])),
   );
   el.append(root);
   const unfollow = ownControls(model, root);
@@ -139,7 +129,7 @@ function render({ model, el }) {
       };
       graph.addEventListener("click", (event) => {
         root.focus({ preventScroll: true });
-        set({ frame: held.frames[at(event)] });
+        go(held.frames[at(event)]);
       });
       graph.addEventListener("pointermove", (event) => tell(at(event), name));
       graph.addEventListener("pointerleave", () => describe());
@@ -167,38 +157,55 @@ function render({ model, el }) {
     worst.replaceChildren(...ranked().map(([value, at]) => {
       const chosen = held.frames[at] === model.get("frame");
       return make("li", {}, make("button", { type: "button", "aria-pressed": String(chosen),
-        onclick: () => set({ frame: held.frames[at] }) }, `${held.frames[at]}`, make("small", {}, number(value))));
+        onclick: () => go(held.frames[at]) }, `${held.frames[at]}`, make("small", {}, number(value))));
     }));
   }
 
   // --- the frame -------------------------------------------------------------------------------
   const { rows, columns } = held.grid;
   const { height, width } = held.image;
-  const pictures = held.runs.map((name, run) => {
-    const one = (title, bar) => {
-      const cells = new Cells(rows, columns, {
-        label: `${name}: ${title}`,
-        hover: (cell) => { hovered = cell; paint(); },
-        leave: () => { hovered = -1; paint(); },
-        choose: (cell) => {
-          root.focus({ preventScroll: true });
-          if (cell >= 0) set({ patch: { patch_row: Math.floor(cell / columns), patch_col: cell % columns } });
-        },
-      });
-      cells.canvas.dataset.run = run;
-      const caption = make("figcaption", {}, title);
-      return { cells, bar, caption, element: make("figure", {}, caption, cells.canvas, ...(bar ? [bar.element] : [])) };
-    };
-    return {
-      frame: one("frame, outlines: motion"),
-      error: one("relative depth error", colorBar(palette)),
-      ...(held.has_cue ? { cue: one("motion score", colorBar(cuePalette)) } : {}),
-    };
+  const one = (owner, title, bar) => {
+    const cells = new Cells(rows, columns, {
+      label: `${owner}: ${title}`,
+      hover: (cell) => { hovered = cell; paint(); },
+      leave: () => { hovered = -1; paint(); },
+      choose: (cell) => {
+        root.focus({ preventScroll: true });
+        if (cell >= 0) set({ patch: { patch_row: Math.floor(cell / columns), patch_col: cell % columns } });
+      },
+    });
+    const caption = make("figcaption", {}, title);
+    return { cells, bar, caption, element: make("figure", {}, caption, cells.canvas, ...(bar ? [bar.element] : [])) };
+  };
+  const pictures = held.runs.map((name, run) => ({
+    frame: one(name, "frame, outlines: motion"),
+    map: one(name, held.map.title, colorBar(palette)),
+    ...(held.cues[run] ? { cue: one(name, "motion score", colorBar(cuePalette)) } : {}),
+  }));
+  pictures.forEach((shown, run) => {
+    for (const each of Object.values(shown)) each.cells.canvas.dataset.run = run;
   });
+  const difference = held.difference && one("both", held.difference.title, colorBar(differencePalette));
+  const ranking = make("div", { class: "m3-ranking", "aria-label": "What changed most" });
+  if (difference) {
+    detail.append(make("section", { class: "m3-run m3-difference" },
+      make("div", { class: "m3-pair" }, difference.element, ranking)));
+  }
   detail.append(...pictures.map((each, run) =>
     make("section", { class: "m3-run" },
       ...(several ? [make("h4", {}, held.runs[run])] : []),
-      make("div", { class: "m3-pair" }, ...Object.values(each).map((one) => one.element)))));
+      make("div", { class: "m3-pair" }, ...Object.values(each).map((shown) => shown.element)))));
+
+  /** The patch that is looked at: the one clicked, or the one where the runs differ most. */
+  function chosenPatch() {
+    const { patch_row: row, patch_col: column } = model.get("patch");
+    if (row !== undefined) return [row, column];
+    return current && current.worst;
+  }
+
+  // One scale for all frames.
+  const mapColors = scale(palette, held.map.low, held.map.high);
+  const changeColors = held.difference && scale(differencePalette, -held.difference.limit, held.difference.limit);
 
   async function load(frame) {
     const kept = seen.get(frame);
@@ -210,15 +217,13 @@ function render({ model, el }) {
       photograph: image && photograph(image, width, height),
       backdrop: image && backdrop(image, width, height),
       truth: content.truth === null ? [] : borders(octets(take(content.truth)), height, width),
-      errors: content.errors.map((at) => take(at) && floats(take(at))),
+      maps: content.maps.map((at) => take(at) && floats(take(at))),
+      difference: take(content.difference) && floats(take(content.difference)),
       cues: content.cues.map((at) => take(at) && floats(take(at))),
+      worst: content.worst_patch,
     };
-    const errors = found.errors.filter(Boolean);
-    if (errors.length) {
-      // The greatest 2 % would leave the rest dark.
-      found.colors = scale(palette, 0, range(errors, 0.02)[1]);
-      found.heats = found.errors.map((each) => each && heat(each, width, height, found.colors, palette));
-    }
+    found.heats = found.maps.map((each) => each && heat(each, width, height, mapColors, palette));
+    found.change = found.difference && heat(found.difference, width, height, changeColors, differencePalette);
     seen.set(frame, found);
     return found;
   }
@@ -230,6 +235,7 @@ function render({ model, el }) {
         buildStrips();
       }
       current = await load(model.get("frame"));
+      await rank();
       status.classList.remove("m3-error");
     } catch (error) {
       current = null;
@@ -244,13 +250,93 @@ function render({ model, el }) {
     root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
   });
 
+  // --- what changed ----------------------------------------------------------------------------
+  async function rank() {
+    const patch = chosenPatch();
+    const key = JSON.stringify([model.get("frame"), patch]);
+    if (!held.difference || !patch || (heads && heads.key === key)) return;
+    const [row, column] = patch;
+    try {
+      const asked = { ask: "heads", frame: model.get("frame"), patch_row: row, patch_col: column };
+      heads = { key, patch, ...(await link.ask(asked)).content };
+    } catch (error) {
+      heads = { key, patch, reason: error.message };
+    }
+    listHeads();
+    if (opened) await open(opened.place);
+  }
+
+  function listHeads() {
+    const title = `Patch (row ${heads.patch[0]}, column ${heads.patch[1]})`;
+    if (heads.reason) {
+      ranking.replaceChildren(make("p", { class: "m3-note" }, `${title}: ${heads.reason}`));
+      return;
+    }
+    const text = ({ site, layer, head }) => [site, ...(layer === undefined ? [] : [`layer ${layer}`]),
+      ...(head === undefined ? [] : [`head ${head}`])].join(", ");
+    const list = (name, places) => make("div", {}, make("span", { class: "m3-quiet" }, name),
+      make("ol", { class: "m3-places" }, ...places.map((place) => {
+        const button = make("button", { type: "button", onclick: () => open(place) }, text(place),
+          make("small", {}, number(place.size)));
+        button.dataset.place = text(place);
+        return make("li", {}, button);
+      })));
+    ranking.replaceChildren(
+      make("figcaption", {}, `${title}: what changed most`),
+      make("p", { class: "m3-note" }, heads.label),
+      list("Heads", heads.heads), list("Layers", heads.layers), list("Sites", heads.sites),
+    );
+  }
+
+  /** Open the attention of both runs below, at a site, and a layer and a head where one is meant. */
+  async function open(place) {
+    const frame = model.get("frame");
+    const [row, column] = chosenPatch();
+    try {
+      const { content } = await link.ask({ ask: "attention held", frame });
+      const site = content.held.sites.find((each) => each.name === place.site);
+      if (!site) throw new Error(`${place.site} has tokens of other frames, which are not shown.`);
+      const lattice = content.held.streams[site.queries];
+      const patches = ["image", "patches"].some((name) => [site.queries, site.keys].includes(name));
+      const token = patches
+        ? { token: "patch", patch_row: row, patch_col: column }
+        : { token: "state", patch_row: Math.floor(lattice.rows / 2), patch_col: Math.floor(lattice.columns / 2) };
+      const view = {
+        held: content.held, palette: model.get("cue_palette"), frame, site: site.name,
+        layer: place.layer === undefined ? site.layers[0] : place.layer,
+        head: place.head === undefined ? "mean" : place.head,
+        show: site.rows ? "weights" : site.statistics[0].name,
+        token, pinned: true, scale: "linear", opacity: 0.7, outlines: ["cue", "truth"], own_controls: true,
+      };
+      if (opened) opened.close();
+      const box = make("div");
+      const close = make("button", { type: "button", onclick: () => shut() }, "Close");
+      inPlace.replaceChildren(make("div", { class: "m3-worst-line" }, close), box);
+      opened = { place, close: renderAttention({ model: nested(view, link, "attention"), el: box }) };
+    } catch (error) {
+      shut();
+      inPlace.replaceChildren(make("p", { class: "m3-note m3-error" }, error.message));
+    }
+  }
+
+  function shut() {
+    if (opened) opened.close();
+    opened = null;
+    inPlace.replaceChildren();
+  }
+
   function paint() {
     const each = held.has_cue ? 3 : 2;
     const across = Math.max(120, Math.min(340, Math.floor(((detail.clientWidth || 880) - 16 * (each - 1)) / each)));
-    const patch = model.get("patch");
-    const chosen = patch.patch_row === undefined ? -1 : patch.patch_row * columns + patch.patch_col;
+    const patch = chosenPatch();
+    const chosen = patch ? patch[0] * columns + patch[1] : -1;
+    if (difference) {
+      difference.cells.resize(across, height / width);
+      difference.cells.draw({ picture: current && current.change, smooth: false, chosen, hovered });
+      difference.bar.update(current && current.change && changeColors, held.difference.bar);
+    }
     pictures.forEach((shown, run) => {
-      for (const one of Object.values(shown)) one.cells.resize(across, height / width);
+      for (const part of Object.values(shown)) part.cells.resize(across, height / width);
       const cue = current && current.cues[run];
       const region = cue ? borders(cue.map((value) => value > held.cue_threshold), rows, columns) : [];
       const outlines = current
@@ -258,14 +344,14 @@ function render({ model, el }) {
         : [];
       const marks = { chosen, hovered, outlines };
       shown.frame.cells.draw({ picture: current && current.photograph, ...marks });
-      const error = current && current.heats && current.heats[run];
-      shown.error.caption.textContent = error ? "Relative depth error" : "No true depth to compare with";
-      shown.error.cells.draw({ picture: error, smooth: false, ...marks });
-      shown.error.bar.update(error && current.colors, "|aligned − true| / true");
+      const map = current && current.heats[run];
+      shown.map.caption.textContent = map ? held.map.title : "Not known in this frame";
+      shown.map.cells.draw({ picture: map, smooth: false, ...marks });
+      shown.map.bar.update(map && mapColors, held.map.bar);
       if (shown.cue) {
         const colors = scale(cuePalette, 0, 1);
         shown.cue.cells.draw({ picture: current && current.backdrop, values: cue, colors, opacity: 0.75, ...marks });
-        shown.cue.caption.textContent = cue ? "Motion score" : "No cue in this run";
+        shown.cue.caption.textContent = cue ? "Motion score" : "Not scored in this frame";
         shown.cue.bar.update(cue && colors, "motion score");
       }
     });
@@ -279,9 +365,13 @@ function render({ model, el }) {
     if (hovered >= 0) {
       const row = Math.floor(hovered / columns);
       const column = hovered % columns;
-      const errors = current.errors.map((map, run) => map &&
+      const what = held.map.error ? "mean depth error" : "mean depth";
+      const means = current.maps.map((map, run) => map &&
         `${several ? `${held.runs[run]} ` : ""}${number(meanOver(map, row, column))}`).filter(Boolean);
-      if (errors.length) text += ` Patch (row ${row}, column ${column}): mean depth error ${errors.join(", ")}.`;
+      if (means.length) text += ` Patch (row ${row}, column ${column}): ${what} ${means.join(", ")}.`;
+      if (current.difference) {
+        text += ` ${held.difference.title}: ${number(meanOver(current.difference, row, column))}.`;
+      }
     }
     status.textContent = text;
   }
@@ -342,11 +432,11 @@ function render({ model, el }) {
 
   takeKeys(root, (event) => {
     const at = held.frames.indexOf(model.get("frame"));
-    if (event.key === "ArrowLeft") set({ frame: held.frames[Math.max(0, at - 1)] });
-    else if (event.key === "ArrowRight") set({ frame: held.frames[Math.min(count - 1, at + 1)] });
+    if (event.key === "ArrowLeft") go(held.frames[Math.max(0, at - 1)]);
+    else if (event.key === "ArrowRight") go(held.frames[Math.min(count - 1, at + 1)]);
     else if (event.key.toLowerCase() === "w") {
       const order = ranked().map(([, place]) => place);
-      if (order.length) set({ frame: held.frames[order[(order.indexOf(at) + 1) % order.length]] });
+      if (order.length) go(held.frames[order[(order.indexOf(at) + 1) % order.length]]);
     } else return false;
     return true;
   });
@@ -368,8 +458,7 @@ function render({ model, el }) {
     for (const name of names) model.off(`change:${name}`, follow);
     watcher.disconnect();
     unfollow();
+    shut();
     link.close();
   };
 }
-
-export default { render };

@@ -1,9 +1,10 @@
 // Gate playground: a short sequence run again at every setting, beside the plain backbone.
 
-function render({ model, el }) {
+function renderPlayground({ model, el }) {
   const held = model.get("held");
   const palette = octets(model.get("palette"));
   const cuePalette = octets(model.get("cue_palette"));
+  const differencePalette = octets(model.get("difference_palette"));
   const link = connect(model);
   const { rows, columns } = held.grid;
   const { height, width } = held.image;
@@ -39,28 +40,20 @@ function render({ model, el }) {
 
   const depthBar = colorBar(palette);
   const cueBar = colorBar(cuePalette);
+  const changeBar = colorBar(differencePalette);
+  // One scale for all frames and settings.
+  const changeColors = scale(differencePalette, -held.most_change, held.most_change);
   const picture = (title, bar) => {
     const cells = new Cells(rows, columns, { label: title, hover() {}, leave() {}, choose() {} });
     const element = make("figure", {}, make("figcaption", {}, title), cells.canvas, ...(bar ? [bar.element] : []));
     return { cells, element };
   };
   const shown = {
-    before: picture("Depth, plain", depthBar), after: picture("Depth, gated"), cue: picture("Motion score", cueBar),
+    frame: picture("Frame"), before: picture("Depth, plain", depthBar), after: picture("Depth, gated"),
+    change: picture("Relative change of depth", changeBar), cue: picture("Motion score", cueBar),
   };
   figures.append(...Object.values(shown).map((each) => each.element));
   let current = null;
-
-  /** Depth as a picture of its own size. */
-  function image(values, colors) {
-    const canvas = make("canvas", { width, height });
-    const pixels = new ImageData(width, height);
-    values.forEach((value, at) => {
-      const index = 3 * colors.index(value);
-      pixels.data.set([palette[index], palette[index + 1], palette[index + 2], 255], 4 * at);
-    });
-    canvas.getContext("2d").putImageData(pixels, 0, 0);
-    return canvas;
-  }
 
   const refresh = latest(async () => {
     controls();
@@ -69,12 +62,14 @@ function render({ model, el }) {
     try {
       const asked = Object.fromEntries(settings.map((name) => [name, model.get(name)]));
       const { content, buffers } = await link.ask({ ask: "setting", ...asked, frame: model.get("frame") });
-      const depths = buffers.slice(0, 2).map(floats);
+      const depths = content.depths.map((at) => floats(buffers[at]));
       const colors = scale(palette, ...range(depths, 0.02));
       const take = (at) => (at === null ? null : buffers[at]);
       const cue = take(content.cue) && floats(take(content.cue));
       const truth = take(content.truth) && octets(take(content.truth));
-      current = { colors, cue, depths: depths.map((each) => image(each, colors)),
+      current = { colors, cue, depths: depths.map((each) => heat(each, width, height, colors, palette)),
+        photograph: photograph(octets(take(content.image)), width, height),
+        change: heat(floats(take(content.change)), width, height, changeColors, differencePalette),
         truth: truth ? borders(truth, height, width) : [],
         region: cue ? borders(cue.map((value) => value > 0.5), rows, columns) : [] };
       verdict.textContent = content.inert
@@ -93,7 +88,9 @@ function render({ model, el }) {
   function score({ scores }) {
     const known = Object.entries(scores).filter(([, pair]) => pair.every(Number.isFinite));
     const cells = (tag, texts) => make("tr", {}, ...texts.map((text) => make(tag, {}, text)));
-    table.replaceChildren(...(known.length ? [cells("th", ["", "plain", "gated", "change"])] : []),
+    table.replaceChildren(
+      ...(known.length ? [cells("th", ["", "plain", "gated", "change"])]
+        : [cells("td", ["No ground truth: there are maps to compare, and no scores."])]),
       ...known.map(([name, [before, after]]) => cells("td", [held.metrics[name], number(before), number(after),
         `${after >= before ? "+" : "−"}${Math.abs((100 * (after - before)) / before).toFixed(1)} %`])));
   }
@@ -103,6 +100,9 @@ function render({ model, el }) {
     const across = Math.max(120, Math.min(290, Math.floor(((figures.clientWidth || 880) - 32) / 3)));
     for (const each of Object.values(shown)) each.cells.resize(across, height / width);
     const outlines = [{ segments: current.truth, style: OUTLINES.truth }, { segments: current.region, style: OUTLINES.cue }];
+    shown.frame.cells.draw({ picture: current.photograph, outlines });
+    shown.change.cells.draw({ picture: current.change, smooth: false, outlines });
+    changeBar.update(changeColors, "share of the plain depth");
     shown.before.cells.draw({ picture: current.depths[0], smooth: false, outlines });
     shown.after.cells.draw({ picture: current.depths[1], smooth: false, outlines });
     const colors = scale(cuePalette, 0, 1);
@@ -147,5 +147,3 @@ function render({ model, el }) {
     link.close();
   };
 }
-
-export default { render };

@@ -52,7 +52,7 @@ const FIRST_TURN_POINTS = 200_000;
 // WebGL steps over at most 255 bytes from one position of 12 to the next.
 const MOST_LEFT_OUT = 21;
 
-function render({ model, el }) {
+function renderScene({ model, el }) {
   const held = model.get("held");
   const link = connect(model);
   const count = held.frames.length;
@@ -287,7 +287,6 @@ function render({ model, el }) {
   function move() {
     turning = true;
     clearTimeout(rest);
-    unfollow();
     rest = setTimeout(() => {
       turning = false;
       soon();
@@ -368,10 +367,9 @@ function render({ model, el }) {
     for (const name of names) model.off(`change:${name}`, follow);
     model.off("change:coloring", recolor);
     watcher.disconnect();
+    unfollow();
     link.close();
     // A browser allows few contexts; give this one back.
     gl.getExtension("WEBGL_lose_context")?.loseContext();
   };
 }
-
-export default { render };

@@ -24,6 +24,7 @@ function ownControls(model, root) {
 
 /** Ask Python, or in a page without a kernel the answers written with it. */
 function connect(model) {
+  if (model.link) return model.link;
   if (model.recorded) {
     return {
       async ask(request) {
@@ -58,6 +59,24 @@ function connect(model) {
       model.off("msg:custom", receive);
       waiting.clear();
     },
+  };
+}
+
+/** Stands in for a widget inside another one: its values live in the page, the outer one asks for it. */
+function nested(state, link, what) {
+  const listeners = new Map();
+  const heard = (event) => listeners.get(event) || [];
+  return {
+    link: { ask: (request) => link.ask({ ...request, ask: `${what} ${request.ask}` }), close() {} },
+    get: (name) => state[name],
+    set(name, value) {
+      if (state[name] === value) return;
+      state[name] = value;
+      for (const call of heard(`change:${name}`)) call();
+    },
+    save_changes() {},
+    on: (event, call) => listeners.set(event, [...heard(event), call]),
+    off: (event, call) => listeners.set(event, heard(event).filter((each) => each !== call)),
   };
 }
 
@@ -213,6 +232,22 @@ function photograph(pixels, width, height) {
   const image = new ImageData(width, height);
   for (let i = 0; i < width * height; i += 1) {
     image.data.set(pixels.subarray(3 * i, 3 * i + 3), 4 * i);
+    image.data[4 * i + 3] = 255;
+  }
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}
+
+/** A picture of one value per pixel; what is not known stays grey. */
+function heat(values, width, height, colors, palette) {
+  const canvas = make("canvas", { width, height });
+  const image = new ImageData(width, height);
+  for (let i = 0; i < width * height; i += 1) {
+    const value = values[i];
+    const color = Number.isFinite(value)
+      ? palette.subarray(3 * colors.index(value), 3 * colors.index(value) + 3)
+      : [150, 150, 150];
+    image.data.set(color, 4 * i);
     image.data[4 * i + 3] = 255;
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
