@@ -14,7 +14,7 @@ from pathlib import Path
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-HEIGHTS = {"attention": 640, "compared": 1000, "failures": 1190, "scene": 740, "playground": 930}
+HEIGHTS = {"attention": 640, "compared": 1000, "failures": 1330, "scene": 740, "playground": 930}
 
 
 def photograph(chromium: str, page: Path, picture: Path, height: int) -> None:

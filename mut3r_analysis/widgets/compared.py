@@ -93,6 +93,13 @@ class Compared:
         }
         return found | {"label": f"{size.attrs['long_name']} ({size.attrs['units']})"}
 
+    def told(self, frame: int, row: int, column: int) -> dict[str, Any]:
+        """Return what :meth:`ranked` gives, or the ``reason`` why nothing is known."""
+        try:
+            return self.ranked(frame, row, column)
+        except InvalidArgument as error:
+            return {"reason": str(error)}
+
     def drawn(self, frames: list[int]) -> dict[str, Any]:
         """Say what differences are of, with one scale for all frames."""
 
@@ -109,6 +116,17 @@ class Compared:
     def runs_again(self, frame: int) -> bool:
         """Whether the runs kept no attention of a frame."""
         return not all(_attends(run, frame) for run in self._runs.values())
+
+    def page_requests(self, frame: int, row: int, column: int) -> list[dict[str, Any]]:
+        """Give what a page asks to rank heads for a patch, and to open those that are listed."""
+        place = {"frame": frame, "patch_row": row, "patch_col": column}
+        heads: dict[str, Any] = {"ask": "heads", **place}
+        ranked = self.told(frame, row, column)
+        if "reason" in ranked:
+            return [heads]
+        cells = [*ranked["heads"], *ranked["layers"], *ranked["sites"]]
+        held = [{"ask": f"attention {what}", "frame": frame} for what in ("held", "frame")]
+        return [heads, *held, *_rows_of(self.explorer(frame), place, cells)]
 
     def _attended(self, frame: int) -> dict[str, xr.DataTree]:
         """Return two runs whose attention at a frame is known."""
@@ -152,7 +170,7 @@ def finite(value: float) -> float:
     return value if np.isfinite(value) and value > 0 else 1.0
 
 
-def rows_of(
+def _rows_of(
     shown: AttentionExplorer, place: Mapping[str, int], cells: list[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Give what a page asks to show the attention of a patch at some cells.

@@ -21,7 +21,7 @@ from mut3r_analysis.foundation.fields import one_of, some_of
 from mut3r_analysis.foundation.labelling import held
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.widgets.attention_explorer import AttentionExplorer
-from mut3r_analysis.widgets.compared import Compared, finite, map_limits, rows_of
+from mut3r_analysis.widgets.compared import Compared, finite, map_limits
 from mut3r_analysis.widgets.explorer import (
     MOST_BYTES,
     Answer,
@@ -335,24 +335,18 @@ class FailureExplorer(RunExplorer):
         return self._write_page(path, requests, most_bytes)
 
     def _attention_requests(self, frame: int) -> list[dict[str, Any]]:
-        """Give what the page asks to rank heads at a frame's worst patch and to open one."""
-        patch = self._worst_patch(frame)
+        """Give what the page asks to rank heads at a frame's worst patch and to open one.
+
+        In the frame that is looked at, at the patch that was clicked as well.
+        """
+        both, patches = self._compared, [self._worst_patch(frame)]
+        if self.patch and frame == self.frame:
+            patches.append([self.patch[name] for name in _PLACE[1:]])
         # A frame that has to be run again first is kept where it is looked at.
-        again = self._compared is None or self._compared.runs_again(frame)
-        if self._compared is None or patch is None or (again and frame != self.frame):
+        if both is None or (frame != self.frame and both.runs_again(frame)):
             return []
-        try:
-            ranked = self._compared.ranked(frame, *patch)
-        except InvalidArgument:
-            return []
-        place = {"frame": frame, "patch_row": patch[0], "patch_col": patch[1]}
-        shown = self._compared.explorer(frame)
-        return [
-            {"ask": "heads", **place},
-            {"ask": "attention held", "frame": frame},
-            {"ask": "attention frame", "frame": frame},
-            *rows_of(shown, place, [*ranked["heads"], *ranked["layers"], *ranked["sites"]]),
-        ]
+        known = [patch for patch in patches if patch is not None]
+        return [request for patch in known for request in both.page_requests(frame, *patch)]
 
     def answer(self, request: dict[str, Any]) -> Answer:
         """Answer the page: all strips, or the pictures of a frame."""
@@ -361,7 +355,7 @@ class FailureExplorer(RunExplorer):
         if request.get("ask") == "frame":
             return self._frame(int(request["frame"]))
         if request.get("ask") == "heads":
-            return self._both().ranked(*(int(request[name]) for name in _PLACE)), []
+            return self._both().told(*(int(request[name]) for name in _PLACE)), []
         what, _, asked = str(request.get("ask")).partition(" ")
         if what == "attention":
             shown = self._both().explorer(int(request["frame"]))

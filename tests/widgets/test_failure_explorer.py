@@ -204,9 +204,12 @@ def test_heads_are_ranked_and_opened_in_both_runs(model, scene, gated_at_a_head)
 
 def test_heads_of_runs_without_attention_say_what_is_missing(scene, gated_at_a_head, tmp_path):
     explorer = FailureExplorer(gated_at_a_head, scene)
+    explorer.frame = 0
     with pytest.raises(InvalidArgument, match=r"no attention of frame 0; give .*backbone="):
-        explorer.answer({"ask": "heads", "frame": 0, "patch_row": 0, "patch_col": 0})
-    assert explorer.save_html(tmp_path / "page.html").exists()
+        explorer.head_changes()
+    # A page says it, too.
+    page = explorer.save_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "these runs kept no attention of frame 0" in page
 
 
 def test_explorers_say_what_they_are(explorer):
