@@ -25,7 +25,7 @@ _COMMANDS = (
     "mut3r_analysis.evaluation.command",
     "mut3r_analysis.explaining.command",
     "mut3r_analysis.exporting.command",
-    "mut3r_analysis.metrics.command",
+    "mut3r_analysis.cli.trajectory",
     "mut3r_analysis.sweeps.command",
     "mut3r_analysis.training.command",
 )

@@ -9,3 +9,4 @@ from .patches import overlay as overlay
 from .saving import save as save
 from .state import state_updates as state_updates
 from .styling import style as style
+from .trajectories import trajectories as trajectories

@@ -230,8 +230,9 @@ def compare_trajectories(
     Returns
     -------
     Dataset
-        As `score_trajectory`, with stamps as coordinates and the association and the quaternion
-        order of both files, with the evidence for it, in the attributes.
+        As `score_trajectory`, with stamps as coordinates, the camera centres that were compared,
+        ``true_position`` and the aligned ``position`` (frame, axis), and the association and the
+        quaternion order of both files, with the evidence for it, in the attributes.
 
     Raises
     ------
@@ -265,6 +266,12 @@ def compare_trajectories(
         align,
         delta,
         all_pairs=all_pairs,
+    )
+    turned = given[:, :3, 3] @ scores["alignment_rotation"].values.T
+    position = float(scores["alignment_scale"]) * turned + scores["alignment_translation"].values
+    scores = scores.assign(
+        true_position=(("frame", "axis"), wanted[:, :3, 3], {"units": "m"}),
+        position=(("frame", "axis"), position, {"units": "m"}),
     )
     reused = len(wanted) - min(len(np.unique(kept_truth)), len(np.unique(kept_estimate)))
     return scores.assign_coords(

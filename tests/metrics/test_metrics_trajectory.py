@@ -617,7 +617,7 @@ class TestCommand:
     def execute(*arguments: str) -> int:
         import argparse
 
-        from mut3r_analysis.metrics.command import add_parser
+        from mut3r_analysis.cli.trajectory import add_parser
 
         parser = argparse.ArgumentParser()
         add_parser(parser.add_subparsers())

@@ -42,6 +42,10 @@ def add_parser(verbs: Any) -> None:
     order = "order of its quaternion columns; default: TUM order, refused on contrary evidence"
     parser.add_argument("--quaternion", choices=ORDERS, help=f"of each ESTIMATE: {order}")
     parser.add_argument("--truth-quaternion", choices=ORDERS, help=f"of TRUTH: {order}")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE",
+        help="draw the aligned paths and their errors over time; .png, .pdf or .svg",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON; of several, by file")
     parser.set_defaults(run=run)
 
@@ -51,15 +55,18 @@ def run(args: argparse.Namespace) -> int:
     from mut3r_analysis.foundation.aligned import aligned
     from mut3r_analysis.metrics.trajectory import compare_trajectories
 
-    found = {
-        estimate: summary(
-            compare_trajectories(
-                args.truth, estimate, args.align, args.max_difference, args.quaternion,
-                args.truth_quaternion, delta=args.delta, all_pairs=args.all_pairs,
-            )
+    scores = {
+        estimate: compare_trajectories(
+            args.truth, estimate, args.align, args.max_difference, args.quaternion,
+            args.truth_quaternion, delta=args.delta, all_pairs=args.all_pairs,
         )
         for estimate in args.estimates
     }  # fmt: skip
+    if args.plot is not None:
+        from mut3r_analysis.figures import save, trajectories
+
+        save(trajectories(_by_short_name(scores)), args.plot)
+    found = {estimate: summary(each) for estimate, each in scores.items()}
     alone = next(iter(found.values()))
     if args.json:
         print(json.dumps(alone if len(found) == 1 else found, indent=2))
@@ -68,6 +75,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(aligned(_rows(found)))
     return 0
+
+
+def _by_short_name(scores: "dict[str, xr.Dataset]") -> "dict[str, xr.Dataset]":
+    """Name estimates by their files, with their folders where two have one name."""
+    names = [Path(path).name for path in scores]
+    alone = len(set(names)) == len(names)
+    return dict(zip(names if alone else scores, scores.values(), strict=True))
 
 
 def summary(scores: "xr.Dataset") -> dict[str, Any]:
