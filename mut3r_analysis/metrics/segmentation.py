@@ -13,7 +13,6 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.metric import Metric, rows
 from mut3r_analysis.metrics.pairs import in_order
-from mut3r_analysis.metrics.ranking import weighted_auc
 
 Masks = NDArray[np.bool_]
 
@@ -92,6 +91,8 @@ def roc_auc(truth: ArrayLike, score: ArrayLike) -> float:
     UndefinedMetric
         Only one class is present, or scores are not finite.
     """
+    from sklearn.metrics import roc_auc_score
+
     moving = np.ravel(_as_mask(truth, "truth"))
     values = np.ravel(np.asarray(score, dtype=np.float64))
     if moving.shape != values.shape:
@@ -104,7 +105,7 @@ def roc_auc(truth: ArrayLike, score: ArrayLike) -> float:
         raise UndefinedMetric(
             f"{positives} moving and {negatives} still pixels: a ROC curve needs both kinds"
         )
-    return float(weighted_auc(values, moving)[0])
+    return float(roc_auc_score(moving, values))
 
 
 def score_masks(

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.metrics.ranking import weighted_auc
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.normalisers import location_and_scale
 from mut3r_analysis.running.configuration import Configuration
@@ -101,14 +100,16 @@ def areas(scores: Tensor, clips: Clips, patch: int) -> xr.DataArray:
         (kind, clip); NaN for a clip without patches of both classes. A patch moves when at least
         half of its pixels do; patches in between moving and resting are left out.
     """
+    from sklearn.metrics import roc_auc_score
+
     flat = scores[:, 1:].flatten(2).double().cpu().numpy()
     truths = [patch_truth(clips, patch, frame) for frame in range(1, scores.shape[1])]
     moving = np.stack([each.moving for each in truths], axis=1)
     resting = np.stack([each.resting for each in truths], axis=1)
     room = np.stack([each.background for each in truths], axis=1)
     found = [
-        [weighted_auc(score[among], label[among])[0] if label.any() else np.nan
-         for score, label, among in zip(flat, moving, moving | others, strict=True)]
+        [roc_auc_score(label[among], score[among]) if label.any() and other.any() else np.nan
+         for score, label, other, among in zip(flat, moving, others, moving | others, strict=True)]
         for others in (resting | room, resting)
     ]  # fmt: skip
     attrs = {

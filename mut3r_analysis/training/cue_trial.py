@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.bootstrap import drawn_counts, percentile_bounds
-from mut3r_analysis.metrics.ranking import auc_interval, weighted_auc
+from mut3r_analysis.metrics.ranking import auc_interval
 from mut3r_analysis.scenes import HELD_OUT_SEEDS, Scene, SceneDistribution, render_arrays
 from mut3r_analysis.training.clips import Clips, clips_of
 from mut3r_analysis.training.evidence import frozen, without
@@ -253,10 +253,12 @@ class Watched:
 
     def best(self, among: list[Cell]) -> tuple[Cell, int]:
         """Choose the cell farthest from chance among objects, and its sign, on the first half."""
+        from sklearn.metrics import roc_auc_score
+
         halves = self.halves
         kept = halves.labelled & halves.choose
         areas = {
-            cell: weighted_auc(self.scores(cell)[0][kept], halves.moving[kept])[0] for cell in among
+            cell: roc_auc_score(halves.moving[kept], self.scores(cell)[0][kept]) for cell in among
         }
         found = max(areas, key=lambda cell: abs(areas[cell] - 0.5))
         return found, 1 if areas[found] >= 0.5 else -1

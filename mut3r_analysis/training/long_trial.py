@@ -13,7 +13,6 @@ from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.metrics.bootstrap import drawn_counts
-from mut3r_analysis.metrics.ranking import weighted_auc
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.running import run
 from mut3r_analysis.sequences import open_sequence
@@ -161,13 +160,15 @@ def cue_auc(run: xr.DataTree) -> xr.DataArray:
 
     A patch moves when at least half of its pixels do. NaN where none or all do.
     """
+    from sklearn.metrics import roc_auc_score
+
     motion = run["cue/motion"].transpose("frame", "patch_row", "patch_col")
     mask = run["truth/motion_mask"].transpose("frame", "y", "x").values
     rows_, columns = motion.shape[1:]
     cells = mask.reshape(len(mask), rows_, -1, columns, mask.shape[2] // columns)
     moving = cells.mean(axis=(2, 4)) >= 0.5
     areas = [
-        weighted_auc(score.ravel(), label.ravel())[0]
+        roc_auc_score(label.ravel(), score.ravel()) if 0 < label.mean() < 1 else np.nan
         for score, label in zip(motion.values, moving, strict=True)
     ]
     return motion["frame"].copy(data=np.array(areas)).rename("auc")
