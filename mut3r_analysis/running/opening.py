@@ -10,7 +10,6 @@ from uuid import uuid4
 import numpy as np
 import xarray as xr
 from xarray.core import indexing
-from xarray.indexes import PandasMultiIndex
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
@@ -26,6 +25,7 @@ from mut3r_analysis.running.inventory import (
 )
 from mut3r_analysis.running.provenance import FORMAT_VERSION
 from mut3r_analysis.running.schema import KEY_FRAME
+from mut3r_analysis.running.token_index import TokenIndex
 
 
 def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataTree:
@@ -206,19 +206,13 @@ def label(dataset: xr.Dataset) -> xr.Dataset:
     for name, coordinate in dataset.coords.items():
         if "labels" in coordinate.attrs:
             attrs = dict(coordinate.attrs)
-            labels = np.array(attrs.pop("labels"))
+            labels = np.array(attrs.pop("labels"), dtype=object)
             coded[name] = coordinate.dims, labels[coordinate.values], attrs
     dataset = dataset.assign_coords(coded)  # at once: each assignment copies all variables
     for prefix in ("", "key_"):
         names = [f"{prefix}{part}" for part in ("token", "patch_row", "patch_col")]
         if all(name in dataset.coords for name in names):
-            attrs = {name: dict(dataset[name].attrs) for name in names}
-            dim = dataset[names[0]].dims[0]
-            dataset = dataset.set_xindex(names, PandasMultiIndex)
-            for name in names:
-                dataset[name].attrs.update(attrs[name])
-            tokens = f"token, as its role, row and column: {', '.join(names)}"
-            dataset[dim].attrs.update(long_name=tokens, units="1", source="layout")
+            dataset = dataset.set_xindex(names, TokenIndex)
     return dataset
 
 
