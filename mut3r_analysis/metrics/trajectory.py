@@ -267,12 +267,7 @@ def compare_trajectories(
         delta,
         all_pairs=all_pairs,
     )
-    turned = given[:, :3, 3] @ scores["alignment_rotation"].values.T
-    position = float(scores["alignment_scale"]) * turned + scores["alignment_translation"].values
-    scores = scores.assign(
-        true_position=(("frame", "axis"), wanted[:, :3, 3], {"units": "m"}),
-        position=(("frame", "axis"), position, {"units": "m"}),
-    )
+    scores = _with_positions(scores, wanted[:, :3, 3], given[:, :3, 3])
     reused = len(wanted) - min(len(np.unique(kept_truth)), len(np.unique(kept_estimate)))
     return scores.assign_coords(
         stamp=("frame", truth.stamps[kept_truth], {"units": "s"}),
@@ -288,6 +283,18 @@ def compare_trajectories(
         quaternion_evidence=evidence,
         truth_quaternion=truth.quaternion,
         truth_quaternion_evidence=truth.evidence,
+    )
+
+
+def _with_positions(
+    scores: xr.Dataset, wanted: NDArray[np.float64], given: NDArray[np.float64]
+) -> xr.Dataset:
+    """Add true and aligned camera centres (frame, axis)."""
+    turned = given @ scores["alignment_rotation"].values.T
+    aligned = float(scores["alignment_scale"]) * turned + scores["alignment_translation"].values
+    return scores.assign(
+        true_position=(("frame", "axis"), wanted, {"units": "m"}),
+        position=(("frame", "axis"), aligned, {"units": "m"}),
     )
 
 
