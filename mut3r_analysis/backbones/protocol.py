@@ -102,6 +102,8 @@ class Backbone(nn.Module, ABC):
         over frames hands that over; where there is none the sequence ends.
     reads_pairs : bool
         Whether :meth:`decode_pair` does something.
+    reads_rays : bool
+        Whether a frame may be rays of a camera instead of an image (:attr:`Frame.ray_map`).
     pose_memory : bool
         Whether there is a pose memory, so that commits may speak of it. What the decoder gives then
         has a ``pose_token`` ``(batch, 1, channel)``.
@@ -118,6 +120,7 @@ class Backbone(nn.Module, ABC):
     written_whole: str = ""
     looks_ahead: bool = False
     reads_pairs: bool = False
+    reads_rays: bool = False
     pose_memory: bool = True
 
     def __init__(self, config: ModelConfig, *, update: str = "cut3r") -> None:

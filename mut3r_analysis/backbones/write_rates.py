@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mut3r_analysis.attention.projection import on_queries
 from mut3r_analysis.backbones.write_rule import Outcome, Settings
 from mut3r_analysis.backbones.write_signals import Signals
 
@@ -76,6 +77,35 @@ def frame(signals: Signals, past: Signals | None, settings: Settings) -> Outcome
     """One rate for a whole frame: 1 - alpha mean(g)."""
     mean = signals["motion"].float().mean(dim=1, keepdim=True)
     return Outcome(1 - settings["alpha"] * mean)
+
+
+def raymap3r(signals: Signals, past: Signals | None, settings: Settings) -> Outcome:
+    """RayMap3R's gate: tokens that read what moves, against the other tokens, write less.
+
+    What a token reads is the mean score of the patches it attends to. Released code takes raw
+    differences between what the image and the state alone say of depth; here it is the cue's score.
+    """
+    static = _static(signals, settings)
+    if past is not None:
+        static = settings["decay"] * past["static"] + (1 - settings["decay"]) * static
+    spare = 1 - settings["coverage"] * (1 - static).mean(dim=1, keepdim=True)
+    strength = (settings["strength"] * spare).clamp(0, 1)
+    rate = (1 - strength + strength * static).clamp_min(settings["floor"])
+    return Outcome(rate * spare.clamp(settings["least"], 1), {"static": static})
+
+
+def raymap3r_memory(signals: Signals, settings: Settings) -> Signals:
+    """Remember how static the tokens of a frame are that is written in full."""
+    return {"static": _static(signals, settings)}
+
+
+def _static(signals: Signals, settings: Settings) -> Tensor:
+    """Sigmoid of how far below the median a token's motion is, in ranges between quartiles."""
+    moving = on_queries(signals["motion"].float(), signals["attention"])
+    quarters = torch.tensor([0.25, 0.5, 0.75], device=moving.device)
+    low, median, high = moving.quantile(quarters, dim=1)[..., None]
+    apart = (high - low).clamp_min(torch.finfo(moving.dtype).tiny)
+    return (settings["slope"] * (median - moving) / apart).sigmoid()
 
 
 def bottom_k(signals: Signals, past: Signals | None, settings: Settings) -> Outcome:

@@ -48,6 +48,21 @@ WRITE_RULES = {
         ),
         WriteRule("static_mass", rates.static_mass, ("static_mass",)),
         WriteRule("frame", rates.frame, ("motion",), {"alpha": Span(1.0)}, number="alpha"),
+        WriteRule(
+            "raymap3r",
+            rates.raymap3r,
+            ("proposal", "attention", "motion"),
+            {
+                "strength": Span(0.9),
+                "floor": Span(0.15),
+                "coverage": Span(0.5),
+                "least": Span(0.5),
+                "decay": Span(0.8),
+                "slope": Span(3, 0, _ANY),
+            },
+            full=rates.raymap3r_memory,
+            remembers=True,
+        ),
         WriteRule("const", rates.const, ("proposal",), {"rate": Span(0.5)}, number="rate"),
         WriteRule(
             "bottom_k",
@@ -195,6 +210,8 @@ WRITE_RULES = {
 }
 """Rules by name. ``bottom_k`` is MeMix; ``ortho`` to ``memgate`` are of szy233/TTT3R, which
 multiplies ``ortho``, ``brake``, ``l2gate`` and its constants by the rate of ``ttt3r``;
+``raymap3r`` is RayMap3R's gate for whatever cue, without its warm-up, its router (which chooses
+between this and ``ttt3r*raymap3r``) and its smoothing of positions;
 ``feature_change`` is in the manner of AFG and ``pas3r`` of PAS3R, both known from papers alone."""
 
 

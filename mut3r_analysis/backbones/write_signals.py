@@ -84,10 +84,36 @@ class PatchEntropy:
         return torch.stack(self._layers, dim=1)
 
 
+class MeanAttention:
+    """Probe of the attention with which state tokens read patches, mean over layers and heads.
+
+    The pose key is left out before the softmax.
+    """
+
+    def __init__(self) -> None:
+        self._sum: Tensor | float = 0.0
+        self._sites = 0
+
+    def __call__(self, site: Site, q: Tensor, k: Tensor) -> None:
+        """Add one site ``(batch, head, token, channel)``."""
+        if site.kind == "state_to_image":
+            logits = q.float() @ k[:, :, 1:].float().mT / q.shape[-1] ** 0.5
+            self._sum = self._sum + logits.softmax(dim=-1).mean(dim=1)
+            self._sites += 1
+
+    @property
+    def value(self) -> Tensor:
+        """``(batch, state_token, patch)``."""
+        if not isinstance(self._sum, Tensor):
+            raise RuntimeError("no state-to-image site has been probed yet")
+        return self._sum / self._sites
+
+
 SIGNALS: dict[str, Callable[[], SignalProbe]] = {
     "mean_logit": lambda: MeanLogits(keys=True),
     "mean_logit_map": lambda: MeanLogits(keys=False),
     "entropy": PatchEntropy,
+    "attention": MeanAttention,
 }
 """What a decoder can be asked to take for write rules: name -> probe of one pass."""
 

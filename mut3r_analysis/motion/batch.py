@@ -12,6 +12,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.history import CueHistory
 from mut3r_analysis.motion.probe import CueProbe, cue_layers
+from mut3r_analysis.motion.ray_map import RAY_MAP
 from mut3r_analysis.motion.readings import MASK
 from mut3r_analysis.motion.score import (
     Motion,
@@ -157,6 +158,8 @@ class CueBatch:
                 if known and encoder is not None
                 else CueProbe(part.cue, grid, self._sites, axes, samples=part.samples)
             )
+        # What rays see is compared with a whole pass.
+        stop = stop and not any(part.cue.casts_rays for part in self._parts)
         return CueBatchProbe(probes, stop)
 
     def score(
@@ -177,7 +180,7 @@ class CueBatch:
             After its pass; None where no cue is measured.
         masks : mapping of str to Tensor, optional
             Variables of the sequence ``(sample, y, x)`` that ``mask`` cues read, prepared like the
-            image.
+            image; and what ``ray_map`` cues read, ``(sample, patch_row, patch_col)``.
         unpassed : collection of str
             Kinds of site that the frame does not pass: what a cue reads there is unknown, NaN, and
             not remembered.
@@ -198,6 +201,8 @@ class CueBatch:
             raw = None if single is None else single.raw(before)
             if part.cue.reading == MASK:
                 raw = self._mask(part, masks or {}, grid, len(before.frames))
+            elif part.cue.casts_rays and masks is not None:
+                raw = self._own(part, masks[f"{RAY_MAP}({part.cue.of})"])[:, None]
             motion, new = motion_score(part.cue, raw, before, grid=grid, position=position)
             motions.append(motion)
             after.append(new if single is None else single.remembered(new))

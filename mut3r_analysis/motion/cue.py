@@ -19,6 +19,7 @@ from mut3r_analysis.foundation.fields import (
 from mut3r_analysis.foundation.layers import Consecutive, consecutive_layers
 from mut3r_analysis.foundation.specification import LayeredSpecification
 from mut3r_analysis.motion.cross_frame import CROSS_FRAME, MOST_WINDOW, USUAL_WINDOW
+from mut3r_analysis.motion.ray_map import RAY_MAP, check_ray_map
 from mut3r_analysis.motion.readings import (
     INSTABILITY,
     MASK,
@@ -31,7 +32,7 @@ from mut3r_analysis.motion.readings import (
 )
 from mut3r_analysis.motion.sources import Source
 
-RUNNING_NORMALISERS = ("zscore", "robust", "minmax", "upper_half")
+RUNNING_NORMALISERS = ("zscore", "robust", "quartile", "minmax", "upper_half")
 NORMALISERS = ("raw", "sigmoid", *RUNNING_NORMALISERS, "rank")
 CONTROLS = ("const", "shuffle", "shift", "random", "invert")
 EDITIONS: dict[int, dict[str, Any]] = {
@@ -43,6 +44,7 @@ _OVER_KEYS = {"reading": "logit_key_mean", "normaliser": "zscore", "sharpness": 
 CONVENTIONS: dict[str, dict[str, Any]] = {
     "mut3r_low": _OVER_KEYS | {"sign": -1},
     "mut3r_high": _OVER_KEYS | {"sign": 1},
+    "raymap3r": {"reading": RAY_MAP, "of": "bands", "normaliser": "quartile", "sharpness": 3.0},
     "gram_low": {
         "reading": "gram_query_query_mean",
         "of": "past(8)",
@@ -63,12 +65,15 @@ class Cue(LayeredSpecification):
     Parameters
     ----------
     reading : str
-        Name in :data:`~mut3r_analysis.motion.READINGS`, ``"instability"`` or ``"mask"``.
+        Name in :data:`~mut3r_analysis.motion.READINGS`, ``"instability"``, ``"mask"`` or
+        ``"ray_map"``: the depth that the image gives against the one that the state alone predicts
+        for the same camera, asked by its rays, as a share of the depth (RayMap3R).
     of : str, optional
         For ``instability``: the reading whose standard deviation over frames is taken
-        (``logit_key_mean`` unless said). For readings across frames (``gram_...``): how many frames
-        before take part, ``past(8)`` unless said. For ``mask``: the variable of the sequence that
-        is read (``motion_mask`` unless said).
+        (``logit_key_mean`` unless said). For ``ray_map``: how pixels become patches, ``patches``
+        or, as in the released code, ``bands`` of the flattened image. For readings across frames
+        (``gram_...``): how many frames before take part, ``past(8)`` unless said. For ``mask``: the
+        variable of the sequence that is read (``motion_mask`` unless said).
     site : str
         Kind of site with image patches on one side: ``image_self``, ``image_to_state``,
         ``state_to_image``, ``encoder_self``, ``head_self`` and those of other models.
@@ -85,11 +90,12 @@ class Cue(LayeredSpecification):
     decay : float, optional
         For ``instability``: weight in [0, 1) of the past in moving moments; None weighs all frames
         since the start (or the last reset) equally.
-    normaliser : {"raw", "sigmoid", "zscore", "robust", "minmax", "upper_half", "rank"}
+    normaliser : {"raw", "sigmoid", "zscore", "robust", "quartile", "minmax", "upper_half", "rank"}
         ``raw`` takes the value itself, which must lie in [0, 1]. ``sigmoid`` is
         sigmoid(sharpness x), ``zscore`` and ``robust`` the same of x standardised by mean and
         standard deviation, or by median and 1.4826 times the median absolute deviation.
-        ``upper_half`` rises from 0 at the median to 1 at the 95 % quantile.
+        ``quartile`` by median and the range between quartiles. ``upper_half`` rises from 0 at the
+        median to 1 at the 95 % quantile.
     sharpness : float
         Factor inside the sigmoid, above 0; below 1 the score is softer.
     running : float, optional
@@ -186,10 +192,12 @@ class Cue(LayeredSpecification):
                 raise InvalidArgument(f"past(...) takes a whole number of frames, got {self.of!r}")
             count = USUAL_WINDOW if value is None else int(value)
             return f"past({whole('the frames of past(...)', count, 1, MOST_WINDOW)})"
+        if self.reading == RAY_MAP:
+            return check_ray_map(self.of, Source.parse(str(self.source)).name)
         if self.of is not None:
             raise InvalidArgument(
-                f"of = {shown(self.of)} has a meaning only for the readings 'instability', 'mask' "
-                f"and those across frames, not for {self.reading!r}"
+                f"of = {shown(self.of)} has a meaning only for the readings 'instability', "
+                f"'mask', 'ray_map' and those across frames, not for {self.reading!r}"
             )
         return None
 
@@ -213,7 +221,7 @@ class Cue(LayeredSpecification):
     def _check_combinations(self, source: Source) -> None:
         if self.across_frames:
             check_cross_frame(self.reading, self.site)
-        elif self.reading != MASK:
+        elif self.reading not in (MASK, RAY_MAP):
             check_site(READINGS[self.base], self.site)
         kind = SITE_KINDS[self.site]
         if not self.diagonal and kind.queries != kind.keys:
@@ -266,13 +274,23 @@ class Cue(LayeredSpecification):
     @property
     def measured(self) -> bool:
         """Whether attention has to be looked at: not for masks, constants and random scores."""
-        replaced = self.control is not None and parse_call(self.control)[0] in ("const", "random")
-        return self.reading != MASK and not replaced
+        return self.reading not in (MASK, RAY_MAP) and not self._replaced
+
+    @property
+    def casts_rays(self) -> bool:
+        """Whether a frame is looked at once more, by the rays of its camera."""
+        return self.reading == RAY_MAP and not self._replaced
+
+    @property
+    def _replaced(self) -> bool:
+        """Whether a control makes the score up."""
+        return self.control is not None and parse_call(self.control)[0] in ("const", "random")
 
     @property
     def passes(self) -> int:
         """Decoder passes over a frame before the gated one."""
-        if not self.measured or SITE_KINDS[self.site].part == "encoder":
+        known = not self.measured or SITE_KINDS[self.site].part == "encoder"
+        if known and not self.casts_rays:
             return 0
         return Source.parse(self.source).passes
 
@@ -310,7 +328,8 @@ class Cue(LayeredSpecification):
         """Return the cue as a sentence of the literature has it, by name.
 
         ``mut3r_low`` and ``mut3r_high`` are MUT3R's mean over keys, of logits, with either sign;
-        ``gram_low`` is LoGeR's mean product of queries with those of frames before.
+        ``gram_low`` is LoGeR's mean product of queries with those of frames before, and
+        ``raymap3r`` what rays see, with the released code's bands.
 
         Parameters
         ----------

@@ -56,6 +56,9 @@ def location_and_scale(normaliser: str, values: Tensor) -> tuple[Tensor, Tensor]
             median = values.quantile(0.5, dim=-1)
             deviation = (values - median[:, None]).abs().quantile(0.5, dim=-1)
             return median, 1.4826 * deviation
+        case "quartile":
+            low, median, high = (values.quantile(q, dim=-1) for q in (0.25, 0.5, 0.75))
+            return median, high - low
         case "upper_half":
             median, high = (values.quantile(q, dim=-1) for q in (0.5, 0.95))
             return median, (high - median).clamp_min(1e-6)
@@ -83,7 +86,7 @@ def normalise(
         smallest = torch.finfo(values.dtype).tiny
         values = (values - location[:, None]) / scale[:, None].clamp_min(smallest)
     match normaliser:
-        case "sigmoid" | "zscore" | "robust":
+        case "sigmoid" | "zscore" | "robust" | "quartile":
             return (sharpness * values).sigmoid()
         case "minmax" | "upper_half":
             return values.clamp(0, 1)

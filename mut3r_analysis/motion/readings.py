@@ -12,6 +12,7 @@ from mut3r_analysis.attention.statistics import STATISTICS, Statistic, compute
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.motion.cross_frame import CROSS_FRAME
+from mut3r_analysis.motion.ray_map import RAY_MAP
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,7 +133,7 @@ def check_reading(name: str) -> None:
             "logits instead (reading='logit_key_mean'), or read the row's shape ('entropy') or "
             "the column ('received')"
         )
-    one_of("reading", name, (*READINGS, *CROSS_FRAME, INSTABILITY, MASK))
+    one_of("reading", name, (*READINGS, *CROSS_FRAME, INSTABILITY, MASK, RAY_MAP))
 
 
 def check_site(reading: Reading, site: str) -> None:

@@ -13,6 +13,7 @@ from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.history import CueHistory, per_sample
 from mut3r_analysis.motion.normalisers import check_contrast, location_and_scale, normalise
 from mut3r_analysis.motion.probe import CueProbe
+from mut3r_analysis.motion.ray_map import RAY_MAP
 from mut3r_analysis.motion.readings import INSTABILITY, MASK
 from mut3r_analysis.motion.sources import Source
 
@@ -63,8 +64,8 @@ def motion_score(
     Returns
     -------
     motion : Motion
-        A cue that has seen nothing it could score yet (``instability`` and ``gram_...`` on a first
-        frame, ``shift`` before frame t) scores 0: no evidence of motion.
+        A cue that has seen nothing it could score yet (``instability``, ``ray_map`` and
+        ``gram_...`` on a first frame, ``shift`` before frame t) scores 0: no evidence of motion.
     history : CueHistory
         To pass with the next frame.
 
@@ -92,6 +93,8 @@ def motion_score(
         values = raw
         if cue.across_frames:
             ready = known
+        elif cue.reading == RAY_MAP:  # a state that has read nothing knows nothing
+            ready, values = known, torch.where(per_sample(known, raw), raw, 0.0)
         elif cue.reading == INSTABILITY:
             values, history = _instability(cue, raw, history)
             ready = known
@@ -201,7 +204,8 @@ def _normalised(
     if found is not None and cue.running is not None:
         if history.location is not None and history.scale is not None:
             # Samples whose first usable frame this is start their averages here.
-            earlier = history.frames > (cue.reading == INSTABILITY or cue.across_frames)
+            late = cue.reading in (INSTABILITY, RAY_MAP) or cue.across_frames
+            earlier = history.frames > late
             kept = torch.where(earlier, cue.running, 0.0).to(signed.dtype)
             found = (
                 kept * history.location + (1 - kept) * found[0],

@@ -37,6 +37,7 @@ from mut3r_analysis.running.passes import (
     Passes,
     PassPolicy,
 )
+from mut3r_analysis.running.ray_probe import ray_readings
 
 _HEAD_PIXELS = 512 * 384
 """Dense heads take so many pixels at a time: they are wide, and large batches gain nothing."""
@@ -240,7 +241,9 @@ class Batch:
             passes = self._passes(frame, entered, carried, active, frame.measured[number])
             prediction, at_heads = self._predict(frame, passes, outputs)
             if self._cues is not None and not passes.motions:
-                passes.motions, passes.history = self._score(passes.pending, carried, frame)
+                passes.motions, passes.history = self._score(
+                    passes.pending, carried, frame, passes.gated
+                )
             motion = self._cues.joined(passes.motions) if self._cues else None
             new, rate, resets = carried, torch.empty(0), (False,) * self.size
             at_commit: Records = {}
@@ -366,6 +369,7 @@ class Batch:
         for index in range(self._cues.passes):
             kept = index == 0 and self._keeps_probe
             probe = watch(stop=not kept)
+            done = None
             with suppress(CueMeasured):
                 done = decode(
                     gate=gate,
@@ -374,10 +378,10 @@ class Batch:
                     rates=kept and self._writes_probe,
                 )
                 found.probed = done if kept else found.probed
-            found.motions, found.history = self._score(probe, carried, frame)
+            found.motions, found.history = self._score(probe, carried, frame, done)
             gate = gate_of(self._cues.joined(found.motions))
         if not found.motions:
-            found.motions, found.history = self._score(watch(), carried, frame)
+            found.motions, found.history = self._score(watch(), carried, frame, None)
         return self._cues.joined(found.motions)
 
     def _tried(
@@ -403,15 +407,26 @@ class Batch:
         return found
 
     def _score(
-        self, probe: CueBatchProbe | None, carried: BatchState, frame: EncodedFrame
+        self,
+        probe: CueBatchProbe | None,
+        carried: BatchState,
+        frame: EncodedFrame,
+        shown: Pass | None,
     ) -> tuple[tuple[Motion, ...], tuple[CueHistory, ...]]:
         assert self._cues is not None
+        masks = frame.given.masks
+        pools = sorted({str(cue.of) for cue in self._cues.cues if cue.casts_rays})
+        if pools and shown is not None:
+            by_rays = observed(None, self.intervene)
+            grid, state = frame.encoded.grid, carried.state
+            seen = ray_readings(self.backbone, state, shown.decoded, grid, pools, by_rays)
+            masks = {**masks, **seen}
         return self._cues.score(
             probe,
             carried.cue,
             grid=frame.encoded.grid,
             position=frame.given.position,
-            masks=frame.given.masks,
+            masks=masks,
             unpassed=frame.unpassed,
         )
 

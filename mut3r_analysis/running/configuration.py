@@ -184,6 +184,11 @@ class Configuration:
         if self.cue is not None:
             CueBatch(self.cue, sites)
             _check_mask(self.cue, sequence)
+            if self.cue.casts_rays and not backbone.reads_rays:
+                raise InvalidArgument(
+                    f"the cue asks the state by rays of a camera, which {backbone.family} does not "
+                    "read; CUT3R does, with any write rule"
+                )
             if self.reads_head and "points_world" not in outputs:
                 raise InvalidArgument(
                     f"the cue reads {self.cue.site}, which runs for the output 'points_world' "

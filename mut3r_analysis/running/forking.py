@@ -206,6 +206,7 @@ def _remembers(backbone: Backbone, base: Configuration) -> bool:
         source.startswith("previous")
         or base.cue.reading == INSTABILITY
         or base.cue.across_frames
+        or base.cue.casts_rays
         or base.cue.running is not None
         or (base.cue.control or "").startswith("shift")
     )

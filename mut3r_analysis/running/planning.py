@@ -51,9 +51,9 @@ class Plan:
     frames : int
     flops : dict of str to int
         Floating-point operations of one frame, by part of the backbone: a multiply-add is two.
-        ``probe`` is what passes before the gated one add. Of write rules the signals that a decoder
-        takes are counted, with the decoder. Statistics and the gates' own work are not;
-        ``benchmarks/`` measures them.
+        ``probe`` is what passes before the gated one add, and a pass by rays, without heads. Of
+        write rules the signals that a decoder takes are counted, with the decoder. Statistics and
+        the gates' own work are not; ``benchmarks/`` measures them.
     seconds : float
         Rough estimate of the whole run from the speed of a matrix product on this device now.
     """
@@ -254,11 +254,15 @@ def frame_flops(
             read = FrameRead(frame, encoded, decoded, prediction)
             shadow.commit(read, state, _write(rules, encoded, decoded) if named else Write())
             counts["decoder and memory"] += counter.get_total_flops() - heads
-    if configuration.probes and configuration.cue is not None:
+    cue = configuration.cue
+    if cue is not None and cue.casts_rays:
+        counts["probe"] = whole
+    if configuration.probes and cue is not None:
         kept = configuration.commit.keeps_probe
         # A pass that is only measured ends where the cue has read its last layer.
-        measured = max(configuration.cue.passes - kept, 0)
-        counts["probe"] = kept * whole + measured * (reached or [whole])[0]
+        measured = max(cue.passes - kept, 0)
+        passed = kept * whole + measured * (reached or [whole])[0]
+        counts["probe"] = counts.get("probe", 0) + passed
     return counts
 
 

@@ -79,6 +79,7 @@ class CUT3R(TwoStreams):
     """
 
     config: CUT3RConfig
+    reads_rays = True
 
     def __init__(self, config: CUT3RConfig, *, update: str = "cut3r") -> None:
         super().__init__(config, update=update)
