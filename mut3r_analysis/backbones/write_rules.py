@@ -33,6 +33,16 @@ _TTT3R = {"ttt3r": "its rate has that of ttt3r in it already"}
 _AS_IT_IS = Words("rule", "full")
 _SIGMOID = {"slope": Span(2, 0, _ANY), "decay": Span(0.95)}
 _STEP = {"translation": Span(1.0, 0, _ANY), "rotation": Span(1.0, 0, _ANY)}
+_RAYMAP3R = {
+    "strength": Span(0.9), "floor": Span(0.15), "coverage": Span(0.5), "least": Span(0.5),
+    "decay": Span(0.8), "slope": Span(3, 0, _ANY),
+}  # fmt: skip
+_FILT3R = {
+    "variance": Span(1.5, 0, _ANY), "keep": Span(1.0), "noise_low": Span(0.02, 0, _ANY),
+    "noise_high": Span(0.5, 0, _ANY), "slope": Span(20, 0, _ANY), "threshold": Span(3, 0, _ANY),
+    "weight": Span(0.05), "least_change": Span(0.01, 0, _ANY), "observed": Span(1.0, 0, _ANY),
+    "gain_low": Span(0.01), "gain_high": Span(0.99),
+}  # fmt: skip
 
 WRITE_RULES = {
     rule.name: rule
@@ -52,14 +62,7 @@ WRITE_RULES = {
             "raymap3r",
             rates.raymap3r,
             ("proposal", "attention", "motion"),
-            {
-                "strength": Span(0.9),
-                "floor": Span(0.15),
-                "coverage": Span(0.5),
-                "least": Span(0.5),
-                "decay": Span(0.8),
-                "slope": Span(3, 0, _ANY),
-            },
+            _RAYMAP3R,
             full=rates.raymap3r_memory,
             remembers=True,
         ),
@@ -81,19 +84,7 @@ WRITE_RULES = {
             "filt3r",
             rates.filt3r,
             ("proposal", "writes"),
-            {
-                "variance": Span(1.5, 0, _ANY),
-                "keep": Span(1.0),
-                "noise_low": Span(0.02, 0, _ANY),
-                "noise_high": Span(0.5, 0, _ANY),
-                "slope": Span(20, 0, _ANY),
-                "threshold": Span(3, 0, _ANY),
-                "weight": Span(0.05),
-                "least_change": Span(0.01, 0, _ANY),
-                "observed": Span(1.0, 0, _ANY),
-                "gain_low": Span(0.01),
-                "gain_high": Span(0.99),
-            },
+            _FILT3R,
             full=rates.filt3r_memory,
             restart=True,
             refuses={"*": "its variance is that of a state which took this gain and no other"},

@@ -417,7 +417,7 @@ class Batch:
         masks = frame.given.masks
         pools = sorted({str(cue.of) for cue in self._cues.cues if cue.casts_rays})
         if pools and shown is not None:
-            by_rays = observed(None, self.intervene)
+            by_rays = observed(None, acting(self.intervene, None))
             grid, state = frame.encoded.grid, carried.state
             seen = ray_readings(self.backbone, state, shown.decoded, grid, pools, by_rays)
             masks = {**masks, **seen}
