@@ -290,13 +290,10 @@ CLICKS = """async () => {
   const waits = [];
   for (const button of document.querySelectorAll(".m3-ranking button")) {
     const began = performance.now();
-    const old = document.querySelector(".m3-attention");
+    const explorer = document.querySelector(".m3-attention");
+    const before = Number(explorer.dataset.drawn);
     button.click();
-    for (;;) {
-      await new Promise(requestAnimationFrame);
-      const now = document.querySelector(".m3-attention");
-      if (now && now !== old && now.dataset.drawn) break;
-    }
+    while (Number(explorer.dataset.drawn) === before) await new Promise(requestAnimationFrame);
     waits.push(performance.now() - began);
   }
   return waits;

@@ -291,32 +291,43 @@ function renderFailure({ model, el }) {
   /** Open the attention of both runs below, at a site, and a layer and a head where one is meant. */
   async function open(place) {
     const frame = model.get("frame");
-    const [row, column] = chosenPatch();
     try {
-      const { content } = await link.ask({ ask: "attention held", frame });
-      const site = content.held.sites.find((each) => each.name === place.site);
-      if (!site) throw new Error(`${place.site} has tokens of other frames, which are not shown.`);
-      const lattice = content.held.streams[site.queries];
-      const patches = ["image", "patches"].some((name) => [site.queries, site.keys].includes(name));
-      const token = patches
-        ? { token: "patch", patch_row: row, patch_col: column }
-        : { token: "state", patch_row: Math.floor(lattice.rows / 2), patch_col: Math.floor(lattice.columns / 2) };
-      const view = {
-        held: content.held, palette: model.get("cue_palette"), frame, site: site.name,
-        layer: place.layer === undefined ? site.layers[0] : place.layer,
-        head: place.head === undefined ? "mean" : place.head,
-        show: site.rows ? "weights" : site.statistics[0].name,
-        token, pinned: true, scale: "linear", opacity: 0.7, outlines: ["cue", "truth"], own_controls: true,
-      };
-      if (opened) opened.close();
-      const box = make("div");
-      const close = make("button", { type: "button", onclick: () => shut() }, "Close");
-      inPlace.replaceChildren(make("div", { class: "m3-worst-line" }, close), box);
-      opened = { place, close: renderAttention({ model: nested(view, link, "attention"), el: box }) };
+      if (!opened || opened.frame !== frame) {
+        const { content } = await link.ask({ ask: "attention held", frame });
+        shut();
+        const close = make("button", { type: "button", onclick: shut }, "Close");
+        const box = make("div");
+        const view = { ...viewOf(content.held, place), held: content.held, palette: model.get("cue_palette"), frame,
+          pinned: true, scale: "linear", opacity: 0.7, outlines: ["cue", "truth"], own_controls: true };
+        const inner = nested(view, link, "attention");
+        inPlace.replaceChildren(make("div", { class: "m3-worst-line" }, close), box);
+        opened = { frame, held: content.held, inner, close: renderAttention({ model: inner, el: box }) };
+      } else {
+        for (const [name, value] of Object.entries(viewOf(opened.held, place))) opened.inner.set(name, value);
+      }
+      opened.place = place;
     } catch (error) {
       shut();
       inPlace.replaceChildren(make("p", { class: "m3-note m3-error" }, error.message));
     }
+  }
+
+  /** What an attention explorer shows of the patch at a place. */
+  function viewOf(known, place) {
+    const site = known.sites.find((each) => each.name === place.site);
+    if (!site) throw new Error(`${place.site} has tokens of other frames, which are not shown.`);
+    const [row, column] = chosenPatch();
+    const lattice = known.streams[site.queries];
+    const patches = ["image", "patches"].some((name) => [site.queries, site.keys].includes(name));
+    return {
+      site: site.name,
+      layer: place.layer === undefined ? site.layers[0] : place.layer,
+      head: place.head === undefined ? "mean" : place.head,
+      show: site.rows ? "weights" : site.statistics[0].name,
+      token: patches
+        ? { token: "patch", patch_row: row, patch_col: column }
+        : { token: "state", patch_row: Math.floor(lattice.rows / 2), patch_col: Math.floor(lattice.columns / 2) },
+    };
   }
 
   function shut() {
