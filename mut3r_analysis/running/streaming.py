@@ -44,6 +44,7 @@ from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.running.passes import BatchState, FrameResult
 from mut3r_analysis.running.planning import plan
 from mut3r_analysis.running.provenance import Observers, provenance, timestamp
+from mut3r_analysis.running.reading_ahead import read_ahead
 from mut3r_analysis.running.recording import Found, known_truth, peak_memory, recorded
 from mut3r_analysis.running.schema import Schema, run_schema
 from mut3r_analysis.running.store import BlockWriter
@@ -406,8 +407,8 @@ def _frames(
     inputs = partial(frame_inputs, backbone, sequence, configurations, recorded=recorded_frames)
     told: set[int] = set()
     states = [batch.start() for batch in batches] if carried is None else [carried]
-    with bar:
-        for position, results in enumerate(stream(batches, inputs(start=start), states), start):
+    with bar, read_ahead(inputs(start=start)) as coming:
+        for position, results in enumerate(stream(batches, coming, states), start):
             frame = sequence.isel(frame=position)
             truth = known_truth(backbone, frame) if "truth" in schemas[0] else {}
             memory = peak_memory(backbone.device)
