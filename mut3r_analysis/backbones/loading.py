@@ -18,6 +18,7 @@ from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS, random_backbo
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.foundation.fields import meant, one_of
+from mut3r_analysis.foundation.paths import user_path
 
 _SUFFIX = ".safetensors"
 
@@ -165,7 +166,7 @@ def _bundled_folder() -> Path:
 
 
 def _checkpoint_path(spec: str) -> Path:
-    path = Path(spec).expanduser()
+    path = user_path(spec)
     if path.is_file():
         return path
     bundled = sorted(file.stem for file in _bundled_folder().glob(f"*{_SUFFIX}"))

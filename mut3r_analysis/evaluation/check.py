@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.metrics.catalogue import PROTOCOLS
 from mut3r_analysis.metrics.protocols import FLOW_FRAMES, TASKS, Protocol
 from mut3r_analysis.sequences.layouts.catalogue import canonical_sequence, find_layout, recognise
@@ -134,7 +135,7 @@ def check_dataset(
     InvalidArgument
         Several data sets in one folder, or a protocol that does not exist for this one.
     """
-    root = Path(path).expanduser().absolute()
+    root = user_path(path).absolute()
     chosen = find_layout(layout) if layout else recognise(root)
     found = chosen.find(root)
     if not found:

@@ -13,6 +13,7 @@ from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.evaluation.folders import PREDICTION_LAYOUTS, recognise
 from mut3r_analysis.evaluation.truth import on_prediction_grid
 from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.metrics.choices import ORDERS
 from mut3r_analysis.metrics.protocols import OFFICIAL_INPUT
 from mut3r_analysis.sequences.layouts.layout import Variables
@@ -75,7 +76,7 @@ def import_predictions(
         An unknown layout, an order of quaternions that nothing tells, or numbers of frames that
         differ.
     """
-    folder = Path(os.path.expanduser(path))
+    folder = user_path(path)
     if not os.path.isdir(folder):
         raise MissingFile(f"no folder of predictions at {folder}")
     layout = recognise(folder) if layout is None else layout

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument
 from mut3r_analysis.exporting.parts import Colors, FrameParts, Positions, frame_parts, fused
 from mut3r_analysis.foundation.fields import number, one_of
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.sequences.layouts.colmap import HALF_PIXEL, Registered, write_sparse
 from mut3r_analysis.sequences.layouts.formats import write_image, write_mask
 from mut3r_analysis.widgets.cloud_files import write_ply
@@ -76,7 +77,7 @@ def export_run(
     least_confidence = number("least_confidence", least_confidence, 0, 1, open_high=True)
     if voxel is not None and number("voxel", voxel, 0) == 0:
         raise InvalidArgument("voxel must be a length above 0, or None for all points")
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AlreadyExists(f"{folder} holds something already; give a new or empty folder")
     cameras = None if writer is None else _cameras(run)

@@ -14,6 +14,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError, StoreError
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.running.derived import derived_variables
 from mut3r_analysis.running.inventory import (
     UNFINISHED,
@@ -105,7 +106,7 @@ def store_at(path: str | Path | Store, arrays: Collection[str] | None = None) ->
         path = path.root
     if not isinstance(path, str | Path):
         return path
-    place = Path(path).expanduser()
+    place = user_path(path)
     if not place.exists():
         raise MissingFile(f"no run at {place}")
     try:

@@ -16,6 +16,7 @@ from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.backbones.heads import PairPrediction
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import MissingFile, StoreError
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.motion.pair_cue import PAIR_SITES
 from mut3r_analysis.motion.pair_motion import PairMotion
 from mut3r_analysis.running.derived import derived_variables
@@ -207,7 +208,7 @@ def open_pairs(path: str | Path) -> xr.DataTree:
     StoreError
         When it is not the store of a run of pairs.
     """
-    place = Path(path).expanduser()
+    place = user_path(path)
     if not place.exists():
         raise MissingFile(f"no run of pairs at {place}")
     try:

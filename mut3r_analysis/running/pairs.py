@@ -22,6 +22,7 @@ from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.steps import Encoded, Frame
 from mut3r_analysis.errors import AlreadyExists, BudgetExceeded, InvalidArgument
 from mut3r_analysis.foundation.fields import instance_of
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.motion.batch import CueMeasured
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.pair_cue import PAIR_SITES, PairCue, PairGate
@@ -108,7 +109,7 @@ def run_pairs(
     edges = pair_edges(graph, sequence.sizes["frame"])
     commit = Commit.of(commit)
     _check(backbone, sequence, edges, cue, gate, commit, capture)
-    place = None if out is None else Path(out).expanduser()
+    place = None if out is None else user_path(out)
     if place is not None and place.exists():
         raise AlreadyExists(f"{place} exists; choose another place, or remove it")
     sequence = identified(sequence)

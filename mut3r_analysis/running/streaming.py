@@ -25,6 +25,7 @@ from mut3r_analysis.backbones.in_memory import as_in_memory
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import BudgetExceeded, InvalidArgument
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
@@ -232,7 +233,7 @@ def _run(
             "a patch acts in the pass that is read, and these configurations read different ones; "
             "run them one by one"
         )
-    stores = [None if place is None else Path(place).expanduser() for place in places]
+    stores = [None if place is None else user_path(place) for place in places]
     if resume and None in stores:
         raise InvalidArgument("resume=True goes on with a store; name it with out=")
     sequence = identified(sequence)

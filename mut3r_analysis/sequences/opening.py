@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.sequences.arrays import open_array
 from mut3r_analysis.sequences.frames import Selection, lazy_frames
 from mut3r_analysis.sequences.images import ImageFiles, open_images, open_pages, pages_of
@@ -88,7 +89,7 @@ def open_sequence(
     if isinstance(source, xr.Dataset):
         return _from_dataset(source, selection, name)
     if isinstance(source, str | Path):
-        return _from_path(Path(os.path.expanduser(_as_named_on_disk(source))), selection, name)
+        return _from_path(user_path(_as_named_on_disk(source)), selection, name)
     if isinstance(source, np.ndarray) or hasattr(source, "detach"):
         frames = open_array(source, selection)
         attrs = {"name": name or "array", "kind": "array", "source": "array in memory"}

@@ -17,6 +17,7 @@ from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.metrics.protocols import TASKS, Protocol
 from mut3r_analysis.running.inputs import frames_of, prepared
 from mut3r_analysis.scenes import scene_names
@@ -284,7 +285,7 @@ def sequence_sources(
 def _spelled_out(item: Openable, protocol: Protocol | None) -> Iterable[Openable]:
     if not isinstance(item, str | Path) or not glob.has_magic(str(item)):
         return [item]
-    text = os.path.expanduser(item)
+    text = str(user_path(item))
     # A folder may be called "clip [1]".
     if os.path.exists(text):
         return [item]

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.sequences.layouts.catalogue import find_layout
 from mut3r_analysis.sequences.model import check_sequence
 
@@ -75,7 +76,7 @@ def export_sequence(
             f"the layout {layout!r} needs {', '.join(lacking)}, but the sequence holds only {held}"
         )
     _check_poses(sequence)
-    root = Path(path).expanduser().absolute()
+    root = user_path(path).absolute()
     if root.exists() and not root.is_dir():
         raise AlreadyExists(f"{root} is a file; give the folder of a data set")
     if name in chosen.find(root):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.paths import user_path
 
 LISTED = 30
 """Names a message lists at most."""
@@ -97,7 +98,7 @@ def parse_location(layout: str, text: str) -> Location:
     if not mark:
         root, rest = text, ""
         # Without a name, options follow the root itself.
-        if "?" in text and not os.path.exists(os.path.expanduser(text)):
+        if "?" in text and not user_path(text).exists():
             root, rest = text.split("?", 1)[0], "?" + text.split("?", 1)[1]
     sequence, _, query = rest.partition("?")
     if not root:
@@ -112,7 +113,7 @@ def parse_location(layout: str, text: str) -> Location:
         if name in dict(options):
             raise InvalidArgument(f"{layout}:{text}: {name} is given twice")
         options.append((name, value))
-    folder = Path(os.path.expanduser(root)).absolute()
+    folder = user_path(root).absolute()
     if not os.path.isdir(folder):
         raise MissingFile(
             f"{folder} is not a folder; write {layout}:FOLDER#SEQUENCE with the folder of the "

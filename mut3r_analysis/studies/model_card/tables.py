@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import UnreadableFile
 from mut3r_analysis.foundation.bundled import data_path
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.scenes import Scene, SceneDistribution, load_scene, scene_names
 from mut3r_analysis.scenes.arrays import ROOM_SURFACES
 from mut3r_analysis.scenes.paths import RATE, SWING
@@ -68,7 +68,7 @@ def find_card(backbone: str) -> dict[str, Any] | None:
     UnreadableFile
         When the file beside the checkpoint is not a card.
     """
-    path = Path(backbone).expanduser().with_suffix(".json")
+    path = user_path(backbone).with_suffix(".json")
     path = path if path.is_file() else data_path("checkpoints") / f"{backbone}.json"
     if not path.is_file():
         return None
