@@ -103,7 +103,7 @@ def _given_truth(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Fra
 
 def _temporal(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
     prediction = _predicted(run, frames, "depth", "pose")
-    _require_one_path(run, frames)
+    require_one_path(run, frames)
     wanted = _require_truth(protocol, _given_truth(protocol, run, truth, frames))
     scores = score_temporal(wanted, prediction, protocol.align, protocol.maximum, protocol.clip)
     return _kept(protocol, scores, frames).assign(
@@ -114,7 +114,7 @@ def _temporal(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames
 
 def _pose(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
     prediction = _predicted(run, frames, "pose")
-    _require_one_path(run, frames)
+    require_one_path(run, frames)
     # A camera path knows no pixels, so the run's own truth serves published protocols too.
     if truth is None and "truth" in run.children:
         truth = run["truth"].to_dataset()
@@ -129,7 +129,7 @@ def _reconstruction(
     protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames
 ) -> xr.Dataset:
     prediction = _predicted(run, frames, "depth", "pose", "focal")
-    _require_one_path(run, frames)
+    require_one_path(run, frames)
     wanted = _require_truth(protocol, _at_source_size(protocol, run, truth, frames))
     names = list(TASKS[protocol.task].truth)
     prediction = prediction.assign(
@@ -142,7 +142,7 @@ def _reconstruction(
 
 def _multiview(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
     prediction = _predicted(run, frames, "points_world")
-    _require_one_path(run, frames)
+    require_one_path(run, frames)
     wanted = _require_truth(protocol, prepared_truth(run, truth, frames))
     scores = score_multiview(wanted, prediction["points_world"], protocol.voxel)
     found = _kept(protocol, scores, frames).assign(n_pixels=scores["points"])
@@ -230,7 +230,7 @@ def _require(held: xr.Dataset | None, what: str, *names: str) -> xr.Dataset:
     return found
 
 
-def _require_one_path(run: xr.DataTree, frames: Frames) -> None:
+def require_one_path(run: xr.DataTree, frames: Frames) -> None:
     """Refuse poses of which some are in the frame of one start and some in that of another.
 
     Raises

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.cue_masks import motion_masks
+from mut3r_analysis.evaluation.tasks import require_one_path
 from mut3r_analysis.figures.seen import frames_seen
 from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.metrics.multiview import thin
@@ -58,8 +59,8 @@ def frame_parts(
     Raises
     ------
     InvalidArgument
-        A run without points of the world, without anything that says what moves, or of another
-        sequence.
+        A run without points of the world, of several parts in frames of their own, without
+        anything that says what moves, or of another sequence.
     """
     one_of("moving", moving, MOVING)
     prediction = run["prediction"].to_dataset()
@@ -69,6 +70,7 @@ def frame_parts(
             "or more"
         )
     labels = prediction["frame"].values[: run.attrs.get("frames_complete")]
+    require_one_path(run, labels)
     size = (prediction.sizes["y"], prediction.sizes["x"])
     masks = _masks(run, labels, size, moving)
     for index, label in enumerate(labels):

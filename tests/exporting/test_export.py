@@ -188,6 +188,10 @@ def test_what_cannot_be_exported_is_refused(run, scene, tmp_path):
     bare["prediction"] = run["prediction"].to_dataset().drop_vars("focal")
     with pytest.raises(InvalidArgument, match="no focal"):
         m3.export_run(bare, scene, tmp_path / "a", "colmap", moving="nothing")
+    parts = run.copy()
+    parts.attrs = run.attrs | {"commit": json.dumps({"reset": 2})}
+    with pytest.raises(InvalidArgument, match="starts anew after every 2 frames"):
+        m3.export_run(parts, scene, tmp_path / "a", moving="nothing")
     assert not (tmp_path / "a").exists()
 
 
