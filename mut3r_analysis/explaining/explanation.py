@@ -12,6 +12,7 @@ from mut3r_analysis.explaining.measuring import difference_measure, error_measur
 from mut3r_analysis.explaining.signatures import Case, signatures
 from mut3r_analysis.explaining.trial import Trial
 from mut3r_analysis.metrics.protocols import Protocol
+from mut3r_analysis.motion.patch import Patching
 
 LEAST = 0.01
 """Share of the plain run's mean error by which a frame's error has to rise to be called worse."""
@@ -24,7 +25,7 @@ def explain(
     *,
     protocol: str | Protocol = "default",
     backbone: Backbone | str | Path | None = None,
-    intervene: Observer | None = None,
+    intervene: Observer | Patching | None = None,
     budget: int = 96,
     least: float = LEAST,
 ) -> xr.Dataset:
@@ -44,9 +45,9 @@ def explain(
         Under which the number is worse; its first error metric counts, depth before poses.
     backbone : Backbone, str or Path, optional
         That of the runs; by default it is loaded by the name that they have for it.
-    intervene : callable, optional
-        That of the gated run, where it had one. It is run again as often as `budget` says, always
-        from the first frame to the last, and shown several runs at once.
+    intervene : callable or Patching, optional
+        That of the gated run, where it had one. A callable is run again as often as `budget` says,
+        always from the first frame to the last, and shown several runs at once.
     budget : int
         At most so many runs are run again, in batches; 0 checks nothing.
     least : float

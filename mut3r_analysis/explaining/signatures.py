@@ -169,7 +169,7 @@ def scale_or_shift(case: Case) -> Sign | None:
     return Sign(
         share >= LEAST_UNDONE,
         f"with the depth of frame {case.worst} scaled by {scale:.3g} and shifted by {shift:+.3g}, "
-        f"{share:.0%} of its harm goes",
+        f"{share:.0%} of the rise there goes",
     )
 
 

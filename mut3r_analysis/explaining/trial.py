@@ -18,6 +18,7 @@ from mut3r_analysis.explaining.measuring import Measure
 from mut3r_analysis.explaining.signatures import PROBE_WRITE, SOFTER
 from mut3r_analysis.explaining.undoing import Part, Undo, undone
 from mut3r_analysis.motion.attention_change import attention_change
+from mut3r_analysis.motion.patch import Patching
 from mut3r_analysis.running import Configuration, run_batch
 from mut3r_analysis.running.forking import check_same
 from mut3r_analysis.running.provenance import callable_name
@@ -38,7 +39,7 @@ class Trial:
         gated: xr.DataTree,
         backbone: Backbone | str | Path | None,
         sequence: xr.Dataset,
-        intervene: Observer | None,
+        intervene: Observer | Patching | None,
         budget: int,
         measure: Measure,
         worst: int,
@@ -80,12 +81,18 @@ class Trial:
             return "the plain run had an intervention of its own"
         if name != callable_name(self.intervene):
             return f"the gated run was made with intervene = {name}; give it as intervene="
+        if isinstance(self.intervene, Patching):
+            return (
+                "a patch is not switched off in part; patch fewer layers, heads or tokens instead"
+            )
         if not self.gate and self.intervene is None:
             return "both runs are gated, or neither: no gate can be switched off site by site"
         return ""
 
     def undo(self, parts: list[Part]) -> list[float]:
         """Return the share of harm that goes without each part; NaN beyond the budget."""
+        if isinstance(self.intervene, Patching):
+            return [np.nan] * len(parts)
         tried = [] if self.reason else parts[: self.left]
         self.left -= len(tried)
         self.found.attrs["checked"] += len(tried)
@@ -100,9 +107,12 @@ class Trial:
     def again(self, way: str) -> xr.DataTree | None:
         """Run the treated run again in one of the ways of signatures; None where that cannot be."""
         gate = self.treated.gate
-        if self.reason or self.left < 1 or (gate is None and way in (SOFTER, PROBE_WRITE)):
+        intervene = self.intervene
+        if isinstance(intervene, Patching) or self.reason or self.left < 1:
             return None
-        configuration, intervene = self.treated, self.intervene
+        if gate is None and way in (SOFTER, PROBE_WRITE):
+            return None
+        configuration = self.treated
         if way == SOFTER and gate is not None:
             configuration = replace(configuration, gate=replace(gate, beta=gate.beta / 2))
         elif way == PROBE_WRITE:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.ticker import MaxNLocator
 
 from mut3r_analysis.figures.cells import DIVERGING_COLORS
 from mut3r_analysis.figures.page import Page, color_bar, fix_layout, new_page
@@ -45,7 +46,8 @@ def failure_figure(
         pictures = 1.6 * page.scale if maps else 0.0
         height = 0.55 * page.scale * len(strips) + 0.25 * page.scale + pictures
         subtitle = sentence(f"frame {frame} is marked", below)
-        texts = ("Errors frame by frame", subtitle, held["notes"][0])
+        title = "Errors frame by frame" if held["map"]["error"] else "Runs frame by frame"
+        texts = (title, subtitle, held["notes"][0])
         figure, _ = new_page(page, min(height, page.tallest), *texts)
         above: Any = figure
         if maps:
@@ -65,6 +67,7 @@ def _draw_strips(above: Any, strips: Mapping[str, Mapping[str, xr.DataArray]], f
         axis.set_title(label)
         axis.margins(y=0.1)
     axes[-1].set_xlabel("frame")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(runs) > 1:
         axes[0].legend(loc="upper right", ncols=2, bbox_to_anchor=(1, 1.5))
 

@@ -128,6 +128,19 @@ def test_what_cannot_be_switched_off_is_said(backbone, sequence, plain):
         m3.explain(plain, ran(backbone, elsewhere, 1.0), sequence, backbone=backbone)
 
 
+def test_a_patched_run_is_explained_by_what_changed(backbone, sequence):
+    keep = m3.Capture(statistics=None, head_outputs="image_self:values", sites="image_self")
+    plain, twin = (ran(backbone, sequence, beta, capture=keep) for beta in (None, 8.0))
+    patch = m3.Patch(sites="image_self", layers=[3], heads=[2]).of(twin)
+    patched = ran(backbone, sequence, None, patch)
+    found = m3.explain(plain, patched, sequence, backbone=backbone, intervene=patch, least=-1.0)
+    assert found.attrs["not_checked"].startswith("a patch is not switched off in part")
+    assert found.attrs["checked"] == 0
+    assert found["writes"].stack(cell=("site", "layer", "head")).idxmax("cell").item() == (
+        "image_self", 3, 2,
+    )  # fmt: skip
+
+
 def test_only_the_part_is_switched_off():
     torch = pytest.importorskip("torch")
     q, k, v, out = torch.zeros(4, 2, 2, 3, 4)
