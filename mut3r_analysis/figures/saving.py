@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from mut3r_analysis.figures.styling import style
 from mut3r_analysis.foundation.fields import some_of
+from mut3r_analysis.foundation.paths import user_path
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -32,7 +33,7 @@ def save(figure: Figure, path: str | Path, *, formats: Collection[str] | None = 
     InvalidArgument
         For a format that is not known.
     """
-    path = Path(path)
+    path = user_path(path)
     wanted = [path.suffix.removeprefix(".")] if formats is None else list(formats)
     some_of(f"the suffix of {str(path)!r}, or formats,", wanted, FORMATS)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Paths as people write them."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -15,8 +16,16 @@ def user_path(path: str | Path) -> Path:
     Raises
     ------
     InvalidArgument
-        For a null character, which no path can hold.
+        For what no path can be: one with a null character, or longer than the system takes.
     """
     if "\0" in str(path):
         raise InvalidArgument(f"a path cannot hold a null character; got {shown(str(path))}")
-    return Path(os.path.expanduser(path))
+    found = Path(os.path.expanduser(path))
+    try:
+        os.lstat(found)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InvalidArgument(
+                f"a path is too long for this system: {shown(str(path))}"
+            ) from None
+    return found

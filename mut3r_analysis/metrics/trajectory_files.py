@@ -19,6 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.foundation.text_files import read_text
 from mut3r_analysis.metrics.choices import ORDERS
 from mut3r_analysis.sequences.layouts.stamps import UNITS, poses_from_rows, read_rows, unit_factor
@@ -91,7 +92,7 @@ def read_trajectory(path: str | Path, quaternion: str | None = None) -> Trajecto
         first pose is the identity only when read ``wxyz``.
     """
     one_of("quaternion", quaternion, (None, *ORDERS))
-    file = Path(path)
+    file = user_path(path)
     if not file.exists():
         raise MissingFile(f"no trajectory file at {file}")
     if (kitti := _kitti_poses(file)) is not None:
@@ -174,7 +175,7 @@ def detect_order(path: str | Path, truth: NDArray[np.float64] | None = None) -> 
         Nothing in the file, or between file and truth, tells the order, or the evidence contradicts
         itself.
     """
-    file = Path(path)
+    file = user_path(path)
     rows, comments, _ = read_rows(file)
     found = {
         "columns named in the file": _order_in_comments(comments),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.errors import AlreadyExists
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 from mut3r_analysis.sequences import open_sequence
 
@@ -48,7 +49,7 @@ def demo(
     MissingFile, InvalidArgument
         When the notebook, the checkpoint or the sequence does not exist or cannot be one.
     """
-    out = Path(out).resolve()
+    out = user_path(out).resolve()
     notebook = find_notebook(NOTEBOOK)
     store, page = out / "quickstart.zarr", out / "quickstart.html"
     # Before anything is replaced; the notebook opens both again, in a process of its own.

@@ -10,6 +10,7 @@ import xarray as xr
 
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
@@ -127,7 +128,7 @@ def plan(
         outputs=outputs,
         protocol=protocol,
         preparation=preparation,
-        folder=_NOTHING_DONE if out is None else Path(out).absolute(),
+        folder=_NOTHING_DONE if out is None else user_path(out).absolute(),
         batch=batch,
     )
     return price(declared)

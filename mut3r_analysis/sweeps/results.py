@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import UnreadableFile
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.sweeps.declaration import SweepIndex
 from mut3r_analysis.sweeps.ledger import Ledger
 
@@ -30,7 +31,7 @@ def open_sweep(folder: str | Path) -> xr.Dataset:
     MissingFile, UnreadableFile
         When the folder holds no sweep, or a damaged one.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     return results_of(folder, SweepIndex.read(folder))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.fields import meant
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.foundation.text_files import read_yaml
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
@@ -43,7 +44,7 @@ def read_specification(path: str | Path) -> dict[str, Any]:
     InvalidArgument
         For an unknown name, a missing one, or a value that cannot mean anything.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise MissingFile(f"no specification of a sweep at {path}")
     values = read_yaml(path)

@@ -10,6 +10,7 @@ from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import whole
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.motion.cue import Cue
 from mut3r_analysis.motion.gate import Gate
@@ -118,7 +119,7 @@ def sweep(
         outputs=outputs,
         protocol=protocol,
         preparation=preparation,
-        folder=Path(out).absolute(),
+        folder=user_path(out).absolute(),
         batch=batch,
     )
     carry_out([declared], execute, progress)

@@ -13,6 +13,7 @@ import torch
 from mut3r_analysis.backbones import Backbone, Frame, load_backbone
 from mut3r_analysis.backbones.checkpoint import read_checkpoint, write_checkpoint
 from mut3r_analysis.errors import MissingFile
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.foundation.text_files import read_yaml
 from mut3r_analysis.scenes import SceneDistribution
 from mut3r_analysis.training.card_words import TARGETS_SET, card_text
@@ -147,7 +148,7 @@ def _with_movers(scenes: SceneDistribution) -> SceneDistribution:
 
 def write_card(card: dict[str, Any], folder: str | Path) -> tuple[Path, Path]:
     """Write ``<name>.json`` and, from it, ``<name>.md``."""
-    folder = Path(folder)
+    folder = user_path(folder)
     data, text = (folder / f"{card['name']}.{suffix}" for suffix in ("json", "md"))
     data.write_text(json.dumps(_rounded(card), indent=1) + "\n", encoding="utf-8")
     text.write_text(card_text(json.loads(data.read_text(encoding="utf-8"))), encoding="utf-8")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.foundation.text_files import read_yaml
 from mut3r_analysis.metrics.bootstrap import drawn_counts, percentile_bounds, resampled_means
 
@@ -33,7 +34,7 @@ def read_protocol(path: str | Path) -> dict[str, Any]:
     InvalidArgument
         When it declares another test, or a part of it is missing.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise MissingFile(f"no protocol at {path}; tiny-static_protocol.yaml is in data/training")
     values = read_yaml(path)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from mut3r_analysis.backbones import Backbone, write_checkpoint
 from mut3r_analysis.backbones.precision import arithmetic
 from mut3r_analysis.errors import InvalidArgument, MissingFile, UnreadableFile
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.training.clips import Clips, clips_from
 from mut3r_analysis.training.objective import Helpers, helper_heads, objective_terms, weighted_sum
 from mut3r_analysis.training.optimisation import Optimisers, update_average
@@ -150,7 +151,7 @@ def train(
     last = recipe.steps if steps is None else steps
     if last < 1:
         raise InvalidArgument(f"steps must be at least 1, got {steps}")
-    folder = Path(out)
+    folder = user_path(out)
     folder.mkdir(parents=True, exist_ok=True)
     place = own_device(device)
     training = Training.begin(recipe, place)

@@ -13,6 +13,7 @@ from mut3r_analysis.backbones.families import find_family
 from mut3r_analysis.backbones.rotation import state_lattice_width
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.fields import made_of, number, one_of, whole
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.foundation.text_files import read_yaml
 from mut3r_analysis.training.stage import Stage
 
@@ -388,7 +389,7 @@ def read_recipe(path: str | Path) -> Recipe:
     InvalidArgument
         When a value cannot mean anything or a name is unknown.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise MissingFile(f"no recipe at {path}; bundled ones are in data/training")
     values = read_yaml(path)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.paths import user_path
 
 _FLOAT, _BYTE = 5126, 5121
 _POINTS, _LINES = 0, 1
@@ -128,7 +129,7 @@ def _packed(meshes: list[Any], accessors: list[Any], views: list[Any], buffer: b
 
 
 def _write(path: str | Path, content: bytes) -> Path:
-    path = Path(path)
+    path = user_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path

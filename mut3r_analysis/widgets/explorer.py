@@ -20,6 +20,7 @@ from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.reading import source_line
 from mut3r_analysis.figures.seen import CUE_THRESHOLD, frames_seen
 from mut3r_analysis.foundation.fields import one_of, some_of
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.widgets.controls import linked_controls
 
 MOST_BYTES = 64 * 2**20
@@ -239,7 +240,7 @@ class Explorer(anywidget.AnyWidget):
         self, path: str | Path, requests: Iterable[dict[str, Any]], most_bytes: int, **state: Any
     ) -> Path:
         """Write the page with the answers to all `requests`, and other values than the present."""
-        path = Path(path)
+        path = user_path(path)
         if path.suffix != ".html":
             raise InvalidArgument(
                 f"a page is written to a path that ends in .html, got {str(path)!r}"

@@ -15,6 +15,7 @@ from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.reading import sentence
 from mut3r_analysis.figures.seen import motion_score, predicted_poses, true_poses, view_slopes
 from mut3r_analysis.foundation.fields import number, one_of, some_of, whole
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.widgets.cloud_files import write_glb, write_ply
 from mut3r_analysis.widgets.clouds import (
     NO_POINTS,
@@ -154,7 +155,7 @@ class SceneView(RunExplorer):
         AlreadyExists
             When the path holds something else than such a file.
         """
-        path = Path(path)
+        path = user_path(path)
         if path.suffix not in _MARKS:
             raise InvalidArgument(f"scenes are written as .ply or .glb, got {str(path)!r}")
         mark = _MARKS[path.suffix]

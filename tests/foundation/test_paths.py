@@ -15,17 +15,29 @@ DOORS = {
     "option of a data set": lambda path: m3.open_sequence(f"tum:{path}?pass=clean"),
     "run": m3.open_run,
     "backbone": m3.load_backbone,
+    "sweep": lambda path: m3.sweep("tiny", "scenes/orbit-03", configurations=[{}], out=path),
+    "trajectory": m3.metrics.read_trajectory,
     "store": lambda path: m3.run(
         "random:small", m3.open_sequence("scenes/orbit-03"), out=path, progress=False
     ),
 }
 
 
-@pytest.mark.parametrize("path", ["~no\0body", "clip\0", "\0"])
+WRONG = {
+    "~no\0body": "null character",
+    "clip\0": "null character",
+    "\0": "null character",
+    "x" * 5000: "too long",
+    "/".join(["folder"] * 2000): "too long",
+}
+
+
+@pytest.mark.parametrize("path", WRONG, ids=range(len(WRONG)))
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
-def test_a_null_character_is_told_in_words(door, path) -> None:
-    with pytest.raises(InvalidArgument, match="null character"):
+def test_what_no_path_can_be_is_told_in_words(door, path) -> None:
+    with pytest.raises(InvalidArgument, match=WRONG[path]) as told:
         door(path)
+    assert len(str(told.value)) < 1000
 
 
 def test_a_tilde_is_the_home_folder_and_no_more_than_a_name_elsewhere(monkeypatch) -> None:

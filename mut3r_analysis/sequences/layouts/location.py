@@ -98,7 +98,7 @@ def parse_location(layout: str, text: str) -> Location:
     if not mark:
         root, rest = text, ""
         # Without a name, options follow the root itself.
-        if "?" in text and not user_path(text).exists():
+        if "?" in text and not os.path.exists(user_path(text)):
             root, rest = text.split("?", 1)[0], "?" + text.split("?", 1)[1]
     sequence, _, query = rest.partition("?")
     if not root:

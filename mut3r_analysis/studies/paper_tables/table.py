@@ -14,6 +14,7 @@ from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.aligned import aligned
 from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.literature.comparison import unit_factor
 from mut3r_analysis.literature.rows import UNSPECIFIED
 from mut3r_analysis.metrics.alignment import irreproducible
@@ -140,7 +141,7 @@ class PaperNumbers:
         InvalidArgument
             For another suffix.
         """
-        path = Path(path)
+        path = user_path(path)
         writers = {
             ".html": self.to_html, ".csv": self.to_csv, ".tex": self.to_latex,
             ".txt": self.__str__,
