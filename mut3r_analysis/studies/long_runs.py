@@ -4,11 +4,66 @@ from collections.abc import Iterable, Sequence
 
 import xarray as xr
 
+from mut3r_analysis.backbones.protocol import Backbone
+from mut3r_analysis.evaluation import evaluate
+from mut3r_analysis.foundation.labelling import beside
+from mut3r_analysis.motion import Cue
+from mut3r_analysis.running import run_batch
 from mut3r_analysis.studies.estimates import change
 from mut3r_analysis.studies.finding import Finding, Row, rows
+from mut3r_analysis.training.long_trial import AUC, ERRORS, STATE, cue_auc
 
 QUESTION = "What changes in a run that is longer than those the model was trained on?"
 RULES_QUESTION = "Does a rule that writes less help in long runs?"
+
+NEVER, APART, CHAINED = "never", "apart", "chained"
+"""How a state starts anew: not at all, in a world of its own, or where the part before ended."""
+
+
+def with_resets(
+    backbone: Backbone, sequence: xr.Dataset, rules: Sequence[str], every: int, cue: Cue
+) -> xr.DataArray:
+    """Follow every rule through a sequence: without resets, with resets, and with chained ones.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        With the write rule ``cut3r``.
+    sequence : Dataset
+        With true depth, poses and motion.
+    rules : sequence of str
+        In words.
+    every : int
+        Frames after which the state starts anew.
+    cue : Cue
+        Measured, and without effect.
+
+    Returns
+    -------
+    DataArray
+        (rule, reset, measure, frame), each measure in its own unit: errors, the cue's AUC, and
+        means over the state's tokens. Parts that are apart are no one path and have no errors of
+        one.
+    """
+    words = {NEVER: "", APART: f" reset.{every}", CHAINED: f" reset.{every} reset.chain"}
+    cells = [(rule, how) for rule in rules for how in words]
+    runs = run_batch(
+        backbone,
+        sequence,
+        [{"cue": cue, "commit": f"rate.{rule}{words[how]}"} for rule, how in cells],
+        outputs=("pose", "depth"),
+        progress=False,
+    )
+    found: dict[str, dict[str, xr.DataArray]] = {rule: {} for rule in rules}
+    for (rule, how), run in zip(cells, runs, strict=True):
+        scores = evaluate(run).isel(sequence=0, drop=True)
+        traces = {label: scores[name] for name, label in ERRORS.items() if name in scores}
+        traces[AUC] = cue_auc(run)
+        traces |= {label: run["state"][name].mean("state_token") for name, label in STATE.items()}
+        plain = {label: trace.reset_coords(drop=True) for label, trace in traces.items()}
+        found[rule][how] = beside(plain, "measure", combine_attrs="drop")
+    values = beside({rule: beside(each, "reset") for rule, each in found.items()}, "rule")
+    return values.rename("value")
 
 
 def against_training(values: xr.DataArray) -> xr.Dataset:

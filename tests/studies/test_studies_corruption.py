@@ -252,6 +252,24 @@ def test_gates_are_compared_with_none(backbone):
         corruption.measure_injections(backbone, [], {"all": gates[corruption.ALL_GATES]})
 
 
+def test_gates_that_only_read_leave_the_state_as_it_would_be(backbone):
+    gate = m3.Gate.mut3r()
+    found = corruption.measure_injections(
+        backbone,
+        ["scenes/orbit-03"],
+        {PLAIN: None, "read": gate, "written": gate},
+        cues={"own": m3.Cue.mut3r()},
+        commits={"read": "rw.gp", "written": "rw.pg"},
+        frames=4,
+        progress=False,
+    ).isel(sequence=0, cue=0)
+    state = found["state"].sel(injection="state")
+    np.testing.assert_allclose(state.sel(gate="read"), state.sel(gate=PLAIN), atol=1e-3)
+    assert (found["price"].sel(gate="written")[-1] > 0.01).all()
+    camera = found["translation"].sel(injection="image")
+    assert not np.allclose(camera.sel(gate="read"), camera.sel(gate=PLAIN), atol=1e-6)
+
+
 def test_sequences_that_cannot_be_injected_are_named(backbone):
     gates = {PLAIN: None, "state_to_image": m3.Gate.mut3r()}
     found = corruption.measure_injections(

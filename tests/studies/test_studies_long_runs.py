@@ -115,3 +115,29 @@ def test_the_long_test_of_a_card_is_the_study_in_numbers():
     assert late[0] == pytest.approx(100 * (plain[1] / plain[0] - 1))
     assert found["means"]["cut3r"]["write rate"] == [1, 1]
     assert max(found["means"]["ttt3r"]["write rate"]) < 1
+
+
+def test_every_rule_is_followed_with_resets_and_without():
+    model = m3.load_backbone("tiny")
+    scene = m3.open_sequence("scenes:seed=590000,frames=10,movers=2-3,mover_speed=0.4-1.0")
+    cue = m3.Cue.mut3r()
+    found = long_runs.with_resets(model, scene, ["cut3r", "const(0.5)"], 4, cue)
+    assert dict(found.sizes) == {"rule": 2, "reset": 3, "measure": 8, "frame": 10}
+    path = found.sel(measure="distance of aligned cameras (m)")
+    assert path.sel(reset=["never", "chained"]).notnull().all()
+    assert path.sel(reset="apart").isnull().all()
+    # Until the first reset nothing differs; then the state starts anew, and writes whole once.
+    states = found.sel(measure=["norm of state tokens", "write rate"])
+    np.testing.assert_allclose(
+        states.isel(frame=slice(3)).sel(reset="apart"),
+        states.isel(frame=slice(3)).sel(reset="never"), rtol=1e-4,
+    )  # fmt: skip
+    rate = states.sel(rule="const(0.5)", measure="write rate")
+    assert rate.sel(reset="never").values.tolist() == [1, *[0.5] * 9]
+    assert rate.sel(reset="apart").values.tolist() == [1, 0.5, 0.5, 0.5] * 2 + [1, 0.5]
+    # The frame between two parts is read twice: the second reading wrote whole, unrecorded.
+    assert rate.sel(reset="chained").values.tolist() == [1, *[0.5] * 9]
+    one = m3.run(model, scene, cue=cue, commit="reset.4 reset.chain", progress=False)
+    expected = m3.evaluate(one)["frame_ate"].isel(sequence=0)
+    mine = path.sel(rule="cut3r", reset="chained")
+    np.testing.assert_allclose(mine, expected, rtol=1e-2, atol=1e-4)

@@ -52,6 +52,7 @@ def measure_injections(
     gates: Mapping[str, Gate | None],
     *,
     cues: Mapping[str, Cue] | None = None,
+    commits: Mapping[str, str] | None = None,
     frames: int | None = None,
     window: tuple[int, int] | None = None,
     progress: bool = True,
@@ -67,6 +68,8 @@ def measure_injections(
     cues : mapping of str to Cue, optional
         Those of :func:`cues_compared` unless given. Masks are those of the pairs: what of the
         frame moves, as far as it is known.
+    commits : mapping of str to str, optional
+        Name of a gate to the commit it goes with, such as ``"rw.gp"``; ``"rw.gg"`` unless given.
     frames : int, optional
         At most so many of each sequence.
     window : (int, int), optional
@@ -87,7 +90,10 @@ def measure_injections(
     cues = cues_compared() if cues is None else cues
 
     def configure(gate: str, cue: str) -> dict[str, Any] | None:
-        return None if gates[gate] is None else {"cue": cues[cue], "gate": gates[gate]}
+        if gates[gate] is None:
+            return None
+        commit = (commits or {}).get(gate, "rw.gg")
+        return {"cue": cues[cue], "gate": gates[gate], "commit": commit}
 
     study = Ablation({"gate": list(gates), "cue": list(cues)}, configure, "{}, {}")
     parts, skipped, contents = {}, [], []
