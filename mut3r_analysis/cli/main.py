@@ -1,14 +1,16 @@
 """Entry point: one verb per module, errors in one line, exit status that scripts can use."""
 
 import argparse
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, NoReturn
 
 from mut3r_analysis.errors import Mut3rError
+from mut3r_analysis.foundation.fields import meant
 from mut3r_analysis.foundation.version import __version__
 
 _COMMANDS = (
@@ -32,9 +34,19 @@ _COMMANDS = (
 """Modules that add a verb: ``add_parser(subparsers)``, whose parser sets ``run=`` for its args."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says of a wrong choice which one is likely meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and leave."""
+        wrong = re.search(r"invalid choice: '([^']+)' \(choose from (.+)\)", message)
+        near = meant([wrong[1]], re.findall(r"[\w.-]+", wrong[2])) if wrong else ""
+        super().error(message + near)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mut3r",
         description="A microscope for streaming 3D transformers: capture what every attention "
         "layer of a CUT3R-family model does on a video, without a notebook.",

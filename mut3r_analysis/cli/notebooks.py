@@ -57,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
     names = [name for name in known if not args.names or name.startswith(tuple(args.names))]
     lost = [given for given in args.names if not any(name.startswith(given) for name in known)]
     if lost:
-        raise InvalidArgument(f"no notebook begins with {lost}; there are {known}")
+        raise InvalidArgument(
+            f"no notebook begins with {' or '.join(lost)}; there are {', '.join(known)}"
+        )
     parameters = dict(_assignment(text) for text in args.set)
     held = {parameter for name in names for parameter in notebook_parameters(find_notebook(name))}
     if unknown := sorted(set(parameters) - held):

@@ -105,6 +105,7 @@ def matrix(
             )  # fmt: skip
             # Missing cells are see-through.
             axis.patch.set(facecolor="#f2f2f2", edgecolor="#b8b8b8", hatch="////")
+            axis.tick_params(length=0)
             axis.tick_params(axis="y", labelleft=axis in sheet.left, labelsize=plan.text)
             axis.tick_params(axis="x", labelrotation=90 if plan.upright else 0)
         sheet.axes[0].set_yticks(np.arange(len(labels)) + 0.5, labels, linespacing=1.0)

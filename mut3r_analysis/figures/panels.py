@@ -16,6 +16,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.page import fix_layout, new_page
 from mut3r_analysis.figures.reading import text_label
 from mut3r_analysis.figures.styling import ACCENT, INK, QUIET, STATISTIC_COLORS, Size
+from mut3r_analysis.foundation.fields import meant
 
 # Told apart by colour-blind readers; neighbours differ in grey as well.
 _COLORS = (INK, ACCENT, "#4aa3df", "#00614a", "#d38fb8", "#5b4b9e", "#b58900", QUIET)
@@ -81,7 +82,10 @@ class Placed(NamedTuple):
         named = {role: dim for role, dim in roles.items() if dim is not None}
         for role, dim in named.items():
             if dim not in dataset["value"].dims:
-                raise InvalidArgument(f"{role}={dim!r} is no dimension of these values; {present}")
+                near = meant([dim], dataset["value"].dims)
+                raise InvalidArgument(
+                    f"{role}={dim!r} is no dimension of these values{near}; {present}"
+                )
             if not dataset["value"].sizes[dim]:
                 raise InvalidArgument(f"{role}={dim!r} has no entries: nothing was left to draw")
         if len(set(named.values())) < len(named):

@@ -50,8 +50,9 @@ def overlay(
     sequence : xarray.Dataset
         The sequence that was run.
     statistic : str or xarray.DataArray
-        ``"<site>/<statistic>"``, for example ``"image_self/entropy"``; or an array
-        ``(frame, [layer], [head], query or key)`` or ``(frame, [layer], patch_row, patch_col)``.
+        ``"<site>/<statistic>"``, for example ``"image_self/entropy"``; ``"cue/motion"``; or an
+        array ``(frame, [layer], [head], query or key)`` or
+        ``(frame, [layer], patch_row, patch_col)``.
     frames, layers : int or collection of int, optional
         Labels; by default at most six frames and four layers, evenly spread.
     head : {"mean", "max", "min", "std"} or int

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import meant
 
 HEAD_REDUCTIONS = ("mean", "max", "min", "std")
 _UNITS = {"nat2": "nat²", "byte": "B"}
@@ -40,7 +41,8 @@ def find_variable(run: xr.DataTree, path: str, advice: str) -> xr.DataArray:
             raise InvalidArgument(f"/{path} is empty, with the sizes {dict(dataset[name].sizes)}")
         return dataset[name]
     present = f"/{group} holds {', '.join(map(str, held))}" if held else f"it has no /{group}"
-    raise InvalidArgument(f"this run holds no /{path}: {present}. {advice}")
+    near = meant([name], held)
+    raise InvalidArgument(f"this run holds no /{path}{near}: {present}. {'' if near else advice}")
 
 
 def find_statistic(run: xr.DataTree, what: str | xr.DataArray) -> xr.DataArray:
@@ -50,8 +52,8 @@ def find_statistic(run: xr.DataTree, what: str | xr.DataArray) -> xr.DataArray:
     ----------
     run : xarray.DataTree
     what : str or xarray.DataArray
-        ``"<site>/<statistic>"``, for example ``"image_self/entropy"``; or an array computed from
-        one, with the dimensions a statistic has.
+        ``"<site>/<statistic>"``, for example ``"image_self/entropy"``; ``"cue/motion"``; or an
+        array computed from one, with the dimensions a statistic has.
 
     Raises
     ------
@@ -66,13 +68,14 @@ def find_statistic(run: xr.DataTree, what: str | xr.DataArray) -> xr.DataArray:
             f"{what!r} does not name a statistic; write it as 'site/statistic', for example "
             "'image_self/entropy', or give a DataArray"
         )
+    if site == "cue":
+        return find_variable(run, f"cue/{name}", "Run again with cue=m3.Cue.mut3r()")
     sites = list(run["attention"].children) if _has_group(run, "attention") else []
     if site not in sites:
         held = f"attention was captured at {', '.join(sites)}" if sites else "it has no attention"
-        raise InvalidArgument(
-            f"this run holds nothing of {site!r}: {held}. Run again with "
-            f"capture=m3.Capture(sites=[{site!r}], ...)"
-        )
+        near = meant([site], sites)
+        advice = "" if near else f" Run again with capture=m3.Capture(sites=[{site!r}], ...)"
+        raise InvalidArgument(f"this run holds nothing of {site!r}{near}: {held}.{advice}")
     return find_variable(
         run, f"attention/{site}/{name}", f"Run again with capture=m3.Capture(statistics=[{name!r}])"
     )

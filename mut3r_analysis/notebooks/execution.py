@@ -13,6 +13,12 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 NOTEBOOK_FOLDERS = (_PACKAGE / "data" / "notebooks", _PACKAGE.parent / "notebooks")
 """Where notebooks are: in an installed package, and in a checkout."""
 
+# Figures of a page's width fill it, and those of a column half of it: they are drawn at twice the
+# resolution of a screen.
+_FIGURE_STYLE = (
+    ".jp-RenderedImage img { width: 100% !important; height: auto !important; }"
+    ' .jp-RenderedImage img[width="340"] { width: 49% !important; }'
+)
 _REMOTE_SCRIPT = re.compile(
     r"<script(?:(?!</script>).)*?https?://(?:(?!</script>).)*</script>", re.DOTALL
 )
@@ -183,4 +189,5 @@ def _write_page(notebook: Any, out: Path) -> None:
     # The template loads formula and diagram renderers from the network; our pages need neither,
     # and must read the same offline.
     page = _REMOTE_SCRIPT.sub("", page)
+    page = page.replace("</head>", f"<style>{_FIGURE_STYLE}</style>\n</head>", 1)
     out.write_text(page, encoding="utf-8")

@@ -6,6 +6,7 @@ from typing import Any
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.bundled import data_path
+from mut3r_analysis.foundation.fields import meant
 
 
 def add_parser(verbs: Any) -> None:
@@ -52,11 +53,17 @@ def run(args: argparse.Namespace) -> int:
 def _bundled_file(given: str, suffix: str = "") -> str:
     if given.endswith((".yaml", ".yml")):
         return given
-    try:
-        return str(data_path("training", f"{given}{suffix}.yaml"))
-    except MissingFile as error:
+    # Recipes are bundled with notes and protocols, which add to their names.
+    bundled = sorted(path.stem for path in data_path("training").glob("*.yaml"))
+    stems = [name.removesuffix(suffix) for name in bundled if name.endswith(suffix)]
+    known = [name for name in stems if "_" not in name]
+    if f"{given}{suffix}" not in bundled:
         what = suffix.removeprefix("_") or "recipe"
-        raise MissingFile(f"no {what} {given!r}; give a YAML file. ({error})") from error
+        raise MissingFile(
+            f"no {what} {given!r}{meant([given], known)}; bundled are {', '.join(known)}; or give "
+            "a YAML file"
+        )
+    return str(data_path("training", f"{given}{suffix}.yaml"))
 
 
 def _add_tests(verbs: Any) -> None:

@@ -1,5 +1,6 @@
 """The command line does what the package does, and fails in one clear line."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -107,6 +108,19 @@ def test_errors_are_one_line_and_exit_with_1(frames, capsys, arguments, message)
     assert error.startswith("mut3r: error: ")
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["doctr"], "did you mean 'doctor'?"),
+        (["train", "--recipe", "tinny"], "no recipe 'tinny' (did you mean 'tiny'?); bundled are"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_one_that_is_meant(arguments, said, capsys):
+    with contextlib.suppress(SystemExit):  # argparse's own way out
+        assert main(arguments) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_help_names_every_verb(capsys):

@@ -41,7 +41,8 @@ def test_the_map_says_what_executed_notebooks_found(folder, tmp_path, capsys):
     assert "**How many?** Counted: frames (5)." in text
     assert "What is asked." in text
     assert "`backbone`: a name, or a path." in text
-    assert (out / "01_counting.html").is_file()
+    page = (out / "01_counting.html").read_text(encoding="utf-8")
+    assert ".jp-RenderedImage img { width: 100%" in page  # figures are as wide as the page
     assert "min" in capsys.readouterr().out
 
 
@@ -59,7 +60,7 @@ def test_what_no_notebook_is_called_or_takes_is_refused_before_any_runs(folder, 
     write(folder, "01_counting", FINDING)
     out = tmp_path / "out"
     for arguments, said in (
-        (["01", "99"], "no notebook begins with ['99']"),
+        (["01", "99"], "no notebook begins with 99; there are 01_counting"),
         (["--set", "bakbone=tiny"], "the parameter ['bakbone']"),
     ):
         assert main(["notebooks", "--out", str(out), *arguments]) == 1

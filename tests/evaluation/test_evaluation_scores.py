@@ -324,3 +324,8 @@ def test_truth_that_is_given_is_brought_to_the_grid_as_the_run_brings_its_own() 
     xr.testing.assert_allclose(own["abs_rel"], given["abs_rel"])
     xr.testing.assert_allclose(own["ate"], given["ate"])
     assert int(own["n_pixels"][0]) == int(given["n_pixels"][0])
+
+
+def test_a_mapping_of_runs_is_refused_with_how_to_score_each() -> None:
+    with pytest.raises(InvalidArgument, match=r"one system; .*m3.evaluate\(run\) for name, run in"):
+        m3.evaluate({"plain": "plain.zarr", "gated": "gated.zarr"})

@@ -84,6 +84,15 @@ def test_overlay_takes_arrays_computed_from_the_run(
     assert "motion score" in words(figures.overlay(squares_run, squares, motion))
 
 
+def test_overlay_shows_the_cue_by_its_name(squares_run: xr.DataTree, squares: xr.Dataset) -> None:
+    run, motion = squares_run.copy(), np.random.default_rng(0).random((5, 6, 8))
+    dims = ("frame", "patch_row", "patch_col")
+    run["cue"] = xr.DataTree(xr.Dataset({"motion": (dims, motion)}, {"frame": range(5)}))
+    figure = figures.overlay(run, squares, "cue/motion", frames=[2])
+    (drawn,) = [images[-1] for images in pictures(figure) if len(images) == 2]
+    np.testing.assert_array_equal(drawn, motion[2])
+
+
 def test_overlay_outlines_what_truly_moves(squares_run: xr.DataTree, squares: xr.Dataset) -> None:
     tree = squares_run.copy()
     mask = np.zeros((5, 48, 64), bool)

@@ -98,6 +98,9 @@ def test_a_notebook_shows_a_figure_at_its_natural_size(squares_run: xr.DataTree)
     [
         ("entropy", "site/statistic"),
         ("encoder_self/entropy", r"capture=m3.Capture\(sites=\['encoder_self'\]"),
+        ("image_self/entrpy", r"no /attention/image_self/entrpy \(did you mean 'entropy'\?\)"),
+        ("image_slf/entropy", r"nothing of 'image_slf' \(did you mean 'image_self'\?\)"),
+        ("cue/motion", r"no /cue/motion.*cue=m3.Cue.mut3r\(\)"),
         ("image_self/sharpness", r"holds .*entropy.*statistics=\['sharpness'\]"),
         ("state_self/entropy", "per state token"),
         ("state_to_image/entropy", "received / received_logit of state_to_image"),

@@ -239,6 +239,8 @@ def test_a_matrix_of_nothing_but_missing_values_can_be_drawn() -> None:
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
+        (lambda d: figures.interval_dots(d, rows="gte", **TEXTS),
+         r"rows='gte' is no dimension of these values \(did you mean 'gate'\?\)"),
         (lambda d: figures.interval_dots(d, rows="layer", **TEXTS),
          r"rows='layer' is no dimension of these values; dimensions are gate \(3\), site \(4\)"),
         (lambda d: figures.interval_dots(d, rows="gate", **TEXTS),
