@@ -59,7 +59,8 @@ def with_resets(
         scores = evaluate(run).isel(sequence=0, drop=True)
         traces = {label: scores[name] for name, label in ERRORS.items() if name in scores}
         traces[AUC] = cue_auc(run)
-        traces |= {label: run["state"][name].mean("state_token") for name, label in STATE.items()}
+        state = run["state"].to_dataset()
+        traces |= {label: state[name].mean("state_token") for name, label in STATE.items()}
         plain = {label: trace.reset_coords(drop=True) for label, trace in traces.items()}
         found[rule][how] = beside(plain, "measure", combine_attrs="drop")
     values = beside({rule: beside(each, "reset") for rule, each in found.items()}, "rule")
