@@ -172,7 +172,11 @@ TEXTS = {
     "cue of pairs": (PairCue.from_json, PairCue.easi3r().to_json()),
     "gate of pairs": (PairGate.from_json, PairGate(layers=(0, 2)).to_json()),
     "graph of pairs": (lambda text: pair_edges(text, 5), "swinstride-3-noncyclic"),
-    "commit": (Commit.from_json, '{"read": "gated", "write": "gated"}'),
+    "commit": (Commit.from_json, '{"read": "gated", "write": "gated", "reset": "motion(0.3)"}'),
+    "words of a commit": (
+        Commit.parse,
+        "rw.gp rate.ttt3r*const(0.5) reset.saturation(5) reset.chain",
+    ),
     "json": (lambda text: parse_json(text, "here"), '{"a": [1, 2.5e3, null]}'),
     "call": (parse_call, "iterate(2)"),
     "frames": (lambda text: Selection.parse(text).indices(9, "it"), "1:8:2"),

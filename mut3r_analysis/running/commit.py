@@ -185,7 +185,8 @@ class Commit(Specification):
         """Return TTT3R's commit for the weights of CUT3R.
 
         The same as a backbone loaded with ``update="ttt3r"``; as a commit it can stand in one
-        batch with other configurations.
+        batch with other configurations. ``reset=100, reset_chain=True`` is the recipe released with
+        it for long sequences.
         """
         return cls(**{"rate": "ttt3r", "reset_pose": "learned"} | changes)
 
