@@ -70,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warn
             return args.run(args)
     except (Mut3rError, OSError) as error:
-        print(f"mut3r: error: {error}", file=sys.stderr)
+        # The library says it in its own words.
+        said = str(error).replace("pass truth=", "give --truth")
+        print(f"mut3r: error: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("mut3r: interrupted; what was written whole is kept", file=sys.stderr)

@@ -22,6 +22,12 @@ class Tokens:
     ------
     InvalidArgument
         For a role that is not known.
+
+    Examples
+    --------
+    >>> tokens = Tokens(grid=(4, 4), special=("class",))
+    >>> tokens.grid
+    (4, 4)
     """
 
     grid: tuple[int, int] | None = None

@@ -67,6 +67,11 @@ def headlines() -> pd.DataFrame:
     pandas.DataFrame
         One row per pair: ``statement``, ``label``, ``metric``, ``unit``, and dataset, protocol
         and value ``before`` and ``after``; ``conflict`` is a conflict id or empty.
+
+    Examples
+    --------
+    >>> len(headlines())
+    4
     """
     path = data_path("published", "headlines.csv")
     table = pd.read_csv(path, keep_default_na=False, dtype=str)

@@ -55,6 +55,11 @@ class PairCue(MaskCue):
     ------
     InvalidArgument
         When the specification cannot mean anything; the message says what is allowed.
+
+    Examples
+    --------
+    >>> PairCue.easi3r().classes
+    (2, 3, 4)
     """
 
     corner: Checked[bool, bool] = Checked(flag, True)
@@ -93,6 +98,11 @@ class PairGate(LayeredSpecification):
     ------
     InvalidArgument
         When the specification cannot mean anything.
+
+    Examples
+    --------
+    >>> PairGate.easi3r().sites
+    ('view1_to_view2',)
     """
 
     sites: Checked[Any, tuple[str, ...]] = Checked(_sites, ("view1_to_view2",))

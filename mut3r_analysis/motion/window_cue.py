@@ -85,6 +85,11 @@ class WindowCue(MaskCue):
     ------
     InvalidArgument
         When the specification cannot mean anything.
+
+    Examples
+    --------
+    >>> WindowCue(offsets=(-1, 1)).offsets
+    (-1, 1)
     """
 
     offsets: Checked[Iterable[int], tuple[int, ...]] = Checked(_offsets, (-6, -4, -2, 2, 4, 6))
@@ -108,6 +113,11 @@ class WindowGate(LayeredSpecification):
     ------
     InvalidArgument
         When the specification cannot mean anything.
+
+    Examples
+    --------
+    >>> WindowGate().layers
+    range(0, 5)
     """
 
     sites: Checked[str | Iterable[str], tuple[str, ...]] = Checked(

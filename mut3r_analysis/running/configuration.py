@@ -41,6 +41,11 @@ class Configuration:
     ------
     InvalidArgument
         For parts that contradict each other.
+
+    Examples
+    --------
+    >>> Configuration(cue=m3.Cue.mut3r(), gate=m3.Gate.mut3r(beta=2.0)).gate.beta
+    2.0
     """
 
     cue: Cue | None = None

@@ -123,6 +123,15 @@ def test_a_wrong_name_is_answered_with_the_one_that_is_meant(arguments, said, ca
     assert said in capsys.readouterr().err
 
 
+def test_the_truth_that_is_lacking_is_asked_for_as_an_option(frames, tmp_path, capsys):
+    store = str(tmp_path / "run.zarr")
+    assert main(["run", str(frames), "--backbone", "random:small", "--out", store, "--quiet"]) == 0
+    assert main(["evaluate", store]) == 1
+    said = capsys.readouterr().err
+    assert "give --truth, a sequence that does" in said
+    assert "truth=" not in said
+
+
 def test_help_names_every_verb(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
