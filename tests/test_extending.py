@@ -67,7 +67,7 @@ def test_every_row_of_every_registry_is_whole():
 def test_a_statistic_is_a_row(monkeypatch, sequence):
     row = Statistic(
         "logit_energy", "query", "mean squared logit", "nat2",
-        of_tokens=lambda q, k, diagonal: (q @ k.mT).square().mean(dim=-1),
+        of_tokens=lambda of: (of.q @ of.k.mT).square().mean(dim=-1),
     )  # fmt: skip
     monkeypatch.setitem(STATISTICS, row.name, row)
     capture = m3.Capture(statistics=[row.name], sites=["image_self"], archive="float32")
