@@ -206,7 +206,7 @@ def test_conventions_of_the_literature_have_names():
     assert Cue.convention("mut3r_low", sign=1) == high
     assert Cue.convention("gram_low").window == 8
     assert Cue.convention("gram_low").normaliser == "upper_half"
-    with pytest.raises(InvalidArgument, match="mut3r_low, mut3r_high, gram_low"):
+    with pytest.raises(InvalidArgument, match="mut3r_low, mut3r_high, raymap3r, gram_low"):
         Cue.convention("mut3r")
 
 
