@@ -10,7 +10,6 @@ from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from mut3r_analysis.errors import Mut3rError
-from mut3r_analysis.foundation.fields import meant
 from mut3r_analysis.foundation.version import __version__
 
 _COMMANDS = (
@@ -40,8 +39,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and leave."""
         wrong = re.search(r"invalid choice: '([^']+)' \(choose from (.+)\)", message)
-        near = meant([wrong[1]], re.findall(r"[\w.-]+", wrong[2])) if wrong else ""
-        super().error(message + near)
+        if wrong:
+            from mut3r_analysis.foundation.fields import meant
+
+            message += meant([wrong[1]], re.findall(r"[\w.-]+", wrong[2]))
+        super().error(message)
 
 
 def build_parser() -> argparse.ArgumentParser:

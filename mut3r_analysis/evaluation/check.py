@@ -79,8 +79,9 @@ class ProtocolReport:
 
     @property
     def name(self) -> str:
-        """Id of the group: what its protocols have in common, without their alignments."""
-        return self.ids[0] if len(self.ids) == 1 else self.ids[0].rsplit(":", 1)[0]
+        """Id of its first protocol, without the alignment where its protocols differ in that."""
+        alignments = {id.rsplit(":", 1)[1] for id in self.ids}
+        return self.ids[0] if len(alignments) == 1 else self.ids[0].rsplit(":", 1)[0]
 
 
 @dataclass(frozen=True)
