@@ -271,6 +271,7 @@ def compute(
                 parts[name].append(of_tile(tile))
             else:
                 sums[name] = sums[name] + of_tile(tile)
+        del tile  # its memory, still in cache, is that of the next one
     found = {name: torch.cat(values, dim=-1) for name, values in parts.items()}
     found |= {name: values / q.shape[-2] for name, values in sums.items()}
     of = Pairing(q, k, diagonal)
@@ -307,4 +308,7 @@ def tiles(
         if not diagonal or bias is not None:
             # What has no weight has no part in an entropy either: 0 times minus infinity is NaN.
             z = z.masked_fill(z == -math.inf, 0)
-        yield Tile(z, e, e.sum(dim=-1), peak.squeeze(-1), pose_key)
+        tile = Tile(z, e, e.sum(dim=-1), peak.squeeze(-1), pose_key)
+        del z, e
+        yield tile
+        del tile
