@@ -89,6 +89,17 @@ def whole(tmp_path_factory):
     return out
 
 
+def then_whole(whole, store, listed=inventory.files_in):
+    """List the files of a store, which is finished right after that."""
+
+    def goes_on(*args):
+        files = listed(*args)
+        shutil.copytree(whole, store, dirs_exist_ok=True)
+        return files
+
+    return goes_on
+
+
 def test_a_run_that_goes_on_while_it_is_opened_shows_what_was_whole(whole, tmp_path, monkeypatch):
     early = Path(shutil.copytree(whole, tmp_path / "run"))
     for second in [*early.rglob("c/1"), *early.rglob("c/1/*")]:
@@ -96,14 +107,7 @@ def test_a_run_that_goes_on_while_it_is_opened_shows_what_was_whole(whole, tmp_p
     root = json.loads((early / "zarr.json").read_text())
     root["attributes"] |= {"frames_complete": BLOCK, "complete": False}
     (early / "zarr.json").write_text(json.dumps(root))
-    listed = inventory.files_in
-
-    def goes_on(*args):
-        files = listed(*args)
-        shutil.copytree(whole, early, dirs_exist_ok=True)
-        return files
-
-    monkeypatch.setattr(inventory, "files_in", goes_on)
+    monkeypatch.setattr(inventory, "files_in", then_whole(whole, early))
     with pytest.warns(UserWarning, match="4 of 8 frames"):
         run = m3.open_run(early)
     pose = m3.open_run(whole)["prediction/pose"].isel(frame=slice(BLOCK))
@@ -121,14 +125,7 @@ def test_a_store_that_is_being_created_is_not_called_damaged(whole, tmp_path, mo
     # Its root is written last: here it appears once the other files were looked for.
     (young / ".unfinished").mkdir()
     (young / "zarr.json").unlink()
-    listed = inventory.files_in
-
-    def goes_on(*args):
-        files = listed(*args)
-        shutil.copytree(whole, young, dirs_exist_ok=True)
-        return files
-
-    monkeypatch.setattr(inventory, "files_in", goes_on)
+    monkeypatch.setattr(inventory, "files_in", then_whole(whole, young))
     with pytest.raises(StoreError, match="is being created by a run"):
         m3.open_run(young)
     monkeypatch.undo()
