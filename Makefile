@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Tests run in parallel, one thread each; more threads would only wait for each other.
 WORKERS ?= auto
 
-.PHONY: help demo test fuzz trust notebooks lab bench screenshots lint clean
+.PHONY: help demo test docs fuzz trust notebooks lab bench screenshots lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1	/p' Makefile
@@ -23,6 +23,10 @@ lint: $(READY) ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY) ## build the documentation in outputs/docs, and check its pages
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -j auto docs outputs/docs
+	$(BIN)/python docs/check_pages.py outputs/docs
 
 # Every parser, on this many inputs each.
 CASES ?= 100000
@@ -70,5 +74,5 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet -e '.[cluster,test]'
+	$(BIN)/python -m pip install --quiet -e '.[cluster,docs,test]'
 	touch $(READY)

@@ -207,7 +207,9 @@ def test_environment_equals_pyproject():
     assert python == f"python{PYPROJECT['project']['requires-python']}"
     assert pip == "pip"
     extras = PYPROJECT["project"]["optional-dependencies"]
-    declared = [*PYPROJECT["project"]["dependencies"], *extras["cluster"], *extras["test"]]
+    declared = list(PYPROJECT["project"]["dependencies"])
+    for extra in ("cluster", "docs", "test"):
+        declared += extras[extra]
     assert packages["pip"] == [*declared, "-e ."]
 
 

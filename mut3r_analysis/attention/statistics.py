@@ -106,9 +106,9 @@ class Statistic:
     units : str
         "nat" for logarithms, "1" for probabilities and pure numbers.
     of_tokens : callable, optional
-        Closed form: from a :class:`Pairing` to ``(..., query | key)``.
+        Closed form: from a `Pairing` to ``(..., query | key)``.
     of_tile : callable, optional
-        From a :class:`Tile` to ``(..., row)``, or for the key side to ``(..., key)``, which is
+        From a `Tile` to ``(..., row)``, or for the key side to ``(..., key)``, which is
         averaged over all queries.
     needs_pose : bool
         Whether the keys must hold a pose token.

@@ -20,7 +20,7 @@ class TokenAxis:
     Attributes
     ----------
     role : ndarray
-        ``(token,)`` index into :data:`ROLES`. Only patches carry a motion score; all other tokens
+        ``(token,)`` index into `ROLES`. Only patches carry a motion score; all other tokens
         are never gated.
     row, column : ndarray
         ``(token,)`` place on a lattice; special tokens are at -1.

@@ -101,7 +101,7 @@ def read_checkpoint(path: str | Path, *, config: ModelConfig | None = None) -> C
         When there is no such file, or the system cannot read it.
     CheckpointError
         When the file is unsafe, damaged, incomplete or not a checkpoint; the message says which
-        and what to do. Fit to the model is checked by :func:`check_weights`.
+        and what to do. Fit to the model is checked by `load_backbone`.
 
     Notes
     -----

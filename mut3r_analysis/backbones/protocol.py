@@ -71,7 +71,7 @@ class Backbone(nn.Module, ABC):
     Raises
     ------
     InvalidArgument
-        For a rule with rates where :attr:`written_whole` says that there are none.
+        For a rule with rates where `written_whole` says that there are none.
 
     Attributes
     ----------
@@ -84,7 +84,8 @@ class Backbone(nn.Module, ABC):
     preparation : Preparation
         How frames of any size become this model's input.
     outputs : tuple of str
-        What it predicts, among :data:`~mut3r_analysis.backbones.heads.OUTPUTS`.
+        What it predicts: some of ``pose``, ``depth``, ``points_self``, ``points_world``,
+        ``color``.
     commit_needs : tuple of str
         Outputs of the written pass without which a frame cannot be committed.
     state_dim : str
@@ -98,12 +99,12 @@ class Backbone(nn.Module, ABC):
         In words, why there are no rates and so no write rule but ``"cut3r"``; empty where there
         are.
     looks_ahead : bool
-        Whether a frame is read together with the next one (:attr:`Encoded.following`). The loop
+        Whether a frame is read together with the next one (``Encoded.following``). The loop
         over frames hands that over; where there is none the sequence ends.
     reads_pairs : bool
         Whether :meth:`decode_pair` does something.
     reads_rays : bool
-        Whether a frame may be rays of a camera instead of an image (:attr:`Frame.ray_map`).
+        Whether a frame may be rays of a camera instead of an image (``Frame.ray_map``).
     pose_memory : bool
         Whether there is a pose memory, so that commits may speak of it. What the decoder gives then
         has a ``pose_token`` ``(batch, 1, channel)``.

@@ -51,7 +51,7 @@ def interval_dots(
     ----------
     values : xarray.Dataset
         ``value``, ``lower`` and ``upper`` over the dimensions named below, as
-        :func:`mut3r_analysis.studies.estimates.estimate` returns them. Where the interval is NaN
+        `studies.estimates.estimate` returns them. Where the interval is NaN
         the dot stands alone; where the value is NaN the row says "no value" and has no bar.
     rows : str
         Dimension whose entries are the rows, the first on top.

@@ -35,7 +35,7 @@ def conflicts(conflict: Patterns | None = None) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per number of a side: ``conflict``, ``title``, ``flag`` (one of :data:`FLAGS`),
+        One row per number of a side: ``conflict``, ``title``, ``flag`` (one of `FLAGS`),
         ``side`` (1, 2, ...), ``claim``, then the columns of the published table, then
         ``statement`` and ``advice``.
 

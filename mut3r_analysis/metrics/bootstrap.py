@@ -45,7 +45,7 @@ class Interval:
     -----
     Over few sequences a percentile interval is too narrow: at 95 %, one over 6 sequences holds the
     true mean in about 87 % of cases where single values are normal and in 74 % where they are
-    log-normal; :func:`mut3r_analysis.studies.estimates.estimate` says more.
+    log-normal; `studies.estimates.estimate` says more.
     """
 
     value: float

@@ -6,23 +6,23 @@ A **cue** turns a reading of attention into a motion score g in [0, 1] per patch
 z are logits, p weights, i queries, j keys, M the number of keys, o = p v; LSE is the logarithm of a
 row's normaliser. "exact" readings are closed forms; the others go through tiles of query rows.
 
-=====  =======================  ==========================  =========  ========
-code   reading                  formula                     dynamic    cost
-=====  =======================  ==========================  =========  ========
-R1     ``logit_key_mean``       mean_j z_ij                 low        exact
-R2     ``received``             M mean_i p_ij               low        tiles
-R3     ``entropy``              -sum_j p log p / log M      high       tiles
-R3a    ``peak_complement``      1 - max_j p_ij              high       tiles
-R3b    ``collision_complement`` 1 - sum_j p_ij^2            high       tiles
-R4     ``logit_query_mean``     mean_i z_ij                 low        exact
-R5     ``instability``          std over frames of R1/R2/R4 high       as these
-R6     ``pose_complement``      (1 - p_i,pose) / (M - 1)    low        tiles
-R7     ``logit_key_std``        std_j z_ij                  high       exact
-R8     ``maxpool_similarity``   max_j z_ij                  low        tiles
---     ``gram_<a>_<b>_mean``    mean_tj <a_i, b_tj>         low        exact
---     ``gram_<a>_<b>_variance`` var_tj <a_i, b_tj>         low        exact
---     ``mask``                 a variable of the sequence  high       none
-=====  =======================  ==========================  =========  ========
+=====  =========================  ============================  =========  ========
+code   reading                    formula                       dynamic    cost
+=====  =========================  ============================  =========  ========
+R1     ``logit_key_mean``         mean_j z_ij                   low        exact
+R2     ``received``               M mean_i p_ij                 low        tiles
+R3     ``entropy``                -sum_j p log p / log M        high       tiles
+R3a    ``peak_complement``        1 - max_j p_ij                high       tiles
+R3b    ``collision_complement``   1 - sum_j p_ij^2              high       tiles
+R4     ``logit_query_mean``       mean_i z_ij                   low        exact
+R5     ``instability``            std over frames of R1/R2/R4   high       as these
+R6     ``pose_complement``        (1 - p_i,pose) / (M - 1)      low        tiles
+R7     ``logit_key_std``          std_j z_ij                    high       exact
+R8     ``maxpool_similarity``     max_j z_ij                    low        tiles
+--     ``gram_<a>_<b>_mean``      mean_tj <a_i, b_tj>           low        exact
+--     ``gram_<a>_<b>_variance``  var_tj <a_i, b_tj>            low        exact
+--     ``mask``                   a variable of the sequence    high       none
+=====  =========================  ============================  =========  ========
 
 ``gram_...`` readings compare a patch's query or key with those b_tj of all patches j of the w
 frames t before (``of="past(w)"``), by the means and covariances that these frames left; <a>_<b> is

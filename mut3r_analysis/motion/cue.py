@@ -334,7 +334,7 @@ class Cue(LayeredSpecification):
         Parameters
         ----------
         name : str
-            Key of :data:`CONVENTIONS`.
+            ``mut3r_low``, ``mut3r_high``, ``raymap3r`` or ``gram_low``.
         **changes
             Fields that differ.
         """

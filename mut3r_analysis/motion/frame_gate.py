@@ -92,7 +92,7 @@ class GatePlan:
         axes : mapping of str to TokenAxis
             Tokens of the frame, from the backbone's ``axes()``.
         record_mass : bool
-            Keep the static mass of state-to-image sites: see :attr:`FrameGate.static_mass`.
+            Keep the static mass of state-to-image sites: see `FrameGate`.
         """
         return FrameGate(self, motion, axes, record_mass=record_mass)
 

@@ -73,7 +73,7 @@ class PairMotion(MaskMotion):
     view2, view1 : Aggregate
         Of a frame's patches as keys, in pairs in which it is view 2 and view 1.
     **shared
-        As of :class:`~mut3r_analysis.motion.mask_motion.MaskMotion`.
+        As of `MaskMotion`: ``dynamic``, ``labels``, ``smooth``, ``otsu``, ``mask``, ``cells``.
     """
 
     view2: Aggregate

@@ -102,7 +102,7 @@ class WindowMotion(MaskMotion):
     cells : Tensor
         ``(frame, row, column)`` bool: patches with any dynamic pixel.
     **shared
-        As of :class:`~mut3r_analysis.motion.mask_motion.MaskMotion`.
+        As of `MaskMotion`: ``dynamic``, ``labels``, ``smooth``, ``otsu``, ``mask``, ``cells``.
     """
 
     factors: dict[str, Tensor]

@@ -90,8 +90,8 @@ class Commit(Specification):
     reset : int or str, optional
         State and pose memory start anew after every so many frames, or after a frame at which a
         trigger fires; one that is not the first of its part. ``saturation(x)``: the state has
-        changed by x in all since the part's first frame, as the sum over frames of |new - old| /
-        |old|, mean over tokens (in the manner of Info3R, which is known from its paper alone).
+        changed by x in all since the part's first frame, as the sum over frames of ``|new - old| /
+        |old|``, mean over tokens (in the manner of Info3R, which is known from its paper alone).
         ``motion(x)``: the motion score of the frame, mean over patches, is x or more.
     reset_chain : bool
         Whether the frame after which the state starts anew is also the first that the new state
@@ -194,8 +194,7 @@ class Commit(Specification):
     def ttsa3r(cls, **changes: Any) -> Self:
         """Return TTSA3R's commit for the weights of CUT3R, as ``update="ttsa3r"``.
 
-        See :func:`~mut3r_analysis.backbones.write_rates.ttsa3r` for where it differs from the
-        authors' code.
+        See ``backbones/write_rates.py`` for where it differs from the authors' code.
         """
         return cls(**{"rate": "ttsa3r"} | changes)
 

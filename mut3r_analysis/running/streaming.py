@@ -138,7 +138,7 @@ def run(
     -----
     When the process is interrupted or terminated, the frames that are done are written and the
     store says how many. When it is killed, the last whole block is there: at most the last
-    :data:`~mut3r_analysis.running.chunks.MOST_FRAMES` frames are lost, or as many as take 32 MB.
+    32 frames are lost, or as many as take 32 MB.
     A run without whole frames leaves nothing.
 
     Examples

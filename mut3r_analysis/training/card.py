@@ -70,11 +70,9 @@ def make_card(
         What the trainer has to say: machine, what was tried, limits.
     cues : bool
         Whether to run the cue test, the gating test and the long test, which read the sites of
-        :data:`~mut3r_analysis.training.patches.KINDS`; a model that lacks some has none of them.
+        `training.patches.KINDS`; a model that lacks some has none of them.
     motion, reconstruction : dict, optional
-        From :func:`~mut3r_analysis.training.motion_trial.motion_test` or
-        :func:`~mut3r_analysis.training.reconstruction_trial.reconstruction_test`. Its conditions
-        are the targets then.
+        From `motion_test` or `reconstruction_test`. Its conditions are the targets then.
 
     Returns
     -------

@@ -258,7 +258,7 @@ class Recipe:
         Trained weights to start from. `initialisation` then only says what an untrained model of
         this kind is, for comparison.
     initialisation, objective, optimiser, reports
-        See :class:`Initialisation`, :class:`Objective`, :class:`Optimiser`, :class:`Reports`.
+        See `Initialisation`, `Objective`, `Optimiser`, `Reports` in ``training/recipe.py``.
     """
 
     name: str

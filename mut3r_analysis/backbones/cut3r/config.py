@@ -29,7 +29,7 @@ class CUT3RConfig(PosedConfig):
     rgb_head : bool
         Whether colour is predicted.
     **shared
-        As of :class:`~mut3r_analysis.backbones.configuration.PosedConfig`.
+        As of `PosedConfig`.
 
     Raises
     ------

@@ -17,7 +17,7 @@ class DUSt3RConfig(ModelConfig):
     Parameters
     ----------
     **shared
-        As of :class:`~mut3r_analysis.backbones.configuration.ModelConfig`.
+        As of `ModelConfig`.
 
     Raises
     ------

@@ -21,7 +21,7 @@ class Point3RConfig(PosedConfig):
         Blocks and heads of the encoder of pointmaps, which the official code fixes. It is as wide
         as the image encoder.
     **shared
-        As of :class:`~mut3r_analysis.backbones.configuration.PosedConfig`.
+        As of `PosedConfig`.
 
     Raises
     ------

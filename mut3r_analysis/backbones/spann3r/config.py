@@ -28,7 +28,7 @@ class Spann3RConfig(ModelConfig):
     use_feat, mem_pos_enc
         Kept because official checkpoints name them; False in all released models.
     **shared
-        As of :class:`~mut3r_analysis.backbones.configuration.ModelConfig`.
+        As of `ModelConfig`.
 
     Raises
     ------

@@ -36,7 +36,7 @@ class VGGTConfig(ModelConfig):
     head_levels : (int, int, int, int)
         Layers of the aggregator that the dense heads take.
     **shared
-        As of :class:`~mut3r_analysis.backbones.configuration.ModelConfig`.
+        As of `ModelConfig`.
 
     Raises
     ------
