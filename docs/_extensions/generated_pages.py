@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from docutils import nodes
+from gallery import write_gallery
 from registries import registries_page
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
@@ -155,6 +156,7 @@ def write_pages(app: Sphinx) -> None:
     write_reference(source / "reference")
     write_command_line(source / "reference")
     write_cards(source / "model_cards")
+    write_gallery(source / "gallery")
 
 
 def find_public_name(

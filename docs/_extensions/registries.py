@@ -33,7 +33,7 @@ def registries_page() -> str:
         section(
             "Readings of a cue",
             "``Cue(reading=...)``. z are logits, p weights, i queries, j keys, M the number of "
-            "keys. :doc:`mut3r_analysis.motion` also has those that are not of one frame's attention.",
+            "keys. :doc:`mut3r_analysis.motion` has the others.",
             ("name", "code", "formula", "dynamic is", "one per"),
             (
                 (code(row.name), row.code, code(row.formula), HIGH_OR_LOW[row.sign], row.side)
