@@ -4,7 +4,7 @@ import argparse
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Any, NoReturn
@@ -32,17 +32,34 @@ _COMMANDS = (
 )
 """Modules that add a verb: ``add_parser(subparsers)``, whose parser sets ``run=`` for its args."""
 
+_KEYWORD = re.compile(r"\b(?P<name>[a-z_]+)=(?P<value>True\b|\([^)]*\)|\[[^]]*\]|'[^']*')?")
+"""An argument as the library's messages write it, with its value where they give one."""
+
 
 class _Parser(argparse.ArgumentParser):
-    """Says of a wrong choice which one is likely meant."""
+    """Says of a wrong choice or option which one is likely meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse unknown options here, where those of the verb are known."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and leave."""
+        from mut3r_analysis.foundation.fields import meant
+
         wrong = re.search(r"invalid choice: '([^']+)' \(choose from (.+)\)", message)
         if wrong:
-            from mut3r_analysis.foundation.fields import meant
-
             message += meant([wrong[1]], re.findall(r"[\w.-]+", wrong[2]))
+        elif message.startswith("unrecognized"):
+            options = set(re.findall(r"--[a-z-]+", self.format_usage()))
+            given = re.findall(r"--[a-z-]+", message)
+            if "--frames" in options and {"--start", "--stop", "--stride"} & set(given):
+                message += "; frames are taken with --frames START:STOP:STRIDE, as --frames :8"
+            else:
+                message += meant(given, options)
         super().error(message)
 
 
@@ -72,13 +89,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warn
             return args.run(args)
     except (Mut3rError, OSError) as error:
-        # The library says it in its own words.
-        said = str(error).replace("pass truth=", "give --truth")
-        print(f"mut3r: error: {said}", file=sys.stderr)
+        print(f"mut3r: error: {as_options(str(error), vars(args))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("mut3r: interrupted; what was written whole is kept", file=sys.stderr)
         return 130
+
+
+def as_options(said: str, known: Collection[str]) -> str:
+    """Return what the library said of its arguments as said of the options of a verb."""
+    said = said.replace("open it without start, stop and stride", "run it without --frames")
+
+    def option(found: re.Match[str]) -> str:
+        if found["name"] not in known:
+            return found[0]
+        value = (found["value"] or "").replace("True", "")
+        if value[:1] in ("(", "["):
+            value = re.sub(r"[(),'\[\]]", "", value)
+        return f"--{found['name'].replace('_', '-')} {value}".rstrip()
+
+    return re.sub(_KEYWORD, option, said)
 
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:

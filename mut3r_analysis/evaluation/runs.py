@@ -1,7 +1,7 @@
 """The runs to score: opened, told apart by sequence, and of one system."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,13 @@ def read_runs(runs: Run | Iterable[Run]) -> dict[str, xr.DataTree]:
     """
     if isinstance(runs, xr.Dataset) or not isinstance(runs, Iterable | Path):
         raise InvalidArgument(f"a {type(runs).__name__} is not a run; give a DataTree or a path")
-    if isinstance(runs, Mapping) and not isinstance(runs, xr.DataTree):
-        raise InvalidArgument(
-            "evaluate scores the runs of one system; score those of a mapping each by itself: "
-            "{name: m3.evaluate(run) for name, run in runs.items()}"
-        )
     given = [runs] if isinstance(runs, xr.DataTree | str | Path) else list(runs)
     if not given:
         raise InvalidArgument("no runs were given; pass what run(...) returned, or its store")
     trees: dict[str, xr.DataTree] = {}
     systems: dict[str, str] = {}
     for one in given:
-        tree = _opened(one)
+        tree = opened_run(one)
         name = str(tree.attrs["sequence"]["name"])
         if name in trees:
             raise InvalidArgument(
@@ -53,7 +48,14 @@ def read_runs(runs: Run | Iterable[Run]) -> dict[str, xr.DataTree]:
     return trees
 
 
-def _opened(run: Run) -> xr.DataTree:
+def opened_run(run: Run) -> xr.DataTree:
+    """Return a run, opened where its store is given.
+
+    Raises
+    ------
+    InvalidArgument
+        Something else.
+    """
     if isinstance(run, str | Path):
         from mut3r_analysis.running import open_run
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, overload
 
 import numpy as np
 import xarray as xr
@@ -42,18 +42,33 @@ class NothingScored(UndefinedMetric):
         self.undefined = all(isinstance(error, UndefinedMetric) for error in errors)
 
 
+@overload
+def evaluate(  # type: ignore[overload-overlap]  # a mapping is an iterable as well
+    runs: Mapping[str, Run | Sequence[Run]],
+    protocol: str | Protocol = "default",
+    *,
+    truth: Truth | Mapping[str, Truth] | None = None,
+) -> dict[str, xr.Dataset]: ...
+@overload
 def evaluate(
     runs: Run | Iterable[Run],
     protocol: str | Protocol = "default",
     *,
     truth: Truth | Mapping[str, Truth] | None = None,
-) -> xr.Dataset:
+) -> xr.Dataset: ...
+def evaluate(
+    runs: Any,
+    protocol: str | Protocol = "default",
+    *,
+    truth: Truth | Mapping[str, Truth] | None = None,
+) -> xr.Dataset | dict[str, xr.Dataset]:
     """Score runs of one system under a named protocol, one run per sequence.
 
     Parameters
     ----------
-    runs : DataTree, path, or several of them
-        What `run`, `open_run` or `import_predictions` gave, or stores of runs.
+    runs : DataTree, path, several of them, or a mapping
+        What `run`, `open_run` or `import_predictions` gave, or stores of runs; several systems by
+        name, such as ``{"plain": run, "gated": other}``, are scored each by itself.
     protocol : str or Protocol
         A protocol or its id. ``"default"`` scores depth (``default:depth:scale_median``) and pose
         (``default:pose:sim3``) as far as predictions and truth go, on every frame of the runs.
@@ -66,9 +81,10 @@ def evaluate(
 
     Returns
     -------
-    Dataset
-        Dims ``sequence``, one entry per run, and ``frame``, the index of the frame in its source,
-        over the frames of all sequences: NaN where a sequence does not have that frame.
+    Dataset, or dict of str to Dataset
+        For a mapping by the same names, as `table` and `compare` take them. Dims ``sequence``, one
+        entry per run, and ``frame``, the index of the frame in its source, over the frames of all
+        sequences: NaN where a sequence does not have that frame.
 
         - ``<metric>`` (sequence): NaN where the sequence was skipped; ``skipped`` (sequence) says
           why, and is empty elsewhere;
@@ -111,6 +127,11 @@ def evaluate(
     >>> scores["abs_rel"].dims, scores["frame_abs_rel"].dims
     (('sequence',), ('sequence', 'frame'))
     """
+    if isinstance(runs, Mapping) and not isinstance(runs, xr.DataTree):
+        by_name: dict[str, Any] = {}
+        for system, own in runs.items():
+            by_name[system] = evaluate(own, protocol, truth=truth)
+        return by_name
     chosen = named_protocols(protocol)
     trees = read_runs(runs)
     truths = Truths(truth, list(trees))

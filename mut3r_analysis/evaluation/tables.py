@@ -2,12 +2,14 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.averages import metric_names
 from mut3r_analysis.foundation.fields import one_of
 
@@ -15,12 +17,14 @@ SUMMARY = ("mean", "lower", "upper")
 """Rows below the sequences: the mean as the protocol weighs it, and its interval."""
 
 
-def table(scores: xr.Dataset, per: Literal["sequence", "frame"] = "sequence") -> pd.DataFrame:
+def table(
+    scores: xr.Dataset | Mapping[str, xr.Dataset], per: Literal["sequence", "frame"] = "sequence"
+) -> pd.DataFrame:
     """Turn the result of `evaluate` into a table, which a notebook shows as HTML.
 
     Parameters
     ----------
-    scores : Dataset
+    scores : Dataset or mapping of str to Dataset
         From `evaluate`.
     per : {"sequence", "frame"}
         One row per sequence, then `SUMMARY`; or one per sequence and frame that was scored.
@@ -31,7 +35,8 @@ def table(scores: xr.Dataset, per: Literal["sequence", "frame"] = "sequence") ->
         Columns are metrics, ``n_frames`` (in the summary that of all sequences) and ``skipped``;
         per frame, what each frame contributes.
         ``attrs["units"]`` maps columns to units, ``attrs["protocol"]`` is the protocol's id and
-        ``attrs["incomplete"]`` what the mean lacks to be the protocol's number.
+        ``attrs["incomplete"]`` what the mean lacks to be the protocol's number. Of a mapping the
+        first level of the index is ``run``, and ``attrs["incomplete"]`` has what any of them lacks.
 
     Examples
     --------
@@ -41,6 +46,9 @@ def table(scores: xr.Dataset, per: Literal["sequence", "frame"] = "sequence") ->
     ['orbit-03', 'mean', 'lower', 'upper']
     """
     one_of("per", per, ("sequence", "frame"))
+    # A Dataset is a mapping as well, of its variables.
+    if not isinstance(scores, xr.Dataset):
+        return _of_runs({name: table(own, per) for name, own in scores.items()})
     found = _per_sequence(scores) if per == "sequence" else _per_frame(scores)
     found.attrs = {
         "protocol": scores.attrs["protocol"],
@@ -50,6 +58,25 @@ def table(scores: xr.Dataset, per: Literal["sequence", "frame"] = "sequence") ->
             for name in found.columns
             if "units" in scores[name].attrs
         },
+    }
+    return found
+
+
+def _of_runs(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    if not tables:
+        raise InvalidArgument("no scores were given; pass what evaluate returned")
+    about = [each.attrs for each in tables.values()]
+    if len({each["protocol"] for each in about}) > 1:
+        raise InvalidArgument("the scores are under several protocols; a table has one")
+    found = pd.concat(tables, names=["run"])
+    found.attrs = {
+        "protocol": about[0]["protocol"],
+        "incomplete": "; ".join(
+            f"{name}: {each['incomplete']}"
+            for name, each in zip(tables, about, strict=True)
+            if each["incomplete"]
+        ),
+        "units": {name: unit for each in about for name, unit in each["units"].items()},
     }
     return found
 

@@ -38,14 +38,11 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the answer, and the frames, patches and parts that lead in each ranking."""
     from mut3r_analysis.explaining.explanation import explain
-    from mut3r_analysis.running import open_run
-    from mut3r_analysis.running.source_of_run import sequence_of
 
-    plain, gated = open_run(args.plain), open_run(args.gated)
     found = explain(
-        plain,
-        gated,
-        sequence_of(plain, args.sequence),
+        args.plain,
+        args.gated,
+        args.sequence,
         protocol=args.protocol,
         backbone=args.backbone,
         budget=args.budget,

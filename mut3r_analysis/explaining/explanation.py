@@ -1,6 +1,8 @@
 """What made a number worse: found by the error that was scored, and checked by switching it off."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -8,20 +10,22 @@ from mut3r_analysis.attention.seam import Observer
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.harm import DIFFERENCE, patch_harm
+from mut3r_analysis.evaluation.runs import Run, opened_run
 from mut3r_analysis.explaining.measuring import difference_measure, error_measure, source_truth
 from mut3r_analysis.explaining.signatures import Case, signatures
 from mut3r_analysis.explaining.trial import Trial
 from mut3r_analysis.metrics.protocols import Protocol
 from mut3r_analysis.motion.patch import Patching
+from mut3r_analysis.running.source_of_run import sequence_of
 
 LEAST = 0.01
 """Share of the plain run's mean error by which a frame's error has to rise to be called worse."""
 
 
 def explain(
-    plain: xr.DataTree,
-    gated: xr.DataTree,
-    sequence: xr.Dataset,
+    plain: Run | Mapping[str, Run],
+    gated: Run | None = None,
+    sequence: xr.Dataset | str | Path | None = None,
     *,
     protocol: str | Protocol = "default",
     backbone: Backbone | str | Path | None = None,
@@ -37,10 +41,12 @@ def explain(
 
     Parameters
     ----------
-    plain, gated : DataTree
-        Two runs of one sequence: without and with the treatment. Both may be gated.
-    sequence : Dataset
-        The sequence that was run, with the frames that were run.
+    plain, gated : DataTree, str or Path
+        Two runs of one sequence, or their stores: without and with the treatment. Both may be
+        gated. Instead of them a mapping of their two names to them, in this order.
+    sequence : Dataset, str or Path, optional
+        The sequence that was run, with the frames that were run; by default it is opened where the
+        run says it was.
     protocol : str or Protocol
         Under which the number is worse; its first error metric counts, depth before poses.
     backbone : Backbone, str or Path, optional
@@ -83,6 +89,8 @@ def explain(
     switched off site by site; causes are then ranked by the change of attention alone. Nor is a
     difference of commits. The frame where harm begins is not tried for a model that looks ahead.
     """
+    plain, gated = _two_runs(plain, gated)
+    sequence = sequence_of(plain, sequence)
     if plain.attrs["sequence"] != gated.attrs["sequence"]:
         raise InvalidArgument("the runs are of different sequences or frames; give two of one")
     scored = error_measure(protocol, sequence, (plain, gated)) or difference_measure(plain)
@@ -109,6 +117,17 @@ def explain(
     found = found.merge(signatures(case), combine_attrs="override")
     text = _answer(found, worst) if got_worse else _nothing(metric, harm, worst)
     return found.assign_attrs(answer=text + _signs(found))
+
+
+def _two_runs(plain: Any, gated: Any) -> tuple[xr.DataTree, xr.DataTree]:
+    if isinstance(plain, Mapping) and not isinstance(plain, xr.DataTree):
+        if gated is not None or len(plain) != 2:
+            raise InvalidArgument(
+                "explain compares two runs: give them as explain(plain, gated, sequence), or as "
+                "explain({'plain': run, 'gated': other}, sequence=sequence)"
+            )
+        plain, gated = plain.values()
+    return opened_run(plain), opened_run(gated)
 
 
 def _nothing(metric: str, harm: xr.DataArray, worst: int) -> str:

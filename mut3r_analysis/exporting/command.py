@@ -41,11 +41,9 @@ def run(args: argparse.Namespace) -> int:
     """Write the folder and say where it is."""
     from mut3r_analysis.exporting.export import export_run
     from mut3r_analysis.running import open_run
-    from mut3r_analysis.running.source_of_run import sequence_of
 
-    stored = open_run(args.run_store)
     folder = export_run(
-        stored, sequence_of(stored, args.sequence), args.out, args.format, moving=args.moving,
+        open_run(args.run_store), args.sequence, args.out, args.format, moving=args.moving,
         voxel=args.voxel or None, least_confidence=args.least_confidence,
     )  # fmt: skip
     frames = len(list((folder / "moving").glob("*.ply")))

@@ -13,6 +13,7 @@ from mut3r_analysis.errors import AlreadyExists, InvalidArgument
 from mut3r_analysis.exporting.parts import Colors, FrameParts, Positions, frame_parts, fused
 from mut3r_analysis.foundation.fields import number, one_of
 from mut3r_analysis.foundation.paths import user_path
+from mut3r_analysis.running.source_of_run import sequence_of
 from mut3r_analysis.sequences.layouts.colmap import HALF_PIXEL, Registered, write_sparse
 from mut3r_analysis.sequences.layouts.formats import write_image, write_mask
 from mut3r_analysis.widgets.cloud_files import write_ply
@@ -23,7 +24,7 @@ _OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 def export_run(
     run: xr.DataTree,
-    sequence: xr.Dataset,
+    sequence: xr.Dataset | str | Path | None,
     path: str | Path,
     format: str = "ply",
     *,
@@ -37,8 +38,8 @@ def export_run(
     ----------
     run : DataTree
         With ``points_world``; for cameras also ``pose`` and ``focal``.
-    sequence : Dataset
-        What was run, for the colours.
+    sequence : Dataset, str or Path, optional
+        What was run, for the colours; None opens it where the run says it was.
     path : str or Path
         A folder that does not exist yet, or is empty.
     format : {"ply", "colmap", "nerfstudio"}
@@ -81,7 +82,7 @@ def export_run(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AlreadyExists(f"{folder} holds something already; give a new or empty folder")
     cameras = None if writer is None else _cameras(run)
-    parts = frame_parts(run, sequence, moving, least_confidence)
+    parts = frame_parts(run, sequence_of(run, sequence), moving, least_confidence)
     # What cannot be exported is refused before anything is written.
     first = next(parts)
     clouds, names = [], {}

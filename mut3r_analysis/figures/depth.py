@@ -1,6 +1,7 @@
 """Depth and its confidence beside the frames, and the true depth where it is known."""
 
 from collections.abc import Collection
+from pathlib import Path
 
 import xarray as xr
 
@@ -17,7 +18,7 @@ _ADVICE = "Run again with outputs=('pose', 'depth'), or with outputs=None for al
 
 def depth_maps(
     run: xr.DataTree,
-    sequence: xr.Dataset,
+    sequence: xr.Dataset | str | Path,
     *,
     frames: Collection[int] | int | None = None,
     size: str = "page",
@@ -29,7 +30,7 @@ def depth_maps(
     Parameters
     ----------
     run : xarray.DataTree
-    sequence : xarray.Dataset
+    sequence : xarray.Dataset, str or Path
         The sequence that was run.
     frames : int or collection of int, optional
         Labels; by default at most six, evenly spread.

@@ -1,6 +1,7 @@
 """A statistic laid over the frames' patches, layer by layer."""
 
 from collections.abc import Collection
+from pathlib import Path
 
 import xarray as xr
 
@@ -28,7 +29,7 @@ _DIMS = ("layer", "frame", "patch_row", "patch_col")
 
 def overlay(
     run: xr.DataTree,
-    sequence: xr.Dataset,
+    sequence: xr.Dataset | str | Path,
     statistic: str | xr.DataArray,
     *,
     frames: Collection[int] | int | None = None,
@@ -47,7 +48,7 @@ def overlay(
     Parameters
     ----------
     run : xarray.DataTree
-    sequence : xarray.Dataset
+    sequence : xarray.Dataset, str or Path
         The sequence that was run.
     statistic : str or xarray.DataArray
         ``"<site>/<statistic>"``, for example ``"image_self/entropy"``; ``"cue/motion"``; or an

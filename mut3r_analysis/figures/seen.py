@@ -1,23 +1,28 @@
 """What a run's backbone saw, and what moved: frames, motion, and the camera's poses."""
 
+from pathlib import Path
+
 import numpy as np
 import xarray as xr
 
 from mut3r_analysis.backbones.preparation import Preparation
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.labelling import held
+from mut3r_analysis.running.source_of_run import sequence_of
 
 CUE_THRESHOLD = 0.5
 """Motion score above which a patch is outlined."""
 
 
-def frames_seen(run: xr.DataTree, sequence: xr.Dataset, frames: np.ndarray) -> xr.DataArray:
+def frames_seen(
+    run: xr.DataTree, sequence: xr.Dataset | str | Path, frames: np.ndarray
+) -> xr.DataArray:
     """Resize and crop frames as the run did.
 
     Parameters
     ----------
     run : xarray.DataTree
-    sequence : xarray.Dataset
+    sequence : xarray.Dataset, str or Path
         The sequence that was run; a run does not hold its pixels.
     frames : numpy.ndarray
         Labels of frames.
@@ -32,6 +37,8 @@ def frames_seen(run: xr.DataTree, sequence: xr.Dataset, frames: np.ndarray) -> x
     InvalidArgument
         When the sequence is another one, or lacks a frame.
     """
+    if isinstance(sequence, str | Path):
+        sequence = sequence_of(run, sequence)
     if not isinstance(sequence, xr.Dataset) or "image" not in sequence:
         raise InvalidArgument(
             "frames are drawn from the sequence that was run: give what m3.open_sequence returned"

@@ -34,7 +34,10 @@ def check_store(path: str | Path) -> list[str]:
     """
     store = store_at(path)
     if not isinstance(store, RunStore):
-        raise InvalidArgument(f"check_store takes the path of a store, got {path!r}")
+        raise InvalidArgument(
+            f"{path!r} has no checksums to check: check the store that a run wrote, not a copy "
+            "that xarray wrote of it"
+        )
     found = list(altered(store))
     try:
         root = zarr.open_group(store, mode="r", zarr_format=3)

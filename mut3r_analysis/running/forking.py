@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,8 @@ def fork(
     run: xr.DataTree,
     at: int,
     *,
-    backbone: Backbone,
-    sequence: xr.Dataset,
+    backbone: Backbone | str | Path,
+    sequence: xr.Dataset | str | Path,
     cue: Any = AS_RUN,
     gate: Any = AS_RUN,
     commit: Any = AS_RUN,
@@ -87,7 +88,8 @@ def fork(
     InvalidArgument
         For a frame, backbone or sequence that is not the run's, or for content that does not fit.
     """
-    backbone = as_in_memory(check_inputs(backbone, sequence, None))
+    backbone, sequence = check_inputs(backbone, sequence, None)
+    backbone = as_in_memory(backbone)
     sequence = identified(sequence)
     check_same(run, backbone, sequence)
     names = _compared(outputs, backbone)

@@ -29,8 +29,8 @@ _OPENED = {"name", "kind", "source", "sha256"}
 """Attributes of what `open_sequence` returns."""
 
 
-def check_inputs(backbone: Any, sequence: Any, capture: Any) -> Backbone:
-    """Return the backbone, loaded where its name or path is given.
+def check_inputs(backbone: Any, sequence: Any, capture: Any) -> tuple[Backbone, xr.Dataset]:
+    """Return the backbone and the sequence, opened where names or paths are given.
 
     A specimen that is to read anything but rendered scenes is announced, once.
 
@@ -46,6 +46,8 @@ def check_inputs(backbone: Any, sequence: Any, capture: Any) -> Backbone:
             f"{backbone!r} is not a loaded backbone; load it: load_backbone('tiny'), or with the "
             "path of a checkpoint"
         )
+    if isinstance(sequence, str | Path):
+        sequence = open_sequence(sequence)
     how = ": open_sequence('scenes/orbit-03'), or of a folder, a video file or an array"
     instance_of("sequence", sequence, xr.Dataset, how)
     check_sequence(sequence)
@@ -58,7 +60,7 @@ def check_inputs(backbone: Any, sequence: Any, capture: Any) -> Backbone:
         )
     if backbone.origin.specimen and sequence.attrs.get("kind") != "scenes":
         _announce(backbone.origin.name)
-    return backbone
+    return backbone, sequence
 
 
 @cache

@@ -35,7 +35,8 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
     Parameters
     ----------
     path : str or Path
-        What was given to ``run(out=...)``, or a zip archive of it.
+        What was given to ``run(out=...)``, or a zip archive of it; or where ``to_zarr`` of an
+        opened run wrote, with whatever was added to it. Such a copy is read as it is, unverified.
     chunks : {"auto"}, optional
         By default arrays are lazy and a selection reads only itself. With ``"auto"`` they are Dask
         arrays, for computations larger than memory: one Dask chunk per block of the store (per
@@ -76,7 +77,9 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
     """
     _check_chunks(chunks)
     store = store_at(path)
-    place = store.place if isinstance(store, RunStore) else Path("memory")
+    place = Path("memory")
+    if isinstance(store, RunStore | LocalStore):
+        place = store.place if isinstance(store, RunStore) else store.root
     try:
         opened = _opened(store, place, chunks)
     except Mut3rError:
@@ -120,6 +123,8 @@ def store_at(path: str | Path | Store, arrays: Collection[str] | None = None) ->
     if not described and not (place / UNFINISHED).is_dir():
         raise StoreError(f"{place} is not the Zarr store of a run: it has no zarr.json")
     version = attrs.get("format_version") if isinstance(attrs, dict) else None
+    if version == FORMAT_VERSION and attrs.get("complete") is True and "checksums" not in attrs:
+        return LocalStore(place, read_only=True)  # which xarray wrote, of an opened run
     if not described or (version == FORMAT_VERSION and "checksums" not in attrs):
         raise StoreError(
             f"{place} is being created by a run, which has no frames yet, or was stopped while it "
@@ -162,6 +167,9 @@ def _opened(store: Store, place: Path, chunks: str | None) -> xr.DataTree:
     longest = _longest(groups.get("/state"))
     for path, dataset in groups.items():
         if path == "/" or not dataset.variables:
+            continue
+        if checked is None and "frame" not in dataset.coords:
+            nodes[path] = dataset  # added to a run that was then written again
             continue
         kept = sum(int(frame) in whole for frame in dataset["frame"].values)
         if checked and (problems := list(lacking(checked, path[1:], kept))):

@@ -44,8 +44,8 @@ from mut3r_analysis.running.provenance import provenance, timestamp
 
 
 def run_pairs(
-    backbone: Backbone,
-    sequence: xr.Dataset,
+    backbone: Backbone | str | Path,
+    sequence: xr.Dataset | str | Path,
     *,
     graph: Graph = "complete",
     cue: PairCue | Cue | None = None,
@@ -64,9 +64,9 @@ def run_pairs(
 
     Parameters
     ----------
-    backbone : Backbone
-        That reads pairs, or its name.
-    sequence : xarray.Dataset
+    backbone : Backbone, str or Path
+        That reads pairs.
+    sequence : xarray.Dataset, str or Path
     graph : str or iterable of (int, int)
         Which frames are paired: :func:`~mut3r_analysis.running.pair_edges` has the names.
     cue : PairCue or Cue, optional
@@ -105,7 +105,8 @@ def run_pairs(
     -----
     All of it is held in memory, and `out` is written at the end, whole or not at all.
     """
-    backbone = as_in_memory(check_inputs(backbone, sequence, capture))
+    backbone, sequence = check_inputs(backbone, sequence, capture)
+    backbone = as_in_memory(backbone)
     edges = pair_edges(graph, sequence.sizes["frame"])
     commit = Commit.of(commit)
     _check(backbone, sequence, edges, cue, gate, commit, capture)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,8 +100,8 @@ class Plan:
 
 
 def plan(
-    backbone: Backbone,
-    sequence: xr.Dataset,
+    backbone: Backbone | str | Path,
+    sequence: xr.Dataset | str | Path,
     *,
     cue: Cue | None = None,
     gate: Gate | None = None,
@@ -138,14 +139,14 @@ class Pricing:
 
     def plan(
         self,
-        backbone: Backbone,
-        sequence: xr.Dataset,
+        backbone: Backbone | str | Path,
+        sequence: xr.Dataset | str | Path,
         configuration: Configuration,
         capture: Capture | None,
         outputs: Collection[str] | None,
     ) -> Plan:
         """Price a run, as :func:`plan` does."""
-        backbone = check_inputs(backbone, sequence, capture)
+        backbone, sequence = check_inputs(backbone, sequence, capture)
         names = check_outputs(outputs, backbone.outputs)
         configuration.check(backbone, sequence, names)
         schema = run_schema(backbone, sequence, capture, names, configuration)

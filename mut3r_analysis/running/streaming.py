@@ -53,7 +53,7 @@ from mut3r_analysis.running.store import BlockWriter
 
 def run(
     backbone: Backbone | str | Path,
-    sequence: xr.Dataset,
+    sequence: xr.Dataset | str | Path,
     *,
     cue: Cue | None = None,
     gate: Gate | None = None,
@@ -76,8 +76,9 @@ def run(
     ----------
     backbone : Backbone, str or Path
         A loaded one, or the name or path of one.
-    sequence : xarray.Dataset
-        From :func:`~mut3r_analysis.open_sequence`; any other is read once more, for its digest.
+    sequence : xarray.Dataset, str or Path
+        From :func:`~mut3r_analysis.open_sequence`, or what that takes; a Dataset that it did not
+        make is read once more, for its digest.
     cue : Cue, optional
         How motion is scored. Without a gate it is measured in the plain pass and recorded.
     gate : Gate, optional
@@ -150,7 +151,7 @@ def run(
     >>> tree["prediction/pose"].shape
     (2, 4, 4)
     """
-    backbone = check_inputs(backbone, sequence, capture)
+    backbone, sequence = check_inputs(backbone, sequence, capture)
     backbone, sequence = as_scored(backbone, sequence, protocol, preparation)
     configuration = Configuration(cue=cue, gate=gate, commit=commit)
     seen = Observers(probe, intervene)
@@ -161,8 +162,8 @@ def run(
 
 
 def run_batch(
-    backbone: Backbone,
-    sequence: xr.Dataset,
+    backbone: Backbone | str | Path,
+    sequence: xr.Dataset | str | Path,
     configurations: Sequence[Configuration | Mapping[str, Any]],
     *,
     capture: Capture | None = None,
@@ -214,8 +215,8 @@ def run_batch(
 
 def _run(
     configurations: Sequence[Configuration],
-    backbone: Backbone,
-    sequence: xr.Dataset,
+    backbone: Backbone | str | Path,
+    sequence: xr.Dataset | str | Path,
     capture: Capture | None,
     outputs: Collection[str] | None,
     places: Sequence[str | Path | None],
@@ -223,7 +224,8 @@ def _run(
     seen: Observers,
     resume: bool = False,
 ) -> list[xr.DataTree]:
-    backbone = as_in_memory(check_inputs(backbone, sequence, capture))
+    backbone, sequence = check_inputs(backbone, sequence, capture)
+    backbone = as_in_memory(backbone)
     names = check_outputs(outputs, backbone.outputs)
     for configuration in configurations:
         configuration.check(backbone, sequence, names)

@@ -29,7 +29,7 @@ from mut3r_analysis.running.inputs import check_inputs
 
 def reconstruct(
     backbone: Backbone | str | Path,
-    sequence: xr.Dataset,
+    sequence: xr.Dataset | str | Path,
     *,
     cue: WindowCue | None = None,
     gate: WindowGate | None = None,
@@ -44,7 +44,7 @@ def reconstruct(
     ----------
     backbone : Backbone, str or Path
         Of a kind that reads frames together.
-    sequence : xarray.Dataset
+    sequence : xarray.Dataset, str or Path
     cue : WindowCue, optional
         How a motion mask is made of what the frames attend to.
     gate : WindowGate, optional
@@ -68,7 +68,7 @@ def reconstruct(
     """
     if gate is not None and cue is None:
         raise InvalidArgument("gate= removes what a cue finds; give cue=WindowCue() with it")
-    backbone = check_inputs(backbone, sequence, None)
+    backbone, sequence = check_inputs(backbone, sequence, None)
     names = check_outputs(outputs, backbone.outputs)
     images = [backbone.preparation.image(image) for image in sequence["image"].values]
     frame = Frame(torch.from_numpy(np.stack(images)).to(backbone.device))

@@ -94,7 +94,8 @@ def _whole_run(place: Path, arrays: Collection[str]) -> RunStore | None:
     if ".." in Path(*arrays).parts or not (place / "zarr.json").is_file():
         return None
     store = store_at(place, arrays)
-    assert isinstance(store, RunStore)
+    if not isinstance(store, RunStore):
+        return None
     attrs = store.attributes()
     return store if attrs["frames_complete"] == attrs["frames"] else None
 

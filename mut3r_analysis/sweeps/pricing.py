@@ -111,7 +111,7 @@ def plan(
         For anything that `run` or `sweep` would refuse.
     """
     if isinstance(sequence, xr.Dataset) and grid is None and configurations is None:
-        backbone = check_inputs(backbone, sequence, capture)
+        backbone, sequence = check_inputs(backbone, sequence, capture)
         alone = None if protocol == "default" else protocol
         backbone, sequence = as_scored(backbone, sequence, alone, preparation)
         return planning.plan(

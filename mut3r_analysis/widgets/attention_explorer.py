@@ -45,7 +45,7 @@ class AttentionExplorer(RunExplorer):
     ----------
     runs : xarray.DataTree or mapping of str to xarray.DataTree
         One run, or two of one sequence under names, shown side by side with one cursor.
-    sequence : xarray.Dataset, optional
+    sequence : xarray.Dataset, str or Path, optional
         The sequence that was run, for its frames; without it tokens lie on grey.
     **view
         Where to begin: any of the attributes below.
@@ -98,7 +98,7 @@ class AttentionExplorer(RunExplorer):
     def __init__(
         self,
         runs: xr.DataTree | Mapping[str, xr.DataTree],
-        sequence: xr.Dataset | None = None,
+        sequence: xr.Dataset | str | Path | None = None,
         **view: Any,
     ) -> None:
         self._take(runs, sequence)

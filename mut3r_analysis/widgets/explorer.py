@@ -21,6 +21,7 @@ from mut3r_analysis.figures.reading import source_line
 from mut3r_analysis.figures.seen import CUE_THRESHOLD, frames_seen
 from mut3r_analysis.foundation.fields import one_of, some_of
 from mut3r_analysis.foundation.paths import user_path
+from mut3r_analysis.running.source_of_run import sequence_of
 from mut3r_analysis.widgets.controls import linked_controls
 
 MOST_BYTES = 64 * 2**20
@@ -292,13 +293,13 @@ class RunExplorer(Explorer):
     def _take(
         self,
         runs: xr.DataTree | Mapping[str, xr.DataTree],
-        sequence: xr.Dataset | None,
+        sequence: xr.Dataset | str | Path | None,
         most: int = 2,
     ) -> None:
         """Take up to so many runs, and the sequence; refuse now what does not fit together."""
         self._runs = named_runs(runs, most)
         self._first = next(iter(self._runs.values()))
-        self._sequence = sequence
+        self._sequence = None if sequence is None else sequence_of(self._first, sequence)
         frames = self._first["prediction"].to_dataset()["frame"].values
         self._frames = [int(frame) for frame in frames]
         self._image(self._frames[0])

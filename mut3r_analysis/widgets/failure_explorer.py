@@ -55,7 +55,7 @@ class FailureExplorer(RunExplorer):
     ----------
     runs : xarray.DataTree or mapping of str to xarray.DataTree
         One run, or two of one sequence under names.
-    sequence : xarray.Dataset, optional
+    sequence : xarray.Dataset, str or Path, optional
         The sequence that was run, for its frames.
     scores : xarray.Dataset or mapping of str to xarray.Dataset, optional
         What `evaluate` gave for each run; by default the runs are evaluated here, as far as they
@@ -103,7 +103,7 @@ class FailureExplorer(RunExplorer):
     def __init__(
         self,
         runs: xr.DataTree | Mapping[str, xr.DataTree],
-        sequence: xr.Dataset | None = None,
+        sequence: xr.Dataset | str | Path | None = None,
         *,
         scores: xr.Dataset | Mapping[str, xr.Dataset] | None = None,
         protocol: str = "default",
@@ -117,7 +117,9 @@ class FailureExplorer(RunExplorer):
             name: frame_series(run, self._scores[name], metrics) for name, run in self._runs.items()
         }
         pair = len(self._runs) == 2
-        self._compared = Compared(self._runs, sequence, self._error, backbone) if pair else None
+        self._compared = (
+            Compared(self._runs, self._sequence, self._error, backbone) if pair else None
+        )
         self._series = aligned_series(found)
         if pair and not any(self._scores.values()):
             self._series = with_difference(self._series, self._runs)
@@ -144,7 +146,7 @@ class FailureExplorer(RunExplorer):
         table: xr.Dataset,
         name: str,
         cells: Mapping[str, Mapping[str, Any]],
-        sequence: xr.Dataset | None = None,
+        sequence: xr.Dataset | str | Path | None = None,
         **options: Any,
     ) -> "FailureExplorer":
         """Explore cells of a sweep on one of its sequences.
@@ -158,7 +160,7 @@ class FailureExplorer(RunExplorer):
         cells : mapping
             One or two runs: name -> the labels of its configuration, for example
             ``{"plain": {"configuration": "plain"}, "gated": {"configuration": "own cue"}}``.
-        sequence : xarray.Dataset, optional
+        sequence : xarray.Dataset, str or Path, optional
             The sequence that was run, for its frames.
         **options
             As for the class.

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.motion import DIRECTIONS, READINGS, REALISATIONS, Cue, Gate
 from mut3r_analysis.running import run
+from mut3r_analysis.running.inputs import check_inputs
 from mut3r_analysis.widgets.explorer import Answer, Explorer, frontend_module, packed, palette
 from mut3r_analysis.widgets.playground_figure import MOST_CHANGE, playground_figure, relative_change
 
@@ -45,7 +47,7 @@ class GatePlayground(Explorer):
     Parameters
     ----------
     backbone : Backbone
-    sequence : xarray.Dataset
+    sequence : xarray.Dataset, str or Path
         At most 32 frames; open a longer one with ``stop=``.
 
     Attributes
@@ -80,7 +82,8 @@ class GatePlayground(Explorer):
     state_to_image = traitlets.Unicode(_START.state_to_image).tag(sync=True)
     image_to_state = traitlets.Unicode(_START.image_to_state).tag(sync=True)
 
-    def __init__(self, backbone: Backbone, sequence: xr.Dataset) -> None:
+    def __init__(self, backbone: Backbone | str | Path, sequence: xr.Dataset | str | Path) -> None:
+        backbone, sequence = check_inputs(backbone, sequence, None)
         if sequence.sizes.get("frame", 0) > _MOST_FRAMES:
             raise InvalidArgument(
                 f"{sequence.sizes['frame']} frames take too long for every turn of a knob; open "

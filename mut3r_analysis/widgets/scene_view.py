@@ -57,7 +57,7 @@ class SceneView(RunExplorer):
     ----------
     runs : xarray.DataTree or mapping of str to xarray.DataTree
         Up to three runs of one sequence.
-    sequence : xarray.Dataset, optional
+    sequence : xarray.Dataset, str or Path, optional
         The sequence that was run, for the points' colours.
     most_points : int
         At most a million.
@@ -94,7 +94,7 @@ class SceneView(RunExplorer):
     def __init__(
         self,
         runs: xr.DataTree | Mapping[str, xr.DataTree],
-        sequence: xr.Dataset | None = None,
+        sequence: xr.Dataset | str | Path | None = None,
         *,
         most_points: int = 300_000,
         least_confidence: float = 0.0,
@@ -113,7 +113,7 @@ class SceneView(RunExplorer):
         super().__init__(held=self._describe(names))
         self.visible = list(self._runs)
         self.frame = self._frames[-1]
-        if sequence is None:
+        if self._sequence is None:
             self.coloring = "source"
 
     def cloud(

@@ -13,6 +13,7 @@ from PIL import Image
 
 import mut3r_analysis as m3
 from mut3r_analysis.cli import main
+from mut3r_analysis.cli.main import as_options
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.running import inputs
@@ -114,6 +115,8 @@ def test_errors_are_one_line_and_exit_with_1(frames, capsys, arguments, message)
     ("arguments", "said"),
     [
         (["doctr"], "did you mean 'doctor'?"),
+        (["run", "frames", "--out", "x.zarr", "--stop", "8"], "--frames START:STOP:STRIDE"),
+        (["evaluate", "x.zarr", "--protocl", "default"], "did you mean '--protocol'?"),
         (["train", "--recipe", "tinny"], "no recipe 'tinny' (did you mean 'tiny'?); bundled are"),
     ],
 )
@@ -128,8 +131,20 @@ def test_the_truth_that_is_lacking_is_asked_for_as_an_option(frames, tmp_path, c
     assert main(["run", str(frames), "--backbone", "random:small", "--out", store, "--quiet"]) == 0
     assert main(["evaluate", store]) == 1
     said = capsys.readouterr().err
-    assert "give --truth, a sequence that does" in said
+    assert "pass --truth, a sequence that does" in said
     assert "truth=" not in said
+
+
+def test_what_the_library_says_of_its_arguments_is_said_of_options():
+    told = {
+        "run again with outputs=('pose', 'depth')": "run again with --outputs pose depth",
+        "run it with commit='rw.gg reset.1'": "run it with --commit 'rw.gg reset.1'",
+        "name it with out=": "name it with --out",
+        "go on with resume=True": "go on with --resume",
+        "depth=1 of a file": "depth=1 of a file",
+    }
+    known = ("outputs", "commit", "out", "resume")
+    assert {said: as_options(said, known) for said in told} == told
 
 
 def test_help_names_every_verb(capsys):

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from known_runs import a_run, a_sequence
@@ -326,6 +327,19 @@ def test_truth_that_is_given_is_brought_to_the_grid_as_the_run_brings_its_own() 
     assert int(own["n_pixels"][0]) == int(given["n_pixels"][0])
 
 
-def test_a_mapping_of_runs_is_refused_with_how_to_score_each() -> None:
-    with pytest.raises(InvalidArgument, match=r"one system; .*m3.evaluate\(run\) for name, run in"):
-        m3.evaluate({"plain": "plain.zarr", "gated": "gated.zarr"})
+def test_a_mapping_of_runs_is_scored_run_by_run_and_tabled_as_one() -> None:
+    runs = {
+        name: m3.run("tiny", m3.open_sequence("scenes/orbit-01", stop=stop), progress=False)
+        for name, stop in (("short", 3), ("long", 4))
+    }
+    scores = m3.evaluate(runs)
+    assert list(scores) == ["short", "long"]
+    for name, run in runs.items():
+        xr.testing.assert_identical(scores[name], m3.evaluate(run))
+    table = m3.table(scores)
+    assert table.index.names == ["run", "sequence"]
+    pd.testing.assert_frame_equal(table.loc["long"], m3.table(scores["long"]), check_names=False)
+    assert table.attrs["units"]["ate"] == "m"
+    pose = m3.evaluate(runs["short"], "default:pose:sim3")
+    with pytest.raises(InvalidArgument, match="several protocols"):
+        m3.table({"short": pose, "long": scores["long"]})

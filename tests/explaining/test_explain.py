@@ -106,6 +106,24 @@ def test_a_gate_is_switched_off_part_by_part(backbone, sequence):
     assert head.values.tolist() == pytest.approx([0, 0, 1, 0], abs=1e-3)
 
 
+def test_two_runs_are_a_mapping_or_stores_and_the_sequence_is_found(backbone, tmp_path):
+    scene = m3.open_sequence("scenes/orbit-03", start=2, stop=8, stride=3)
+    stores = {"plain": tmp_path / "plain.zarr", "gated": tmp_path / "gated.zarr"}
+    runs = {
+        name: ran(backbone, scene, beta, out=stores[name])
+        for name, beta in (("plain", None), ("gated", 1.0))
+    }
+    found = m3.explain(*runs.values(), scene, least=1e9)
+    for same in (
+        m3.explain(runs, least=1e9),
+        m3.explain(stores, sequence="scenes/orbit-03", least=1e9),
+        m3.explain(*stores.values(), least=1e9),
+    ):
+        xr.testing.assert_identical(same, found)
+    with pytest.raises(InvalidArgument, match="explain compares two runs"):
+        m3.explain({"plain": runs["plain"]})
+
+
 def test_without_truth_runs_are_told_apart_and_it_is_said(backbone, sequence):
     blind = sequence[["image"]]
     runs = [ran(backbone, blind, beta) for beta in (None, 1.0)]

@@ -118,6 +118,7 @@ def test_a_store_that_is_being_created_is_not_called_damaged(whole, tmp_path, mo
     young = Path(shutil.copytree(whole, tmp_path / "run"))
     root = json.loads((young / "zarr.json").read_text())
     del root["attributes"]["checksums"], root["attributes"]["grown"]
+    root["attributes"]["complete"] = False
     (young / "zarr.json").write_text(json.dumps(root))
     shutil.rmtree(young / "state")
     with pytest.raises(StoreError, match="is being created by a run"):

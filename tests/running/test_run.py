@@ -256,6 +256,21 @@ def test_a_backbone_may_be_named(sequence):
     xr.testing.assert_identical(named["prediction"].to_dataset(), loaded["prediction"].to_dataset())
 
 
+def test_a_sequence_may_be_named_wherever_one_is_run(tmp_path):
+    named = m3.export_sequence(
+        m3.open_sequence("scenes/orbit-01", stop=3), tmp_path, layout="davis"
+    )
+    images = next(tmp_path.rglob("*.jpg")).parent
+    assert quiet("tiny", named, outputs=("pose",))["prediction"].sizes["frame"] == 3
+    kept = m3.Capture(state=True)
+    (run,) = m3.run_batch("tiny", images, [{}], capture=kept, progress=False)
+    same = m3.fork(run, 1, backbone="tiny", sequence=images)
+    assert float(same["state_distance"].max()) == 0
+    pairs = m3.run_pairs("random:dust3r-small", images, graph=[(0, 1)], progress=False)
+    assert pairs["prediction"].sizes["pair"] == 1
+    assert m3.reconstruct("random:vggt-small", images, outputs=("pose",))["pose"].shape == (3, 4, 4)
+
+
 def test_a_sequence_may_have_a_slash_in_its_name(backbone, tmp_path):
     frames = m3.open_sequence(np.zeros((1, 48, 64, 3), np.uint8), name="a/b")
     place = tmp_path / "run.zarr"

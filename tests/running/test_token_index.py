@@ -69,6 +69,15 @@ def test_a_tree_with_derived_variables_is_saved_again(run: xr.DataTree, tmp_path
         )
         assert again.attrs["backbone"] == run.attrs["backbone"]
         assert again["attention/image_self/token"].values.tolist()[:2] == ["pose", "patch"]
+    again = m3.open_run(tmp_path / "derived.zarr")
+    for path in ("prediction/pose", "attention/image_self/doubled", "attention/image_self/entropy"):
+        xr.testing.assert_equal(again[path].load(), run[path].load())
+    assert again.attrs == run.attrs
+    patch = {"token": "patch", "patch_row": 2, "patch_col": 3}
+    np.testing.assert_array_equal(
+        again["attention/image_self/doubled"].sel(patch),
+        run["attention/image_self/doubled"].sel(patch),
+    )
     # NetCDF has no nested attributes, so that groups are written one by one.
     site = run["attention/image_self"].to_dataset()
     site.to_netcdf(tmp_path / "site.nc")
