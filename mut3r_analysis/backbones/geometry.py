@@ -1,7 +1,14 @@
 """Conventions of camera poses and the closed-form cameras that pointmaps imply."""
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+_PIXELS, _ALIGNMENTS, _STEPS = 1024, 30, 15
+_NEAR = 1e-3
+"""Depth (m) below which a point counts as behind the camera."""
 
 
 def pose_matrix(pose: Tensor) -> Tensor:
@@ -55,6 +62,118 @@ def focal_length(points: Tensor, iterations: int = 10) -> Tensor:
         weight = distance.clamp_min(1e-8).reciprocal()
         focal = (weight * dot_pixels).mean(1) / (weight * dot_rays).mean(1)
     return focal.clamp_min(0)
+
+
+def camera_from_points(points: Tensor, weight: Tensor, focal: Tensor) -> Tensor:
+    """Pose of the camera whose pixels see given points: perspective-n-point, all pixels at once.
+
+    Starts by aligning the points with their own projections on the viewing rays, then minimises the
+    weighted distances in the image by Levenberg and Marquardt's method, each pixel counting less
+    the farther off it is in units of the median (Cauchy's weights). At most 1024 pixels on a
+    regular lattice take part. Unlike a consensus of random samples the result is always the same,
+    and gradients of points and focal length pass: those of a Gauss-Newton step at the minimum.
+
+    Parameters
+    ----------
+    points : Tensor
+        ``(batch, y, x, xyz)`` in the world; pixel centres are integers, the principal point is
+        :func:`principal_point`.
+    weight : Tensor
+        ``(batch, y, x)``, not negative.
+    focal : Tensor
+        ``(batch,)`` px.
+
+    Returns
+    -------
+    Tensor
+        ``(batch, 4, 4)`` camera to world.
+    """
+    height, width = points.shape[1:3]
+    stride = math.ceil(math.sqrt(height * width / _PIXELS))
+    x0, y0 = principal_point(height, width)
+    rows, columns = (
+        torch.arange(0, size, stride, device=points.device, dtype=torch.float64) - middle
+        for size, middle in ((height, y0), (width, x0))
+    )
+    pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).reshape(1, -1, 2)
+    seen = pixels / focal.double().clamp_min(1.0)[:, None, None]
+    world = points[:, ::stride, ::stride].flatten(1, 2).double()
+    share = weight[:, ::stride, ::stride].flatten(1, 2).detach().double() + 1e-9
+    with torch.no_grad():
+        motion = _aligned_with_rays(world, seen, share)
+        damping = motion.new_full((len(motion), 1, 1), 1e-4)
+        for _ in range(_STEPS):
+            tried, before, after = _gauss_newton(world, seen, share, motion, damping)
+            gained = (after < before)[:, None, None]
+            motion = torch.where(gained, tried, motion)
+            damping = torch.where(gained, damping / 10, damping * 10)
+    if world.requires_grad or seen.requires_grad:
+        motion, _, _ = _gauss_newton(world, seen, share, motion, damping.clamp_max(1e-6))
+    return torch.linalg.inv(motion).to(points.dtype)
+
+
+def _aligned_with_rays(world: Tensor, seen: Tensor, weight: Tensor) -> Tensor:
+    """First motion ``(batch, 4, 4)`` into the camera: points go to their projections on rays."""
+    rays = F.pad(seen, (0, 1), value=1.0)
+    camera = torch.eye(4, device=world.device, dtype=world.dtype).repeat(len(world), 1, 1)
+    for _ in range(_ALIGNMENTS):
+        inside = _in_camera(world, torch.linalg.inv(camera))
+        along = (inside * rays).sum(-1) / rays.square().sum(-1)
+        camera = rigid_alignment(along.clamp_min(_NEAR)[..., None] * rays, world, weight)
+    return torch.linalg.inv(camera)
+
+
+def _gauss_newton(
+    world: Tensor, seen: Tensor, weight: Tensor, motion: Tensor, damping: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One damped step of a motion, and the weighted squared distances before and after it."""
+    off, inside = _off_image(world, seen, motion)
+    distance = off.norm(dim=-1).detach()
+    turn = distance.median(dim=-1, keepdim=True).values.clamp_min(1e-12)
+    counted = (weight / (1 + (distance / turn).square()))[..., None]
+    slope = _image_slope(inside).detach()
+    weighted = (counted[..., None] * slope).flatten(1, 2)
+    normal = weighted.mT @ slope.flatten(1, 2)
+    scaled = damping * torch.diag_embed(normal.diagonal(dim1=-2, dim2=-1) + 1e-12)
+    down = -weighted.mT @ off.flatten(1)[..., None]
+    step = torch.linalg.solve_ex(normal + scaled, down)[0][..., 0]
+    tried = torch.matrix_exp(_twist(step)) @ motion
+    there, _ = _off_image(world, seen, tried)
+    before, after = ((counted * each.square()).sum((1, 2)) for each in (off, there))
+    return tried, before, after
+
+
+def _in_camera(world: Tensor, motion: Tensor) -> Tensor:
+    return world @ motion[:, :3, :3].mT + motion[:, None, :3, 3]
+
+
+def _off_image(world: Tensor, seen: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+    """How far points fall from where they are seen (at depth 1), and the points in the camera."""
+    inside = _in_camera(world, motion)
+    ahead = torch.cat([inside[..., :2], inside[..., 2:].clamp_min(_NEAR)], dim=-1)
+    return ahead[..., :2] / ahead[..., 2:] - seen, ahead
+
+
+def _image_slope(inside: Tensor) -> Tensor:
+    """Change of image points ``(batch, point, uv, turn and shift)`` with the camera's motion."""
+    x, y, z = inside.unbind(-1)
+    u, v, none = x / z, y / z, torch.zeros_like(x)
+    return torch.stack(
+        [
+            torch.stack([-u * v, 1 + u * u, -v, 1 / z, none, -u / z], dim=-1),
+            torch.stack([-1 - v * v, u * v, u, none, 1 / z, -v / z], dim=-1),
+        ],
+        dim=-2,
+    )
+
+
+def _twist(step: Tensor) -> Tensor:
+    """Matrix ``(batch, 4, 4)`` of a turn and a shift ``(batch, 6)``."""
+    a, b, c, x, y, z = step.unbind(-1)
+    o = torch.zeros_like(a)
+    return torch.stack([o, -c, b, x, c, o, -a, y, -b, a, o, z, o, o, o, o], dim=-1).unflatten(
+        -1, (4, 4)
+    )
 
 
 def rigid_alignment(

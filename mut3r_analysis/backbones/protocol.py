@@ -93,6 +93,8 @@ class Backbone(nn.Module, ABC):
     state_grows : bool
         Whether the number of state tokens changes from frame to frame. Such models take one
         sample at a time in a run, and have no rates.
+    takes_batches : bool
+        Whether several sequences may go through together (:meth:`begin`).
     state_shares : bool
         Whether a frame replaces a share of each state token, of which commits may speak.
     written_whole : str
@@ -117,6 +119,7 @@ class Backbone(nn.Module, ABC):
     commit_needs: tuple[str, ...] = ()
     state_dim: str = "state_token"
     state_grows: bool = False
+    takes_batches: bool = True
     state_shares: bool = True
     written_whole: str = ""
     looks_ahead: bool = False
@@ -167,6 +170,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
         """Set the storage dtype of the encoder's queries and keys around their rotation."""
+
+    def prepare_training(self) -> None:
+        """Make what released weights compute differentiable, and batches of clips possible."""
+        self.rotate_encoder_in(None)
 
     @property
     def family(self) -> str:

@@ -18,7 +18,10 @@ from mut3r_analysis.backbones.blocks import CrossAttention, Mlp, SelfAttention
 from mut3r_analysis.backbones.dense import LinearHead
 from mut3r_analysis.backbones.heads import ModulatedNorm
 
-_UNROTATED = ("memory_read_self", "memory_read", "memory_write_self", "memory_write")
+_UNROTATED = (
+    *("memory_read_self", "memory_read", "memory_write_self", "memory_write"),
+    "value_self",
+)
 
 
 class Choices(Protocol):

@@ -212,8 +212,13 @@ class Configuration:
                 + (f"{backbone.family} predicts none" if lacks else f"ask for the output 'pose' "
                    f"beside {list(outputs)}")
             )  # fmt: skip
+        if commit.reset_chain and backbone.looks_ahead:
+            raise InvalidArgument(
+                "reset.chain lets two parts read the frame between them, and "
+                f"{backbone.family} reads each frame together with the next one; leave it out"
+            )
         alone = (frames - 1) % reset == 0 if isinstance(reset, int) else reset is not None
-        if backbone.looks_ahead and alone and not commit.reset_chain:
+        if backbone.looks_ahead and alone:
             leaves = "leaves" if isinstance(reset, int) else "may leave"
             raise InvalidArgument(
                 f"reset = {reset} {leaves} the last of {frames} frames alone, and "

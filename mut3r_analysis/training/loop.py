@@ -61,7 +61,7 @@ class Training:
         model = starting_model(recipe).to(device)
         average = copy.deepcopy(model).requires_grad_(False)
         # float16 rounding has no useful gradient; the average keeps it, as released models do
-        model.rotate_encoder_in(None)
+        model.prepare_training()
         helpers = helper_heads(recipe.model, recipe.seed).to(device)
         optimisers = Optimisers(model, helpers, recipe)
         return cls(recipe, model, average, helpers, optimisers)
@@ -77,7 +77,8 @@ class Training:
     def _advance(self, clips: Clips, among: Peers) -> dict[str, float]:
         weights, stage = self.recipe.objective_at(self.step), self.recipe.stage_at(self.step)
         with torch.set_grad_enabled(stage.train == "all"):
-            rollout = roll_out(self.model, clips.image, lattice=stage.lattice)
+            asked = [name for name in self.model.outputs if name in weights.outputs]
+            rollout = roll_out(self.model, clips.image, asked, lattice=stage.lattice)
         # once per round of the turns, or each kind of batch would only ever teach its own pixels
         offset = self.step // stage.turns
         terms = objective_terms(rollout, self.helpers, clips, weights, self.recipe.model, offset)

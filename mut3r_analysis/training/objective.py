@@ -237,7 +237,8 @@ def _dense_terms(
 
 
 def _pose_terms(rollout: Rollout, clips: Clips, weights: Objective) -> dict[str, Tensor]:
-    assert rollout.prediction.pose is not None
+    if rollout.prediction.pose is None:
+        return {}
     pose = rollout.prediction.pose.unflatten(0, clips.depth.shape[:2])
     units = pose.new_tensor([*weights.translation_scale, *weights.rotation_scale])
     truth = torch.cat(pose_vectors(clips.pose), dim=-1)

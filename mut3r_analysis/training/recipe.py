@@ -154,6 +154,17 @@ class Objective:
     pose_turn: float = 1.0
     pixel_stride: int = 2
 
+    @property
+    def outputs(self) -> set[str]:
+        """What a model is asked to predict, if it can, for the terms that count."""
+        read_by = {
+            "points_self": ("points_self", "depth"),
+            "points_world": ("points_world",),
+            "pose": ("pose", "relative_pose"),
+            "color": ("color",),
+        }
+        return {name for name, terms in read_by.items() if any(getattr(self, t) for t in terms)}
+
     def __post_init__(self) -> None:
         for name, count in (("rotation_scale", 3), ("translation_scale", 3), ("flow_scale", 2)):
             values = tuple(map(float, getattr(self, name)))

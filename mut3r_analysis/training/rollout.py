@@ -145,10 +145,11 @@ def roll_out_all(
 def clips_at_once(model: Backbone, *, plain: bool) -> int:
     """Return how many clips may go together: one where states grow apart and attention is watched.
 
-    Clips whose states differ in size are padded, which changes no prediction but what is read of
-    attention; and gates refuse it.
+    A model that takes no batches has one too. Clips whose states differ in size are padded, which
+    changes no prediction but what is read of attention; and gates refuse it.
     """
-    return 1 if model.state_grows and not plain else TOGETHER
+    alone = not model.takes_batches or (model.state_grows and not plain)
+    return 1 if alone else TOGETHER
 
 
 def _states(tokens: Sequence[Tensor]) -> Tensor | None:

@@ -200,7 +200,7 @@ def test_memories_that_grow_are_chained(spec, scene):
         ("random:vggt-small", {"commit": "reset.saturation(1)"}, "not rewritten token by token"),
         ("random:spann3r-small", {"commit": "reset.motion(0.5)", "cue": m3.Cue(site="view1_self")},
          "may leave the last of 7 frames alone"),
-        ("random:spann3r-small", {"commit": "reset.3 reset.chain"}, "predicts none"),
+        ("random:spann3r-small", {"commit": "reset.3 reset.chain"}, "together with the next one"),
         ("random:small", {"commit": "reset.3 reset.chain", "outputs": ["points_world"]},
          "ask for the output 'pose' beside"),
     ],

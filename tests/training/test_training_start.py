@@ -1,8 +1,9 @@
 """A training may go on from trained weights: those that its recipe names, and no others."""
 
 import argparse
-from dataclasses import replace
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 from test_training_loop import SMALL, same, weights
@@ -15,6 +16,7 @@ from mut3r_analysis.training.command import add_parser
 from mut3r_analysis.training.loop import Training, read_table, train
 from mut3r_analysis.training.recipe import Recipe, read_recipe
 from mut3r_analysis.training.rollout import roll_out
+from mut3r_analysis.training.validation import score_clips
 
 CPU = torch.device("cpu")
 STAGES = [
@@ -257,3 +259,66 @@ def test_pairs_are_trained_in_parts_as_in_one_go_and_load_by_file(tmp_path):
         train(small, steps=steps, out=tmp_path / "parts", progress=False)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     assert load_backbone(made, device="cpu").config == small.model
+
+
+def bank_recipe(**changes):
+    recipe = read_recipe(data_path("training", "tiny-bank.yaml"))
+    stages = tuple(replace(stage, clips=2, frames=4) for stage in recipe.stages)
+    return replace(recipe, stages=stages, reports=replace(recipe.reports, clips=2), **changes)
+
+
+def test_a_model_with_a_bank_starts_with_queries_that_are_what_was_seen():
+    training = Training.begin(bank_recipe(), CPU)
+    tiny, own = load_backbone("tiny", device="cpu").state_dict(), training.model.state_dict()
+    for name, old in {
+        "dust3r.enc_blocks.1.attn.qkv.weight": "enc_blocks.1.attn.qkv.weight",
+        "dust3r.patch_embed.proj.weight": "patch_embed.proj.weight",
+        "dust3r.dec_blocks2.3.mlp.fc1.bias": "dec_blocks.3.mlp.fc1.bias",
+    }.items():
+        assert torch.equal(own[name], tiny[old])
+    width = training.model.config.enc_embed_dim
+    tokens = torch.randn(2, 5, width + training.model.config.dec_embed_dim)
+    query = training.model.get_submodule("attn_head_2")(tokens)
+    torch.testing.assert_close(query, tokens[..., :width], rtol=0, atol=1e-5)
+
+
+def test_clips_of_a_batch_have_banks_of_their_own_and_late_frames_teach_what_was_written():
+    training = Training.begin(bank_recipe(), CPU)
+    images = clips_at(training.recipe, 2).image
+    with torch.no_grad():
+        together = roll_out(training.model, images, ("points_world",)).prediction.points_world
+        alone = [
+            roll_out(training.model, images[[clip]], ("points_world",)).prediction.points_world
+            for clip in range(2)
+        ]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
+    images = images.clone().requires_grad_()
+    roll_out(training.model, images, ("points_world",)).final[:, 2].sum().backward()
+    assert images.grad[:, 0].abs().sum() > 0
+    writer = training.model.get_submodule("value_out")
+    assert all(each.grad.abs().sum() > 0 for each in writer.parameters())
+
+
+def test_the_error_of_the_pose_teaches_the_points_that_it_is_seen_from():
+    recipe = bank_recipe()
+    training = Training.begin(recipe, CPU)
+    clips = clips_at(recipe, 0)
+    found = roll_out(training.model, clips.image, ("pose",)).prediction
+    found.pose[:, :3].square().sum().backward()
+    for name in ("downstream_head1.proj.weight", "downstream_head2.proj.weight"):
+        gradient = training.model.get_parameter(f"dust3r.{name}").grad
+        assert gradient.isfinite().all()
+        assert gradient.abs().sum() > 0
+
+
+def test_a_model_with_a_bank_is_scored_as_it_runs_one_clip_at_a_time(tmp_path):
+    made = train(bank_recipe(), steps=2, out=tmp_path, progress=False)
+    model = load_backbone(made, device="cpu")
+    assert model.preparation.shape(48, 64) == (48, 64)
+    clips = clips_at(bank_recipe(), 0)
+    scores = score_clips(model, clips)
+    assert np.isfinite(scores.errors["rpe_rotation"]).all()
+    first = score_clips(model, replace(clips, **{
+        each.name: getattr(clips, each.name)[:1] for each in fields(clips)
+    }))  # fmt: skip
+    np.testing.assert_allclose(scores.errors["depth"][:1], first.errors["depth"], rtol=1e-5)

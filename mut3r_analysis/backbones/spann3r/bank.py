@@ -68,23 +68,24 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Bank:
-    """Tokens of earlier frames, of one sequence, in the order in which official code keeps them.
+    """Tokens of earlier frames, in the order in which official code keeps them.
 
     That is the order of time until the bank is pruned. From then on the least used tokens come
     last, and stand as working frames until new ones have been appended; this is official as well.
+    Sequences of a batch have equally many tokens, so that none of them may skip a frame.
 
     Attributes
     ----------
     keys, values : Tensor
-        ``(batch = 1, row, channel)``, not normalised.
+        ``(batch, row, channel)``, not normalised.
     usage : Tensor
-        ``(1, row)`` weights by which a token was read so far, summed.
+        ``(batch, row)`` weights by which a token was read so far, summed.
     count : Tensor
-        ``(1, row)`` frames written since the token came in.
+        ``(batch, row)`` frames written since the token came in.
     frame, patch : Tensor
-        ``(1, row)`` where a token comes from: number of its frame, and of its patch there.
+        ``(batch, row)`` where a token comes from: number of its frame, and of its patch there.
     working : Tensor
-        ``(1,)`` working frames.
+        ``(batch,)`` working frames.
     """
 
     keys: Tensor
@@ -96,12 +97,12 @@ class Bank:
     working: Tensor
 
     @classmethod
-    def none(cls, channels: int, device: torch.device, dtype: torch.dtype) -> Self:
+    def none(cls, batch: int, channels: int, device: torch.device, dtype: torch.dtype) -> Self:
         """Return a bank without tokens."""
-        tokens = torch.empty(1, 0, channels, device=device, dtype=dtype)
-        numbers = torch.empty(1, 0, dtype=torch.long, device=device)
-        usage = torch.empty(1, 0, device=device)
-        working = torch.zeros(1, dtype=torch.long, device=device)
+        tokens = torch.empty(batch, 0, channels, device=device, dtype=dtype)
+        numbers = torch.empty(batch, 0, dtype=torch.long, device=device)
+        usage = torch.empty(batch, 0, device=device)
+        working = torch.zeros(batch, dtype=torch.long, device=device)
         return cls(tokens, tokens, usage, numbers, numbers, numbers, working)
 
     def __len__(self) -> int:
@@ -109,10 +110,10 @@ class Bank:
 
     def long_tokens(self, patches: int) -> int:
         """How many tokens stand before the working frames of so many patches."""
-        return len(self) - int(self.working) * patches
+        return len(self) - int(self.working[0]) * patches
 
     def read(self, usage: Tensor) -> Self:
-        """Return the bank after reads that took ``(1, row)`` of each token."""
+        """Return the bank after reads that took ``(batch, row)`` of each token."""
         return replace(self, usage=self.usage + usage)
 
     def similarity(self, keys: Tensor) -> float:
@@ -125,20 +126,20 @@ class Bank:
         return float(cosines.sum(dim=-1).mean(dim=-1).max())
 
     def worth(self, working: int) -> Tensor:
-        """Return what pruning goes by ``(row,)``: mean weight of a read, or that a token is safe.
+        """Return what pruning goes by ``(batch, row)``: mean weight of a read, or safe.
 
         Parameters
         ----------
         working : int
             Most working frames.
         """
-        safe = self.count[0] < working + YOUNG
-        return torch.where(safe, _SAFE, self.usage[0] / self.count[0])
+        safe = self.count < working + YOUNG
+        return torch.where(safe, _SAFE, self.usage / self.count)
 
     def offered(
         self, keys: Tensor, values: Tensor, frame: Tensor, working: int, long: int | None
     ) -> Written:
-        """Write a frame unless it is too much like a working one, and prune.
+        """Write a frame of one sequence unless it is too much like a working one, and prune.
 
         Parameters
         ----------
@@ -151,20 +152,26 @@ class Bank:
         long : int, optional
             Most tokens before them; None drops the oldest frame once there are too many.
         """
-        similarity, patches = self.similarity(keys), keys.shape[1]
+        similarity = self.similarity(keys)
         if similarity > SIMILAR:
             return Written(self, similarity, skipped=True)
-        bank = self._appended(keys, values, frame)
-        if int(bank.working) > working:
+        return Written(self.written(keys, values, frame, working, long), similarity, skipped=False)
+
+    def written(
+        self, keys: Tensor, values: Tensor, frame: Tensor, working: int, long: int | None
+    ) -> Self:
+        """Write a frame of every sequence whatever it is like, and prune; as :meth:`offered`."""
+        bank, patches = self._appended(keys, values, frame), keys.shape[1]
+        if int(bank.working[0]) > working:
             bank = replace(bank, working=bank.working.clamp(max=working))
             if long is None:
-                bank = bank._rows(slice(patches, None))
+                bank = bank._rows(torch.arange(patches, len(bank), device=keys.device)[None])
         if long is not None and bank.long_tokens(patches) > long:
             bank = bank._rows(bank.worth(working).topk(long).indices)
-        return Written(bank, similarity, skipped=False)
+        return bank
 
     def _appended(self, keys: Tensor, values: Tensor, frame: Tensor) -> Self:
-        patch = torch.arange(keys.shape[1], device=keys.device)[None]
+        patch = torch.arange(keys.shape[1], device=keys.device).expand(keys.shape[:2])
         return type(self)(
             keys=torch.cat([self.keys, keys], dim=1),
             values=torch.cat([self.values, values], dim=1),
@@ -175,6 +182,10 @@ class Bank:
             working=self.working + 1,
         )
 
-    def _rows(self, index: slice | Tensor) -> Self:
-        parts = ("keys", "values", "usage", "count", "frame", "patch")
-        return replace(self, **{name: getattr(self, name)[:, index] for name in parts})
+    def _rows(self, index: Tensor) -> Self:
+        """Return the rows of numbers ``(batch or 1, row)``."""
+        parts = {name: getattr(self, name) for name in ("usage", "count", "frame", "patch")}
+        wide = {name: getattr(self, name) for name in ("keys", "values")}
+        taken = {name: part.take_along_dim(index, dim=1) for name, part in parts.items()}
+        taken |= {name: part.take_along_dim(index[..., None], dim=1) for name, part in wide.items()}
+        return replace(self, **taken)

@@ -38,7 +38,7 @@ class Spann3RConfig(ModelConfig):
 
     family: ClassVar[str] = "spann3r"
     allowed: ClassVar[dict[str, tuple[Any, ...]]] = ModelConfig.allowed | {
-        "head_type": ("dpt",),
+        "head_type": ("dpt", "linear"),
         "output_mode": ("pts3d",),
         "landscape_only": (True, False),
         "use_feat": (False,),

@@ -7,6 +7,7 @@ of official checkpoints, so these load unchanged.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,18 @@ from mut3r_analysis.attention.seam import Probe, SiteGate, attend
 from mut3r_analysis.attention.sites import Site, SiteSize
 from mut3r_analysis.attention.tokens import ROLES, Axes, TokenAxis, image_axis, memory_axis
 from mut3r_analysis.backbones.blocks import PatchEmbed, encoder, layer_norm
+from mut3r_analysis.backbones.geometry import (
+    camera_from_points,
+    focal_length,
+    translation_and_quaternion,
+)
 from mut3r_analysis.backbones.heads import Prediction, check_outputs
 from mut3r_analysis.backbones.pair_network import PairNetwork
-from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.backbones.preparation import Preparation, Rule
 from mut3r_analysis.backbones.protocol import Backbone, StateVariable
 from mut3r_analysis.backbones.spann3r.bank import Bank, read_values, read_weights
 from mut3r_analysis.backbones.spann3r.config import Spann3RConfig
+from mut3r_analysis.backbones.spann3r.start import start_weights
 from mut3r_analysis.backbones.spann3r.state import Decoded, Entered, State
 from mut3r_analysis.backbones.steps import Encoded, Frame, FrameRead, Write
 from mut3r_analysis.errors import InvalidArgument
@@ -38,6 +45,11 @@ class Spann3R(Backbone):
 
     Notes
     -----
+    World points are what the model predicts. Camera and depth follow from them as in the released
+    demo: the focal length is that of the first frame's points, and the pose is the one from which
+    the points are seen at their pixels
+    (:func:`~mut3r_analysis.backbones.geometry.camera_from_points`).
+
     The prediction of a frame is that of the step in which it stands beside the next one, and the
     last frame's is that of the step before, as in the official code. Official code has neither
     frames that must not write nor resets; here both are honoured: a frame that does not write
@@ -51,11 +63,14 @@ class Spann3R(Backbone):
     looks_ahead = True
     pose_memory = False
     written_whole = "frames enter the bank whole"
-    outputs = ("points_world",)
+    outputs = ("pose", "depth", "points_self", "points_world")
+    takes_batches = False
 
     def __init__(self, config: Spann3RConfig, *, update: str = "cut3r") -> None:
         super().__init__(config, update=update)
-        self.preparation = Preparation(max(config.img_size), "cover", config.patch_size)
+        square = len(set(config.img_size)) == 1
+        rule: Rule = "cover" if square else "crop"
+        self.preparation = Preparation(max(config.img_size), rule, config.patch_size)
         enc, dec, ratio = config.enc_embed_dim, config.dec_embed_dim, config.mlp_ratio
         self.dust3r = PairNetwork(config)
         self.pos_patch_embed = PatchEmbed(3, config.patch_size, enc)
@@ -73,6 +88,14 @@ class Spann3R(Backbone):
 
     def rotate_encoder_in(self, dtype: torch.dtype | None) -> None:
         """Do nothing: official code rounds neither queries nor keys around their rotation."""
+
+    def start_weights(self, choices: Any) -> None:
+        """Set the weights that a training from scratch begins with."""
+        start_weights(self, choices)
+
+    def prepare_training(self) -> None:
+        """Write every frame, however alike, so that clips of a batch have banks of one size."""
+        self.takes_batches = True
 
     def axes(self, grid: tuple[int, int], frames: int = 1) -> Axes:
         """Tokens of the streams ``patches``, ``partner`` (of the next frame), ``bank``, ``state``.
@@ -120,20 +143,21 @@ class Spann3R(Backbone):
         Raises
         ------
         InvalidArgument
-            For more than one sequence.
+            For more than one sequence, unless in training.
         """
-        if batch != 1:
+        if batch != 1 and not self.takes_batches:
             raise InvalidArgument(
                 f"Spann3R takes one sequence at a time, not {batch}: each writes and prunes a bank "
                 "of its own size"
             )
         return State(
-            bank=Bank.none(self.config.enc_embed_dim, self.device, self.dtype),
+            bank=Bank.none(batch, self.config.enc_embed_dim, self.device, self.dtype),
             query=None,
             second=[],
-            read=torch.zeros(1, dtype=torch.long, device=self.device),
-            similarity=torch.full((1,), torch.nan, device=self.device),
-            skipped=torch.zeros(1, dtype=torch.bool, device=self.device),
+            read=torch.zeros(batch, dtype=torch.long, device=self.device),
+            similarity=torch.full((batch,), torch.nan, device=self.device),
+            skipped=torch.zeros(batch, dtype=torch.bool, device=self.device),
+            focal=torch.full((batch,), torch.nan, device=self.device),
             level_channels=self.config.dec_embed_dim,
         )
 
@@ -180,15 +204,15 @@ class Spann3R(Backbone):
     ) -> Decoded:
         """Read the bank and decode both frames; a last frame was decoded beside the one before."""
         features, state, grid = entered.features, entered.state, entered.grid
-        usage = state.bank.usage.new_zeros(1, len(state.bank))
+        usage = torch.zeros_like(state.bank.usage)
         if entered.partner is None:
-            return Decoded([features, *state.second], grid, [], features, usage)
+            return Decoded([features, *state.second], grid, [], features, usage, state.focal)
         seam = partial(attend, gate=gate, probe=probe)
         fused = features
         if entered.reads:
             fused, usage = self._read(state, seam)
         first, second = self.dust3r.decode_views(fused, entered.partner, (grid, grid), seam, layers)
-        return Decoded(first, grid, second[1:], fused, usage)
+        return Decoded(first, grid, second[1:], fused, usage, state.focal)
 
     def predict(
         self,
@@ -198,12 +222,21 @@ class Spann3R(Backbone):
         gate: SiteGate | None = None,
         probe: Probe | None = None,
     ) -> Prediction:
-        """Predict points of the frame, in the camera of the first one, and their confidence."""
-        if not check_outputs(outputs, self.outputs):
+        """Predict points of the frame in the first camera, and what follows from them."""
+        names = set(check_outputs(outputs, self.outputs))
+        if not names:
             return Prediction()
         head = self.dust3r.downstream_head1 if decoded.second else self.dust3r.downstream_head2
         points, confidence = head(decoded.levels, decoded.grid)
-        return Prediction(points_world=points, confidence_world=confidence)
+        found = {"points_world": points, "confidence_world": confidence}
+        found = found if "points_world" in names else {}
+        if names > {"points_world"} or not found:
+            pose, own = seen_from(points, confidence, decoded.focal)
+            if "pose" in names:
+                found["pose"] = pose
+            if names & {"depth", "points_self"}:
+                found |= {"points_self": own, "confidence_self": confidence}
+        return Prediction(**found)
 
     def offer(
         self, encoded: Encoded, decoded: Decoded, points: Tensor, *, probe: Probe | None = None
@@ -258,10 +291,13 @@ class Spann3R(Backbone):
         if query.is_meta:
             return state, torch.zeros_like(state.bank.usage)
         bank, similarity, skipped = state.bank, torch.nan, False
-        if bool(self.writes(frame, write, 1)):
-            bank, similarity, skipped = bank.read(decoded.usage).offered(
-                key, value, state.read, self.config.working_frames, self.config.long_tokens
-            )
+        if bool(self.writes(frame, write, len(key)).all()):
+            offer = key, value, state.read, self.config.working_frames, self.config.long_tokens
+            bank = bank.read(decoded.usage.detach())
+            if self.takes_batches:
+                bank = bank.written(*offer)
+            else:
+                bank, similarity, skipped = bank.offered(*offer)
         written = replace(
             state,
             bank=bank,
@@ -270,11 +306,12 @@ class Spann3R(Backbone):
             read=state.read + 1,
             similarity=torch.full_like(state.similarity, similarity),
             skipped=torch.full_like(state.skipped, skipped),
+            focal=first_focal(prediction.points_world, state.focal),
             patches=query.shape[1],
         )
-        if bool(frame.reset):
-            anew = self.begin()
-            written = replace(written, bank=anew.bank, query=None, second=[])
+        if bool(self.flags(frame.reset, len(key)).all()):
+            anew = self.begin(len(key))
+            written = replace(written, bank=anew.bank, query=None, second=[], focal=anew.focal)
         return written, (written.bank.frame == state.read[:, None]).float()
 
     def token_ids(self, state: State) -> Tensor:
@@ -293,6 +330,7 @@ class Spann3R(Backbone):
             StateVariable("frames_read", {}, "frames read so far", dtype="int64"),
             StateVariable("similarity", {}, "largest mean cosine with a working frame"),
             StateVariable("skipped", {}, "whether the frame was too similar", dtype="bool"),
+            StateVariable("focal", {}, "focal length of the first frame, px"),
             StateVariable("removed", {}, "rows that left the bank", dtype="int64"),
             StateVariable("norm", rows, "norm of the row's key"),
             StateVariable("write_rate", rows, "whether the row was written"),
@@ -340,6 +378,28 @@ class Spann3R(Backbone):
         """Most rows of the bank after so many frames."""
         most = (self.config.long_tokens or 0) + self.config.working_frames * patches
         return min(patches * frames, most)
+
+
+def first_focal(points: Tensor, known: Tensor) -> Tensor:
+    """Focal length ``(batch,)`` px that is known, or that points in the camera imply."""
+    return focal_length(points) if bool(known.isnan().any()) else known
+
+
+def seen_from(points: Tensor, confidence: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
+    """Pose ``(batch, 7)`` from which world points are seen, and the points from there.
+
+    Parameters
+    ----------
+    points : Tensor
+        ``(batch, y, x, xyz)``.
+    confidence : Tensor
+        ``(batch, y, x)``.
+    focal : Tensor
+        ``(batch,)`` px; NaN where the points are those of a first frame.
+    """
+    camera = camera_from_points(points, confidence.log(), first_focal(points, focal))
+    own = (points - camera[:, None, None, :3, 3]) @ camera[:, None, :3, :3]
+    return translation_and_quaternion(camera), own
 
 
 def _turned(tokens: Tensor, rows: int, columns: int) -> Tensor:

@@ -32,6 +32,8 @@ class State:
         ``(batch,)`` largest mean cosine of the last frame's keys with a working frame.
     skipped : Tensor
         ``(batch,)`` bool: for that it was not written.
+    focal : Tensor
+        ``(batch,)`` focal length (px) that the first frame's points imply; NaN before.
     level_channels : int
         Width of decoder levels.
     patches : int
@@ -44,6 +46,7 @@ class State:
     read: Tensor
     similarity: Tensor
     skipped: Tensor
+    focal: Tensor
     level_channels: int
     patches: int = 0
 
@@ -67,6 +70,7 @@ class State:
             "frames_read": self.read,
             "similarity": self.similarity,
             "skipped": self.skipped,
+            "focal": self.focal,
             "removed": (~stays).sum()[None],
             "norm": bank.keys.float().norm(dim=-1),
             "write_rate": rate,
@@ -102,6 +106,7 @@ class State:
             read=held["frames_read"][None].to(keys.device),
             similarity=held["similarity"][None].to(keys.device),
             skipped=held["skipped"][None].to(keys.device),
+            focal=held["focal"][None].to(keys.device),
             patches=query.shape[1],
         )
 
@@ -155,8 +160,11 @@ class Decoded(steps.Decoded):
         ``(batch, patch, channel)`` what entered the decoder for the frame.
     usage : Tensor
         ``(batch, row)`` weights by which rows of the bank were read, summed.
+    focal : Tensor
+        ``(batch,)`` px of the first frame; NaN where this is it.
     """
 
     second: list[Tensor]
     fused: Tensor
     usage: Tensor
+    focal: Tensor
