@@ -25,7 +25,7 @@ def add_parser(verbs: Any) -> None:
         "--recipe",
         default="tiny",
         metavar="FILE",
-        help="YAML file, or a bundled name (tiny, tiny-static, tiny-pointers, tiny-pairs)",
+        help="YAML file, or a bundled name such as tiny, tiny-static or tiny-bank",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="stop at this step; default: all")
     parser.add_argument("--out", metavar="FOLDER", help="default: runs/train-<name of the recipe>")

@@ -17,16 +17,15 @@ def start_weights(model: Any, start: Choices) -> None:
     """
     start_layers(model, start)
     start_pairs(model.dust3r, start)
-    for head in (model.attn_head_1, model.attn_head_2):
-        _pass_on(head)
+    for first, _, last in (model.attn_head_1, model.attn_head_2):
+        _pass_on(first, last)
     model.norm_v.weight.fill_(0.5)
     nn.init.orthogonal_(model.value_out.weight, gain=0.5)
     model.value_out.bias.zero_()
 
 
-def _pass_on(head: nn.Sequential) -> None:
-    """Let an MLP give the first of its inputs: GELU(x) - GELU(-x) is x."""
-    first, _, last = head
+def _pass_on(first: nn.Linear, last: nn.Linear) -> None:
+    """Let an MLP of two layers give the first of its inputs: GELU(x) - GELU(-x) is x."""
     kept = min(last.out_features, first.out_features // 2)
     for layer in (first, last):
         layer.weight.zero_()
