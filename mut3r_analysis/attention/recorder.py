@@ -1,7 +1,7 @@
 """The probe that records what a capture asks for, one frame at a time."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,14 +10,14 @@ from torch import Tensor
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.seam import logits
 from mut3r_analysis.attention.sites import SITE_KINDS, Site, Sites
-from mut3r_analysis.attention.statistics import STATISTICS, compute
+from mut3r_analysis.attention.statistics import STATISTICS, compute, layers_at_once
 from mut3r_analysis.attention.tokens import Axes, TokenAxis
 
 _INFINITE_IN_FLOAT16 = 65520.0
 ARCHIVE_NAMES = ("rotated_query", "rotated_key")
 
 Records = Mapping[str, Mapping[str, Tensor]]
-"""Site kind -> name -> ``(batch, layer, head, ...)`` on the CPU."""
+"""Site kind -> name -> ``(batch, layer, head, ...)``; maps on the CPU, the rest on the device."""
 
 
 class _Kept(NamedTuple):
@@ -33,8 +33,9 @@ class _Kept(NamedTuple):
 class Recorder:
     """Records the sites that a capture names, of one pass over one frame.
 
-    Statistics stay on the device until the frame is over; maps and archived queries and keys leave
-    it site by site, so that device memory holds at most one map.
+    On a CPU statistics are computed site by site, while queries and keys are in cache. On a GPU
+    they wait for the end of the pass, and the layers of a kind are computed together. Whole maps
+    leave the device site by site, so that its memory holds at most one.
 
     Parameters
     ----------
@@ -60,6 +61,7 @@ class Recorder:
             )
             for kind in capture.kinds(sites)
         }
+        self._waiting: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._records: dict[str, dict[str, list[Tensor]]] = {}
         self._beyond: dict[str, Tensor] = {}
         self._warned: set[str] = set()
@@ -76,23 +78,26 @@ class Recorder:
             return
         if self._heads is not None:
             q, k = q[:, self._heads], k[:, self._heads]
-        found = compute(self._statistics, q, k, pose_key=kept.pose_key)
-        found = {name: self._stored(site, name, values) for name, values in found.items()}
+        self._waiting.setdefault(site.kind, []).append((q, k))
+        if q.device.type == "cpu":
+            self._measure(site.kind)
         if kept.map:
-            found["logits"] = self._stored(site, "logits", logits(q, k)).cpu()
-        if self._archive is not None:
-            found |= {
-                name: self._stored(site, name, tokens, self._archive).cpu()
-                for name, tokens in zip(ARCHIVE_NAMES, (q, k), strict=True)
-            }
-        if kept.cached is not None:
-            found = {
-                name: values
-                if (dim := _key_dim(name)) is None
-                else kept.cached.by_frame(values, dim)
-                for name, values in found.items()
-            }
-        self._add(site.kind, found)
+            self._add(site.kind, {"logits": self._stored(site.kind, "logits", logits(q, k)[None])})
+
+    def _measure(self, kind: str) -> None:
+        """Compute and store what is asked of the layers of a kind that wait for it."""
+        waiting = self._waiting.pop(kind)
+        count = layers_at_once(*waiting[0])
+        for first in range(0, len(waiting), count):
+            q, k = (_stacked(side) for side in zip(*waiting[first : first + count], strict=True))
+            found = compute(self._statistics, q, k, pose_key=self._kept[kind].pose_key)
+            found = {name: self._stored(kind, name, values) for name, values in found.items()}
+            if self._archive is not None:
+                found |= {
+                    name: self._stored(kind, name, tokens, self._archive)
+                    for name, tokens in zip(ARCHIVE_NAMES, (q, k), strict=True)
+                }
+            self._add(kind, found)
 
     def output(self, site: Site, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
         """Record what the heads of a site write ``(batch, head, query, channel)``."""
@@ -100,36 +105,44 @@ class Recorder:
         if kept is None or kept.outputs is None or site.layer not in kept.layers:
             return
         out = out if self._heads is None else out[:, self._heads]
-        found = {"output_norm": self._stored(site, "output_norm", out.float().norm(dim=-1))}
+        found = {"output_norm": out.float().norm(dim=-1)}
         if kept.outputs == "values":
-            found["output"] = self._stored(site, "output", out).cpu()
-        self._add(site.kind, found)
+            found["output"] = out
+        self._add(
+            site.kind,
+            {name: self._stored(site.kind, name, values[None]) for name, values in found.items()},
+        )
 
     def _add(self, kind: str, found: Mapping[str, Tensor]) -> None:
-        records = self._records.setdefault(kind, {})
+        records, cached = self._records.setdefault(kind, {}), self._kept[kind].cached
         for name, values in found.items():
-            records.setdefault(name, []).append(values)
+            if cached is not None and (dim := _key_dim(name)) is not None:
+                values = cached.by_frame(values, dim)
+            records.setdefault(name, []).append(values.cpu() if name == "logits" else values)
 
     def _stored(
-        self, site: Site, name: str, values: Tensor, dtype: torch.dtype | None = None
+        self, kind: str, name: str, values: Tensor, dtype: torch.dtype | None = None
     ) -> Tensor:
         """Return values in the numbers they are stored as; count those that do not fit."""
         dtype = dtype or self._storage
         if dtype == torch.float16:
             # Minus infinity itself stands for a key that is masked.
             beyond = ((values.abs() >= _INFINITE_IN_FLOAT16) & values.isfinite()).sum()
-            variable = f"{site.kind}/{name}"
+            variable = f"{kind}/{name}"
             known = self._beyond.get(variable)
             self._beyond[variable] = beyond if known is None else known + beyond
         return values.to(dtype)
 
     def _warn_of_overflow(self) -> None:
         """Say, once each, which variables do not fit into the numbers they are stored as."""
-        for name, count in self._beyond.items():
+        if not self._beyond:
+            return
+        counts = torch.stack(list(self._beyond.values())).tolist()
+        for name, count in zip(self._beyond, counts, strict=True):
             if name not in self._warned and count:
                 self._warned.add(name)
                 warnings.warn(
-                    f"attention/{name}: {int(count)} values of a frame are beyond what float16 "
+                    f"attention/{name}: {count} values of a frame are beyond what float16 "
                     "holds and are stored as infinity; capture with dtype='float32', or "
                     "archive='float32' for queries and keys",
                     stacklevel=3,
@@ -142,14 +155,22 @@ class Recorder:
         Returns
         -------
         dict of str to dict of str to Tensor
-            Site kind -> name -> ``(batch, layer, head, ...)`` on the CPU.
+            Site kind -> name -> ``(batch, layer, head, ...)``; whole maps on the CPU, the rest on
+            the device that it was made on.
         """
+        for kind in list(self._waiting):
+            self._measure(kind)
         self._warn_of_overflow()
         records, self._records = self._records, {}
         return {
-            kind: {name: torch.stack(layers, dim=1).cpu() for name, layers in found.items()}
+            kind: {name: torch.cat(layers).transpose(0, 1) for name, layers in found.items()}
             for kind, found in records.items()
         }
+
+
+def _stacked(layers: Sequence[Tensor]) -> Tensor:
+    """Layers in a leading dimension; a single one is not copied."""
+    return layers[0][None] if len(layers) == 1 else torch.stack(list(layers))
 
 
 def _cached(axis: TokenAxis) -> TokenAxis | None:

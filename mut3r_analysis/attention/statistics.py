@@ -2,8 +2,10 @@
 
 Means and variances of logits are closed forms in the mean and covariance of the other side.
 Softmax statistics come from tiles of a few query rows against all keys, so their memory is linear
-in tokens. Everything accumulates in float32 (float64 for float64 inputs), whatever the model's
-dtype. Captures and cues read the same rows; declaring one must not take the time to import torch.
+in tokens; on a GPU, where every operation on a tile is a launch, a tile has as many rows and layers
+as :data:`DEVICE_TILE_BYTES` hold. Everything accumulates in float32 (float64 for float64 inputs),
+whatever the model's dtype. Captures and cues read the same rows; declaring one must not take the
+time to import torch.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 _TILE_ELEMENTS = 1 << 19
 """Numbers in one tile over all heads: 2 MiB in float32, small enough to stay in cache."""
+
+DEVICE_TILE_BYTES = 1 << 29
+"""Bytes of one tile on a GPU, in float32; four such arrays live at a time."""
 
 
 @dataclass
@@ -279,10 +284,24 @@ def compute(
     return {row.name: found[row.name] for row in rows}
 
 
-def tile_rows(heads: int, queries: int, keys: int) -> int:
-    """Query rows of one tile: bounded in numbers, and less than the whole map."""
-    fitting = _TILE_ELEMENTS // (heads * keys)
-    return max(1, min(fitting, (queries + 1) // 2))
+def tile_rows(heads: int, queries: int, keys: int, device: str = "cpu") -> int:
+    """Query rows of one tile: bounded in numbers, and on a CPU less than the whole map."""
+    if device != "cpu":
+        return max(1, min(DEVICE_TILE_BYTES // (4 * heads * keys), queries))
+    return max(1, min(_TILE_ELEMENTS // (heads * keys), (queries + 1) // 2))
+
+
+def layers_at_once(q: Tensor, k: Tensor) -> int:
+    """How many layers of one kind of site are computed together: on a CPU each by itself.
+
+    Parameters
+    ----------
+    q, k : Tensor
+        ``(batch, head, query | key, channel)`` of one layer.
+    """
+    if q.device.type == "cpu":
+        return 1
+    return max(1, DEVICE_TILE_BYTES // (4 * q[..., 0].numel() * k.shape[-2]))
 
 
 def tiles(
@@ -294,7 +313,7 @@ def tiles(
 ) -> Iterator[Tile]:
     """Go through a site one tile of query rows at a time; ``q`` is scaled already."""
     queries, keys = q.shape[-2], k.shape[-2]
-    rows = tile_rows(q[..., 0, 0].numel(), queries, keys)
+    rows = tile_rows(q[..., 0, 0].numel(), queries, keys, q.device.type)
     transposed = k.mT
     for start in range(0, queries, rows):
         z = q[..., start : start + rows, :] @ transposed

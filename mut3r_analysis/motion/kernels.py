@@ -170,5 +170,5 @@ def _tiles(q: Tensor, k: Tensor, heads: int | None = None) -> list[slice]:
     """Query rows in slices such that a tile of that many maps stays small."""
     queries = q.shape[-2]
     maps = len(q) * (q.shape[1] if heads is None else heads)
-    rows = tile_rows(maps, queries, k.shape[-2])
+    rows = tile_rows(maps, queries, k.shape[-2], q.device.type)
     return [slice(start, min(start + rows, queries)) for start in range(0, queries, rows)]

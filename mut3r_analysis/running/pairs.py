@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.recorder import Recorder, Records
 from mut3r_analysis.attention.seam import observed, together
+from mut3r_analysis.backbones.batching import each_tensor
 from mut3r_analysis.backbones.heads import PairPrediction
 from mut3r_analysis.backbones.in_memory import as_in_memory
 from mut3r_analysis.backbones.precision import arithmetic
@@ -236,7 +237,8 @@ class _Pairs:
                     probe=together(received if measure else None, recorder),
                 )
                 done.predictions.append(pair)
-            done.attention.append(recorder.take() if recorder else {})
+            records = recorder.take() if recorder else {}
+            done.attention.append(each_tensor(lambda values: values.cpu(), records))
             measured.append(received)
             self._bar.update()
         if measure:

@@ -17,6 +17,8 @@ from mut3r_analysis.running.passes import FrameResult
 from mut3r_analysis.running.schema import TRUTH_DIMS, Group, Schema
 
 Found = dict[str, dict[str, np.ndarray]]
+_Values = dict[str, dict[str, np.ndarray | torch.Tensor]]
+"""What is found, wherever it is."""
 
 
 def recorded(
@@ -47,19 +49,18 @@ def recorded(
     memory : int
         Peak, in bytes.
     """
-    found = {"prediction": _predictions(result.prediction, sample, schema["prediction"])}
+    found: _Values = {"prediction": _predictions(result.prediction, sample, schema["prediction"])}
     state = result.carried.state.described(
         result.before, result.rate, keep=schema["state"].keeps_state
     )
-    found["state"] = {name: value[sample].cpu().numpy() for name, value in state.items()}
+    found["state"] = {name: value[sample] for name, value in state.items()}
     if "reset" in schema["state"].variables:
         found["state"]["reset"] = np.array(result.resets[sample])
     if cue is not None and result.motion is not None:
         found["cue"] = _motion(result, result.motion[sample], sample, cue, schema["cue"])
     if result.attention:
         found |= {
-            f"attention/{kind}": {name: values.numpy() for name, values in records.items()}
-            for kind, records in result.attention[sample].items()
+            f"attention/{kind}": dict(records) for kind, records in result.attention[sample].items()
         }
     paths = {f"attention/{kind}" for kind in result.unpassed}
     found |= {path: _blank(schema[path]) for path in paths & set(schema)}
@@ -68,8 +69,32 @@ def recorded(
         "peak_memory": np.full(len(seconds), memory),
     }
     if "truth" in schema:
-        found["truth"] = truth
-    return found
+        found["truth"] = dict(truth)
+    return on_host(found)
+
+
+def on_host(found: _Values) -> Found:
+    """Return arrays: all that is on a GPU comes by one copy, since each of them waits for it."""
+    tensors = [
+        (path, name, value)
+        for path, values in found.items()
+        for name, value in values.items()
+        if isinstance(value, torch.Tensor)
+    ]
+    arrays: Found = {path: dict(values) for path, values in found.items()}
+    # Largest numbers first, so that each part begins at a multiple of its own numbers' size.
+    remote = [each for each in tensors if each[2].device.type != "cpu"]
+    remote.sort(key=lambda each: -each[2].element_size())
+    if remote:
+        parts = [value.contiguous().flatten().view(torch.uint8) for _, _, value in remote]
+        packed = torch.cat(parts).cpu()
+        split = packed.split([len(part) for part in parts])
+        for (path, name, value), part in zip(remote, split, strict=True):
+            arrays[path][name] = part.view(value.dtype).reshape(value.shape).numpy()
+    for path, name, value in tensors:
+        if value.device.type == "cpu":
+            arrays[path][name] = value.numpy()
+    return arrays
 
 
 def _blank(group: Group) -> dict[str, np.ndarray]:
@@ -87,7 +112,7 @@ def _blank(group: Group) -> dict[str, np.ndarray]:
     }
 
 
-def _predictions(prediction: Prediction, sample: int, group: Group) -> dict[str, np.ndarray]:
+def _predictions(prediction: Prediction, sample: int, group: Group) -> dict[str, Any]:
     """Values of the variables that the group has."""
     prediction = rows(prediction, slice(sample, sample + 1))
     values: dict[str, torch.Tensor | None] = dict(vars(prediction))
@@ -97,7 +122,7 @@ def _predictions(prediction: Prediction, sample: int, group: Group) -> dict[str,
         values["depth"] = prediction.points_self[..., 2]
         values["focal"] = focal_length(prediction.points_self)
     return {
-        name: value[0].cpu().numpy()
+        name: value[0]
         for name, value in values.items()
         if value is not None and name in group.variables
     }
@@ -105,17 +130,17 @@ def _predictions(prediction: Prediction, sample: int, group: Group) -> dict[str,
 
 def _motion(
     result: FrameResult, motion: torch.Tensor, sample: int, cue: Cue, group: Group
-) -> dict[str, np.ndarray]:
-    found = {"motion": motion.float().cpu().numpy()}
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"motion": motion.float()}
     variables = group.variables
     if "gated" in variables:
         found["gated"] = np.array(result.gated[sample])
     if "used" in variables:
-        missing = np.full_like(found["motion"], np.nan)
-        found["used"] = missing if result.used is None else result.used[sample].cpu().numpy()
+        missing = np.full(motion.shape, np.nan, np.float32)
+        found["used"] = missing if result.used is None else result.used[sample]
     reading = result.readings[sample]
     if cue.reading in variables and reading is not None:
-        found[cue.reading] = reading.float().cpu().numpy()
+        found[cue.reading] = reading.float()
     return found
 
 

@@ -160,7 +160,7 @@ def _observed(
             axis = axes[SITE_KINDS[kind].queries if row.side == "query" else SITE_KINDS[kind].keys]
             if row.is_index or not axis.holds_patches:
                 continue
-            values = torch.stack([records[kind][name] for records in result.attention])
+            values = torch.stack([records[kind][name] for records in result.attention]).cpu()
             for layer, heads in enumerate(values[..., axis.patches].unbind(1)):
                 found[Cell(kind, name, layer, -1)] = heads.mean(dim=1).numpy()
                 for head, each in enumerate(heads.unbind(1)):

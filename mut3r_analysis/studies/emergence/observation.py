@@ -89,7 +89,7 @@ def observe(backbone: Backbone, clips: Tensor, cue: Cue) -> list[Observed]:
         scores = [result.motion[clip] for result in results if result.motion is not None]
         statistics = {
             site: {
-                name: np.stack([frame[site][name].numpy() for frame in records], axis=2)
+                name: np.stack([frame[site][name].cpu().numpy() for frame in records], axis=2)
                 for name in values
                 if name != "logits"
             }
