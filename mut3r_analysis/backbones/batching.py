@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -9,6 +10,19 @@ from torch import Tensor
 
 Value = TypeVar("Value")
 """A tensor, or a dataclass, mapping, list or tuple of values; what else it holds is left alone."""
+
+
+def constant(values: Sequence[bool | float], device: torch.device) -> Tensor:
+    """Return a few numbers on a device. They are sent there once, as each sending waits for it.
+
+    The tensor is shared; nothing may change it.
+    """
+    return _sent(tuple(values), device)
+
+
+@lru_cache(maxsize=1024)
+def _sent(values: tuple[bool | float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device)
 
 
 def each_tensor(function: Callable[..., Tensor], first: Value, *others: Value) -> Value:
@@ -57,7 +71,7 @@ def mixed(one: Value, other: Value | None, shares: Sequence[float]) -> Value:
         return other
 
     def mix(a: Tensor, b: Tensor) -> Tensor:
-        share = torch.tensor(shares, device=a.device).reshape(-1, *[1] * (a.dim() - 1))
+        share = constant(shares, a.device).reshape(-1, *[1] * (a.dim() - 1))
         return (share * a + (1 - share) * b).to(a.dtype)
 
     return each_tensor(mix, one, other)

@@ -23,7 +23,7 @@ def pose_matrix(pose: Tensor) -> Tensor:
         dim=-1,
     ).unflatten(-1, (3, 3))
     top = torch.cat([rotation, pose[..., :3, None]], dim=-1)
-    bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand_as(top[..., :1, :])
+    bottom = F.pad(torch.zeros_like(top[..., :1, :3]), (0, 1), value=1.0)
     return torch.cat([top, bottom], dim=-2)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mut3r_analysis.attention.seam import Probe, SiteGate
 from mut3r_analysis.attention.sites import Sites
 from mut3r_analysis.attention.tokens import Axes
+from mut3r_analysis.backbones.batching import constant
 from mut3r_analysis.backbones.configuration import ModelConfig
 from mut3r_analysis.backbones.heads import PairPrediction, Prediction, check_outputs
 from mut3r_analysis.backbones.origin import Origin
@@ -372,7 +373,9 @@ class Backbone(nn.Module, ABC):
 
     def flags(self, value: bool | Tensor, batch: int) -> Tensor:
         """Return a flag, or one per sample, as ``(batch,)`` bool."""
-        return torch.as_tensor(value, dtype=torch.bool, device=self.device).expand(batch)
+        if not isinstance(value, Tensor):
+            value = constant([value], self.device)
+        return value.to(self.device, torch.bool).expand(batch)
 
     def writes(self, frame: Frame, write: Write, batch: int) -> Tensor:
         """Whether a frame is written, ``(batch,)`` bool: it may, and no factor of 0 holds it."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mut3r_analysis.backbones import write_rates as rates
-from mut3r_analysis.backbones.batching import each_tensor
+from mut3r_analysis.backbones.batching import constant, each_tensor
 from mut3r_analysis.backbones.write_rule import Outcome, Settings, Span, Words, WriteRule
 from mut3r_analysis.backbones.write_signals import PREDICTED_SIGNALS, SIGNALS, Signals
 from mut3r_analysis.errors import InvalidArgument
@@ -356,7 +356,7 @@ class Rules:
 
     def _mask(self, text: str, like: Tensor) -> Tensor:
         which = [text in sample for sample in self._samples]
-        return torch.tensor(which, device=like.device).expand_as(like)
+        return constant(which, like.device).expand_as(like)
 
 
 def _outcome(

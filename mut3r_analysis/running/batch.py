@@ -15,7 +15,7 @@ from mut3r_analysis.attention.recorder import Recorder, Records
 from mut3r_analysis.attention.seam import Observer, Probe, SiteGate, observed, together
 from mut3r_analysis.attention.sites import SITE_KINDS
 from mut3r_analysis.attention.tokens import Axes
-from mut3r_analysis.backbones.batching import concatenated, rows
+from mut3r_analysis.backbones.batching import concatenated, constant, rows
 from mut3r_analysis.backbones.heads import Prediction
 from mut3r_analysis.backbones.precision import arithmetic
 from mut3r_analysis.backbones.protocol import Backbone
@@ -208,7 +208,7 @@ class Batch:
             ]
             cue = old.cue
             if self._cues is not None:
-                keeps = ~torch.tensor(fresh, device=self.backbone.device)
+                keeps = ~constant(fresh, self.backbone.device)
                 cue = self._cues.unless(keeps, new.cue, old.cue)
             carried = replace(
                 old,
@@ -341,7 +341,7 @@ class Batch:
             found.pending = watch()
             earlier = cues.carried(carried.cue)
             assert earlier is not None  # no sample is active before a frame was scored
-            acts = torch.tensor(active, device=earlier.device)[:, None, None]
+            acts = constant(active, earlier.device)[:, None, None]
             score, found.used = earlier, torch.where(acts, earlier, torch.nan)
         else:
             score = self._probe_passes(frame, carried, found, watch, decode, gate_of)

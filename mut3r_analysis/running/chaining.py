@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mut3r_analysis.backbones.batching import constant
 from mut3r_analysis.backbones.geometry import pose_matrix, translation_and_quaternion
 from mut3r_analysis.backbones.heads import Prediction
 
@@ -48,4 +49,4 @@ def next_base(base: Tensor | None, pose: Tensor | None, ends: Sequence[bool]) ->
         return base
     found = pose_matrix(pose)
     old = torch.eye(4, dtype=found.dtype, device=found.device) if base is None else base
-    return torch.where(torch.tensor(ends, device=found.device)[:, None, None], found, old)
+    return torch.where(constant(ends, found.device)[:, None, None], found, old)

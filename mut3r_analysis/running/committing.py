@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mut3r_analysis.attention.seam import Probe
+from mut3r_analysis.backbones.batching import constant
 from mut3r_analysis.backbones.heads import Prediction
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.steps import Encoded, Frame, FrameRead, Write
@@ -99,7 +100,8 @@ class Committer:
         write = self._write(frame, passes, motion, active)
 
         def committed(resets: Sequence[bool], probe: Probe | None) -> tuple[Any, Tensor]:
-            given = Frame(frame.given.image, reset=torch.tensor(resets, device=device))
+            reset = constant(resets, device) if any(resets) or starts else False
+            given = Frame(frame.given.image, reset=reset)
             read = FrameRead(given, frame.encoded, written, prediction)
             return backbone.commit(read, carried.state, write, probe=probe)
 
@@ -127,9 +129,9 @@ class Committer:
             rules=self._rules,
             signals=self._signals(passes, motion, active),
             factor=write_factor(commits, passes.gated.gate, device),
-            remember=torch.tensor([not commit.holds_memory for commit in commits], device=device),
+            remember=constant([not commit.holds_memory for commit in commits], device),
             summary=masked_summary(commits, frame.encoded, motion),
-            restart=torch.tensor(self._restarts, device=device),
+            restart=constant(self._restarts, device),
         )
 
     def _signals(
@@ -142,7 +144,7 @@ class Committer:
             tokens = passes.gated.decoded.proposal.shape[:2]
             mass = torch.ones(tokens, device=self._backbone.device)
             if gate is not None and gate.static_mass:
-                acts = torch.tensor(active, device=mass.device)[:, None]
+                acts = constant(active, mass.device)[:, None]
                 mean = torch.stack(list(gate.static_mass.values())).mean(dim=0)
                 mass = torch.where(acts, mean, mass)
             found["static_mass"] = mass
@@ -162,7 +164,7 @@ class Committer:
             for reset, commit in zip(resets, self._commits, strict=True)
         ]
         if self._cues is not None and any(cleared):
-            which = torch.tensor(cleared, device=self._backbone.device)
+            which = constant(cleared, self._backbone.device)
             history = self._cues.reset(history, which)
         none = (0,) * len(self._commits)
         return BatchState(
@@ -183,9 +185,9 @@ def write_factor(
     holds = [commit.holds_state for commit in commits]
     if factor is not None:
         takes = [commit.written_share > 0 for commit in commits]
-        factor = torch.where(torch.tensor(takes, device=device)[:, None], factor, 1.0)
+        factor = torch.where(constant(takes, device)[:, None], factor, 1.0)
     if any(holds):
-        writes = 1.0 - torch.tensor(holds, device=device)[:, None].float()
+        writes = 1.0 - constant(holds, device)[:, None].float()
         factor = writes if factor is None else factor * writes
     return factor
 
@@ -198,7 +200,7 @@ def masked_summary(
     if motion is None or not any(masked):
         return None
     static = 1 - motion.flatten(1)[..., None].clamp_max(LARGEST_SCORE)
-    chosen = torch.tensor(masked, device=static.device)[:, None, None]
+    chosen = constant(masked, static.device)[:, None, None]
     features = encoded.features
     mean = (static * features).sum(dim=1, keepdim=True) / static.sum(dim=1, keepdim=True)
     return torch.where(chosen, mean.to(features.dtype), features.mean(dim=1, keepdim=True))

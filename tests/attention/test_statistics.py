@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mut3r_analysis.attention import STATISTICS, Capture, Recorder, attend, site_statistics
 from mut3r_analysis.attention.sites import Site
-from mut3r_analysis.attention.statistics import tile_rows
+from mut3r_analysis.attention.statistics import DEVICE_TILE_BYTES, layers_at_once, tile_rows
 from mut3r_analysis.backbones import CUT3RConfig, Frame, load_backbone
 from mut3r_analysis.errors import InvalidArgument
 
@@ -239,3 +239,35 @@ def test_what_fits_is_kept_without_a_word(dtype):
     scale = 1.0 if dtype == "float16" else 1e5
     kept = record(Capture(sites=["image_self"], dtype=dtype), scale).take()
     assert torch.isfinite(kept["image_self"]["logit_variance"]).all()
+
+
+@pytest.mark.parametrize("together", [2, 5])
+def test_layers_that_are_measured_together_have_the_numbers_of_each(monkeypatch, together):
+    backbone = load_backbone("random:small", device="cpu")
+    capture = Capture(statistics="all", sites="all", archive="float32", head_outputs="image_self")
+    frame, axes = Frame(torch.rand(2, 3, 48, 64)), backbone.axes((6, 8))
+
+    def records():
+        recorder = Recorder(capture, backbone.sites(), axes)
+        with torch.no_grad():
+            backbone.step(frame, probe=recorder)
+        return recorder.take()
+
+    each = records()
+    monkeypatch.setattr("mut3r_analysis.attention.recorder.layers_at_once", lambda q, k: together)
+    found = records()
+    assert {kind: set(values) for kind, values in found.items()} == {
+        kind: set(values) for kind, values in each.items()
+    }
+    for kind, values in each.items():
+        for name, value in values.items():
+            assert found[kind][name].shape == value.shape
+            torch.testing.assert_close(found[kind][name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_tile_of_a_gpu_holds_what_its_bytes_allow(monkeypatch):
+    assert tile_rows(12, 769, 769, "cuda") == 769
+    assert tile_rows(16, 10_000, 10_000, "cuda") == DEVICE_TILE_BYTES // (4 * 16 * 10_000)
+    q, k = torch.empty(1, 12, 769, 64, device="meta"), torch.empty(1, 12, 768, 64, device="meta")
+    assert layers_at_once(q, k) == DEVICE_TILE_BYTES // (4 * 12 * 769 * 768)
+    assert layers_at_once(q.new_empty(q.shape, device="cpu"), k) == 1

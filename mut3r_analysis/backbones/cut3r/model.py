@@ -210,7 +210,7 @@ class CUT3R(TwoStreams):
         committed = State(
             tokens=torch.where(reset[:, None, None], initial.tokens, tokens),
             memory=torch.where(reset[:, None, None], initial.memory, memory),
-            fresh=reset & self.flags(restart, batch),
+            fresh=None if frame.reset is False else reset & self.flags(restart, batch),
             rules=ruling.remembered,
         )
         return committed, rate
