@@ -17,12 +17,13 @@ def constant(values: Sequence[bool | float], device: torch.device) -> Tensor:
 
     The tensor is shared; nothing may change it.
     """
-    return _sent(tuple(values), device)
+    flags = all(isinstance(value, bool) for value in values)
+    return _sent(tuple(values), torch.bool if flags else torch.float32, device)
 
 
 @lru_cache(maxsize=1024)
-def _sent(values: tuple[bool | float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(values, device=device)
+def _sent(values: tuple[bool | float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def each_tensor(function: Callable[..., Tensor], first: Value, *others: Value) -> Value:

@@ -17,8 +17,8 @@ from mut3r_analysis.running.passes import FrameResult
 from mut3r_analysis.running.schema import TRUTH_DIMS, Group, Schema
 
 Found = dict[str, dict[str, np.ndarray]]
-_Values = dict[str, dict[str, np.ndarray | torch.Tensor]]
-"""What is found, wherever it is."""
+_Values = dict[str, dict[str, Any]]
+"""Group -> name -> array or tensor, on any device."""
 
 
 def recorded(

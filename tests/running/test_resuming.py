@@ -246,7 +246,7 @@ def test_the_command_line_resumes(tmp_path, sequence, capsys):
     stopped(m3.load_backbone("random:small"), sequence, 5, out=out, outputs=("pose",),
             capture=capture)  # fmt: skip
     assert main(arguments) == 1
-    assert "resume=True" in capsys.readouterr().err
+    assert "--resume" in capsys.readouterr().err
     assert main([*arguments, "--resume"]) == 0
     assert f"{FRAMES} frames in {out}" in capsys.readouterr().out
 

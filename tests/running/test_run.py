@@ -171,7 +171,7 @@ def test_the_head_site_needs_the_output_that_runs_it(backbone, sequence, tmp_pat
     ("given", "message"),
     [
         ({"backbone": 3}, r"load_backbone\('tiny'\)"),
-        ({"sequence": "scenes/orbit-03"}, r"open_sequence\('scenes/orbit-03'\)"),
+        ({"sequence": 3}, r"open_sequence\('scenes/orbit-03'\)"),
         ({"capture": "all"}, "capture must be a Capture"),
     ],
 )
