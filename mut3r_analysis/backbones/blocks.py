@@ -77,10 +77,13 @@ class SelfAttention(nn.Module):
 
     def project(self, x: Tensor, turn: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Project to queries, keys and values; without a rotation tokens have no position."""
-        q, k, v = (_split(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        width = self.proj.in_features
+        both, v = self.qkv(x).split((2 * width, width), dim=-1)
+        # Queries and keys are turned as heads of one tensor: half as many launches on a GPU.
+        both, v = _split(both, 2 * self.heads), _split(v, self.heads)
         if turn is not None:
-            stored = self.rotation_dtype or q.dtype
-            q, k = (rotate(part.to(stored), turn).to(v.dtype) for part in (q, k))
+            both = rotate(both.to(self.rotation_dtype or v.dtype), turn).to(v.dtype)
+        q, k = both.chunk(2, dim=1)
         return q, k, v
 
     def attend(self, qkv: tuple[Tensor, Tensor, Tensor], attend: Attend) -> Tensor:
