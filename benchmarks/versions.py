@@ -4,7 +4,9 @@
 
 BEFORE and AFTER are checkouts. Each has a process of its own, since the package loads what it needs
 when it needs it, and two versions in one process would mix. In every pair both run once, in an
-order that alternates, and the ratio is that of their processor seconds.
+order that alternates, and the ratio is that of their processor seconds. With ``--by-frame`` there
+is one run of each, and its frames take turns: where a run takes minutes, the machine is another one
+from run to run.
 """
 
 import argparse
@@ -31,10 +33,27 @@ else:
     pixels = np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), np.uint8)
     sequence = m3.open_sequence(pixels, name="noise")
 capture = m3.Capture(statistics=sys.argv[5].split(","))
-for line in sys.stdin:
-    began = time.process_time()
-    m3.run(model, sequence, capture=capture, progress=False)
+began = time.process_time()
+
+def turn():
+    global began
     print(time.process_time() - began, flush=True)
+    sys.stdin.readline()
+    began = time.process_time()
+
+if sys.argv[6] == "frame":
+    encode = type(model).encode
+
+    def waiting(*args, **options):
+        turn()
+        return encode(*args, **options)
+
+    type(model).encode = waiting
+sys.stdin.readline()
+began = time.process_time()
+while True:
+    m3.run(model, sequence, capture=capture, progress=False)
+    turn()
 """
 
 STATISTICS = (
@@ -52,24 +71,27 @@ def main() -> None:
     parser.add_argument("--backbone", default="tiny", help="or random:512-dpt, for example")
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--statistics", default=STATISTICS, help="those that both versions have")
+    parser.add_argument("--by-frame", action="store_true", help="frames of one run take turns")
     args = parser.parse_args()
     workers = [start(folder, args) for folder in (args.before, args.after)]
-    for worker in workers:  # what is loaded on first use is loaded here
+    for worker in workers:  # what is loaded on first use is loaded here, or the run begins
         once(worker)
+    pairs = args.frames if args.by_frame else args.pairs
     ratios = []
-    for pair in range(args.pairs):
+    for pair in range(pairs):
         order = (0, 1) if pair % 2 == 0 else (1, 0)
         seconds = {number: once(workers[number]) for number in order}
         ratios.append(seconds[1] / seconds[0])
     for worker in workers:
-        worker.stdin.close()
+        worker.kill()
         worker.wait()
     draws = np.random.default_rng(0).choice(ratios, (4000, len(ratios)))
     low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
     found = {
         "after / before, processor seconds": float(np.median(ratios)),
         "interval": [float(low), float(high)],
-        "pairs": args.pairs,
+        "pairs": pairs,
+        "of": "frames" if args.by_frame else "runs",
         "backbone": args.backbone,
         "frames": args.frames,
     }
@@ -88,6 +110,7 @@ def start(folder: Path, args: argparse.Namespace) -> subprocess.Popen:
             "512",
             str(args.frames),
             args.statistics,
+            "frame" if args.by_frame else "run",
         ],
         env=os.environ | {"PYTHONPATH": str(folder.resolve()), "OMP_NUM_THREADS": "1"},
         cwd=folder,
