@@ -1,35 +1,47 @@
 """Beyond the length of training: errors, cue, state and write rates over time."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
+from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.backbones.protocol import Backbone
-from mut3r_analysis.evaluation import evaluate
 from mut3r_analysis.foundation.labelling import beside
 from mut3r_analysis.motion import Cue
-from mut3r_analysis.running import run_batch
+from mut3r_analysis.running import open_run
+from mut3r_analysis.studies.ablation import Ablation
 from mut3r_analysis.studies.estimates import change
 from mut3r_analysis.studies.finding import Finding, Row, rows
-from mut3r_analysis.training.long_trial import AUC, ERRORS, STATE, cue_auc
+from mut3r_analysis.sweeps import sweep
+from mut3r_analysis.training.long_trial import traces
 
 QUESTION = "What changes in a run that is longer than those the model was trained on?"
 RULES_QUESTION = "Does a rule that writes less help in long runs?"
+RESETS_QUESTION = "Does it help to let the state start anew?"
 
 NEVER, APART, CHAINED = "never", "apart", "chained"
 """How a state starts anew: not at all, in a world of its own, or where the part before ended."""
 
 
 def with_resets(
-    backbone: Backbone, sequence: xr.Dataset, rules: Sequence[str], every: int, cue: Cue
+    backbone: Backbone,
+    sequences: Sequence[str],
+    rules: Sequence[str],
+    every: int,
+    cue: Cue,
+    *,
+    out: str | Path,
+    progress: bool = True,
 ) -> xr.DataArray:
-    """Follow every rule through a sequence: without resets, with resets, and with chained ones.
+    """Follow every rule through sequences: without resets, with resets, and with chained ones.
 
     Parameters
     ----------
     backbone : Backbone
         With the write rule ``cut3r``.
-    sequence : Dataset
+    sequences : sequence of str
         With true depth, poses and motion.
     rules : sequence of str
         In words.
@@ -37,34 +49,44 @@ def with_resets(
         Frames after which the state starts anew.
     cue : Cue
         Measured, and without effect.
+    out : str or Path
+        Where runs are kept; what is there is not run again.
+    progress : bool
 
     Returns
     -------
     DataArray
-        (rule, reset, measure, frame), each measure in its own unit: errors, the cue's AUC, and
-        means over the state's tokens. Parts that are apart are no one path and have no errors of
-        one.
+        (rule, reset, sequence, measure, frame) of what
+        :func:`~mut3r_analysis.training.long_trial.traces` follows. Parts that are apart are no one
+        path and have no errors of one.
     """
     words = {NEVER: "", APART: f" reset.{every}", CHAINED: f" reset.{every} reset.chain"}
-    cells = [(rule, how) for rule in rules for how in words]
-    runs = run_batch(
+
+    def configure(rule: str, reset: str) -> dict[str, Any]:
+        return {"cue": cue, "commit": f"rate.{rule}{words[reset]}"}
+
+    study = Ablation({"rule": rules, "reset": list(words)}, configure, "{}, {}")
+    table = sweep(
         backbone,
-        sequence,
-        [{"cue": cue, "commit": f"rate.{rule}{words[how]}"} for rule, how in cells],
+        sequences,
+        configurations={label: made for label, _, made in study.cells},
+        capture=Capture(statistics=[], sites=[]),
         outputs=("pose", "depth"),
-        progress=False,
+        out=out,
+        progress=progress,
     )
-    found: dict[str, dict[str, xr.DataArray]] = {rule: {} for rule in rules}
-    for (rule, how), run in zip(cells, runs, strict=True):
-        scores = evaluate(run).isel(sequence=0, drop=True)
-        traces = {label: scores[name] for name, label in ERRORS.items() if name in scores}
-        traces[AUC] = cue_auc(run)
-        state = run["state"].to_dataset()
-        traces |= {label: state[name].mean("state_token") for name, label in STATE.items()}
-        plain = {label: trace.reset_coords(drop=True) for label, trace in traces.items()}
-        found[rule][how] = beside(plain, "measure", combine_attrs="drop")
-    values = beside({rule: beside(each, "reset") for rule, each in found.items()}, "rule")
-    return values.rename("value")
+    found = {
+        label: beside(
+            {
+                name: traces(open_run(str(path)), table.sel(configuration=label, sequence=name))
+                for name, path in row.items()
+            },
+            "sequence",
+        )
+        for label, row in table["run"].transpose("configuration", "sequence").to_pandas().iterrows()
+    }
+    followed: xr.DataArray = study.unfolded(beside(found, "configuration"))
+    return followed
 
 
 def against_training(values: xr.DataArray) -> xr.Dataset:
@@ -115,3 +137,21 @@ def rules_finding(
         table += rows(found, f"{backbone}, frames {{}}")
     about = f"Under {other}, against {plain}, the mean is"
     return Finding(RULES_QUESTION, table, about)
+
+
+def resets_finding(values: xr.DataArray, measures: Iterable[str]) -> Finding:
+    """Say how errors of the last window differ where parts are chained from those of one run.
+
+    Parameters
+    ----------
+    values : DataArray
+        (rule, reset, sequence, measure, window).
+    measures : iterable of str
+    """
+    late = values.sel(measure=list(measures)).isel(window=-1)
+    chained, never = (late.sel(reset=how, drop=True) for how in (CHAINED, NEVER))
+    table: list[Row] = rows(
+        change(chained, never).transpose("measure", "rule"), "{rule}, {measure}"
+    )
+    about = f"Starting anew, chained, against never, in frames {late['window'].item()} the mean is"
+    return Finding(RESETS_QUESTION, table, about)

@@ -12,7 +12,9 @@ from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.backbones import load_backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation import evaluate
+from mut3r_analysis.foundation.labelling import beside
 from mut3r_analysis.metrics.bootstrap import drawn_counts
+from mut3r_analysis.metrics.ranking import weighted_auc
 from mut3r_analysis.motion import Cue
 from mut3r_analysis.running import run
 from mut3r_analysis.sequences import open_sequence
@@ -123,33 +125,40 @@ def windows(edges: Sequence[int]) -> Iterator[tuple[str, slice]]:
 
 
 def over_time(run: xr.DataTree, edges: Sequence[int]) -> xr.DataArray:
-    """Mean of every error, of the cue's AUC and of the state's numbers in windows of frames.
+    """Mean of what :func:`traces` follows in windows of frames ``(measure, window)``."""
+    return in_windows(traces(run), edges)
+
+
+def traces(run: xr.DataTree, scores: xr.Dataset | None = None) -> xr.DataArray:
+    """Follow every error, the cue's AUC and the state's numbers through a run.
 
     Parameters
     ----------
     run : DataTree
         With truth, and with a cue that was measured.
-    edges : sequence of int
-        Of the windows, frames of the source.
+    scores : Dataset, optional
+        What `evaluate` says of it, without ``sequence``; evaluated unless given.
 
     Returns
     -------
     DataArray
-        (measure, window), each measure in its own unit; NaN where a window has none.
+        (measure, frame), each measure in its own unit, state tokens averaged; NaN where a frame
+        has none.
     """
-    scores = evaluate(run).isel(sequence=0)
-    traces = {label: scores[name] for name, label in ERRORS.items() if name in scores}
-    traces |= {AUC: cue_auc(run)}
+    scores = evaluate(run).isel(sequence=0) if scores is None else scores
+    found = {label: scores[name] for name, label in ERRORS.items() if name in scores}
+    found |= {AUC: cue_auc(run)}
     for name, label in STATE.items():
         held = run["state"].to_dataset()[name]
-        traces[label] = held.mean([dim for dim in held.dims if dim != "frame"])
-    parts = [
-        xr.concat([trace.sel(frame=frames).mean("frame") for _, frames in windows(edges)], "window")
-        for trace in traces.values()
-    ]
-    found = xr.concat(parts, "measure", coords="minimal", compat="override", join="override")
-    labels = [label for label, _ in windows(edges)]
-    found = found.reset_coords(drop=True).assign_coords(measure=list(traces), window=labels)
+        found[label] = held.mean([dim for dim in held.dims if dim != "frame"])
+    plain = {label: trace.reset_coords(drop=True) for label, trace in found.items()}
+    return beside(plain, "measure", combine_attrs="drop").rename("value")
+
+
+def in_windows(values: xr.DataArray, edges: Sequence[int]) -> xr.DataArray:
+    """Average values ``(..., frame)`` over windows ``(..., window)``, half-open between edges."""
+    parts = {label: values.sel(frame=frames).mean("frame") for label, frames in windows(edges)}
+    found = beside(parts, "window").transpose(..., "window")
     found.attrs = {"long_name": "mean over frames"}  # each measure has a unit of its own
     found["window"].attrs = {"long_name": "frames"}
     return found
@@ -160,15 +169,13 @@ def cue_auc(run: xr.DataTree) -> xr.DataArray:
 
     A patch moves when at least half of its pixels do. NaN where none or all do.
     """
-    from sklearn.metrics import roc_auc_score
-
     motion = run["cue/motion"].transpose("frame", "patch_row", "patch_col")
     mask = run["truth/motion_mask"].transpose("frame", "y", "x").values
     rows_, columns = motion.shape[1:]
     cells = mask.reshape(len(mask), rows_, -1, columns, mask.shape[2] // columns)
     moving = cells.mean(axis=(2, 4)) >= 0.5
     areas = [
-        roc_auc_score(label.ravel(), score.ravel()) if 0 < label.mean() < 1 else np.nan
+        weighted_auc(score.ravel(), label.ravel())[0]
         for score, label in zip(motion.values, moving, strict=True)
     ]
     return motion["frame"].copy(data=np.array(areas)).rename("auc")

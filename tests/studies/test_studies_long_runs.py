@@ -87,11 +87,14 @@ def test_the_notebook_answers(tmp_path):
             "rules": ["cut3r", "ttt3r"],
             "scenes": 2,
             "edges": [1, 4, 8],
+            "reset_rules": ["cut3r"],
+            "reset_scenes": 2,
+            "every": 4,
             "out": tmp_path,
             "progress": False,
         },
     )
-    found, less = findings_of(notebook)
+    found, less, resets = findings_of(notebook)
     assert found.question == long_runs.QUESTION
     assert len(found.rows) == 2 * len(ERRORS)
     assert less.question == long_runs.RULES_QUESTION
@@ -100,6 +103,8 @@ def test_the_notebook_answers(tmp_path):
         for window in ("4-7", "1-3")
         for measure in list(ERRORS.values())[:2]
     ]
+    assert resets.question == long_runs.RESETS_QUESTION
+    assert [row.effect for row in resets.rows] == [f"cut3r, {name}" for name in ERRORS.values()]
 
 
 def test_the_long_test_of_a_card_is_the_study_in_numbers():
@@ -117,12 +122,14 @@ def test_the_long_test_of_a_card_is_the_study_in_numbers():
     assert max(found["means"]["ttt3r"]["write rate"]) < 1
 
 
-def test_every_rule_is_followed_with_resets_and_without():
+def test_every_rule_is_followed_with_resets_and_without(tmp_path):
     model = m3.load_backbone("tiny")
-    scene = m3.open_sequence("scenes:seed=590000,frames=10,movers=2-3,mover_speed=0.4-1.0")
-    cue = m3.Cue.mut3r()
-    found = long_runs.with_resets(model, scene, ["cut3r", "const(0.5)"], 4, cue)
-    assert dict(found.sizes) == {"rule": 2, "reset": 3, "measure": 8, "frame": 10}
+    scene = "scenes:seed=590000,frames=10,movers=2-3,mover_speed=0.4-1.0"
+    cue, rules = m3.Cue.mut3r(), ["cut3r", "const(0.5)"]
+    found = long_runs.with_resets(model, [scene], rules, 4, cue, out=tmp_path, progress=False)
+    assert found.dims == ("rule", "reset", "sequence", "measure", "frame")
+    assert found.shape == (2, 3, 1, 8, 10)
+    found = found.isel(sequence=0)
     path = found.sel(measure="distance of aligned cameras (m)")
     assert path.sel(reset=["never", "chained"]).notnull().all()
     assert path.sel(reset="apart").isnull().all()
@@ -137,7 +144,30 @@ def test_every_rule_is_followed_with_resets_and_without():
     assert rate.sel(reset="apart").values.tolist() == [1, 0.5, 0.5, 0.5] * 2 + [1, 0.5]
     # The frame between two parts is read twice: the second reading wrote whole, unrecorded.
     assert rate.sel(reset="chained").values.tolist() == [1, *[0.5] * 9]
-    one = m3.run(model, scene, cue=cue, commit="reset.4 reset.chain", progress=False)
+    sequence = m3.open_sequence(scene)
+    one = m3.run(model, sequence, cue=cue, commit="reset.4 reset.chain", progress=False)
     expected = m3.evaluate(one)["frame_ate"].isel(sequence=0)
     mine = path.sel(rule="cut3r", reset="chained")
     np.testing.assert_allclose(mine, expected, rtol=1e-2, atol=1e-4)
+
+
+def test_chained_parts_are_held_against_the_run_that_never_starts_anew():
+    rng = np.random.default_rng(0)
+    never = rng.uniform(1, 2, (2, 1, 8, 1, 2))
+    values = xr.DataArray(
+        np.concatenate([never, never * np.nan, never * [1.0, 0.75]], axis=1),
+        dims=("rule", "reset", "sequence", "measure", "window"),
+        coords={
+            "rule": ["cut3r", "ttt3r"],
+            "reset": ["never", "apart", "chained"],
+            "measure": ["rotation error (degree)"],
+            "window": ["1-7", "8-15"],
+        },
+    )
+    found = long_runs.resets_finding(values, values.measure.values)
+    assert [row.effect for row in found.rows] == [
+        "cut3r, rotation error (degree)",
+        "ttt3r, rotation error (degree)",
+    ]
+    assert all(row.value == pytest.approx(-25) and row.verdict == LOWER for row in found.rows)
+    assert "frames 8-15" in found.answer
