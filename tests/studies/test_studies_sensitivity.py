@@ -20,7 +20,7 @@ from mut3r_analysis.studies.finding import (
     findings_of,
 )
 from mut3r_analysis.studies.sensitivity import beta as sensitivity
-from mut3r_analysis.studies.sensitivity import motion_speed
+from mut3r_analysis.studies.sensitivity import energy, motion_speed
 from mut3r_analysis.studies.sensitivity.beta import contrast
 
 NOTEBOOK = "08_beta_sensitivity"
@@ -284,10 +284,13 @@ def test_the_notebook_answers_on_scenes(tmp_path):
             "progress": False,
         },
     )
-    (found,) = findings_of(notebook)
+    found, as_strong = findings_of(notebook)
     assert found.question == sensitivity.QUESTION
     assert "at β = 1" in found.answer
-    assert {each.verdict for each in found.rows} <= {TOO_FEW, "identical", "not measured", ""}
+    assert as_strong.question == energy.QUESTION
+    assert {row.effect.split(",")[0] for row in as_strong.rows} <= set(energy.rivals())
+    for each in (*found.rows, *as_strong.rows):
+        assert each.verdict in {TOO_FEW, "identical", "not measured", ""}
 
 
 @pytest.mark.slow
