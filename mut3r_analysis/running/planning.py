@@ -1,7 +1,7 @@
 """What a run will cost, before it runs."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -27,6 +27,9 @@ from mut3r_analysis.running.inputs import check_inputs
 from mut3r_analysis.running.new_store import new_files
 from mut3r_analysis.running.provenance import provenance
 from mut3r_analysis.running.schema import run_schema
+
+AGAIN = "second reading"
+"""Among the operations of a frame: what it costs to read it once more after a chained reset."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class Plan:
         ``probe`` is what passes before the gated one add, and a pass by rays, without heads. Of
         write rules the signals that a decoder takes are counted, with the decoder. Statistics and
         the gates' own work are not; ``benchmarks/`` measures them.
+    read_twice : int
+        Frames that the parts before and after a chained reset share. Those of resets by a trigger
+        are not known before the run, and not counted.
+    again : int
+        Operations of such a second reading, which encodes nothing and predicts only what is
+        carried on.
     seconds : float
         Rough estimate of the whole run from the speed of a matrix product on this device now.
     """
@@ -63,6 +72,8 @@ class Plan:
     stored_bytes: int
     frames: int
     flops: dict[str, int]
+    read_twice: int
+    again: int
     seconds: float
 
     def __str__(self) -> str:
@@ -82,10 +93,12 @@ class Plan:
     def summary(self) -> str:
         """One paragraph: frames, bytes, operations, time."""
         parts = ", ".join(f"{name} {human_flops(value)}" for name, value in self.flops.items())
+        again = f"{self.read_twice} read twice, {human_flops(self.again)} each; "
+        twice = again if self.read_twice else ""
         return (
             f"{self.frames} frames, {human_bytes(self.stored_bytes)} stored; "
             f"{human_flops(sum(self.flops.values()))} per frame ({parts}); "
-            f"estimated time on this device: {human_seconds(self.seconds)}"
+            f"{twice}estimated time on this device: {human_seconds(self.seconds)}"
         )
 
     def _repr_html_(self) -> str:
@@ -164,7 +177,12 @@ class Pricing:
             for variable in group.variables.values()
             if variable.values is None
         ]
-        flops = self._flops_of(backbone, sequence, names, configuration)
+        flops = dict(self._flops_of(backbone, sequence, names, configuration))
+        again = flops.pop(AGAIN, 0)
+        commit = configuration.commit
+        counted = commit.reset_chain and isinstance(commit.reset, int)
+        read_twice = frames // commit.reset if counted else 0
+        operations = frames * sum(flops.values()) + read_twice * again
         attrs = provenance(backbone, sequence, capture, configuration, names)
         return Plan(
             tuple(variables),
@@ -172,7 +190,9 @@ class Pricing:
             + sum(map(len, new_files(schema, attrs).values())),
             frames,
             flops,
-            frames * sum(flops.values()) / self._speed_of(backbone),
+            read_twice,
+            again,
+            operations / self._speed_of(backbone),
         )
 
     def _flops_of(
@@ -193,6 +213,7 @@ class Pricing:
             cue and (cue.site, cue.layers, cue.source, cue.reading),
             configuration.commit.keeps_probe,
             configuration.commit.rate,
+            configuration.commit.reset_chain,
         )
         if key not in self._flops:
             self._flops[key] = frame_flops(backbone, sequence, outputs, configuration)
@@ -211,7 +232,10 @@ def frame_flops(
     outputs: Collection[str],
     configuration: Configuration | None = None,
 ) -> dict[str, int]:
-    """Operations of one frame by part, counted on a copy without memory."""
+    """Operations of one frame by part, counted on a copy without memory.
+
+    Where parts are chained, :data:`AGAIN` is what a second reading of a frame costs.
+    """
     height, width = backbone.preparation.shape(sequence.sizes["y"], sequence.sizes["x"])
     configuration = configuration or Configuration()
     named = configuration.commit.rate
@@ -255,16 +279,31 @@ def frame_flops(
             read = FrameRead(frame, encoded, decoded, prediction)
             shadow.commit(read, state, _write(rules, encoded, decoded) if named else Write())
             counts["decoder and memory"] += counter.get_total_flops() - heads
-    cue = configuration.cue
+            before = counter.get_total_flops()
+            world = ("points_world",) if configuration.reads_head else ()
+            if carried := {*shadow.commit_needs, *rules.outputs, *world}:
+                shadow.predict(decoded, carried)
+            heads_again = counter.get_total_flops() - before
+    if probe := _probe_flops(configuration, whole, reached):
+        counts["probe"] = probe
+    if configuration.commit.reset_chain:
+        counts[AGAIN] = counts["decoder and memory"] + probe + heads_again
+    return counts
+
+
+def _probe_flops(configuration: Configuration, whole: int, reached: Sequence[int]) -> int:
+    """Operations of what passes add before the pass that is read, and of a pass by rays.
+
+    `whole` are those of a decoder's pass, `reached` those until the cue has read its last layer,
+    where a pass that is only measured ends.
+    """
+    cue, found = configuration.cue, 0
     if cue is not None and cue.casts_rays:
-        counts["probe"] = whole
+        found += whole
     if configuration.probes and cue is not None:
         kept = configuration.commit.keeps_probe
-        # A pass that is only measured ends where the cue has read its last layer.
-        measured = max(cue.passes - kept, 0)
-        passed = kept * whole + measured * (reached or [whole])[0]
-        counts["probe"] = counts.get("probe", 0) + passed
-    return counts
+        found += kept * whole + max(cue.passes - kept, 0) * (reached or [whole])[0]
+    return found
 
 
 def _write(rules: Rules, encoded: Encoded, decoded: Any) -> Write:

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 import mut3r_analysis as m3
 from mut3r_analysis.backbones import Frame
@@ -218,3 +220,30 @@ def test_parts_by_trigger_are_one_path_where_it_never_fired(scene):
     often = quiet(model, scene, "reset.motion(0)", cue=CUE, outputs=["pose"])
     with pytest.raises(UndefinedMetric, match=r"starts anew 3 times, by motion\(0\)"):
         m3.evaluate(often, "default:pose:sim3")
+
+
+@pytest.mark.parametrize(
+    ("how", "uncounted"),
+    [
+        ({}, 0),
+        ({"commit": "rate.ttt3r"}, 0),
+        ({"cue": CUE, "gate": m3.Gate.mut3r(), "commit": "rw.gp rate.static_mass"}, 0.03),
+    ],
+    ids=["plain", "rule", "two passes"],
+)
+def test_a_plan_counts_what_is_read_twice(backbone, scene, how, uncounted):
+    def operations(words):
+        named = {**how, "commit": f"{how.get('commit', 'rw.gg')} {words}", "outputs": ("depth",)}
+        # The fused kernel of a CPU is one that the counter does not know.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            m3.run(backbone, scene, progress=False, **named)
+        return counter.get_total_flops(), m3.plan(backbone, scene, **named)
+
+    apart, plain = operations("reset.3")
+    chained, planned = operations("reset.3 reset.chain")
+    assert (plain.read_twice, planned.read_twice) == (0, 2)
+    assert planned.flops == plain.flops
+    twice = planned.read_twice * planned.again
+    assert twice <= chained - apart <= (1 + uncounted) * twice  # gates' own work is not counted
+    assert "2 read twice" in planned.summary
+    assert "read twice" not in plain.summary
