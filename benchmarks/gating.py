@@ -1,4 +1,4 @@
-"""What gating costs: one frame per cue source, and many configurations as one batch.
+"""What cues and gates cost: one frame per source, across frames, and many as one batch.
 
     python benchmarks/gating.py --size full --repetitions 1
 
@@ -30,6 +30,9 @@ from mut3r_analysis.running.passes import BatchState, FrameInput
 
 SIZES = {"full": "random:512-dpt", "bundled": "tiny", "small": "random:small"}
 LIMITS = {"two_pass": 1.35, "two_pass_cut(6)": 1.20, "same_site": 1.05, "previous": 1.05}
+ACROSS = {f"gram_query_{other}_{moment}": 1.05 for other in ("query", "key")
+          for moment in ("mean", "variance")}  # fmt: skip
+"""Readings across frames, and what a frame in which one is taken may cost."""
 BATCH_LIMITS = {"full": 0.80, "bundled": 0.50, "small": 0.50}
 
 
@@ -61,6 +64,14 @@ def frame_of(
     ]
     grid = backbone.patch_grid(*image.shape[-2:])
     carried = [midway(batch, grid) for batch in batches]
+    if any(item.cue is not None and item.cue.across_frames for item in configurations):
+        # What costs is that there are frames before, not which: one that was read is enough.
+        frame = encode_frame(batches, FrameInput(0, image, {}))
+        read = [batch.step(frame, batch.start(), number=i) for i, batch in enumerate(batches)]
+        carried = [
+            replace(before, cue=after.carried.cue)
+            for before, after in zip(carried, read, strict=True)
+        ]
 
     def call() -> None:
         for position in range(count):
@@ -78,6 +89,9 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument(
         "--batch", type=int, help="compare so many configurations as a batch with one by one"
+    )
+    parser.add_argument(
+        "--across", action="store_true", help="readings that compare with the eight frames before"
     )
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -98,6 +112,9 @@ def main() -> None:
             "one by one": lambda: [call() for call in singles],
             "batch": make(several),
         }
+    elif args.across:
+        alternatives = {"plain": make([Configuration()])}
+        alternatives |= {name: make([Configuration(cue=Cue(reading=name))]) for name in ACROSS}
     else:
         alternatives = {"plain": make([Configuration()])}
         alternatives |= {source: make([gated(source, depth)]) for source in LIMITS}
@@ -105,7 +122,7 @@ def main() -> None:
         for call in alternatives.values():
             call()
     found = measure(alternatives, args.repetitions)
-    report = summary(found, args.size, args.batch)
+    report = summary(found, args.size, args.batch, ACROSS if args.across else LIMITS)
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
@@ -119,7 +136,7 @@ def main() -> None:
         },
         "ratios": report,
     }
-    name = f"gating-{args.size}" + ("-batch" if args.batch else "")
+    name = f"gating-{args.size}" + ("-batch" if args.batch else "-across" * args.across)
     out = args.out or Path(f"outputs/benchmarks/{name}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2), encoding="utf-8")
@@ -127,7 +144,7 @@ def main() -> None:
 
 
 def summary(
-    found: dict[str, Measurement], size: str, batch: int | None
+    found: dict[str, Measurement], size: str, batch: int | None, limits: dict[str, float]
 ) -> dict[str, dict[str, Any]]:
     """Ratios of the least processor seconds beside what they should not exceed."""
     least = {name: item.least_cpu for name, item in found.items()}
@@ -137,7 +154,7 @@ def summary(
     else:
         rows = {
             f"{source} / plain": (least[source] / least["plain"], limit if size == "full" else None)
-            for source, limit in LIMITS.items()
+            for source, limit in limits.items()
         }
     return {
         name: {"ratio": ratio, "limit": limit, "met": None if limit is None else ratio <= limit}

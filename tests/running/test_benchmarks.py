@@ -14,6 +14,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 REHEARSALS = {
     "capture": ["--size", "small", "--repetitions", "1"],
     "gating": ["--size", "small", "--repetitions", "1"],
+    "gating-across": ["--size", "small", "--repetitions", "1", "--across"],
     "gating-batch": ["--size", "small", "--repetitions", "1", "--batch", "2"],
     "load": ["--quick"],
     "rendering": ["--quick"],
