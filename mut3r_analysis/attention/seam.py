@@ -101,6 +101,13 @@ def attend(
     ------
     InvalidArgument
         When a gate acts where some keys do not exist.
+
+    Examples
+    --------
+    >>> import torch
+    >>> q = k = v = torch.randn(1, 2, 5, 4)
+    >>> attend(m3.attention.Site("image_self", 0), q, k, v).shape
+    torch.Size([1, 2, 5, 4])
     """
     if probe is not None:
         probe(site, q, k)
@@ -144,6 +151,13 @@ def observed(gate: SiteGate | None, *observers: Observer | None) -> SiteGate | N
 
 
 def logits(q: Tensor, k: Tensor) -> Tensor:
-    """Whole map of scaled logits ``(batch, head, query, key)`` in float32 at least."""
+    """Whole map of scaled logits ``(batch, head, query, key)`` in float32 at least.
+
+    Examples
+    --------
+    >>> import torch
+    >>> logits(torch.randn(1, 2, 5, 4), torch.randn(1, 2, 7, 4)).shape
+    torch.Size([1, 2, 5, 7])
+    """
     precise = torch.promote_types(q.dtype, torch.float32)
     return (q.to(precise) * q.shape[-1] ** -0.5) @ k.to(precise).mT

@@ -231,6 +231,14 @@ def site_statistics(
     -------
     dict of str to Tensor
         ``(..., head, query)`` or ``(..., head, key)`` each, float32 (float64 for float64 inputs).
+
+    Examples
+    --------
+    >>> import torch
+    >>> q, k = torch.randn(2, 5, 4), torch.randn(2, 7, 4)
+    >>> found = site_statistics(["entropy", "received"], q, k)
+    >>> found["entropy"].shape, found["received"].shape
+    (torch.Size([2, 5]), torch.Size([2, 7]))
     """
     rows = [STATISTICS[name] for name in check_statistics(names)]
     return compute(rows, q, k, pose_key=pose_key)

@@ -107,6 +107,13 @@ def read_checkpoint(path: str | Path, *, config: ModelConfig | None = None) -> C
     -----
     Memory is taken when a tensor is used: float32 weights stay mapped to the file, which must not
     be rewritten in place meanwhile.
+
+    Examples
+    --------
+    >>> own = m3.load_backbone("random:small")
+    >>> path = m3.backbones.write_checkpoint("own.safetensors", own.state_dict(), own.config)
+    >>> read_checkpoint(path).config == own.config
+    True
     """
     path = Path(path)
     if not path.exists():
@@ -151,6 +158,14 @@ def convert_checkpoint(
     ------
     AlreadyExists, InvalidArgument, MissingFile, UnreadableFile, CheckpointError
         As :func:`write_checkpoint` and :func:`read_checkpoint`. The target is then as before.
+
+    Examples
+    --------
+    >>> own = m3.load_backbone("random:small")
+    >>> path = m3.backbones.write_checkpoint("own.safetensors", own.state_dict(), own.config)
+    >>> half = convert_checkpoint(path, "half.safetensors", dtype="float16")
+    >>> half.stat().st_size < 0.6 * path.stat().st_size
+    True
     """
     target = _accepted_target(target, overwrite)
     _storage_dtype(dtype)
@@ -201,6 +216,13 @@ def write_checkpoint(
         When the suffix or the dtype is not one of those above.
     CheckpointError
         When the numbers do not fit the dtype, or the file cannot be written (disk full).
+
+    Examples
+    --------
+    >>> own = m3.load_backbone("random:small")
+    >>> path = write_checkpoint("own.safetensors", own.state_dict(), own.config)
+    >>> m3.load_backbone(path).family
+    'cut3r'
     """
     target = _accepted_target(target, overwrite)
     stored = _stored_as(without_duplicates(weights), _storage_dtype(dtype))

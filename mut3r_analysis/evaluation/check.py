@@ -135,6 +135,13 @@ def check_dataset(
         No folder, or nothing of this data set in it.
     InvalidArgument
         Several data sets in one folder, or a protocol that does not exist for this one.
+
+    Examples
+    --------
+    >>> name = m3.export_sequence(sequence, "data", layout="sintel")
+    >>> report = check_dataset("data")
+    >>> report.layout, [each.name for each in report.sequences], report.problems
+    ('sintel', ['orbit-03'], ())
     """
     root = user_path(path).absolute()
     chosen = find_layout(layout) if layout else recognise(root)

@@ -54,6 +54,12 @@ def errors_of(
         No alignment can be fitted.
     InvalidArgument
         For a protocol that scores no depth.
+
+    Examples
+    --------
+    >>> errors = errors_of(run)
+    >>> errors["error"].dims, errors["patch_error"].dims
+    (('frame', 'y', 'x'), ('frame', 'patch_row', 'patch_col'))
     """
     chosen = next((one for one in named_protocols(protocol) if one.task == "video-depth"), None)
     if chosen is None:

@@ -48,6 +48,12 @@ def harms(plain: xr.Dataset, gated: xr.Dataset, metric: str | None = None) -> xr
     ------
     InvalidArgument
         For a metric that the scores do not have.
+
+    Examples
+    --------
+    >>> found = harms(m3.evaluate(run), m3.evaluate(gated))
+    >>> found.attrs["metric"], found["frame_harm"].dims
+    ('abs_rel', ('sequence', 'frame'))
     """
     if metric is None:
         metric = next((name for name in ERRORS if _has_values(gated, name)), DIFFERENCE)
@@ -85,6 +91,12 @@ def worst_frames(found: xr.Dataset, count: int = 8, *, gain: bool = False) -> pd
     -------
     DataFrame
         Columns ``sequence``, ``frame``, ``harm``.
+
+    Examples
+    --------
+    >>> found = harms(m3.evaluate(run), m3.evaluate(gated))
+    >>> worst_frames(found, count=2).columns.tolist()
+    ['sequence', 'frame', 'harm']
     """
     flat = found["frame_harm"].to_series().dropna().rename("harm").reset_index()
     flat = flat.sort_values("harm", ascending=gain, kind="stable").head(count)
@@ -113,6 +125,12 @@ def patch_harm(
         (frame, patch_row, patch_col), percent: the mean over a patch's pixels of the relative error
         of depth, each run aligned as its score was, with the treatment minus without. Where there
         is no true depth, the absolute difference of the runs' log depths. ``comment`` says which.
+
+    Examples
+    --------
+    >>> harm = patch_harm(run, gated)
+    >>> harm.dims, harm.attrs["units"]
+    (('frame', 'patch_row', 'patch_col'), '% of the true depth')
     """
     try:
         before, after = (errors_of(run, protocol, truth=truth) for run in (plain, gated))

@@ -75,6 +75,15 @@ def import_predictions(
     InvalidArgument
         An unknown layout, an order of quaternions that nothing tells, or numbers of frames that
         differ.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> Path("results").mkdir()
+    >>> np.savetxt("results/pred_traj.txt", [[t, t, 0, 0, 1, 0, 0, 0] for t in range(3)])
+    >>> imported = import_predictions("results", sequence=sequence)
+    >>> imported["prediction/pose"].dims, imported.attrs["imported"]["layout"]
+    (('frame', 'row', 'col'), 'cut3r-pose')
     """
     folder = user_path(path)
     if not os.path.isdir(folder):

@@ -88,6 +88,14 @@ def explain(
     Where both runs are gated and nothing intervenes, the difference of the gates cannot be
     switched off site by site; causes are then ranked by the change of attention alone. Nor is a
     difference of commits. The frame where harm begins is not tried for a model that looks ahead.
+
+    Examples
+    --------
+    >>> found = explain({"plain": run, "gated": gated}, sequence=sequence, budget=0)
+    >>> found["frame_harm"].dims, found["patch_harm"].dims
+    (('frame',), ('frame', 'patch_row', 'patch_col'))
+    >>> print(found.attrs["answer"])
+    depth AbsRel (median scale) rises most in frame ...
     """
     plain, gated = _two_runs(plain, gated)
     sequence = sequence_of(plain, sequence)

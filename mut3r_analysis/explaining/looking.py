@@ -35,6 +35,13 @@ def attention_at(
     -------
     dict
         One run per name, of the frames up to that one.
+
+    Examples
+    --------
+    >>> backbone = m3.load_backbone("tiny")
+    >>> seen = attention_at(backbone, sequence, {"plain": m3.Configuration()}, frame=1)
+    >>> seen["plain"]["attention/image_self/entropy"].sizes["frame"]
+    1
     """
     labels = sequence["frame"].values.tolist()
     place = labels.index(one_of("frame", frame, labels))

@@ -73,6 +73,12 @@ def export_run(
     -----
     The world is that of the first camera: x right, y down, z forward. Images are those that the
     model saw, numbered by the frames of the source.
+
+    Examples
+    --------
+    >>> folder = export_run(gated, sequence, "room", "colmap")
+    >>> sorted(path.name for path in folder.iterdir())
+    ['images', 'masks', 'moving', 'sparse', 'static.ply']
     """
     writer = FORMATS[one_of("format", format, FORMATS)]
     least_confidence = number("least_confidence", least_confidence, 0, 1, open_high=True)

@@ -70,6 +70,10 @@ def camera_path(run: xr.DataTree, *, size: str = "page") -> Page:
     ------
     InvalidArgument
         When the run holds no pose.
+
+    Examples
+    --------
+    >>> figure = camera_path(run)
     """
     pose = find_variable(run, "prediction/pose", "Run again with outputs=('pose',) or more")
     frames = pose["frame"].values

@@ -78,6 +78,12 @@ def matrix(
     ------
     InvalidArgument
         When the dimensions do not fit; the message says which there are.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> auc = xr.DataArray([[0.6, 0.7], [0.8, 0.5]], dims=("layer", "head"), name="AUC")
+    >>> figure = matrix(auc, rows="layer", columns="head", title="AUC of the cue")
     """
     placed = Placed.of(values, panels=panels, rows=rows, columns=columns)
     panel, row, column = placed.parts

@@ -28,6 +28,10 @@ def timing(run: xr.DataTree, *, size: str = "page") -> Page:
     ------
     InvalidArgument
         When the run holds no timing.
+
+    Examples
+    --------
+    >>> figure = timing(run)
     """
     advice = "Run again: every run records it"
     seconds = find_variable(run, "timing/seconds", advice).transpose("pass", "frame").load()

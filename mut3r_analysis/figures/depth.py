@@ -44,6 +44,10 @@ def depth_maps(
     ------
     InvalidArgument
         When the run holds no depth.
+
+    Examples
+    --------
+    >>> figure = depth_maps(run, sequence, frames=[0, 2])
     """
     depth = find_variable(run, "prediction/depth", _ADVICE)
     confidence = find_variable(run, "prediction/confidence_self", _ADVICE)

@@ -81,6 +81,19 @@ def interval_dots(
     ------
     InvalidArgument
         When the dimensions do not fit; the message says which there are.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> change = xr.Dataset(
+    ...     {
+    ...         "value": ("gate", [0.1, -0.2]),
+    ...         "lower": ("gate", [0.0, -0.3]),
+    ...         "upper": ("gate", [0.2, -0.1]),
+    ...     },
+    ...     coords={"gate": ["image", "state"]},
+    ... )
+    >>> figure = interval_dots(change, rows="gate", title="Change of the error by gate")
     """
     placed = Placed.of(values, panels=panels, colors=colors, rows=rows)
     panel, color, row = placed.parts

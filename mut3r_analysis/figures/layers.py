@@ -61,6 +61,10 @@ def layer_heads(
     ------
     InvalidArgument
         When the run does not hold what is asked.
+
+    Examples
+    --------
+    >>> figure = layer_heads({"plain": run, "gated": gated}, "image_self/entropy")
     """
     one_of("reduction", reduction, HEAD_REDUCTIONS)
     named = {"": run} if isinstance(run, xr.DataTree) else dict(run)

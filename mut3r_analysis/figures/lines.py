@@ -84,6 +84,12 @@ def curves(
     ------
     InvalidArgument
         When the dimensions do not fit; the message says which there are.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> error = xr.DataArray([0.2, 0.15, 0.18], coords={"beta": [0.5, 1.0, 2.0]})
+    >>> figure = curves(error, x="beta", title="Error by sharpness")
     """
     placed = Placed.of(values, panels=panels, colors=colors, x=x)
     panel, color, along = placed.parts

@@ -75,7 +75,7 @@ def overlay(
 
     Examples
     --------
-    >>> overlay(run, sequence, "image_self/entropy", layers=[0, 3])
+    >>> figure = overlay(run, sequence, "image_self/entropy", layers=[0, 3])
     """
     if not 0 < opacity <= 1:
         raise InvalidArgument(f"opacity must be above 0 and at most 1, got {opacity!r}")

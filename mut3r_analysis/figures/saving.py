@@ -32,6 +32,12 @@ def save(figure: Figure, path: str | Path, *, formats: Collection[str] | None = 
     ------
     InvalidArgument
         For a format that is not known.
+
+    Examples
+    --------
+    >>> figure = m3.figures.camera_path(run)
+    >>> [path.name for path in save(figure, "camera", formats=["pdf", "png"])]
+    ['camera.pdf', 'camera.png']
     """
     path = user_path(path)
     wanted = [path.suffix.removeprefix(".")] if formats is None else list(formats)

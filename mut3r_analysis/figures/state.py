@@ -30,6 +30,10 @@ def state_updates(run: xr.DataTree, *, size: str = "page") -> Page:
     ------
     InvalidArgument
         When the run holds no state statistics.
+
+    Examples
+    --------
+    >>> figure = state_updates(run)
     """
     updates = find_variable(run, "state/update_size", "Run again: every run records it")
     updates = updates.transpose("state_token", "frame").load()

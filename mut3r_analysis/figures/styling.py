@@ -135,6 +135,13 @@ def style(size: str = "page") -> Iterator[Size]:
     ------
     Size
         Width and scale of what is drawn.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> with style("column") as page:
+    ...     figure = plt.figure(figsize=(page.width, 2))
+    >>> plt.close(figure)
     """
     import matplotlib
 

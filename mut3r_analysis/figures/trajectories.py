@@ -34,6 +34,14 @@ def trajectories(
     ------
     InvalidArgument
         No scores, other ones, or of different true paths.
+
+    Examples
+    --------
+    >>> for name, drift in (("truth", 0.0), ("own", 0.1)):
+    ...     poses = [[t, t, t % 3, drift * t * t, 0, 0, 0, 1] for t in range(6)]
+    ...     np.savetxt(f"{name}.txt", poses)
+    >>> scores = m3.metrics.compare_trajectories("truth.txt", "own.txt")
+    >>> figure = trajectories({"own": scores})
     """
     given = {"estimate": scores} if isinstance(scores, xr.Dataset) else dict(scores)
     truth, aligned = _agreed(given)

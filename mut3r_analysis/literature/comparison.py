@@ -52,6 +52,14 @@ def compare(
         than its protocol's (``attrs["incomplete"]``), when evaluations or ``against`` mix
         protocols, when nothing is published under the protocol or for these metrics, and when a
         mean or a unit is missing or does not fit.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> own = ((), 0.2, {"units": "m"})
+    >>> scores = xr.Dataset({"mean_ate": own, "ate": own}, attrs={"protocol": "pose:sintel14:sim3"})
+    >>> compare(scores).loc[("ate", "CUT3R"), ["own", "minimum", "maximum"]].tolist()
+    [0.2, 0.208, 0.216]
     """
     evaluations = {"own": scores} if isinstance(scores, xr.Dataset) else dict(scores)
     protocol = _one_protocol(evaluations)

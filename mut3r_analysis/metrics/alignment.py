@@ -76,6 +76,11 @@ def align_depth(truth: ArrayLike, prediction: ArrayLike, name: str) -> DepthAlig
     UndefinedMetric
         No pixels, values that are not finite, or a prediction without the mean, the median or the
         spread that the fit divides by.
+
+    Examples
+    --------
+    >>> align_depth([1.0, 2.0, 4.0], [0.5, 1.0, 2.0], "scale_median").scale
+    2.0
     """
     one_of("alignment", name, ALIGNMENTS)
     g, p = depth_vectors(truth, prediction)

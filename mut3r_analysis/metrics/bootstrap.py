@@ -84,7 +84,13 @@ def block_length(frames: int) -> int:
 
 
 def sequences_needed(level: float = LEVEL) -> int:
-    """Return how many sequences must all lean one way before that is more than chance."""
+    """Return how many sequences must all lean one way before that is more than chance.
+
+    Examples
+    --------
+    >>> sequences_needed(0.95)
+    6
+    """
     return int(np.ceil(1 - np.log2(1 - level)))
 
 
@@ -144,6 +150,12 @@ def bootstrap_frames(
         Consecutive frames drawn together; by default `block_length`.
     level, resamples, seed
         As in `Interval`.
+
+    Examples
+    --------
+    >>> interval = bootstrap_frames([0.1, 0.2, 0.1, 0.3, 0.2, 0.1])
+    >>> interval.low <= interval.value <= interval.high
+    True
     """
     sample = _Sample.of({"the sequence": values}, statistic, block)
     _check_draws(level, resamples)
@@ -177,6 +189,12 @@ def bootstrap_sequences(
         pixels; not for ``"median"``.
     sequence_weights : mapping, optional
         Sequence name to its positive weight in the mean; by default all weigh the same.
+
+    Examples
+    --------
+    >>> interval = bootstrap_sequences({"alley_1": [0.1, 0.2], "cave_2": [0.4, 0.5]})
+    >>> round(interval.value, 3), interval.n_sequences
+    (0.3, 2)
     """
     sample = _Sample.of(values, statistic, block, frame_weights, sequence_weights)
     _check_draws(level, resamples)
@@ -216,6 +234,14 @@ def compare_paired(
     ------
     InvalidArgument
         The runs differ in sequences or in frames.
+
+    Examples
+    --------
+    >>> first = {f"scene-{n}": [0.30 + n / 100] for n in range(8)}
+    >>> second = {name: [value - 0.1] for name, (value,) in first.items()}
+    >>> found = compare_paired(first, second)
+    >>> round(found.difference.value, 3), found.verdict
+    (-0.1, 'second is better')
     """
     ours = _Sample.of(first, statistic, block, frame_weights, sequence_weights)
     if set(first) != set(second):

@@ -402,6 +402,11 @@ def protocol(id: str) -> Protocol:
     ------
     InvalidArgument
         No such id; the message says which one is likely meant.
+
+    Examples
+    --------
+    >>> protocol("pose:sintel14:sim3").metrics
+    ('ate', 'rpe_translation', 'rpe_rotation')
     """
     if id in PROTOCOLS:
         return PROTOCOLS[id]
@@ -439,6 +444,11 @@ def list_protocols(pattern: str = "*") -> Protocols:
     ------
     InvalidArgument
         Nothing matches.
+
+    Examples
+    --------
+    >>> [each.id for each in list_protocols("pose:sintel14")]
+    ['pose:sintel14:sim3']
     """
     for fits in (
         lambda id: fnmatchcase(id, pattern) or id.startswith(pattern.rstrip(":") + ":"),

@@ -64,7 +64,13 @@ DEPTH_METRICS = rows(
 
 
 def valid_depth(truth: ArrayLike, maximum: float | None = None) -> NDArray[np.bool_]:
-    """Mark true depths that are finite, positive and, where given, below `maximum`."""
+    """Mark true depths that are finite, positive and, where given, below `maximum`.
+
+    Examples
+    --------
+    >>> valid_depth([0.0, 2.0, np.nan, 90.0], maximum=70)
+    array([False,  True, False, False])
+    """
     depth = np.asarray(truth)
     valid = np.isfinite(depth) & (depth > 0)
     return valid if maximum is None else valid & (depth < maximum)
@@ -85,6 +91,11 @@ def depth_metrics(truth: ArrayLike, prediction: ArrayLike) -> dict[str, float]:
         Vectors that do not correspond.
     UndefinedMetric
         No pixels, a truth that is not positive, or values that are not finite.
+
+    Examples
+    --------
+    >>> round(depth_metrics([1.0, 2.0], [1.1, 1.8])["abs_rel"], 3)
+    0.1
     """
     g, p = depth_vectors(truth, prediction)
     if not (g > 0).all():
@@ -151,6 +162,12 @@ def score_depth(
     -----
     UserWarning
         Truth and prediction seem to be in different units, such as metres and millimetres.
+
+    Examples
+    --------
+    >>> scores = score_depth(run["truth/depth"], run["prediction/depth"], "scale_median")
+    >>> scores["frame_abs_rel"].dims
+    ('frame',)
     """
     truth, prediction = in_order(("frame", "y", "x"), truth=truth, prediction=prediction)
     check_frames(truth, prediction)

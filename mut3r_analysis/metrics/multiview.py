@@ -193,6 +193,12 @@ def compare_clouds(truth: ArrayLike, prediction: ArrayLike, workers: int = 1) ->
         ``accuracy`` (predicted point): distance to the nearest true point; ``completion`` (true
         point): distance to the nearest predicted one; ``accuracy_normals``,
         ``completion_normals``: absolute cosines between the normals of these pairs.
+
+    Examples
+    --------
+    >>> truth = np.random.default_rng(0).normal(size=(100, 3))
+    >>> float(compare_clouds(truth, truth)["accuracy"].max())
+    0.0
     """
     true, given = _cloud("truth", truth), _cloud("prediction", prediction)
     normals = estimate_normals(true, workers), estimate_normals(given, workers)
@@ -240,6 +246,13 @@ def score_multiview(
         Missing variables, or frames and grids that do not correspond.
     UndefinedMetric
         No valid pixel, a true pose or a prediction that is not finite there.
+
+    Examples
+    --------
+    >>> truth = run["truth"].to_dataset()
+    >>> scores = score_multiview(truth, run["prediction/points_world"], voxel=0.05)
+    >>> sorted(scores.data_vars)[:3]
+    ['accuracy_mean', 'accuracy_median', 'alignment_rotation']
     """
     true, given, valid, first = _clouds(truth, points)
     fitted = fit_medians(given[valid], true[valid])

@@ -92,7 +92,13 @@ UNALIGNED = ("rpe_rotation",)
 
 
 def find_metric(name: str) -> Metric:
-    """Return the row of a metric, or raise `InvalidArgument`."""
+    """Return the row of a metric, or raise `InvalidArgument`.
+
+    Examples
+    --------
+    >>> find_metric("abs_rel").higher_is_better
+    False
+    """
     return METRICS[one_of("metric", name, METRICS)]
 
 

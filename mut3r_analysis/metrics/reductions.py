@@ -70,6 +70,12 @@ def average_sequences(
         An unknown reduction, or weights that are missing, superfluous or not positive.
     UndefinedMetric
         No sequence has a value.
+
+    Examples
+    --------
+    >>> values, pixels = {"alley_1": 0.1, "cave_2": 0.4}, {"alley_1": 300, "cave_2": 100}
+    >>> average_sequences(values, "valid-pixels", pixels).value
+    0.175
     """
     one_of("reduction", reduction, REDUCTIONS)
     if (weights is None) != (REDUCTIONS[reduction].weights is None):

@@ -21,7 +21,13 @@ BOUNDARY_TOLERANCE = 0.008
 
 
 def region_similarity(truth: ArrayLike, prediction: ArrayLike) -> NDArray[np.float64]:
-    """Intersection over union of masks (..., y, x) per leading index; 1 where both are empty."""
+    """Intersection over union of masks (..., y, x) per leading index; 1 where both are empty.
+
+    Examples
+    --------
+    >>> float(region_similarity([[True, True, False]], [[True, False, False]]))
+    0.5
+    """
     wanted, given = _mask_pair(truth, prediction)
     union = (wanted | given).sum(axis=(-2, -1))
     both = (wanted & given).sum(axis=(-2, -1))
@@ -47,6 +53,13 @@ def boundary_accuracy(
     -------
     float
         1 where both masks have no boundary, 0 where only one has.
+
+    Examples
+    --------
+    >>> mask = np.zeros((20, 20), bool)
+    >>> mask[5:15, 5:15] = True
+    >>> boundary_accuracy(mask, mask), boundary_accuracy(mask, np.zeros_like(mask))
+    (1.0, 0.0)
     """
     wanted, given = _mask_pair(truth, prediction)
     if wanted.ndim != 2:
@@ -90,6 +103,11 @@ def roc_auc(truth: ArrayLike, score: ArrayLike) -> float:
     ------
     UndefinedMetric
         Only one class is present, or scores are not finite.
+
+    Examples
+    --------
+    >>> roc_auc([False, False, True, True], [0.1, 0.4, 0.3, 0.9])
+    0.75
     """
     from sklearn.metrics import roc_auc_score
 
@@ -120,6 +138,12 @@ def score_masks(
         means ``region_mean``, ``boundary_mean`` and the fractions of frames above one half,
         ``region_recall``, ``boundary_recall``. `average_sequences` turns those of many sequences
         into one number: ``"frame-pooled"`` as Easi3R does, ``"sequence-mean"`` as DAVIS does.
+
+    Examples
+    --------
+    >>> mask = sequence["motion_mask"]
+    >>> float(score_masks(mask, mask)["region_mean"])
+    1.0
     """
     masks = in_order(("frame", "y", "x"), truth=truth, prediction=prediction)
     wanted, given = _mask_pair(*(mask.values for mask in masks))

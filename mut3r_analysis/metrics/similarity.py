@@ -85,6 +85,12 @@ def fit_similarity(
         Points that are not finite; fewer than 3 points, or points on a line or in one place, whose
         rotation is not determined. Every input that evo refuses is refused here; a covariance whose
         second singular value is rounding noise next to the first is refused too.
+
+    Examples
+    --------
+    >>> points = np.random.default_rng(0).normal(size=(10, 3))
+    >>> round(fit_similarity(points, 2 * points + 1).scale, 6)
+    2.0
     """
     one_of("align", align, ALIGN_KINDS)
     x, y = _point_pair(source, target)

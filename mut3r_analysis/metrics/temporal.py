@@ -92,6 +92,12 @@ def score_temporal(
     valid at source and landing pixel. Hidden and moving pixels are those whose true depth, carried
     by the true cameras, misses by more than `MISSES`; ``tae_all`` keeps them. ``tae_self`` carries
     by the predicted cameras, after their similarity to the true ones.
+
+    Examples
+    --------
+    >>> truth, prediction = (run[group].to_dataset() for group in ("truth", "prediction"))
+    >>> score_temporal(truth, prediction, "scale_median")["frame_tae"].dims
+    ('frame',)
     """
     check_frames(truth, prediction)
     count = truth.sizes["frame"]

@@ -53,6 +53,14 @@ def absolute_errors(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64
     ----------
     truth, estimate : array_like
         (frame, row, col), 4x4 camera-to-world.
+
+    Examples
+    --------
+    >>> truth = np.tile(np.eye(4), (2, 1, 1))
+    >>> estimate = truth.copy()
+    >>> estimate[1, :3, 3] = 3, 0, 4
+    >>> absolute_errors(truth, estimate)
+    array([0., 5.])
     """
     wanted, given = _pose_pair(truth, estimate)
     return np.linalg.norm(given[:, :3, 3] - wanted[:, :3, 3], axis=1)
@@ -85,6 +93,15 @@ def relative_errors(
         Shapes do not correspond, or `delta` is below one.
     UndefinedMetric
         Too few frames for a single pair, or poses that are not finite.
+
+    Examples
+    --------
+    >>> truth = np.tile(np.eye(4), (3, 1, 1))
+    >>> estimate = truth.copy()
+    >>> estimate[1:, 0, 3] = 0.5
+    >>> translation, rotation = relative_errors(truth, estimate)
+    >>> translation, rotation
+    (array([0.5, 0. ]), array([0., 0.]))
     """
     wanted, given = _pose_pair(truth, estimate)
     if delta < 1:
@@ -157,6 +174,12 @@ def score_trajectory(
     -----
     UserWarning
         The paths seem to be in different units, or the poses of one to be world-to-camera.
+
+    Examples
+    --------
+    >>> scores = score_trajectory(run["truth/pose"], run["prediction/pose"], "sim3")
+    >>> scores["frame_ate"].dims
+    ('frame',)
     """
     paths = in_order(("frame", "row", "col"), truth=truth, estimate=estimate)
     wanted, given = _pose_pair(*(poses.values for poses in paths))
@@ -238,6 +261,15 @@ def compare_trajectories(
     ------
     MissingFile, UnreadableFile, InvalidArgument, UndefinedMetric
         As `read_trajectory`, `associate_known` and `score_trajectory`.
+
+    Examples
+    --------
+    >>> for name, scale in (("truth", 1.0), ("own", 0.5)):
+    ...     poses = [[t, t * scale, t % 3 * scale, 0, 0, 0, 0, 1] for t in range(6)]
+    ...     np.savetxt(f"{name}.txt", poses)
+    >>> scores = compare_trajectories("truth.txt", "own.txt", align="sim3")
+    >>> round(float(scores["ate"]), 6), round(float(scores["alignment_scale"]), 6)
+    (0.0, 2.0)
     """
     truth = read_trajectory(truth_path, truth_quaternion)
     estimate = read_trajectory(estimate_path, quaternion)

@@ -90,6 +90,12 @@ def read_trajectory(path: str | Path, quaternion: str | None = None) -> Trajecto
     InvalidArgument
         The declared order contradicts the column names in the file, or none was declared and the
         first pose is the identity only when read ``wxyz``.
+
+    Examples
+    --------
+    >>> np.savetxt("path.txt", [[t, t, 0, 0, 0, 0, 0, 1] for t in range(2)])
+    >>> read_trajectory("path.txt").poses.shape
+    (2, 4, 4)
     """
     one_of("quaternion", quaternion, (None, *ORDERS))
     file = user_path(path)
@@ -174,6 +180,13 @@ def detect_order(path: str | Path, truth: NDArray[np.float64] | None = None) -> 
     InvalidArgument
         Nothing in the file, or between file and truth, tells the order, or the evidence contradicts
         itself.
+
+    Examples
+    --------
+    >>> poses = [[t, t, 0, 0, 1, 0, 0, 0] for t in range(2)]
+    >>> np.savetxt("path.txt", poses, header="t tx ty tz qw qx qy qz")
+    >>> detect_order("path.txt")
+    ('wxyz', 'columns named in the file; first pose is the identity')
     """
     file = user_path(path)
     rows, comments, _ = read_rows(file)
@@ -275,6 +288,11 @@ def associate(
     ------
     InvalidArgument
         Stamps are empty, unsorted, duplicate or not finite, or no pair is close enough.
+
+    Examples
+    --------
+    >>> associate([0.0, 0.1, 0.2], [0.004, 0.201])
+    (array([0, 2]), array([0, 1]))
     """
     return _nearest(
         check_stamps(truth, "truth"), check_stamps(estimate, "estimate"), max_difference

@@ -43,6 +43,12 @@ def attention_change(
     ------
     InvalidArgument
         When the runs have no site captured at that frame in common.
+
+    Examples
+    --------
+    >>> change = attention_change(run, gated, frame=2, row=1, column=3)
+    >>> change["reads"].dims
+    ('site', 'statistic', 'layer', 'head')
     """
     groups = [run["attention"].children for run in (plain, gated) if "attention" in run.children]
     shared = [name for name in groups[0] if name in groups[1]] if len(groups) == 2 else []

@@ -108,6 +108,16 @@ def motion_of_pairs(
     ------
     InvalidArgument
         For frames with too few partners, too few patches for the clusters, or a flat map.
+
+    Examples
+    --------
+    >>> import torch
+    >>> edges = m3.running.pair_edges("complete", 3)
+    >>> received = tuple(torch.rand(len(edges), 3, 4, 2, 2) for view in (2, 1))
+    >>> features = torch.randn(3, 3, 4, 8)
+    >>> cue = m3.PairCue(clusters=None)
+    >>> motion_of_pairs(cue, received, edges, features, (24, 32)).mask.shape
+    torch.Size([3, 24, 32])
     """
     frames = len(features)
     check_partners(cue, edges, frames)

@@ -29,6 +29,12 @@ def cue_layers(cue: Cue, sites: Sites) -> range:
     ------
     InvalidArgument
         When it names a site, layers or heads that the backbone lacks.
+
+    Examples
+    --------
+    >>> backbone = m3.load_backbone("tiny")
+    >>> cue_layers(m3.Cue(layers=(0, 3)), backbone.sites())
+    range(0, 3)
     """
     check_kinds("the cue", (cue.site,), sites)
     size, cut = sites[cue.site], Source.parse(cue.source).layers

@@ -73,6 +73,15 @@ def motion_score(
     ------
     InvalidArgument
         For a cue without contrast, a raw value that does not fit, or another grid.
+
+    Examples
+    --------
+    >>> import torch
+    >>> cue = m3.Cue(reading="entropy", normaliser="rank")
+    >>> raw = torch.tensor([0.0, 1.0, 2.0, 9.0]).reshape(1, 1, 2, 2)
+    >>> motion, _ = motion_score(cue, raw, m3.motion.CueHistory.start(), grid=(2, 2))
+    >>> motion.score.shape
+    torch.Size([1, 2, 2])
     """
     if raw is not None and tuple(raw.shape[-2:]) != tuple(grid):
         raise InvalidArgument(
@@ -121,6 +130,18 @@ def live_score(cue: Cue, probe: CueProbe, history: CueHistory, *, position: int 
     The probe has to look at the same pass. At each site the score uses the layers read so far:
     strictly before the gated one for ``layer_causal``, up to it for ``same_site``. An image block
     runs before the state block of its layer, so state-to-image gates may use it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> backbone, grid = m3.load_backbone("tiny"), (3, 4)
+    >>> cue = m3.Cue(source="same_site")
+    >>> probe = m3.motion.CueProbe(cue, grid, backbone.sites(), backbone.axes(grid))
+    >>> live = live_score(cue, probe, m3.motion.CueHistory.start())
+    >>> q, k = torch.randn(1, 4, 13, 16), torch.randn(1, 4, 13, 16)
+    >>> probe(m3.attention.Site("image_self", 0), q, k)
+    >>> live(m3.attention.Site("state_to_image", 0)).shape
+    torch.Size([1, 3, 4])
     """
     causal = Source.parse(cue.source).name == "layer_causal"
     latest: tuple[int, Tensor] | None = None
@@ -159,6 +180,14 @@ def mask_cells(mask: Tensor, grid: tuple[int, int], pool: str = "mean") -> Tenso
     ------
     InvalidArgument
         For another size, or values outside [0, 1].
+
+    Examples
+    --------
+    >>> import torch
+    >>> mask = torch.zeros(1, 4, 4)
+    >>> mask[:, :2, :2] = 1
+    >>> mask_cells(mask, grid=(2, 2)).flatten().tolist()
+    [1.0, 0.0, 0.0, 0.0]
     """
     height, width = mask.shape[-2:]
     rows, columns = grid

@@ -133,6 +133,15 @@ def motion_of_window(
     ------
     InvalidArgument
         For too few patches for the clusters, or a flat map.
+
+    Examples
+    --------
+    >>> import torch
+    >>> factors = {factor.name: torch.rand(3, 3, 4) for factor in GRAM_FACTORS}
+    >>> features = torch.randn(3, 3, 4, 8)
+    >>> cue = m3.WindowCue(clusters=None)
+    >>> motion_of_window(cue, factors, features, (42, 56)).mask.shape
+    torch.Size([3, 42, 56])
     """
     stretched = {name: stretched_per_frame(values) for name, values in factors.items()}
     dynamic = stretched_per_frame(_product(stretched))

@@ -87,6 +87,12 @@ def fork(
     ------
     InvalidArgument
         For a frame, backbone or sequence that is not the run's, or for content that does not fit.
+
+    Examples
+    --------
+    >>> forked = fork(gated, 1, backbone="tiny", sequence=sequence, gate=None)
+    >>> forked["depth_distance"].sizes
+    Frozen({'frame': 2, 'y': 48, 'x': 64})
     """
     backbone, sequence = check_inputs(backbone, sequence, None)
     backbone = as_in_memory(backbone)

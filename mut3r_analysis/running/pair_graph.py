@@ -42,6 +42,11 @@ def pair_edges(graph: Graph, frames: int) -> list[tuple[int, int]]:
     ------
     InvalidArgument
         For an unknown name, for frames that are not there, and for fewer than two frames.
+
+    Examples
+    --------
+    >>> pair_edges("swin-1-noncyclic", 3)
+    [(0, 1), (1, 2), (1, 0), (2, 1)]
     """
     if frames < 2:
         raise InvalidArgument(

@@ -207,6 +207,14 @@ def open_pairs(path: str | Path) -> xr.DataTree:
         When there is nothing at the path.
     StoreError
         When it is not the store of a run of pairs.
+
+    Examples
+    --------
+    >>> pairs = m3.run_pairs(
+    ...     "random:dust3r-small", sequence, graph="oneref-0", out="pairs.zarr", progress=False
+    ... )
+    >>> open_pairs("pairs.zarr").equals(pairs)
+    True
     """
     place = user_path(path)
     if not place.exists():

@@ -105,6 +105,12 @@ def run_pairs(
     Notes
     -----
     All of it is held in memory, and `out` is written at the end, whole or not at all.
+
+    Examples
+    --------
+    >>> pairs = run_pairs("random:dust3r-small", sequence, graph=[(0, 1), (1, 0)], progress=False)
+    >>> pairs["prediction/points_view2"].sel(view1=0, view2=1).dims
+    ('y', 'x', 'xyz')
     """
     backbone, sequence = check_inputs(backbone, sequence, capture)
     backbone = as_in_memory(backbone)

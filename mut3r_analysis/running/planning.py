@@ -138,6 +138,12 @@ def plan(
     ------
     InvalidArgument
         For anything that `run` would refuse.
+
+    Examples
+    --------
+    >>> priced = plan("tiny", sequence, outputs=("pose",))
+    >>> priced.frames, priced.variables[0].path, priced.variables[0].shape
+    (3, '/prediction/pose', (3, 4, 4))
     """
     configuration = Configuration(cue=cue, gate=gate, commit=commit)
     return Pricing().plan(backbone, sequence, configuration, capture, outputs)

@@ -197,6 +197,14 @@ def run_batch(
     ------
     InvalidArgument, BudgetExceeded, AlreadyExists, StoreError
         As for :func:`run`; the budget is that of each run.
+
+    Examples
+    --------
+    >>> gates = [m3.Gate.mut3r(beta=beta) for beta in (0.5, 2.0)]
+    >>> configurations = [{"cue": m3.Cue.mut3r(), "gate": gate} for gate in gates]
+    >>> weak, strong = run_batch("tiny", sequence, configurations, progress=False)
+    >>> strong["cue/motion"].dims
+    ('frame', 'patch_row', 'patch_col')
     """
     checked = [Configuration.of(item) for item in configurations]
     if not checked:

@@ -65,6 +65,12 @@ def reconstruct(
     InvalidArgument
         For a model that reads frames one after another, a gate without a cue, or a cue that the
         model is not deep enough for.
+
+    Examples
+    --------
+    >>> together = reconstruct("random:vggt-small", sequence, outputs=("pose", "depth"))
+    >>> together["pose"].shape
+    (3, 4, 4)
     """
     if gate is not None and cue is None:
         raise InvalidArgument("gate= removes what a cue finds; give cue=WindowCue() with it")

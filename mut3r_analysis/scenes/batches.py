@@ -76,6 +76,12 @@ def render_arrays(
         (clip, frame, y, x, uv) px, ``visible_previous``, ``scene_flow`` (clip, frame, y, x, xyz) m
         in the world, ``normal`` (clip, frame, y, x, xyz) in the camera's axes. Flows are NaN at
         frames without a previous (next) frame and where the end point is not before the camera.
+
+    Examples
+    --------
+    >>> scenes = m3.scenes.draw(seed=0, clips=1, frames=2)
+    >>> render_arrays(scenes, frames=2, size=(32, 24))["depth"].shape
+    (1, 2, 24, 32)
     """
     width, height = image_size("size", size)
     supersample = whole("supersample", supersample, 1, MOST_SAMPLES)

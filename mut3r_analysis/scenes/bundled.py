@@ -13,7 +13,13 @@ _OPTION = re.compile(r"[a-z_]+=[^,=]+")
 
 
 def scene_names() -> list[str]:
-    """Names of the bundled scenes, such as ``"orbit-03"``."""
+    """Names of the bundled scenes, such as ``"orbit-03"``.
+
+    Examples
+    --------
+    >>> scene_names()[:3]
+    ['clear-01', 'crowded-01', 'crowded-02']
+    """
     return sorted(path.stem for path in data_path("scenes").glob("*.yaml"))
 
 
@@ -37,6 +43,13 @@ def load_scene(spec: str) -> Scene:
         If no bundled scene has that name.
     InvalidArgument
         If an option cannot mean anything.
+
+    Examples
+    --------
+    >>> load_scene("orbit-03").name
+    'orbit-03'
+    >>> load_scene("seed=7,movers=1").name
+    'seed-7'
     """
     name = spec.removeprefix("scenes/").removeprefix("scenes:")
     if "=" in name:
@@ -51,7 +64,13 @@ def load_scene(spec: str) -> Scene:
 
 
 def open_scene(spec: str) -> xr.Dataset:
-    """Render the scene that `load_scene` finds, as a sequence."""
+    """Render the scene that `load_scene` finds, as a sequence.
+
+    Examples
+    --------
+    >>> open_scene("orbit-03")["image"].dims
+    ('frame', 'y', 'x', 'rgb')
+    """
     return load_scene(spec).render()
 
 

@@ -131,6 +131,11 @@ def draw(
     Returns
     -------
     SceneArrays
+
+    Examples
+    --------
+    >>> draw(seed=0, clips=2, frames=4).room.shape
+    (2, 3)
     """
     whole("seed", seed, 0, 2**63 - 1)
     whole("clips", clips, 1, 10**7)

@@ -34,6 +34,10 @@ def contact_sheet(
     Returns
     -------
     matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> figure = contact_sheet(["orbit-03"], moments=2, size=(32, 24))
     """
     chosen = [
         scene if isinstance(scene, Scene) else load_scene(scene)

@@ -57,6 +57,10 @@ def check_sequence(dataset: xr.Dataset) -> None:
     ------
     InvalidArgument
         Listing everything that differs from the model.
+
+    Examples
+    --------
+    >>> check_sequence(sequence)
     """
     problems = []
     if "image" not in dataset:

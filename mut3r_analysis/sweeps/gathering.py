@@ -34,6 +34,12 @@ def gather(table: xr.Dataset, path: str, *, chunks: str | None = None) -> xr.Dat
         When no cell has a run, or the variable differs in more than its frames.
     StoreError
         When what is read is damaged; nothing else of the runs is looked at.
+
+    Examples
+    --------
+    >>> table = m3.sweep("tiny", sequence, out="sweeps/plain", progress=False)
+    >>> gather(table, "state/norm").dims
+    ('sequence', 'frame', 'state_token')
     """
     stores = table["run"]
     paths = {place: str(path) for place, path in np.ndenumerate(stores.values) if path}

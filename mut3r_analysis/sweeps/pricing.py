@@ -109,6 +109,16 @@ def plan(
     ------
     InvalidArgument
         For anything that `run` or `sweep` would refuse.
+
+    Examples
+    --------
+    >>> one = plan("tiny", sequence, outputs=("pose",))
+    >>> one.frames
+    3
+    >>> grid = {"gate.beta": [0.5, 1.0, 2.0]}
+    >>> many = plan("tiny", ["scenes/orbit-01", "scenes/orbit-03"], grid=grid, frames=":2")
+    >>> many.runs, many.frames_left
+    (6, 12)
     """
     if isinstance(sequence, xr.Dataset) and grid is None and configurations is None:
         backbone, sequence = check_inputs(backbone, sequence, capture)

@@ -30,6 +30,12 @@ def open_sweep(folder: str | Path) -> xr.Dataset:
     ------
     MissingFile, UnreadableFile
         When the folder holds no sweep, or a damaged one.
+
+    Examples
+    --------
+    >>> table = m3.sweep("tiny", sequence, out="sweeps/plain", progress=False)
+    >>> open_sweep("sweeps/plain")["status"].values.tolist()
+    ['done']
     """
     folder = user_path(folder)
     return results_of(folder, SweepIndex.read(folder))

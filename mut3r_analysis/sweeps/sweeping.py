@@ -106,6 +106,13 @@ def sweep(
     ------
     InvalidArgument
         Before anything runs, for what no run could do.
+
+    Examples
+    --------
+    >>> grid = {"gate.beta": [0.5, 2.0]}
+    >>> found = sweep("tiny", sequence, grid=grid, out="sweeps/beta", progress=False)
+    >>> found["abs_rel"].dims
+    ('gate_beta', 'sequence')
     """
     execute = executor(workers, client)
     declared = declare(

@@ -74,9 +74,11 @@ class AttentionExplorer(RunExplorer):
 
     Examples
     --------
-    >>> explorer = AttentionExplorer(run, sequence, site="image_self", layer=2)
+    >>> kept = m3.run("tiny", sequence, capture=m3.Capture(archive=True), progress=False)
+    >>> explorer = AttentionExplorer(kept, sequence, site="image_self", layer=2)
     >>> explorer.select(token="patch", patch_row=3, patch_col=4)
-    >>> explorer.attention(side="key")  # the numbers that are shown, labelled
+    >>> explorer.attention(side="key").dims  # the numbers that are shown, labelled
+    ('query',)
     """
 
     _esm = frontend_module("shared", "attention")

@@ -59,6 +59,11 @@ class AttentionRows:
     ------
     InvalidArgument
         When the run holds no attention that can be shown.
+
+    Examples
+    --------
+    >>> sorted(AttentionRows(run).offers)
+    ['image_self', 'image_to_state', 'state_self', 'state_to_image']
     """
 
     def __init__(self, run: xr.DataTree) -> None:

@@ -30,6 +30,12 @@ def write_ply(path: str | Path, positions: np.ndarray, colors: np.ndarray) -> Pa
     ------
     InvalidArgument
         When the arrays do not belong together.
+
+    Examples
+    --------
+    >>> positions = np.random.default_rng(0).normal(size=(10, 3))
+    >>> write_ply("cloud.ply", positions, np.zeros((10, 3), np.uint8)).name
+    'cloud.ply'
     """
     positions, colors = _checked(positions, colors)
     header = "\n".join(
@@ -71,6 +77,12 @@ def write_glb(
     ------
     InvalidArgument
         When arrays do not belong together, or there is nothing to write.
+
+    Examples
+    --------
+    >>> cloud = np.random.default_rng(0).normal(size=(10, 3)), np.zeros((10, 3), np.uint8)
+    >>> write_glb("cloud.glb", {"cloud": cloud}, {}).name
+    'cloud.glb'
     """
     every = [(name, *cloud, _POINTS) for name, cloud in clouds.items()]
     for name, (ends, color) in lines.items():

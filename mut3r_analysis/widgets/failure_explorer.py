@@ -87,6 +87,12 @@ class FailureExplorer(RunExplorer):
     ------
     InvalidArgument
         When runs or scores do not fit together, or there is nothing to show per frame.
+
+    Examples
+    --------
+    >>> explorer = FailureExplorer({"plain": run, "gated": gated}, sequence)
+    >>> explorer.save_html("failures.html").name
+    'failures.html'
     """
 
     _esm = frontend_module("shared", "attention", "failure")

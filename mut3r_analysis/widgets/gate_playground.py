@@ -66,6 +66,11 @@ class GatePlayground(Explorer):
     ------
     InvalidArgument
         For a sequence that is too long, or a setting that does not exist.
+
+    Examples
+    --------
+    >>> playground = GatePlayground("tiny", sequence)
+    >>> playground.beta = 2.0
     """
 
     _esm = frontend_module("shared", "playground")

@@ -81,6 +81,12 @@ class SceneView(RunExplorer):
     ------
     InvalidArgument
         When a run holds no points of the world, or numbers make no sense.
+
+    Examples
+    --------
+    >>> view = SceneView({"plain": run, "gated": gated}, sequence)
+    >>> view.save_html("scene.html").name
+    'scene.html'
     """
 
     _esm = frontend_module("shared", "scene")

@@ -13,7 +13,7 @@ import xarray as xr
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.aligned import aligned
-from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.foundation.fields import meant, one_of
 from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.literature.comparison import unit_factor
 from mut3r_analysis.literature.rows import UNSPECIFIED
@@ -212,6 +212,13 @@ def paper_table(
         For a table, system or data set that there is not.
     MissingFile
         When nothing lies where a data set should.
+
+    Examples
+    --------
+    >>> name = m3.export_sequence(sequence, "sintel", layout="sintel", name="alley_2")
+    >>> numbers = paper_table(2, "tiny", data={"sintel": "sintel"}, progress=False)
+    >>> numbers.rows["verdict"].iloc[0]
+    'data incomplete: 3 of 643 frames; alley_2: only 3 of 50 frames; ...'
     """
     names = table_names(tables)
     chosen = system_names(systems)
@@ -260,7 +267,8 @@ def table_names(tables: int | str | Iterable[int | str]) -> list[str]:
         known = ", ".join(
             f"{numbers[name]} ({name})" if name in numbers else name for name in PAPER_TABLES
         )
-        raise InvalidArgument(f"no table {', '.join(unknown) or 'given'}; there are {known}")
+        near = meant(unknown, PAPER_TABLES)
+        raise InvalidArgument(f"no table {', '.join(unknown) or 'given'}{near}; there are {known}")
     return found
 
 
@@ -271,7 +279,8 @@ def system_names(systems: Iterable[str]) -> list[str]:
     unknown = [each for each in given if each not in spoken]
     if unknown or not given:
         raise InvalidArgument(
-            f"no system {', '.join(unknown) or 'given'}; there are {', '.join(SYSTEMS)}"
+            f"no system {', '.join(unknown) or 'given'}"
+            f"{meant([each.upper() for each in unknown], SYSTEMS)}; there are {', '.join(SYSTEMS)}"
         )
     return [spoken[each] for each in given]
 
