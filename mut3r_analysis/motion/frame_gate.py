@@ -16,6 +16,7 @@ from mut3r_analysis.motion.kernels import static_mass
 from mut3r_analysis.motion.realisations import form_of, realisations_at
 from mut3r_analysis.motion.score import Score
 from mut3r_analysis.motion.site_gates import (
+    Scores,
     Setting,
     gate_keys,
     gate_queries,
@@ -166,6 +167,7 @@ class FrameGate:
         self._record_mass = record_mass
         self.static_mass: dict[int, Tensor] = {}
         self._latest: tuple[Tensor, Tensor] | None = None
+        self._shared: Scores | None = None
         if isinstance(motion, Tensor):
             fixed = _checked(motion)
             self._motion: Score = lambda site: fixed
@@ -229,7 +231,7 @@ class FrameGate:
     def _act(
         self, group: _Group, site: Site, q: Tensor, k: Tensor, v: Tensor, g: Tensor, measures: bool
     ) -> tuple[Tensor, Tensor | None]:
-        setting, beta = group.setting, group.beta
+        setting = group.setting
         if setting is None:
             return plain(q, k, v), None
         if setting.heads is not None and len(setting.heads) < q.shape[1]:
@@ -241,18 +243,27 @@ class FrameGate:
             tokens = (q[:, gated], k[:, gated], v[:, gated])
             out[:, gated] = self._act(inner, site, *tokens, g, False)[0]
             return out, None
+        scores = self._scores(group, g)
         form = form_of(site.kind)
         if form == "state_to_image":
-            return gate_keys(setting, q, k, v, g, beta, 1 - g if measures else None)
+            return gate_keys(setting, q, k, v, scores, 1 - g if measures else None)
         if form == "image_self":
-            return gate_self(setting, q, k, v, g, beta), None
+            return gate_self(setting, q, k, v, scores), None
         if setting.name != "pair_state":
-            return gate_queries(setting, q, k, v, g, beta), None
+            return gate_queries(setting, q, k, v, scores), None
         mass = self.static_mass.get(site.layer - 1)
         if mass is None:
             return plain(q, k, v), None
         mass = mass if group.samples is None else mass[group.samples]
-        return gate_queries(setting, q, k, v, g, beta, spread_to_unit(1 - mass)), None
+        return gate_queries(setting, q, k, v, scores, spread_to_unit(1 - mass)), None
+
+    def _scores(self, group: _Group, g: Tensor) -> Scores:
+        """Scores of the samples of a group; where there is one group, those of the sites before."""
+        if group.samples is not None:
+            return Scores(g, group.beta)
+        if self._shared is None:
+            self._shared = Scores(g, group.beta)
+        return self._shared
 
     def _tokens(self, motion: Tensor, site: Site, q: Tensor, k: Tensor) -> Tensor:
         """Scores of the image's tokens ``(batch, token)``: 0 for all that are no patches."""
@@ -268,6 +279,7 @@ class FrameGate:
                 "frame that is gated"
             )
         if self._latest is None or self._latest[0] is not motion:
+            self._shared = None
             self._latest = motion, axis.spread(motion.flatten(1).to(q.device, torch.float32))
         g = self._latest[1]
         if len(g) not in (1, len(q)):

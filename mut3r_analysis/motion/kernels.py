@@ -13,7 +13,7 @@ Shapes: q ``(batch, head, query, channel)``, k and v alike over keys; weights of
 ``(batch, query)`` and of keys ``(batch, key)``, float32.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import comb
 
 import torch
@@ -49,7 +49,7 @@ def key_gate(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    log_weight: Tensor,
+    weight: Tensor,
     *,
     normalise: bool,
     also: Tensor | None = None,
@@ -58,9 +58,10 @@ def key_gate(
 
     Parameters
     ----------
-    log_weight : Tensor
-        ``(batch, key)``; minus infinity removes a key.
+    weight : Tensor
+        ``(batch, key)``; 0 removes a key.
     normalise : bool
+        The largest weight then had better be 1.
     also : Tensor, optional
         ``(batch, key)`` of which the plain average under p is wanted as well; it costs one channel.
 
@@ -70,10 +71,7 @@ def key_gate(
     average : Tensor or None
         ``(batch, head, query)``.
     """
-    if normalise:
-        # A common factor of all weights cancels; without it large betas would underflow.
-        log_weight = log_weight - log_weight.amax(dim=-1, keepdim=True)
-    weight = log_weight.exp()[:, None, :, None]
+    weight = weight[:, None, :, None]
     parts = [v * weight.to(v.dtype)]
     for column in (weight if normalise else None, None if also is None else also[:, None, :, None]):
         if column is not None:
@@ -87,32 +85,34 @@ def key_gate(
     return out.to(v.dtype), average
 
 
-def pair_gate(
-    q: Tensor, k: Tensor, v: Tensor, stay: Tensor, fade: Tensor, kept: Tensor, beta: int
-) -> Tensor:
+def binomial(stay: Tensor, fade: Tensor, beta: int) -> list[Tensor]:
+    """Terms ``C(beta, m) stay^(beta-m) fade^m`` for m up to beta, each ``(batch, query)``."""
+    return [
+        comb(beta, power) * stay.pow(beta - power) * fade.pow(power) for power in range(beta + 1)
+    ]
+
+
+def pair_gate(q: Tensor, k: Tensor, v: Tensor, terms: Sequence[Tensor], kept: Tensor) -> Tensor:
     """Weigh pairs by ``(stay_i + fade_i kept_j)^beta`` under softmax, with value groups.
 
     Parameters
     ----------
-    stay, fade : Tensor
-        ``(batch, query)``, non-negative, summing to 1.
+    terms : sequence of Tensor
+        From :func:`binomial`, of ``(batch, query)`` that are non-negative and sum to 1.
     kept : Tensor
         ``(batch, key)`` in (0, 1].
-    beta : int
     """
-    width = v.shape[-1]
-    stay, fade = stay[:, None, :, None], fade[:, None, :, None]
+    width, beta = v.shape[-1], len(terms) - 1
     kept = kept[:, None, :, None]
     columns = [v]
     for power in range(1, beta + 1):
         weight = kept.pow(power).to(v.dtype)
         columns += [v * weight, weight.expand(*v.shape[:-1], 1)]
     found = precise(attention(q, k, torch.cat(columns, dim=-1)))
-    factor = stay.pow(beta)
-    out, total = factor * found[..., :width], factor
-    for power in range(1, beta + 1):
-        group = found[..., width + (power - 1) * (width + 1) :][..., : width + 1]
-        factor = comb(beta, power) * stay.pow(beta - power) * fade.pow(power)
+    first, *others = (term[:, None, :, None] for term in terms)
+    out, total = first * found[..., :width], first
+    for power, factor in enumerate(others):
+        group = found[..., width + power * (width + 1) :][..., : width + 1]
         out = out + factor * group[..., :width]
         total = total + factor * group[..., width:]
     return (out / total).to(v.dtype)

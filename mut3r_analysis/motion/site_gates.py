@@ -1,5 +1,7 @@
 """Each realisation at its site: motion scores of tokens in, gated output out."""
 
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -9,6 +11,7 @@ from torch.nn import functional as F
 from mut3r_analysis.motion.kernels import (
     attention,
     biased,
+    binomial,
     key_biased,
     key_gate,
     log_sum_exp,
@@ -37,15 +40,71 @@ class Setting(NamedTuple):
     beta: int | None
 
 
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of tokens and what gates make of them, each once for all layers that take it.
+
+    Attributes
+    ----------
+    g : Tensor
+        ``(batch, token)``, 1 is dynamic.
+    beta : Tensor
+        ``(batch | 1, 1)``.
+    """
+
+    g: Tensor
+    beta: Tensor
+    _terms: dict[tuple[str, int], list[Tensor]] = field(default_factory=dict, init=False)
+
+    @cached_property
+    def soft(self) -> Tensor:
+        """Scores of which a logarithm may be taken."""
+        return self.g.clamp_max(LARGEST_SCORE)
+
+    @cached_property
+    def static(self) -> Tensor:
+        """What :attr:`soft` leaves of 1."""
+        return 1 - self.soft
+
+    @cached_property
+    def log_weight(self) -> Tensor:
+        """Logarithm of the weight that a token keeps."""
+        return self.beta * torch.log1p(-self.soft)
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """Weight that a token keeps."""
+        return self.log_weight.exp()
+
+    @cached_property
+    def relative_weight(self) -> Tensor:
+        """The same over the largest."""
+        return over_largest(self.log_weight)
+
+    @cached_property
+    def shares(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """What a query keeps of every key, and of a static one, by which queries are weakened."""
+        return {"static": (self.soft, self.static), "dynamic": (1 - self.g, self.g)}
+
+    def terms(self, weakened: str, beta: int) -> list[Tensor]:
+        """Terms of pairs in which queries that are so take less of a dynamic key."""
+        if (weakened, beta) not in self._terms:
+            self._terms[weakened, beta] = binomial(*self.shares[weakened], beta)
+        return self._terms[weakened, beta]
+
+
+def over_largest(log_weight: Tensor) -> Tensor:
+    """Weights ``(batch, key)`` over the largest: a common factor cancels, and none underflows."""
+    return (log_weight - log_weight.amax(dim=-1, keepdim=True)).exp()
+
+
 def gate_keys(
-    setting: Setting, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, also: Tensor | None
+    setting: Setting, q: Tensor, k: Tensor, v: Tensor, scores: Scores, also: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Gate a site whose keys alone have scores ``g`` ``(batch, key)``.
+    """Gate a site whose keys alone have scores.
 
     Parameters
     ----------
-    beta : Tensor
-        ``(batch | 1, 1)``.
     also : Tensor, optional
         ``(batch, key)`` to average under the plain weights on the way, where that is free.
 
@@ -58,26 +117,27 @@ def gate_keys(
     """
     renormalised = setting.name in RENORMALISED
     if setting.name in ("hard", "static_to_dynamic"):
-        log_weight = torch.where(g > setting.threshold, -torch.inf, 0.0)
+        log_weight = torch.where(scores.g > setting.threshold, -torch.inf, 0.0)
+        weight = over_largest(log_weight) if renormalised else log_weight.exp()
     else:
-        log_weight = beta * torch.log1p(-g.clamp_max(LARGEST_SCORE))
+        log_weight = scores.log_weight
+        weight = scores.relative_weight if renormalised else scores.weight
     # What is averaged on the way costs the value form one channel, and another form a whole pass.
     if setting.kernel == "values" or (renormalised and also is not None):
-        return key_gate(q, k, v, log_weight, normalise=renormalised, also=also)
+        return key_gate(q, k, v, weight, normalise=renormalised, also=also)
     if renormalised:
         return key_biased(q, k, v, log_weight), None
-    return masked(q, k, v, lambda rows: log_weight[:, None].exp()), None
+    return masked(q, k, v, lambda rows: weight[:, None]), None
 
 
-def gate_self(setting: Setting, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
-    """Gate a site where tokens with scores ``g`` ``(batch, token)`` read each other."""
+def gate_self(setting: Setting, q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
+    """Gate a site where tokens with scores read each other."""
     if setting.name == "pair_bias":
         # A static query (g_i = 0) sees keys weighted 1 - g_j; a dynamic one sees them as they are.
-        soft = g.clamp_max(LARGEST_SCORE)
-        return _gate_pairs(setting, q, k, v, soft, 1 - soft, 1 - soft, beta)
+        return _gate_pairs(setting, q, k, v, scores, "static", scores.static)
     if setting.name != "static_to_dynamic":
-        return gate_keys(setting, q, k, v, g, beta, None)[0]
-    dynamic = g > setting.threshold
+        return gate_keys(setting, q, k, v, scores, None)[0]
+    dynamic = scores.g > setting.threshold
     return static_to_dynamic(q, k, v, dynamic, dynamic, dense=setting.kernel == "dense")
 
 
@@ -108,27 +168,25 @@ def gate_queries(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    g: Tensor,
-    beta: Tensor,
+    scores: Scores,
     state_motion: Tensor | None = None,
 ) -> Tensor:
-    """Gate a site whose queries alone have scores ``g`` ``(batch, query)``.
+    """Gate a site whose queries alone have scores.
 
     Parameters
     ----------
     state_motion : Tensor, optional
         ``(batch, key)`` in [0, 1]: the keys' part in ``pair_state``.
     """
-    soft = g.clamp_max(LARGEST_SCORE)
-    log_share = beta * torch.log1p(-soft)
-    share = log_share.exp()[:, None, :, None]
+    share = scores.weight[:, None, :, None]
     match setting.name:
         case "output_scale":
             return _scaled(attention(q, k, v), share)
         case "postmask":
             return masked(q, k, v, lambda rows: share[:, 0, rows])
         case "null_key":
-            kept = _kept_beside_null_key(log_sum_exp(q, k), log_share[:, None], setting.null_logit)
+            log_share = scores.log_weight[:, None]
+            kept = _kept_beside_null_key(log_sum_exp(q, k), log_share, setting.null_logit)
             # The pose token is special: a fixed null logit must not weaken it either.
             kept[..., 0] = 1
             return _scaled(attention(q, k, v), kept[..., None])
@@ -138,11 +196,11 @@ def gate_queries(
         case "temperature":
             return attention(_scaled(q, share), k, v)
         case "hard_skip":
-            return attention(q, k, v) * (g <= setting.threshold)[:, None, :, None]
+            return attention(q, k, v) * (scores.g <= setting.threshold)[:, None, :, None]
     if state_motion is None:
         raise ValueError("pair_state needs the motion that each state token read")
     kept = 1 - state_motion.clamp_max(LARGEST_SCORE)
-    return _gate_pairs(setting, q, k, v, 1 - g, g, kept, beta)
+    return _gate_pairs(setting, q, k, v, scores, "dynamic", kept)
 
 
 def spread_to_unit(motion: Tensor) -> Tensor:
@@ -157,19 +215,19 @@ def _gate_pairs(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    stay: Tensor,
-    fade: Tensor,
+    scores: Scores,
+    weakened: str,
     kept: Tensor,
-    beta: Tensor,
 ) -> Tensor:
     if setting.kernel == "values" and setting.beta is not None:
-        return pair_gate(q, k, v, stay, fade, kept, setting.beta)
+        return pair_gate(q, k, v, scores.terms(weakened, setting.beta), kept)
+    stay, fade = scores.shares[weakened]
 
     def log_weight(rows: slice) -> Tensor:
         # The same number as log1p(-fade (1 - kept)), as a sum of non-negative terms: near a weight
         # of 1e-4 the product form has lost four digits before the logarithm is taken.
         weight = stay[:, rows, None] + fade[:, rows, None] * kept[:, None]
-        return beta[..., None] * weight.log()
+        return scores.beta[..., None] * weight.log()
 
     return biased(q, k, v, log_weight)
 

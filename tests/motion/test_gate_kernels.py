@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mut3r_analysis.attention import Site
 from mut3r_analysis.motion import REALISATIONS, Cue, CueProbe, Gate, GatePlan
-from mut3r_analysis.motion.kernels import biased, key_gate, pair_gate
+from mut3r_analysis.motion.kernels import biased, binomial, key_gate, pair_gate
+from mut3r_analysis.motion.site_gates import over_largest
 
 HEADS, DEPTH = 3, 4
 GRID = (3, 4)
@@ -156,10 +157,10 @@ def test_value_groups_equal_the_dense_bias_to_float64_rounding():
             return beta * torch.log1p(-(1 - g[:, rows, None]) * g[:, None])
 
         dense = biased(q, k, v, log_weight)
-        torch.testing.assert_close(pair_gate(q, k, v, g, 1 - g, 1 - g, beta), dense,
+        torch.testing.assert_close(pair_gate(q, k, v, binomial(g, 1 - g, beta), 1 - g), dense,
                                    rtol=1e-11, atol=1e-12)  # fmt: skip
         dense = biased(q, k, v, lambda rows, beta=beta: beta * torch.log1p(-g)[:, None])
-        gated, _ = key_gate(q, k, v, beta * torch.log1p(-g), normalise=True)
+        gated, _ = key_gate(q, k, v, over_largest(beta * torch.log1p(-g)), normalise=True)
         torch.testing.assert_close(gated, dense, rtol=1e-11, atol=1e-12)
 
 
@@ -207,10 +208,10 @@ def test_a_constant_cue_is_a_no_op_in_softmax_gates_where_no_token_is_exempt(lev
     q, k, v, _ = tokens("image_self")
     plain = F.scaled_dot_product_attention(q, k, v)
     g = torch.full((2, q.shape[2]), level).clamp_max(1 - 1e-4)
-    gated, _ = key_gate(q, k, v, beta * torch.log1p(-g), normalise=True)
+    gated, _ = key_gate(q, k, v, over_largest(beta * torch.log1p(-g)), normalise=True)
     assert relative(gated, plain) < 1e-6
     if beta <= 4:
-        assert relative(pair_gate(q, k, v, g, 1 - g, 1 - g, beta), plain) < 1e-6
+        assert relative(pair_gate(q, k, v, binomial(g, 1 - g, beta), 1 - g), plain) < 1e-6
 
 
 @pytest.mark.parametrize("site", ["image_self", "state_to_image"])
