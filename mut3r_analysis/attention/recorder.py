@@ -1,7 +1,7 @@
 """The probe that records what a capture asks for, one frame at a time."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.seam import logits
 from mut3r_analysis.attention.sites import SITE_KINDS, Site, Sites
-from mut3r_analysis.attention.statistics import STATISTICS, compute, layers_at_once
+from mut3r_analysis.attention.statistics import STATISTICS, compute, layers_at_once, stacked
 from mut3r_analysis.attention.tokens import Axes, TokenAxis
 
 _INFINITE_IN_FLOAT16 = 65520.0
@@ -89,7 +89,7 @@ class Recorder:
         waiting = self._waiting.pop(kind)
         count = layers_at_once(*waiting[0])
         for first in range(0, len(waiting), count):
-            q, k = (_stacked(side) for side in zip(*waiting[first : first + count], strict=True))
+            q, k = stacked(waiting[first : first + count])
             found = compute(self._statistics, q, k, pose_key=self._kept[kind].pose_key)
             found = {name: self._stored(kind, name, values) for name, values in found.items()}
             if self._archive is not None:
@@ -166,11 +166,6 @@ class Recorder:
             kind: {name: torch.cat(layers).transpose(0, 1) for name, layers in found.items()}
             for kind, found in records.items()
         }
-
-
-def _stacked(layers: Sequence[Tensor]) -> Tensor:
-    """Layers in a leading dimension; a single one is not copied."""
-    return layers[0][None] if len(layers) == 1 else torch.stack(list(layers))
 
 
 def _cached(axis: TokenAxis) -> TokenAxis | None:

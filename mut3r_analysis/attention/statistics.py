@@ -312,6 +312,17 @@ def layers_at_once(q: Tensor, k: Tensor) -> int:
     return max(1, DEVICE_TILE_BYTES // (4 * q[..., 0].numel() * k.shape[-2]))
 
 
+def stacked(layers: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return queries and keys of layers in a leading dimension; a single layer is not copied."""
+    import torch
+
+    if len(layers) == 1:
+        q, k = layers[0]
+        return q[None], k[None]
+    queries, keys = zip(*layers, strict=True)
+    return torch.stack(queries), torch.stack(keys)
+
+
 def tiles(
     q: Tensor,
     k: Tensor,

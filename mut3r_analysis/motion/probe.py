@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mut3r_analysis.attention.sites import SITE_KINDS, Site, Sites, check_kinds
+from mut3r_analysis.attention.statistics import layers_at_once, stacked
 from mut3r_analysis.attention.tokens import Axes
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.fields import known_heads
@@ -85,6 +86,7 @@ class CueProbe:
         self.cue = cue
         self.grid = grid
         self._samples = samples
+        self._waiting: dict[int, tuple[Tensor, Tensor]] = {}
         self._values: dict[int, Tensor] = {}
         self._tokens: dict[int, Tensor] = {}
         self._moments: dict[int, Tensor] = {}
@@ -110,11 +112,27 @@ class CueProbe:
             self._check_grid(site, own.shape[2])
             self._tokens[site.layer], self._moments[site.layer] = own, frame_moments(other)
             return
-        values = patch_values(
-            cue.base, q, k, self._queries, self._keys, pose=cue.pose, diagonal=cue.diagonal
-        )
-        self._check_grid(site, values.shape[-1])
-        self._values[site.layer] = self._reduced(values)
+        self._waiting[site.layer] = q, k
+        if layers_at_once(q, k) == 1:
+            self._measure()
+
+    def _measure(self) -> None:
+        """Read the layers that wait, as many together as one may."""
+        cue, layers = self.cue, list(self._waiting)
+        count = layers_at_once(*self._waiting[layers[0]]) if layers else 1
+        for first in range(0, len(layers), count):
+            some = layers[first : first + count]
+            values = patch_values(
+                cue.base,
+                *stacked([self._waiting[layer] for layer in some]),
+                self._queries,
+                self._keys,
+                pose=cue.pose,
+                diagonal=cue.diagonal,
+            )
+            self._check_grid(Site(cue.site, some[0]), values.shape[-1])
+            self._values |= dict(zip(some, self._reduced(values).unbind(0), strict=True))
+        self._waiting.clear()
 
     def _check_grid(self, site: Site, patches: int) -> None:
         if patches != self.grid[0] * self.grid[1]:
@@ -124,15 +142,15 @@ class CueProbe:
             )
 
     def _reduced(self, values: Tensor) -> Tensor:
-        """Values ``(batch, head, patch)`` with heads reduced, on the grid."""
+        """Values ``(..., head, patch)`` with heads reduced, on the grid."""
         mean = self.cue.head_reduction == "mean"
-        values = values.mean(dim=1) if mean else values.quantile(0.5, dim=1)
+        values = values.mean(dim=-2) if mean else values.quantile(0.5, dim=-2)
         return values.unflatten(-1, self.grid)
 
     @property
     def complete(self) -> bool:
         """Whether every layer of the cue was seen; always, for a cue that is not measured."""
-        seen = len(self._tokens or self._values)
+        seen = len(self._tokens or self._values) + len(self._waiting)
         return not self.cue.measured or seen == len(self.layers)
 
     def raw(self, history: CueHistory | None = None, *, before: int | None = None) -> Tensor | None:
@@ -151,6 +169,7 @@ class CueProbe:
         Tensor or None
             ``(batch, layer, patch_row, patch_col)``; None where nothing was read.
         """
+        self._measure()
         seen = self._tokens or self._values
         layers = [layer for layer in sorted(seen) if before is None or layer < before]
         for place, layer in enumerate(sorted(self._tokens)):

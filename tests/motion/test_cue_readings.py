@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mut3r_analysis.attention import Site
 from mut3r_analysis.attention.tokens import image_axis
+from mut3r_analysis.backbones import Frame, load_backbone
 from mut3r_analysis.motion import READINGS, Cue, CueProbe
 from mut3r_analysis.motion.readings import patch_values
 
@@ -152,3 +153,22 @@ def test_half_precision_inputs_are_read_in_float32():
         )
         assert low.dtype == torch.float32
         torch.testing.assert_close(low, high)
+
+
+@pytest.mark.parametrize("reading", ["logit_query_mean", "entropy", "received"])
+def test_a_cue_reads_layers_together_as_it_reads_each(monkeypatch, reading):
+    backbone = load_backbone("random:small", device="cpu")
+    cue = Cue(reading=reading, layers=(0, 1, 3))
+    frame, axes = Frame(torch.rand(2, 3, 48, 64)), backbone.axes((6, 8))
+
+    def read():
+        probe = CueProbe(cue, (6, 8), backbone.sites(), axes)
+        with torch.no_grad():
+            backbone.step(frame, probe=probe)
+        assert probe.complete
+        return probe.raw(), probe.raw(before=2)
+
+    each = read()
+    monkeypatch.setattr("mut3r_analysis.motion.probe.layers_at_once", lambda q, k: 2)
+    for found, expected in zip(read(), each, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
