@@ -140,7 +140,7 @@ def _motion(
         found["used"] = missing if result.used is None else result.used[sample]
     reading = result.readings[sample]
     if cue.reading in variables and reading is not None:
-        found[cue.reading] = reading.float()
+        found[cue.reading] = (reading[0] if cue.casts_rays else reading).float()  # no layers
     return found
 
 

@@ -328,6 +328,9 @@ def _cue(
         sizes = {"layer": len(layers)} | patches
         text = f"{cue.reading} of the patch, heads reduced"
         group.add(cue.reading, sizes, "float32", text, units_of(cue.base), cue.site)
+    if cue.casts_rays:
+        text = "difference of the depth that the state alone predicts, as a share of the depth"
+        group.add(cue.reading, patches, "float32", text, "1", source)
 
 
 def _state(

@@ -113,14 +113,17 @@ def quiet(backbone, scene, **arguments):
 
 def test_a_run_scores_what_the_state_it_read_with_does_not_know(backbone, scene):
     cue = Cue(reading="ray_map", normaliser="minmax")
-    found = quiet(backbone, scene, cue=cue, outputs=["pose"])["cue/motion"].values
+    run = quiet(backbone, scene, cue=cue, outputs=["pose"])
+    found, kept = run["cue/motion"].values, run["cue/ray_map"].values
     assert not found[0].any()  # a state that has read nothing
+    assert not kept[0].any()
     state = backbone.begin()
     for given in frame_inputs(backbone, scene):
         step = backbone.step(Frame(given.image), state)
         if given.position:
             raw = ray_readings(backbone, state, step.decoded, found.shape[1:], ("patches",))
             raw = raw["ray_map(patches)"][0].numpy()
+            np.testing.assert_allclose(kept[given.position], raw, rtol=1e-4, atol=1e-6)
             expected = (raw - raw.min()) / (raw.max() - raw.min())
             np.testing.assert_allclose(found[given.position], expected, atol=1e-5)
         state = step.state
