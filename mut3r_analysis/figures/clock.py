@@ -1,24 +1,37 @@
 """Where the time went: seconds and memory of every frame."""
 
 import numpy as np
+import pandas as pd
 import seaborn
 import xarray as xr
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from mut3r_analysis.figures.page import Page, fix_layout, new_page
-from mut3r_analysis.figures.reading import find_variable, sentence, source_line
-from mut3r_analysis.figures.styling import ACCENT, INK, QUIET, style
+from mut3r_analysis.figures.page import fix_layout, new_page
+from mut3r_analysis.figures.panels import Part, looks
+from mut3r_analysis.figures.reading import (
+    Runs,
+    find_variable,
+    named_runs,
+    sentence,
+    source_lines,
+    worded,
+)
+from mut3r_analysis.figures.styling import QUIET, style
 
-_MARKERS = ("o", "s", "^")
+_ADVICE = "Run again: every run records it"
 
 
-def timing(run: xr.DataTree, *, size: str = "page") -> Page:
+def timing(run: Runs, *, size: str = "page", on: SubFigure | None = None) -> Figure:
     """Show wall time and peak memory per frame.
 
     Parameters
     ----------
-    run : xarray.DataTree
+    run : xarray.DataTree, or mapping of str to xarray.DataTree
+        Several runs by name are drawn over each other.
     size : {"column", "page", "slide"}
+    on : matplotlib.figure.SubFigure, optional
+        Drawn into instead of a new figure.
 
     Returns
     -------
@@ -27,42 +40,61 @@ def timing(run: xr.DataTree, *, size: str = "page") -> Page:
     Raises
     ------
     InvalidArgument
-        When the run holds no timing.
+        When a run holds no timing.
 
     Examples
     --------
     >>> figure = timing(run)
     """
-    advice = "Run again: every run records it"
-    seconds = find_variable(run, "timing/seconds", advice).transpose("pass", "frame").load()
-    memory = find_variable(run, "timing/peak_memory", advice).transpose("pass", "frame").load()
-    frames = seconds["frame"].values
-    several = seconds.sizes["pass"] > 1
-    passes = [str(name) for name in seconds["pass"].values]
-    median = 1e3 * float(np.median(seconds.values.sum(axis=0)))
-    subtitle = sentence(
-        f"device {run.attrs.get('device', 'unknown')}, threads: {run.attrs.get('threads', '?')}",
-        f"passes: {', '.join(passes)}" if several else "",
-        f"dashed: median of the frames, {median:.3g} ms",
-    )
+    named = named_runs(run)
+    table = pd.concat([_table(name, each) for name, each in named.items()])
+    series = list(dict.fromkeys(table["series"]))
+    whole = table.groupby(["run", "frame"], sort=False)["time"].sum()
+    medians = whole.groupby("run", sort=False).median()
+    machines = [
+        f"device {each.attrs.get('device', 'unknown')}, threads: {each.attrs.get('threads', '?')}"
+        for each in named.values()
+    ]
+    said = ", ".join(worded(str(name), f"{median:.3g} ms") for name, median in medians.items())
+    subtitle = sentence(*dict.fromkeys(machines), f"dashed: median of the frames, {said}")
     with style(size) as page:
+        page = page.within(on)
         stacked = page.width < 5
         height = (2.6 if stacked else 1.45) * page.scale
-        texts = ("Time and memory per frame", subtitle, source_line(run))
-        figure, _ = new_page(page, height, *texts)
-        time, space = figure.subplots(*((2, 1) if stacked else (1, 2)))
-        for axis, numbers in ((time, 1e3 * seconds), (space, memory / 2**20)):
+        texts = ("Time and memory per frame", subtitle, source_lines(named))
+        figure, _ = new_page(page, height, *texts, on=on)
+        axes = figure.subplots(*((2, 1) if stacked else (1, 2)))
+        looked = looks(Part("run", "", series, None))
+        marked = table["frame"].nunique() < 40
+        for axis, column in zip(axes, ("time", "memory"), strict=True):
             seaborn.lineplot(
-                numbers.to_dataframe("value").reset_index(), x="frame", y="value", hue="pass",
-                style="pass", palette=[INK, ACCENT, QUIET][: len(passes)], errorbar=None,
-                markers=_MARKERS[: len(passes)] if len(frames) < 40 else False,
-                markeredgewidth=0, legend=several and axis is time, ax=axis,
+                table, x="frame", y=column, hue="series", style="series", errorbar=None,
+                palette=[look.color for look in looked], dashes=False, markeredgewidth=0,
+                markers=[look.marker for look in looked] if marked else False,
+                legend=len(series) > 1 and column == "time", ax=axis,
             )  # fmt: skip
-            axis.set_ylim(0, 1.12 * float(numbers.max()))
+            axis.set_ylim(0, 1.12 * float(table[column].max()))
             axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
             axis.yaxis.set_major_locator(MaxNLocator(5))
-        time.axhline(median, color=QUIET, linestyle=(0, (4, 2)), linewidth=0.6 * page.scale)
-        time.set(ylabel="wall time (ms)")
-        space.set(ylabel="peak memory so far (MiB)")
-        fix_layout(figure)
-    return figure
+        for median in medians:
+            axes[0].axhline(median, color=QUIET, linestyle=(0, (4, 2)), linewidth=0.6 * page.scale)
+        if len(series) > 1:
+            seaborn.move_legend(axes[0], "best", title="")
+        axes[0].set(ylabel="wall time (ms)")
+        axes[1].set(ylabel="peak memory so far (MiB)")
+        return fix_layout(figure)
+
+
+def _table(name: str, run: xr.DataTree) -> pd.DataFrame:
+    """Return milliseconds and MiB per pass and frame, and what each line is called."""
+    scales = {"time": ("seconds", 1e3), "memory": ("peak_memory", 2.0**-20)}
+    found = xr.Dataset(
+        {
+            column: scale * find_variable(run, f"timing/{variable}", _ADVICE)
+            for column, (variable, scale) in scales.items()
+        }
+    )
+    table = found.to_dataframe().reset_index()
+    several = table["pass"].nunique() > 1
+    words = np.where(several, table["pass"].astype(str), "")
+    return table.assign(run=name, series=[worded(name, word) for word in words])

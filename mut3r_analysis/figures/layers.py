@@ -1,6 +1,6 @@
 """Layers against heads: where in the network a statistic is high."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import numpy as np
 import xarray as xr
@@ -11,11 +11,13 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.cells import matrix
 from mut3r_analysis.figures.reading import (
     HEAD_REDUCTIONS,
+    Runs,
     choose,
-    find_statistic,
+    find_statistics,
     heading,
+    named_runs,
     sentence,
-    source_line,
+    source_lines,
     spell,
     token_dimension,
 )
@@ -25,7 +27,7 @@ _NOUNS = {"patch": "patches", "state": "state tokens", "pose": "the pose token"}
 
 
 def layer_heads(
-    run: xr.DataTree | Mapping[str, xr.DataTree],
+    run: Runs,
     statistic: str | xr.DataArray,
     *,
     frames: Collection[int] | int | None = None,
@@ -67,18 +69,15 @@ def layer_heads(
     >>> figure = layer_heads({"plain": run, "gated": gated}, "image_self/entropy")
     """
     one_of("reduction", reduction, HEAD_REDUCTIONS)
-    named = {"": run} if isinstance(run, xr.DataTree) else dict(run)
-    found = {
-        name: _reduced(find_statistic(each, statistic), frames, token, reduction)
-        for name, each in named.items()
-    }
-    grids, words = zip(*found.values(), strict=True)
-    grid = xr.concat(grids, xr.Variable("run", list(found)), join="outer")
-    sources = dict.fromkeys(source_line(each) for each in named.values())
+    named = named_runs(run)
+    found = find_statistics(named, statistic)
+    reduced = [_reduced(each, frames, token, reduction) for each in found.values()]
+    grids, words = zip(*reduced, strict=True)
     return matrix(
-        grid, rows="layer", columns="head", panels="run" if len(found) > 1 else None,
-        title=heading(find_statistic(next(iter(named.values())), statistic)),
-        subtitle=sentence(*dict.fromkeys(words)), source=" ".join(sources), size=size, on=on,
+        xr.concat(grids, xr.Variable("run", list(found)), join="outer"),
+        rows="layer", columns="head", panels="run" if len(found) > 1 else None,
+        title=heading(next(iter(found.values()))), subtitle=sentence(*dict.fromkeys(words)),
+        source=source_lines(named), size=size, on=on,
     )  # fmt: skip
 
 

@@ -4,12 +4,14 @@ import textwrap
 from io import BytesIO
 from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
+from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.figures.styling import INK, QUIET, Size, style
 
 _SCREEN_DPI = 100
@@ -28,12 +30,13 @@ class Page(Figure):
 
 
 class Body(NamedTuple):
-    """Where the plot goes, in inches from the lower left corner of the figure."""
+    """Where the plot goes, in inches from the lower left corner of a page of that total height."""
 
     left: float
     bottom: float
     width: float
     height: float
+    total: float
 
 
 def new_page(
@@ -44,7 +47,7 @@ def new_page(
     source: str,
     *,
     constrained: bool = True,
-    on: SubFigure | None = None,
+    on: Axes | SubFigure | None = None,
 ) -> tuple[Any, Body]:
     """Make a figure with a heading, room for the plot, and a statement of source.
 
@@ -62,14 +65,25 @@ def new_page(
     constrained : bool
         Let matplotlib arrange axes within the body; False leaves that to the caller.
     on : matplotlib.figure.SubFigure, optional
-        Written into instead of a new figure.
+        Written into instead of a new figure, at the height that it has.
 
     Returns
     -------
     (Page or SubFigure, Body)
+
+    Raises
+    ------
+    InvalidArgument
+        For an `Axes`: a page has room for several.
     """
-    if on is not None:
-        return _written_into(on, size, title, subtitle, source), Body(0.0, 0.0, size.width, height)
+    if isinstance(on, Axes):
+        raise InvalidArgument(
+            "this figure has several axes of its own, for which one Axes has no room; hand in a "
+            "SubFigure, such as Figure(layout='constrained').subfigures(1, 2)[0]"
+        )
+    if on is not None and constrained:
+        body = Body(0.0, 0.0, size.width, size.tallest, size.tallest)
+        return _written_into(on, size, title, subtitle, source), body
     margin = 0.05 * size.scale
     font = 7.5 * size.scale
     width = size.width - 2 * margin
@@ -81,9 +95,11 @@ def new_page(
     gap = 0.07 * size.scale
     head = margin + sum(line.height for line in lines) + gap
     foot = margin + sum(line.height for line in footer) + gap
-    total = head + height + foot
-    figure = Page(figsize=(size.width, total))
-    FigureCanvasAgg(figure)
+    figure: Any = on
+    if on is None:
+        figure = Page(figsize=(size.width, head + height + foot))
+        FigureCanvasAgg(figure)
+    total = size.tallest if on is not None else head + height + foot
     top = total - margin
     for line in lines:
         figure.text(margin / size.width, top / total, line.text, va="top", **line.font)
@@ -92,7 +108,7 @@ def new_page(
     for line in footer:
         figure.text(margin / size.width, bottom / total, line.text, va="top", **line.font)
         bottom -= line.height
-    body = Body(margin, foot, width, height)
+    body = Body(margin, foot, width, total - head - foot, total)
     if constrained:
         rect = (margin / size.width, foot / total, width / size.width, height / total)
         figure.set_layout_engine("constrained", rect=rect, w_pad=0, h_pad=0, wspace=0.06)
@@ -124,12 +140,18 @@ def decades(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def fix_layout(figure: Page) -> None:
-    """Arrange the axes once and for all, so that every rendering of the figure is the same."""
+def fix_layout(figure: Page | SubFigure) -> Figure:
+    """Arrange the axes once and for all, so that every rendering of the figure is the same.
+
+    What was handed in is left to its own figure. Returns the figure as a whole.
+    """
+    if isinstance(figure, SubFigure):
+        return figure.get_figure(root=True)
     # The arrangement of the first draw feeds the second, which no longer moves anything.
     for _ in range(2):
         figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    return figure
 
 
 class _Line(NamedTuple):

@@ -2,21 +2,27 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure, SubFigure
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.reading import (
+    Runs,
     choose,
-    find_statistic,
+    find_statistics,
     heading,
+    named_runs,
+    of_one_sequence,
     on_patches,
     reduce_heads,
     sentence,
-    source_line,
+    source_lines,
     spell,
     text_label,
+    worded,
 )
 from mut3r_analysis.figures.seen import frames_seen, true_motion
 from mut3r_analysis.figures.styling import STATISTIC_COLORS, style
@@ -28,7 +34,7 @@ _DIMS = ("layer", "frame", "patch_row", "patch_col")
 
 
 def overlay(
-    run: xr.DataTree,
+    run: Runs,
     sequence: xr.Dataset | str | Path,
     statistic: str | xr.DataArray,
     *,
@@ -38,16 +44,18 @@ def overlay(
     opacity: float = 0.65,
     title: str | None = None,
     size: str = "page",
-) -> Page:
+    on: SubFigure | None = None,
+) -> Figure:
     """Lay a statistic of image tokens over the frames: one row per layer, one column per frame.
 
     Each layer has its own colour bar, because layers differ more than patches do; it covers the
-    central 96 % of the layer's values in the frames shown. What truly moves is outlined where the
-    run knows it.
+    central 96 % of the layer's values in the frames shown. Several runs have rows beneath each
+    other in every layer, and share its colours. What truly moves is outlined where the first run
+    knows it.
 
     Parameters
     ----------
-    run : xarray.DataTree
+    run : xarray.DataTree, or mapping of str to xarray.DataTree
     sequence : xarray.Dataset, str or Path
         The sequence that was run.
     statistic : str or xarray.DataArray
@@ -63,6 +71,8 @@ def overlay(
     title : str, optional
         By default the statistic and its site.
     size : {"column", "page", "slide"}
+    on : matplotlib.figure.SubFigure, optional
+        Drawn into instead of a new figure.
 
     Returns
     -------
@@ -79,43 +89,59 @@ def overlay(
     """
     if not 0 < opacity <= 1:
         raise InvalidArgument(f"opacity must be above 0 and at most 1, got {opacity!r}")
-    found = find_statistic(run, statistic)
-    title, label = title or heading(found), text_label(found)
-    values, reduction = _on_patches(found, frames, layers, head)
-    shown = values["frame"].values
-    rows = values["layer"].values.tolist() if "layer" in values.coords else [None]
-    count = found.sizes.get("layer", 1)
-    images = frames_seen(run, sequence, shown).values
-    moving = [true_motion(run, int(frame)) for frame in shown]
+    named = named_runs(run)
+    of_one_sequence(named)
+    found = find_statistics(named, statistic)
+    first, one = next(iter(named.values())), next(iter(found.values()))
+    most = max(1, _MOST_LAYERS // len(named))
+    values, reduction = _on_patches(one, frames, layers, head, most)
+    shown, count = values["frame"].values, one.sizes.get("layer", 1)
+    known = values["layer"].values.tolist() if "layer" in values.coords else [None]
+    chosen: Any = None if known[0] is None else known
+    placed = [_on_patches(each, shown.tolist(), chosen, head, most)[0] for each in found.values()]
+    images = frames_seen(first, sequence, shown).values
+    moving = [true_motion(first, int(frame)) for frame in shown]
     subtitle = sentence(
         reduction,
-        f"{'layers' if len(rows) > 1 else 'layer'} {spell(rows)} of {count}"
-        if rows[0] is not None and len(rows) < count
+        f"{'layers' if len(known) > 1 else 'layer'} {spell(known)} of {count}"
+        if known[0] is not None and len(known) < count
         else "",
-        f"colour limits{' per layer' if len(rows) > 1 else ''}: 2nd to 98th percentile",
+        f"colour limits{' per layer' if len(known) > 1 else ''}: 2nd to 98th percentile",
         "" if all(mask is None for mask in moving) else "outlined: what truly moves",
     )
     with style(size) as page:
-        texts = (title, subtitle, source_line(run))
+        page = page.within(on)
+        texts = (title or heading(one), subtitle, source_lines(named))
         columns = [f"frame {frame}" for frame in shown]
-        tiles = Tiles(page, 1 + len(rows), columns, images.shape[1:3], texts)
+        rows = 1 + len(known) * len(named)
+        tiles = Tiles(page, rows, columns, images.shape[1:3], texts, on)
         tiles.show_row(0, images)
         for axes, mask in zip(tiles.axes.T, moving, strict=True):
             for axis in axes:
                 if mask is not None:
                     outline(axis, mask > 0, 1.0, 0.6 * page.scale)
-        gray = darkened(images)
-        for row, layer in enumerate(rows):
-            low, high = limits(values[row])
-            tiles.show_row(row + 1, gray, cmap="gray", vmin=0, vmax=1)
-            colors = {"cmap": STATISTIC_COLORS, "vmin": low, "vmax": high, "alpha": opacity}
-            label_of_row = "" if layer is None else f"layer {layer}"
-            drawn = tiles.show_row(row + 1, values[row].values, label_of_row, **colors)
-            bar = tiles.bar(drawn, row + 1, row + 1)
-            # The bar lies over the same mean brightness as the patches do.
-            bar.ax.set_facecolor(str(float(gray.mean())))
-        tiles.label_bars(1, len(rows), label)
-    return tiles.figure
+        for at, layer in enumerate(known):
+            pictures = {
+                worded(name, "" if layer is None else f"layer {layer}"): each[at].values
+                for name, each in zip(named, placed, strict=True)
+            }
+            _draw_layer(tiles, 1 + at * len(named), pictures, darkened(images), opacity)
+        tiles.label_bars(1, rows - 1, text_label(one))
+    return tiles.root
+
+
+def _draw_layer(
+    tiles: Tiles, begin: int, pictures: dict[str, np.ndarray], gray: np.ndarray, opacity: float
+) -> None:
+    """Draw a row for each run, from row `begin` on, with one colour bar."""
+    low, high = limits(np.stack(list(pictures.values())))
+    for row, (name, values) in enumerate(pictures.items(), start=begin):
+        tiles.show_row(row, gray, cmap="gray", vmin=0, vmax=1)
+        colors = {"cmap": STATISTIC_COLORS, "vmin": low, "vmax": high, "alpha": opacity}
+        drawn = tiles.show_row(row, values, name, **colors)
+    bar = tiles.bar(drawn, begin, row)
+    # The bar lies over the same mean brightness as the patches do.
+    bar.ax.set_facecolor(str(float(gray.mean())))
 
 
 def _on_patches(
@@ -123,6 +149,7 @@ def _on_patches(
     frames: Collection[int] | int | None,
     layers: Collection[int] | int | None,
     head: str | int,
+    most_layers: int,
 ) -> tuple[xr.DataArray, str]:
     """Return what is shown, (layer, frame, patch_row, patch_col), and how heads were reduced."""
     if "frame" not in values.dims:
@@ -131,7 +158,7 @@ def _on_patches(
     if "layer" not in values.dims:
         values = values.expand_dims("layer")
     if "layer" in values.coords:
-        values = values.sel(layer=choose(values, "layer", layers, _MOST_LAYERS))
+        values = values.sel(layer=choose(values, "layer", layers, most_layers))
     values, reduction = reduce_heads(on_patches(values), head)
     extra = [str(dim) for dim in values.dims if dim not in _DIMS]
     if extra:

@@ -1,5 +1,6 @@
 """What figures need from a run: variables by path, reduced and placed by dimension names."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,51 @@ from mut3r_analysis.foundation.fields import meant
 
 HEAD_REDUCTIONS = ("mean", "max", "min", "std")
 _UNITS = {"nat2": "nat²", "byte": "B"}
+
+
+Runs = xr.DataTree | Mapping[str, xr.DataTree]
+"""One run, or several by name."""
+
+
+def named_runs(runs: Runs, alone: str = "") -> dict[str, xr.DataTree]:
+    """Return runs by name; one run has the name `alone`.
+
+    Raises
+    ------
+    InvalidArgument
+        For something else.
+    """
+    # A DataTree is a mapping as well, of its groups.
+    given = {alone: runs} if isinstance(runs, xr.DataTree) else runs
+    if not isinstance(given, Mapping) or not given:
+        raise InvalidArgument(
+            "give a run, which is the DataTree that m3.run or m3.open_run returned, or a mapping "
+            f"such as {{'plain': run, 'gated': other}}; got {type(runs).__name__}"
+        )
+    for name, run in given.items():
+        if not isinstance(run, xr.DataTree):
+            raise InvalidArgument(
+                f"{name!r} is not a run but a {type(run).__name__}; give the DataTree that m3.run "
+                "or m3.open_run returned"
+            )
+    return {str(name): run for name, run in given.items()}
+
+
+def of_one_sequence(named: Mapping[str, xr.DataTree]) -> None:
+    """Refuse runs that cannot be compared frame by frame.
+
+    Raises
+    ------
+    InvalidArgument
+        When they are of different sequences.
+    """
+    sequences = {name: run.attrs.get("sequence", {}) for name, run in named.items()}
+    if len({each.get("sha256") for each in sequences.values()}) > 1:
+        names = ", ".join(f"{name}: {each.get('name')}" for name, each in sequences.items())
+        raise InvalidArgument(
+            f"runs are compared frame by frame, but these are of different sequences ({names}); "
+            "run the same frames of one sequence"
+        )
 
 
 def find_variable(run: xr.DataTree, path: str, advice: str) -> xr.DataArray:
@@ -28,11 +74,6 @@ def find_variable(run: xr.DataTree, path: str, advice: str) -> xr.DataArray:
     InvalidArgument
         When the run does not hold it; the message says what it holds instead.
     """
-    if not isinstance(run, xr.DataTree):
-        raise InvalidArgument(
-            f"a figure of a run needs its DataTree, got {type(run).__name__}; "
-            "give what m3.run or m3.open_run returned"
-        )
     group, _, name = path.rpartition("/")
     dataset = run[group].to_dataset() if _has_group(run, group) else xr.Dataset()
     held = list(dataset.data_vars)
@@ -79,6 +120,24 @@ def find_statistic(run: xr.DataTree, what: str | xr.DataArray) -> xr.DataArray:
     return find_variable(
         run, f"attention/{site}/{name}", f"Run again with capture=m3.Capture(statistics=[{name!r}])"
     )
+
+
+def find_statistics(
+    named: Mapping[str, xr.DataTree], what: str | xr.DataArray
+) -> dict[str, xr.DataArray]:
+    """Return a statistic of each run, as :func:`find_statistic` does.
+
+    Raises
+    ------
+    InvalidArgument
+        When a run does not hold it, or several are given an array.
+    """
+    if isinstance(what, xr.DataArray) and len(named) > 1:
+        raise InvalidArgument(
+            "an array is of one run; several runs are shown by the name of a statistic, such as "
+            "'image_self/entropy'"
+        )
+    return {name: find_statistic(run, what) for name, run in named.items()}
 
 
 def on_patches(values: xr.DataArray) -> xr.DataArray:
@@ -195,8 +254,13 @@ def text_label(values: xr.DataArray) -> str:
     return name if units in ("1", "") else f"{name} ({_UNITS.get(units, units)})"
 
 
+def source_lines(named: Mapping[str, xr.DataTree]) -> str:
+    """Say which runs a figure shows, once what they share."""
+    return " ".join(dict.fromkeys(source_line(run) for run in named.values()))
+
+
 def source_line(run: xr.DataTree) -> str:
-    """Say which run a figure shows: sequence, weights, write rule, precision, package."""
+    """Say which run it is: sequence, weights, write rule, precision, package."""
     attrs = run.attrs
     backbone, sequence = attrs.get("backbone", {}), attrs.get("sequence", {})
     name = str(backbone.get("name", "unknown"))
@@ -216,6 +280,11 @@ def heading(values: xr.DataArray) -> str:
     """Title of a statistic's figure: what it is, and at which site."""
     name = str(values.attrs.get("long_name", values.name))
     return f"{name[:1].upper()}{name[1:]}, {_source(values)}"
+
+
+def worded(name: str, words: str) -> str:
+    """Say of which run something is, where there are several."""
+    return ", ".join(part for part in (name, words) if part)
 
 
 def sentence(*parts: str) -> str:

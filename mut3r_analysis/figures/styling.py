@@ -40,7 +40,7 @@ class Size:
     scale: float
 
     def within(self, on: Any) -> Self:
-        """Return the size as wide as an `Axes` or `SubFigure` that was handed in; itself for None.
+        """Return the size of an `Axes` or `SubFigure` that was handed in; itself for None.
 
         Raises
         ------
@@ -55,7 +55,7 @@ class Size:
         if not isinstance(on, Axes | SubFigure):
             raise InvalidArgument(f"on must be a matplotlib Axes or SubFigure, got {shown(on)}")
         root: Any = on.get_figure(root=True)
-        return replace(self, width=on.bbox.width / root.dpi)
+        return replace(self, width=on.bbox.width / root.dpi, tallest=on.bbox.height / root.dpi)
 
     def text_width(self, labels: list[str]) -> float:
         """Inches of the longest line."""

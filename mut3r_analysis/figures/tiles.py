@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from mut3r_analysis.figures.page import color_bar, new_page
@@ -33,6 +34,8 @@ class Tiles:
         Height and width of a picture.
     texts : tuple of str
         Title, subtitle and source.
+    on : SubFigure, optional
+        Drawn into instead of a new figure.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Tiles:
         columns: list[str],
         pixels: tuple[int, ...],
         texts: tuple[str, str, str],
+        on: SubFigure | None = None,
     ) -> None:
         self._scale = size.scale
         self._extent = (-0.5, pixels[1] - 0.5, pixels[0] - 0.5, -0.5)
@@ -51,15 +55,18 @@ class Tiles:
         left, right = _LEFT * size.scale, (_GAP + _BAR + _BAR_TEXT) * size.scale
         top = 0.14 * size.scale
         room = size.width - 0.1 * size.scale - left - right
-        # Few columns would give huge pictures: a sheet keeps the scale of a photograph.
-        tile = min(
-            (room - (count - 1) * gap) / count,
-            0.42 * room,
-            (size.tallest - (rows - 1) * gap - top) / rows / aspect,
-        )
+
+        def fitting(tallest: float) -> float:
+            # Few columns would give huge pictures: a sheet keeps the scale of a photograph.
+            tall = (tallest - (rows - 1) * gap - top) / rows / aspect
+            return min((room - (count - 1) * gap) / count, 0.42 * room, tall)
+
+        tile = fitting(size.tallest)
         height = rows * tile * aspect + (rows - 1) * gap + top
-        self.figure, body = new_page(size, height, *texts, constrained=False)
-        self._inches = self.figure.get_size_inches()
+        self.figure, body = new_page(size, height, *texts, constrained=False, on=on)
+        # Texts take their part of what was handed in.
+        tile = min(tile, fitting(body.height))
+        self._inches = np.array([size.width, body.total])
         self._tile, self._aspect, self._gap = tile, aspect, gap
         self._left = body.left + left
         self._top = body.bottom + body.height - top
@@ -69,6 +76,11 @@ class Tiles:
         )
         for axis, label in zip(self.axes[0], columns, strict=True):
             axis.set_title(label, loc="center")
+
+    @property
+    def root(self) -> Figure:
+        """The figure as a whole."""
+        return self.figure.get_figure(root=True)
 
     def show(self, row: int, column: int, values: np.ndarray, **how: Any) -> Any:
         """Draw an array ``(y, x)``, of pixels or of patches, as large as a picture."""
@@ -101,9 +113,8 @@ class Tiles:
         """
         bottom, height = self._span(first, last)
         across, up = self._inches
-        renderer = self.figure.canvas.get_renderer()
-        boxes = [bar.ax.get_tightbbox(renderer) for bar in self._bars]
-        right = max(box.x1 for box in boxes) / self.figure.dpi
+        boxes = [bar.ax.get_tightbbox() for bar in self._bars]
+        right = (max(box.x1 for box in boxes) - self.figure.bbox.x0) / self.root.dpi
         letters = max(12, int(height / self._scale * 72 / 3.2))
         # What stands in parentheses stays in one piece.
         tied = re.sub(r" (?=[^(]*\))", "\N{NO-BREAK SPACE}", label)

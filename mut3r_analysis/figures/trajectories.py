@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure, SubFigure
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.figures.page import Page, fix_layout, new_page
+from mut3r_analysis.figures.page import fix_layout, new_page
 from mut3r_analysis.figures.styling import QUIET, style
 from mut3r_analysis.metrics.protocols import measure_label
 
@@ -15,8 +16,12 @@ _NAMES = ("x", "y", "z")
 
 
 def trajectories(
-    scores: Mapping[str, xr.Dataset] | xr.Dataset, *, size: str = "page", title: str | None = None
-) -> Page:
+    scores: Mapping[str, xr.Dataset] | xr.Dataset,
+    *,
+    size: str = "page",
+    title: str | None = None,
+    on: SubFigure | None = None,
+) -> Figure:
     """Draw aligned paths in the plane in which the true one is widest, and their errors over time.
 
     Parameters
@@ -25,6 +30,8 @@ def trajectories(
         What `compare_trajectories` gave, of estimates against one true path.
     size : {"column", "page", "slide"}
     title : str, optional
+    on : matplotlib.figure.SubFigure, optional
+        Drawn into instead of a new figure.
 
     Returns
     -------
@@ -50,10 +57,11 @@ def trajectories(
     across, up = sorted(np.argsort(np.ptp(true, axis=0), kind="stable")[:0:-1])
     label = measure_label("ate", aligned)
     with style(size) as page:
+        page = page.within(on)
         figure, _ = new_page(
             page, min(0.42 * page.width, page.tallest), title or "Camera paths",
             f"{label} behind each name; root mean square over associated poses",
-            f"Source: {truth}",
+            f"Source: {truth}", on=on,
         )  # fmt: skip
         plan, error = figure.subplots(1, 2)
         plan.plot(true[:, across], true[:, up], color=QUIET, linestyle=(0, (4, 2)), label="truth")
@@ -68,8 +76,7 @@ def trajectories(
         plan.set_aspect("equal", adjustable="datalim")
         plan.legend(loc="best")
         error.set(xlabel=_time_label(longest), ylabel="distance from the truth (m)", ylim=(0, None))
-        fix_layout(figure)
-    return figure
+        return fix_layout(figure)
 
 
 def _time_label(scores: xr.Dataset) -> str:

@@ -1,15 +1,15 @@
 """A patch of a run, framed in its frame and its neighbours."""
 
 import xarray as xr
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, withStroke
 
-from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.patches import overlay
 from mut3r_analysis.figures.styling import ACCENT
 
 
-def show_patch(run: xr.DataTree, sequence: xr.Dataset, frame: int, row: int, column: int) -> Page:
+def show_patch(run: xr.DataTree, sequence: xr.Dataset, frame: int, row: int, column: int) -> Figure:
     """Lay the motion score over a frame and those beside it, and frame a patch in orange.
 
     Parameters

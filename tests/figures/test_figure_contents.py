@@ -6,6 +6,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from mut3r_analysis import figures
+from mut3r_analysis.errors import InvalidArgument
 
 
 def words(figure: Figure) -> str:
@@ -225,3 +226,110 @@ def test_a_run_of_one_frame_can_be_drawn(squares: xr.Dataset) -> None:
         figures.timing(run),
     ):
         figure.canvas.draw()
+
+
+@pytest.fixture
+def two_runs(squares_with_truth: xr.DataTree) -> dict[str, xr.DataTree]:
+    """The run with its truth, and one whose numbers are twice as large."""
+
+    def doubled(group: str, *names: str) -> xr.DataTree:
+        found = squares_with_truth[group].to_dataset()
+        return xr.DataTree(found.assign({name: 2 * found[name] for name in names}))
+
+    other = squares_with_truth.copy()
+    pose = squares_with_truth["prediction/pose"].copy()
+    pose[:, :3, 3] *= 2
+    prediction = doubled("prediction", "depth", "confidence_self").to_dataset()
+    other["prediction"] = xr.DataTree(prediction.assign(pose=pose))
+    other["timing"] = doubled("timing", "seconds", "peak_memory")
+    other["state"] = doubled("state", "update_size")
+    other["attention/image_self"] = doubled("attention/image_self", "entropy")
+    return {"plain": squares_with_truth, "gated": other}
+
+
+def test_several_runs_have_rows_each_and_share_their_colours(
+    two_runs: dict[str, xr.DataTree], squares: xr.Dataset
+) -> None:
+    for figure, labels in (
+        (figures.depth_maps(two_runs, squares, frames=[1]),
+         ["plain, depth", "gated, depth", "true depth", "plain, confidence", "gated, confidence"]),
+        (figures.overlay(two_runs, squares, "image_self/entropy", frames=[1], layers=[2]),
+         ["plain, layer 2", "gated, layer 2"]),
+    ):  # fmt: skip
+        rows = [axis for axis in figure.axes if axis.get_ylabel() in labels]
+        assert [axis.get_ylabel() for axis in rows] == labels
+        plain, gated = (axis.images[-1] for axis in rows[:2])
+        np.testing.assert_allclose(gated.get_array(), 2 * plain.get_array(), rtol=1e-6)
+        assert plain.get_clim() == gated.get_clim()
+    assert rows[0].images[-1].get_clim() != rows[0].images[0].get_clim()
+
+
+def test_paths_of_several_runs_begin_at_one_pose_and_are_named(
+    two_runs: dict[str, xr.DataTree],
+) -> None:
+    figure = figures.camera_path(two_runs)
+    above = figure.axes[0]
+    names = [text.get_text() for text in above.get_legend().get_texts()]
+    assert names == ["plain", "gated", "truth", "first pose"]
+    lines = {line.get_label(): line.get_xydata() for line in above.lines}
+    plain, gated = (lines[name] - lines[name][0] for name in ("plain", "gated"))
+    np.testing.assert_allclose(gated, 2 * plain, atol=1e-6)
+    np.testing.assert_allclose(lines["plain"][0], lines["gated"][0], atol=1e-9)
+    assert len({line.get_color() for line in above.lines if line.get_label() in names[:2]}) == 2
+
+
+def test_time_and_state_of_several_runs_share_their_axes(two_runs: dict[str, xr.DataTree]) -> None:
+    time, space = figures.timing(two_runs).axes
+    plain, gated = time.lines[:2]
+    np.testing.assert_allclose(gated.get_ydata(), 2 * plain.get_ydata())
+    assert [text.get_text() for text in time.get_legend().get_texts()] == ["plain", "gated"]
+    assert space.get_legend() is None
+    figure = figures.state_updates(two_runs)
+    curve, first, second = figure.axes[:3]
+    np.testing.assert_allclose(curve.lines[1].get_ydata(), 2 * curve.lines[0].get_ydata())
+    assert first.collections[0].norm is second.collections[0].norm
+    assert second.get_ylabel() == "gated, state token"
+    assert second.get_xlabel() == "frame"
+
+
+def test_figures_of_runs_are_drawn_on_subfigures(
+    two_runs: dict[str, xr.DataTree], squares: xr.Dataset
+) -> None:
+    run = two_runs["plain"]
+    own = Figure(figsize=(14, 9), layout="constrained")
+    parts = own.subfigures(3, 2).ravel()
+    assert figures.camera_path(run, on=parts[0]) is own
+    figures.timing(run, on=parts[1])
+    figures.state_updates(run, on=parts[2])
+    figures.depth_maps(run, squares, on=parts[3])
+    figures.overlay(run, squares, "image_self/entropy", on=parts[4])
+    figures.layer_heads(run, "image_self/entropy", on=parts[5])
+    own.draw_without_rendering()
+    for part, title in zip(parts, ("Camera", "Time", "State", "Depth", "Entropy", "Entropy"),
+                           strict=True):  # fmt: skip
+        inside = part.bbox
+        said = " ".join([part.get_suptitle(), *(text.get_text() for text in part.texts)])
+        assert title in said
+        assert part.axes
+        for axis in part.axes:
+            box = axis.get_window_extent()
+            assert box.width > 0
+            assert box.height > 0
+            assert inside.x0 <= box.x0 <= box.x1 <= inside.x1
+            assert inside.y0 <= box.y0 <= box.y1 <= inside.y1
+
+
+def test_runs_that_do_not_fit_into_one_figure_are_refused(
+    two_runs: dict[str, xr.DataTree], squares: xr.Dataset
+) -> None:
+    plain = two_runs["plain"]
+    other = plain.copy()
+    other.attrs = plain.attrs | {"sequence": {"name": "circles", "sha256": "0"}}
+    with pytest.raises(InvalidArgument, match=r"different sequences \(a: squares, b: circles\)"):
+        figures.camera_path({"a": plain, "b": other})
+    with pytest.raises(InvalidArgument, match="an array is of one run"):
+        figures.overlay(two_runs, squares, plain["attention/image_self/entropy"])
+    with pytest.raises(InvalidArgument, match="hand in a SubFigure"):
+        figures.timing(plain, on=Figure().subplots())
+    with pytest.raises(InvalidArgument, match="'b' is not a run but a str"):
+        figures.timing({"a": plain, "b": "runs/b.zarr"})
