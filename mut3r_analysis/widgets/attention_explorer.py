@@ -15,7 +15,13 @@ from mut3r_analysis.figures.page import Page
 from mut3r_analysis.figures.seen import CUE_THRESHOLD, motion_score, true_motion
 from mut3r_analysis.foundation.fields import one_of
 from mut3r_analysis.widgets.attention_figure import Panel, attention_figure
-from mut3r_analysis.widgets.attention_held import describe, narrowed, offered, page_requests
+from mut3r_analysis.widgets.attention_held import (
+    describe,
+    narrowed,
+    offered,
+    page_bytes,
+    page_requests,
+)
 from mut3r_analysis.widgets.attention_rows import QUANTITIES, AttentionRows, token_words
 from mut3r_analysis.widgets.explorer import (
     MOST_BYTES,
@@ -35,7 +41,8 @@ class AttentionExplorer(RunExplorer):
     For a self-attention site the left picture shows where the token looks as a query, the right
     one who looks at it as a key. For a site between two streams the pictures are the frame and the
     lattice of state tokens. Choosing a statistic shows it over its tokens, with the attention of
-    the chosen token beside it.
+    the chosen token beside it. Below each picture stand all heads of the layer in one scale; a
+    click on one chooses it.
 
     Only the rows that are looked at travel to the page. They come from the run's kept queries and
     keys or from its stored maps, and the widget says from which; a run with neither shows
@@ -66,6 +73,8 @@ class AttentionExplorer(RunExplorer):
     opacity : float
         Of the colours over the frame.
     outlines : list of {"cue", "truth"}
+    all_heads : bool
+        Whether all heads stand side by side below.
 
     Raises
     ------
@@ -96,6 +105,7 @@ class AttentionExplorer(RunExplorer):
     scale = traitlets.Enum(["linear", "logarithmic"], "linear").tag(sync=True)
     opacity = traitlets.Float(0.7, min=0, max=1).tag(sync=True)
     outlines = traitlets.List(traitlets.Enum(["cue", "truth"])).tag(sync=True)
+    all_heads = traitlets.Bool(True).tag(sync=True)
 
     def __init__(
         self,
@@ -151,7 +161,7 @@ class AttentionExplorer(RunExplorer):
         rows = self._rows[self._run_name(run)]
         show = self.show if self.show in QUANTITIES else "weights"
         index = rows.position(self.site, side, self.token)
-        values = rows.row(self.site, self.frame, self.layer, self.head, side, index, show)
+        (values,) = rows.row(self.site, self.frame, self.layer, [self.head], side, index, show)
         site = rows.sites[self.site]
         other = "key" if side == "query" else "query"
         labels: dict[Any, Any] = {
@@ -163,7 +173,7 @@ class AttentionExplorer(RunExplorer):
     def statistic(self, run: str | None = None) -> np.ndarray:
         """Return the statistic that is shown, one number per token of its side."""
         rows = self._rows[self._run_name(run)]
-        return rows.statistic(self.site, self.frame, self.layer, self.head, self.show)
+        return rows.statistic(self.site, self.frame, self.layer, [self.head], self.show)[0]
 
     def scene(self, run: str | None = None) -> dict[str, np.ndarray | None]:
         """Return the frame as the backbone saw it, and the regions outlined on it.
@@ -200,8 +210,9 @@ class AttentionExplorer(RunExplorer):
         statistic = STATISTICS.get(self.show)
         if statistic is not None and statistic.side == side:
             label = next(each["label"] for each in site["statistics"] if each["name"] == self.show)
-            values, title = self.statistic(run), statistic.long_name
-            return Panel(run, side, stream, values, title, label, self.scene(run))
+            values, heads = self.statistic(run), self._by_head(run)
+            scene = self.scene(run)
+            return Panel(run, side, stream, values, heads, statistic.long_name, label, scene)
         if not site["rows"]:
             return None
         role = "key" if side == "query" else "query"
@@ -213,8 +224,17 @@ class AttentionExplorer(RunExplorer):
             # The token stands on the other side only.
             return None
         title = f"{token_words(self.token)} {'looks at' if role == 'query' else 'is looked at by'}"
-        label = QUANTITIES[str(found.name)]
-        return Panel(run, side, stream, found.values, title, label, self.scene(run))
+        label, heads = QUANTITIES[str(found.name)], self._by_head(run, role)
+        return Panel(run, side, stream, found.values, heads, title, label, self.scene(run))
+
+    def _by_head(self, run: str, role: str | None = None) -> np.ndarray:
+        """Return (head, token) of all heads where they are shown: of the token, or a statistic."""
+        labels = self.held_site()["heads"][1:] if self.all_heads else []
+        rows, place = self._rows[run], (self.site, self.frame, self.layer, labels)
+        if role is None:
+            return rows.statistic(*place, self.show)
+        show = self.show if self.show in QUANTITIES else "weights"
+        return rows.row(*place, role, rows.position(self.site, role, self.token), show)
 
     def save_html(
         self,
@@ -233,7 +253,8 @@ class AttentionExplorer(RunExplorer):
         path : str or Path
             Ends in ``.html``.
         frames, sites, layers, heads : collection, optional
-            What the page can show; by default the current frame, site and head, and every layer.
+            What the page can show; by default the current frame and site, with every layer and
+            head, or the current layer or head where those would be too large.
         most_bytes : int
             Refuse a page with more numbers than this.
 
@@ -251,10 +272,14 @@ class AttentionExplorer(RunExplorer):
         chosen = {
             "frames": [self.frame] if frames is None else [int(frame) for frame in frames],
             "sites": [self.site] if sites is None else list(sites),
-            "heads": [self.head] if heads is None else list(heads),
             "layers": None if layers is None else [int(layer) for layer in layers],
+            "heads": None if heads is None else list(heads),
         }
         held = narrowed(self.held, chosen)
+        for name, current in (("heads", self.head), ("layers", self.layer)):
+            if chosen[name] is None and page_bytes(held) > most_bytes:
+                chosen[name] = [current]
+                held = narrowed(self.held, chosen)
         return self._write_page(path, page_requests(held), most_bytes, held=held)
 
     def answer(self, request: dict[str, Any]) -> Answer:
@@ -264,7 +289,7 @@ class AttentionExplorer(RunExplorer):
             return self._frame(int(request["frame"]))
         if asked not in ("row", "statistic"):
             raise InvalidArgument(f"this explorer does not know {asked!r}")
-        place = (request["site"], request["frame"], request["layer"], request["head"])
+        place = (request["site"], request["frame"], request["layer"], request["heads"])
         if asked == "row":
             more = (request["side"], request["token"], request["show"])
             return {}, [rows.row(*place, *more) for rows in self._rows.values()]
@@ -350,4 +375,5 @@ class AttentionExplorer(RunExplorer):
 
 _VIEW = (
     "site", "frame", "layer", "head", "show", "token", "pinned", "scale", "opacity", "outlines",
+    "all_heads",
 )  # fmt: skip

@@ -10,10 +10,14 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.patches import Rectangle
 
 from mut3r_analysis.figures.page import Page, color_bar, fix_layout, new_page
+from mut3r_analysis.figures.panels import shape_of
 from mut3r_analysis.figures.reading import sentence
 from mut3r_analysis.figures.styling import INK, QUIET, STATISTIC_COLORS, style
 from mut3r_analysis.figures.tiles import darkened, show
 from mut3r_analysis.widgets.attention_rows import QUANTITIES
+
+_MOST_ACROSS = 6
+"""Heads beside each other."""
 
 _OUTLINES: dict[str, dict[str, Any]] = {
     "cue": {"says": "motion score above one half (solid)", "color": "#ff9d2e", "style": "-"},
@@ -33,6 +37,8 @@ class Panel:
         Whose tokens stand on that side.
     values : numpy.ndarray
         ``(token,)``.
+    heads : numpy.ndarray
+        The same of every head ``(head, token)``; of none where heads are not shown.
     title, label : str
     scene : dict
         The frame beneath, as `AttentionExplorer.scene` gives it.
@@ -42,6 +48,7 @@ class Panel:
     side: str
     stream: str
     values: np.ndarray
+    heads: np.ndarray
     title: str
     label: str
     scene: Mapping[str, np.ndarray | None]
@@ -49,6 +56,8 @@ class Panel:
 
 def attention_figure(view: Mapping[str, Any], panels: Sequence[Panel], size: str) -> Page:
     """Draw what an explorer shows: one row per run, queries on the left, keys on the right.
+
+    Below each picture stand all heads in one scale, where the explorer shows them.
 
     Parameters
     ----------
@@ -69,36 +78,80 @@ def attention_figure(view: Mapping[str, Any], panels: Sequence[Panel], size: str
     )
     columns = max(sum(panel.run == run for panel in panels) for run in held["runs"])
     rows = len(panels) // columns
+    labels = site["heads"][1:] if len(panels[0].heads) > 1 else []
     with style(size) as page:
-        pixels = held["image"]
-        tile = page.width / columns
-        height = rows * (tile * pixels["height"] / pixels["width"] + 0.25 * page.scale)
+        tile = page.width / columns * held["image"]["height"] / held["image"]["width"]
+        large, small = tile + 0.4 * page.scale, 0.0
+        if labels:
+            down, across = shape_of(len(labels), _MOST_ACROSS)
+            small = down * (tile / across + 0.16 * page.scale) + 0.35 * page.scale
         texts = ("Attention of one token", subtitle, held["notes"][0])
-        figure, _ = new_page(page, min(height, page.tallest), *texts)
-        axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
-        for axis, panel in zip(axes, panels, strict=True):
-            alike = np.stack([each.values for each in panels if each.side == panel.side])
-            _draw(view, axis, panel, alike)
-            if len(held["runs"]) > 1 and axis in axes[::columns]:
-                axis.set_ylabel(panel.run)
+        height = min(rows * (large + small), page.tallest)
+        figure, _ = new_page(page, height, *texts)
+        parts = np.atleast_1d(figure.subfigures(rows, columns)).ravel()
+        for part, panel in zip(parts, panels, strict=True):
+            alike = [each for each in panels if each.side == panel.side]
+            above = part
+            if labels:
+                above, below = part.subfigures(2, 1, height_ratios=(large, small))
+                _draw_heads(view, below, panel, labels, _colors(view, alike, "heads"))
+            _draw(view, above, panel, _colors(view, alike, "values"))
+            if len(held["runs"]) > 1 and part in parts[::columns]:
+                above.axes[0].set_ylabel(panel.run)
         fix_layout(figure)
     return figure
 
 
-def _draw(view: Mapping[str, Any], axis: Axes, panel: Panel, alike: np.ndarray) -> None:
+def _colors(view: Mapping[str, Any], alike: Sequence[Panel], name: str) -> Normalize:
+    """Give runs and heads one scale, which the pose token does not stretch."""
+    pose = view["held"]["streams"][alike[0].stream]["pose"]
+    values = np.stack([getattr(panel, name)[..., int(pose) :] for panel in alike])
+    low, high = float(values.min()), float(values.max())
+    weights = alike[0].label == QUANTITIES["weights"]
+    if view["scale"] == "logarithmic" and weights:
+        return LogNorm(high / 1000, high)
+    return Normalize(0 if weights else low, high)
+
+
+def _draw(view: Mapping[str, Any], part: Any, panel: Panel, norm: Normalize) -> None:
+    axis = part.subplots()
     grid = view["held"]["streams"][panel.stream]
-    values = panel.values[1:] if grid["pose"] else panel.values
+    mapped, extent = _draw_tokens(view, axis, panel, panel.values, norm)
+    if panel.stream != "state":
+        _outline(view, axis, panel.scene, extent)
+    _mark(view["token"], axis, panel.stream, extent, grid)
+    axis.set_title(panel.title[:1].upper() + panel.title[1:])
+    pose = f"; on the pose token {panel.values[0]:.3g}" if grid["pose"] else ""
+    bar = color_bar(part, mapped, ax=axis, orientation="horizontal", aspect=30, pad=0.02,
+                    shrink=0.9)  # fmt: skip
+    bar.set_label(f"{panel.label}{pose}", color=INK)
+
+
+def _draw_heads(
+    view: Mapping[str, Any], part: Any, panel: Panel, labels: list[int], norm: Normalize
+) -> None:
+    axes = part.subplots(*shape_of(len(labels), _MOST_ACROSS), squeeze=False)
+    for axis in axes.flat[len(labels) :]:
+        axis.remove()
+    for axis, head, values in zip(axes.flat, labels, panel.heads, strict=False):
+        mapped, _ = _draw_tokens(view, axis, panel, values, norm)
+        color = INK if head == view["head"] else QUIET
+        axis.set_title(f"head {head}", loc="center", color=color)
+    shown = list(axes.flat[: len(labels)])
+    color_bar(part, mapped, f"{panel.label}, all heads", ax=shown, orientation="horizontal",
+              aspect=30, pad=0.02, shrink=0.9)  # fmt: skip
+
+
+def _draw_tokens(
+    view: Mapping[str, Any], axis: Axes, panel: Panel, values: np.ndarray, norm: Normalize
+) -> tuple[Any, tuple[float, ...]]:
+    """Lay values over the frame, or over the lattice of the state."""
+    grid = view["held"]["streams"][panel.stream]
+    values = values[1:] if grid["pose"] else values
     # A lattice's last row may be partial.
     cells = np.full(grid["rows"] * grid["columns"], np.nan)
     cells[: len(values)] = values
     cells = cells.reshape(grid["rows"], grid["columns"])
-    # Runs share their colours, and the pose token does not stretch them.
-    alike = alike[:, 1:] if grid["pose"] else alike
-    low, high = float(alike.min()), float(alike.max())
-    weights = panel.label == QUANTITIES["weights"]
-    norm: Normalize = Normalize(0 if weights else low, high)
-    if view["scale"] == "logarithmic" and weights:
-        norm = LogNorm(high / 1000, high)
     pixels, seen = view["held"]["image"], panel.scene["image"]
     image = panel.stream != "state"
     height, width = (pixels["height"], pixels["width"]) if image else cells.shape
@@ -108,15 +161,8 @@ def _draw(view: Mapping[str, Any], axis: Axes, panel: Panel, alike: np.ndarray) 
         show(axis, darkened(seen), extent, cmap="gray", vmin=0, vmax=1)
         opacity = view["opacity"]
     mapped = show(axis, cells, extent, cmap=STATISTIC_COLORS, norm=norm, alpha=opacity)
-    if image:
-        _outline(view, axis, panel.scene, extent)
-    _mark(view["token"], axis, panel.stream, extent, grid)
     axis.set_aspect("equal")
-    axis.set_title(panel.title[:1].upper() + panel.title[1:])
-    pose = f"; on the pose token {panel.values[0]:.3g}" if grid["pose"] else ""
-    bar = color_bar(axis.figure, mapped, ax=axis, orientation="horizontal", aspect=30, pad=0.02,
-                    shrink=0.9)  # fmt: skip
-    bar.set_label(f"{panel.label}{pose}", color=INK)
+    return mapped, extent
 
 
 def _outline(

@@ -72,9 +72,10 @@ def narrowed(held: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
         layers = site["layers"] if chosen["layers"] is None else chosen["layers"]
         for layer in layers:
             one_of("layer", layer, site["layers"])
-        for head in chosen["heads"]:
+        heads = site["heads"] if chosen["heads"] is None else chosen["heads"]
+        for head in heads:
             one_of("head", head, site["heads"])
-        sites.append(site | {"layers": layers, "heads": chosen["heads"]})
+        sites.append(site | {"layers": layers, "heads": heads})
     return held | {"frames": chosen["frames"], "sites": sites}
 
 
@@ -84,9 +85,18 @@ def page_requests(held: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"ask": "frame", "frame": frame}
         for site in held["sites"]:
             for layer in site["layers"]:
-                for head in site["heads"]:
-                    where = {"site": site["name"], "frame": frame, "layer": layer, "head": head}
-                    yield from _site_requests(site, held["streams"], where)
+                where = {"site": site["name"], "frame": frame, "layer": layer}
+                yield from _site_requests(site, held["streams"], where | {"heads": site["heads"]})
+
+
+def page_bytes(held: dict[str, Any]) -> int:
+    """Count the bytes of the rows that a page of all this would hold."""
+    total = 0
+    for site in held["sites"]:
+        queries, keys = (held["streams"][site[side]]["count"] for side in ("queries", "keys"))
+        maps = 2 * len(QUANTITIES) * queries * keys if site["rows"] else 0
+        total += len(held["frames"]) * len(site["layers"]) * len(site["heads"]) * maps
+    return 4 * len(held["runs"]) * total
 
 
 def _site_requests(

@@ -1,5 +1,6 @@
 """Rows and columns of attention maps, one token at a time, from an open run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,6 +15,9 @@ from mut3r_analysis.foundation.fields import one_of
 
 QUANTITIES = {"weights": "attention weight", "logits": "scaled logit (nat)"}
 """What of a map is shown, and what it is called."""
+
+Heads = Sequence[int | str]
+"""Labels of heads, and "mean"."""
 
 _KEPT_MAPS = 4
 """Maps remembered between rows; those of all heads at a full model's size are large."""
@@ -127,17 +131,17 @@ class AttentionRows:
         return int(found[0])
 
     def row(
-        self, site: str, frame: int, layer: int, head: int | str, side: str, token: int, show: str
+        self, site: str, frame: int, layer: int, heads: Heads, side: str, token: int, show: str
     ) -> np.ndarray:
-        """Return what one token has to do with every token of the other side.
+        """Return what one token has to do with every token of the other side, head by head.
 
         Parameters
         ----------
         site : str
         frame, layer : int
             Labels.
-        head : int or "mean"
-            Label of a head, or the mean over the captured heads.
+        heads : sequence of int or "mean"
+            Labels of heads; "mean" is over all captured ones.
         side : {"query", "key"}
             Which side `token` is on: as a query it looks at keys, as a key it is looked at.
         token : int
@@ -147,7 +151,7 @@ class AttentionRows:
         Returns
         -------
         numpy.ndarray
-            float32 ``(key,)`` for a query, ``(query,)`` for a key.
+            float32 ``(head, key)`` for a query, ``(head, query)`` for a key.
 
         Raises
         ------
@@ -159,12 +163,10 @@ class AttentionRows:
             raise InvalidArgument(offer.origin)
         block = self._map(site, frame, layer, show)
         part = block[:, token, :] if side == "query" else block[:, :, token]
-        return self._reduced(part, offer, head)
+        return self._chosen(part, offer, heads)
 
-    def statistic(
-        self, site: str, frame: int, layer: int, head: int | str, name: str
-    ) -> np.ndarray:
-        """Return a statistic of every token of its side, float32.
+    def statistic(self, site: str, frame: int, layer: int, heads: Heads, name: str) -> np.ndarray:
+        """Return a statistic of every token of its side, float32 ``(head, token)``.
 
         Raises
         ------
@@ -174,7 +176,7 @@ class AttentionRows:
         offer = self._offered(site)
         one_of(f"statistic at {site}", name, offer.statistics)
         values = _at(self.sites[site][name], frame=frame, layer=layer)
-        return self._reduced(values.values, offer, head)
+        return self._chosen(values.values, offer, heads)
 
     def _read_map(self, site: str, frame: int, layer: int, show: str) -> np.ndarray:
         found = _at(self.sites[site][show], frame=frame, layer=layer)
@@ -184,12 +186,17 @@ class AttentionRows:
         return self.offers[one_of("site", site, self.offers)]
 
     @staticmethod
-    def _reduced(values: np.ndarray, offer: SiteOffer, head: int | str) -> np.ndarray:
-        """Reduce or select the first axis, which is heads."""
-        if head == "mean":
-            return values.mean(axis=0, dtype=np.float32)
-        one_of(f"head at {offer.name}", head, ("mean", *offer.heads))
-        return np.ascontiguousarray(values[offer.heads.index(int(head))], np.float32)
+    def _chosen(values: np.ndarray, offer: SiteOffer, heads: Heads) -> np.ndarray:
+        """Select along the first axis, which is heads, and reduce where the mean is asked for."""
+        chosen = np.empty((len(heads), *values.shape[1:]), np.float32)
+        for at, head in enumerate(heads):
+            one_of(f"head at {offer.name}", head, ("mean", *offer.heads))
+            chosen[at] = (
+                values.mean(axis=0, dtype=np.float32)
+                if head == "mean"
+                else values[offer.heads.index(int(head))]
+            )
+        return chosen
 
 
 def token_words(token: dict[str, Any]) -> str:

@@ -181,19 +181,20 @@ def _rows_of(
     place : mapping
         ``frame``, ``patch_row`` and ``patch_col``.
     cells : list of dict
-        ``site``, and ``layer`` and ``head`` where one is meant; without them the site's first
-        layer, and the mean over heads.
+        ``site``, and ``layer`` where one is meant; without it the site's first one. Rows are
+        those of all heads.
     """
     told = set()
     for cell in cells:
         site = next((each for each in shown.held["sites"] if each["name"] == cell["site"]), None)
         if site is None:
             continue
-        layer, head = cell.get("layer", site["layers"][0]), cell.get("head", "mean")
-        where = {"site": site["name"], "frame": place["frame"], "layer": layer, "head": head}
-        if (site["name"], layer, head) in told:
+        layer = cell.get("layer", site["layers"][0])
+        where = {"site": site["name"], "frame": place["frame"], "layer": layer,
+                 "heads": site["heads"]}  # fmt: skip
+        if (site["name"], layer) in told:
             continue
-        told.add((site["name"], layer, head))
+        told.add((site["name"], layer))
         if not site["rows"]:
             yield {"ask": "attention statistic", **where, "show": site["statistics"][0]["name"]}
             continue

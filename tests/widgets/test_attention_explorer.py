@@ -72,12 +72,14 @@ def test_every_row_equals_the_run_selected_by_name(kind, data, request):
     head = data.draw(st.sampled_from(["mean", 0, 2]))
     show = data.draw(st.sampled_from(["weights", "logits"]))
     explorer = AttentionExplorer(run, site=site)
-    content, (row,) = told(
-        explorer, ask="row", site=site, frame=frame, layer=layer, head=head, side=side,
+    content, (rows,) = told(
+        explorer, ask="row", site=site, frame=frame, layer=layer, heads=[head, 1], side=side,
         token=index, show=show,
     )  # fmt: skip
     assert content == {}
+    row, of_head_1 = rows.reshape(2, -1)
     expected = selected(run, site, side, token, frame=frame, layer=layer)[show]
+    np.testing.assert_array_equal(of_head_1, expected.sel(head=1).values)
     if head == "mean":
         np.testing.assert_allclose(row, expected.mean("head").values, rtol=2e-6, atol=1e-9)
     else:
@@ -98,10 +100,10 @@ def test_every_statistic_equals_the_run(archived, site):
     assert offered == [name for name in STATISTICS if name not in pose]
     for name in offered:
         where = {"site": site, "frame": 1, "layer": 3}
-        content, (values,) = told(explorer, ask="statistic", **where, head=1, show=name)
-        expected = archived["attention"][site][name].sel(frame=1, layer=3, head=1)
+        content, (values,) = told(explorer, ask="statistic", **where, heads=[1, 0], show=name)
+        expected = archived["attention"][site][name].sel(frame=1, layer=3, head=[1, 0])
         assert content == {"side": STATISTICS[name].side}
-        np.testing.assert_array_equal(values, expected.values)
+        np.testing.assert_array_equal(values, expected.values.ravel())
 
 
 def test_the_widget_says_where_its_rows_come_from(archived, mapped, model, scene):
@@ -123,7 +125,7 @@ def test_without_rows_only_statistics_are_offered(mapped):
     with pytest.raises(InvalidArgument, match="show must be one of"):
         explorer.show = "weights"
     content, rows = told(
-        explorer, ask="row", site="state_self", frame=0, layer=0, head=0, side="query", token=0,
+        explorer, ask="row", site="state_self", frame=0, layer=0, heads=[0], side="query", token=0,
         show="weights",
     )  # fmt: skip
     assert "Capture(archive=True)" in content["error"]
@@ -147,7 +149,7 @@ def test_a_frame_comes_as_the_backbone_saw_it_with_cue_and_truth(cued, scene):
 def test_two_runs_answer_together(archived, cued):
     explorer = AttentionExplorer({"plain": archived, "gated": cued})
     _, both = told(
-        explorer, ask="row", site="image_self", frame=1, layer=2, head=0, side="key", token=9,
+        explorer, ask="row", site="image_self", frame=1, layer=2, heads=[0], side="key", token=9,
         show="weights",
     )  # fmt: skip
     np.testing.assert_array_equal(*both)
@@ -214,7 +216,7 @@ def test_a_page_holds_its_rows_and_fetches_nothing(archived, scene, tmp_path):
     block = re.search(r'<script id="answers" type="application/json">(.*?)</script>', text)[1]
     answers = json.loads(block)
     request = {
-        "ask": "row", "frame": 1, "head": 0, "layer": 2, "show": "weights", "side": "query",
+        "ask": "row", "frame": 1, "heads": [0], "layer": 2, "show": "weights", "side": "query",
         "site": "image_self", "token": 10,
     }  # fmt: skip
     _, (encoded,) = answers[json.dumps(request, separators=(",", ":"))]
@@ -223,6 +225,22 @@ def test_a_page_holds_its_rows_and_fetches_nothing(archived, scene, tmp_path):
     expected = selected(archived, "image_self", "query", token, frame=1, layer=2).sel(head=0)
     np.testing.assert_array_equal(row, expected["weights"].values)
     explorer.save_html(path, layers=[2], heads=[0])
+
+
+@pytest.mark.parametrize(
+    ("most_bytes", "layers", "heads"),
+    [(2**23, [0, 1, 2, 3], ["mean", 0, 1, 2, 3]), (400_000, [0, 1, 2, 3], [1]), (10**5, [2], [1])],
+)
+def test_a_page_has_every_layer_and_head_that_it_can_hold(
+    archived, tmp_path, most_bytes, layers, heads
+):
+    explorer = AttentionExplorer(archived, site="image_self", layer=2, head=1)
+    path = explorer.save_html(tmp_path / "page.html", most_bytes=most_bytes)
+    state = re.search(
+        r'<script id="state" type="application/json">(.*?)</script>', path.read_text()
+    )
+    (site,) = json.loads(state[1])["held"]["sites"]
+    assert (site["layers"], site["heads"]) == (layers, heads)
 
 
 def test_a_page_is_bounded_and_replaces_nothing_else(archived, tmp_path):
@@ -248,3 +266,19 @@ def test_the_figure_shows_both_runs_and_the_token(cued, scene):
     assert titles == ["Patch (2, 5) looks at", "Patch (2, 5) is looked at by"] * 2
     drawn = np.asarray(pictures[0].images[-1].get_array())
     np.testing.assert_array_equal(drawn.ravel(), explorer.attention("query").values[1:])
+
+
+def test_the_figure_shows_all_heads_in_one_scale(archived, scene):
+    explorer = AttentionExplorer(archived, scene, site="image_self", layer=1, head=2)
+    explorer.select(token="patch", patch_row=2, patch_col=5)
+    heads = [axis for axis in explorer.figure().axes if axis.get_title(loc="center")]
+    assert [axis.get_title(loc="center") for axis in heads] == [f"head {n}" for n in range(4)] * 2
+    expected = selected(archived, "image_self", "query", explorer.token, frame=0, layer=1)[
+        "weights"
+    ]
+    for head, axis in enumerate(heads[:4]):
+        drawn = np.asarray(axis.images[-1].get_array()).ravel()
+        np.testing.assert_array_equal(drawn, expected.sel(head=head).values[1:])
+        assert axis.images[-1].get_clim() == (0, float(expected[:, 1:].max()))
+    explorer.all_heads = False
+    assert not any(axis.get_title(loc="center") for axis in explorer.figure().axes)

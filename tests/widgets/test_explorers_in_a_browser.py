@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 import zarr
 from browser import a_lab, a_page, open_notebook, with_parameters, write_notebook
-from explored import Explored, growth
+from explored import CENTRES, Explored, growth
 from large_runs import archived_store, large_sequence, points_store
 
 import mut3r_analysis as m3
@@ -205,6 +205,32 @@ def test_a_saved_page_works_without_a_kernel_and_without_a_network(archived, sce
         assert "patch (row 4, column 1)" in explored.root.locator(".m3-status").inner_text()
         explored.press("p")
         assert "the pose token" in explored.root.locator(".m3-status").inner_text()
+    assert errors == []
+
+
+def test_all_heads_stand_in_one_scale_and_a_click_chooses_one(archived, scene, tmp_path):
+    view = {"site": "image_self", "frame": 1, "layer": 1, "opacity": 1, "outlines": []}
+    explorer = AttentionExplorer(archived, scene, **view)
+    explorer.select(token="patch", patch_row=4, patch_col=2)
+    path = explorer.save_html(tmp_path / "page.html")
+    map_ = archived["attention/image_self/weights"].sel(frame=1, layer=1).values
+    token = 1 + 4 * 8 + 2
+    with a_page() as (page, errors):
+        page.goto(path.as_uri())
+        explored = Explored(page)
+        for side, rows in (("query", map_[:, token, 1:]), ("key", map_[:, 1:, token])):
+            buttons = explored.root.locator(f"figure:has(canvas[data-side={side}]) .m3-head")
+            assert buttons.all_inner_texts() == [f"head {head}" for head in range(4)]
+            shown = [button.locator("canvas").evaluate(CENTRES, [6, 8]) for button in buttons.all()]
+            np.testing.assert_array_equal(np.concatenate(shown), colors(rows.ravel()))
+        before = explored.drawn()
+        buttons.nth(2).click()
+        explored.settle(before)
+        assert "head 2" in explored.root.locator("header p").inner_text()
+        assert buttons.nth(2).get_attribute("aria-pressed") == "true"
+        explored.only_colours()
+        assert not buttons.first.is_visible()
+        np.testing.assert_array_equal(explored.pixels("query"), colors(map_[2, token, 1:]))
     assert errors == []
 
 

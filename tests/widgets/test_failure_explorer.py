@@ -195,7 +195,7 @@ def test_heads_are_ranked_and_opened_in_both_runs(model, scene, gated_at_a_head)
     )
     shown, _ = explorer.answer({"ask": "attention held", "frame": 0})
     assert shown["held"]["runs"] == ["plain", "gated"]
-    row = {"site": "image_to_state", "frame": 0, "layer": 2, "head": 1, "show": "weights"}
+    row = {"site": "image_to_state", "frame": 0, "layer": 2, "heads": [1], "show": "weights"}
     asked = {"ask": "attention row", **row, "side": "query", "token": 1 + 3 * 8 + 1}
     _, rows = explorer.answer(asked)
     assert len(rows) == 2

@@ -66,6 +66,7 @@ function renderAttention({ model, el }) {
       const others = model.get("outlines").filter((each) => each !== name);
       set({ outlines: on ? [...others, name] : others });
     }, `m3-${name}`);
+  const headsBox = checkbox("all heads", model.get("all_heads"), (on) => set({ all_heads: on }));
   const cueBox = outlineBox("cue", `motion cue > ${held.cue_threshold}`);
   const truthBox = outlineBox("truth", "true motion");
 
@@ -79,7 +80,7 @@ function renderAttention({ model, el }) {
     make("header", {}, title, reading),
     make("div", { class: "m3-controls" },
       frameSlider.element, siteMenu.element, layerMenu.element, headMenu.element,
-      showMenu.element, scaleMenu.element, opacity.element,
+      showMenu.element, scaleMenu.element, opacity.element, headsBox.element,
       ...(held.has_cue ? [cueBox.element] : []),
       ...(held.has_truth ? [truthBox.element] : []),
     ),
@@ -123,8 +124,8 @@ function renderAttention({ model, el }) {
   let built = "";
 
   function build() {
-    const { queries, keys } = site();
-    const signature = `${queries} ${keys}`;
+    const { queries, keys, heads } = site();
+    const signature = `${queries} ${keys} ${heads}`;
     if (signature === built) return;
     built = signature;
     pictures = [];
@@ -162,9 +163,30 @@ function renderAttention({ model, el }) {
     const chipText = make("span", {}, "pose");
     chip.append(swatch, chipText);
     const bar = colorBar(palette);
+    const heads = smallMultiples(down, columns);
     const element = make("figure", {}, caption, cells.canvas,
-      make("div", { class: "m3-below" }, ...(pose ? [chip] : []), bar.element));
-    return { run, side, self, stream, pose, caption, cells, chip, swatch, chipText, bar, element, values: null };
+      make("div", { class: "m3-below" }, ...(pose ? [chip] : []), bar.element), heads.element);
+    return { run, side, self, stream, pose, caption, cells, chip, swatch, chipText, bar, heads, element, values: null };
+  }
+
+  /** All heads of the layer in one scale; a click chooses one, another click lets it go. */
+  function smallMultiples(down, columns) {
+    const bar = colorBar(palette);
+    const panels = site().heads.map((head, at) => ({ head, at })).filter(({ head }) => head !== "mean")
+      .map((panel) => {
+        const label = `head ${panel.head}`;
+        // One pixel per token, which the page enlarges: there are many, and they follow the pointer.
+        const canvas = make("canvas", { width: columns, height: down });
+        const tile = make("span", {}, canvas);
+        const toggle = () => {
+          const again = model.get("head") === panel.head && site().heads.includes("mean");
+          set({ head: again ? "mean" : panel.head });
+        };
+        const button = make("button", { class: "m3-head", type: "button", onclick: toggle }, tile, label);
+        return { ...panel, canvas, tile, button };
+      });
+    const row = make("div", { class: "m3-heads" }, ...panels.map((panel) => panel.button));
+    return { element: make("div", {}, row, bar.element), bar, panels };
   }
 
   // --- what is under the pointer ---------------------------------------------------------------
@@ -200,8 +222,10 @@ function renderAttention({ model, el }) {
     const { height, width } = content;
     const take = (at) => (at === null ? null : buffers[at]);
     const image = take(content.image);
+    const picture = image && backdrop(octets(image), width, height);
     found = {
-      picture: image && backdrop(octets(image), width, height),
+      picture,
+      address: picture && picture.toDataURL(),
       truth: content.truth === null ? [] : borders(octets(take(content.truth)), height, width),
       cues: content.cues.map((at) => {
         if (at === null) return [];
@@ -225,8 +249,13 @@ function renderAttention({ model, el }) {
 
   const refresh = latest(async () => {
     const where = {
-      site: model.get("site"), frame: model.get("frame"), layer: model.get("layer"),
-      head: model.get("head"),
+      site: model.get("site"), frame: model.get("frame"), layer: model.get("layer"), heads: site().heads,
+    };
+    // Rows of all heads come together: choosing another one asks for nothing.
+    const byHead = (buffer) => {
+      const values = floats(buffer);
+      const count = values.length / where.heads.length;
+      return where.heads.map((_, at) => values.subarray(at * count, (at + 1) * count));
     };
     const token = shownToken();
     const next = { token, scene: null, rows: {}, statistic: null, message: "" };
@@ -235,7 +264,7 @@ function renderAttention({ model, el }) {
       if (isStatistic()) {
         const request = { ask: "statistic", ...where, show: model.get("show") };
         const { content, buffers } = await asked(rows, request);
-        next.statistic = { side: content.side, values: buffers.map(floats) };
+        next.statistic = { side: content.side, values: buffers.map(byHead) };
       }
       if (site().rows) {
         const show = isStatistic() ? "weights" : model.get("show");
@@ -244,7 +273,7 @@ function renderAttention({ model, el }) {
           const stream = side === "query" ? site().queries : site().keys;
           const request = { ask: "row", ...where, show, side, token: indexOf(token, stream) };
           const { buffers } = await asked(rows, request);
-          next.rows[side] = buffers.map(floats);
+          next.rows[side] = buffers.map(byHead);
         }));
       }
     } catch (error) {
@@ -264,14 +293,17 @@ function renderAttention({ model, el }) {
     const quantity = held.quantities[isStatistic() ? "weights" : model.get("show")];
     const stream = (side) => READS[side === "query" ? site().queries : site().keys];
     const picked = token ? words(token) : "";
+    const head = site().heads.indexOf(model.get("head"));
     for (const each of pictures) {
       each.values = null;
+      each.byHead = null;
       each.title = `${stream(each.side)} tokens as ${each.side === "query" ? "queries" : "keys"}`;
       each.label = quantity;
       each.marks = roles(token).includes(each.side);
       if (statistic && statistic.side === each.side) {
         const item = site().statistics.find((one) => one.name === model.get("show"));
-        each.values = statistic.values[each.run];
+        each.byHead = statistic.values[each.run];
+        each.values = each.byHead[head];
         each.title = `${each.side === "query" ? "queries" : "keys"}: ${item.label}`;
         each.label = item.label;
         each.kind = "statistic";
@@ -283,20 +315,27 @@ function renderAttention({ model, el }) {
       const role = self && !statistic ? each.side : each.side === "query" ? "key" : "query";
       if (self && statistic && role !== statistic.side) continue;
       if (!found[role]) continue;
-      each.values = found[role][each.run];
+      each.byHead = found[role][each.run];
+      each.values = each.byHead[head];
       each.title = role === "query" ? `${picked} looks at` : `${picked} is looked at by`;
       each.marks = self;
     }
     for (const side of ["query", "key"]) {
       const group = pictures.filter((each) => each.side === side && each.values);
       if (!group.length) continue;
-      const places = group.map((each) => each.values.subarray(each.pose ? 1 : 0));
+      const tokens = (values) => values.subarray(group[0].pose ? 1 : 0);
       const log = model.get("scale") === "logarithmic" && group[0].kind === "row" &&
         model.get("show") !== "logits";
-      const [low, high] = group[0].kind === "statistic" ? range(places, 0.02) : range(places);
       const zero = group[0].kind === "row" && (isStatistic() || model.get("show") === "weights");
-      const colors = scale(palette, zero ? 0 : low, high, log);
-      for (const each of group) each.colors = colors;
+      const scaleOf = (shown) => {
+        const places = shown.map(tokens);
+        const [low, high] = group[0].kind === "statistic" ? range(places, 0.02) : range(places);
+        return scale(palette, zero ? 0 : low, high, log);
+      };
+      const colors = scaleOf(group.map((each) => each.values));
+      const of = (each) => each.heads.panels.map(({ at }) => each.byHead[at]);
+      const headColors = model.get("all_heads") ? scaleOf(group.flatMap(of)) : null;
+      for (const each of group) Object.assign(each, { colors, headColors });
     }
   }
 
@@ -335,8 +374,26 @@ function renderAttention({ model, el }) {
       each.chipText.textContent =
         each.values && each.pose ? `pose ${number(each.values[0])}` : "pose";
       each.chip.classList.toggle("m3-held", each.marks && current.token?.token === "pose");
+      paintHeads(each, scene && !isState && scene.address, Math.round(across), aspect);
     }
     describe();
+  }
+
+  function paintHeads({ heads, byHead, headColors, stream, pose, label }, beneath, across, aspect) {
+    const { panels } = heads;
+    const hidden = !byHead || !headColors || panels.length < 2;
+    heads.element.hidden = hidden;
+    if (hidden) return;
+    const { rows: down, columns } = gridOf(stream);
+    const width = Math.floor(across / Math.min(panels.length, 6)) - 5;
+    for (const { at, head, canvas, tile, button } of panels) {
+      tile.style.backgroundImage = beneath ? `url(${beneath})` : "none";
+      Object.assign(canvas.style, { width: `${width}px`, height: `${width * aspect}px` });
+      canvas.style.opacity = beneath ? model.get("opacity") : 1;
+      heat(byHead[at].subarray(pose ? 1 : 0), columns, down, headColors, palette, canvas);
+      button.setAttribute("aria-pressed", String(head === model.get("head")));
+    }
+    heads.bar.update(headColors, `${label}, all heads`);
   }
 
   function describe() {
@@ -385,6 +442,7 @@ function renderAttention({ model, el }) {
     showMenu.update(model.get("show"), [...quantities, ...one.statistics.map((each) => [each.name, each.label])]);
     scaleMenu.update(model.get("scale"));
     opacity.update(Math.round(20 * model.get("opacity")));
+    headsBox.input.checked = model.get("all_heads");
     cueBox.input.checked = model.get("outlines").includes("cue");
     truthBox.input.checked = model.get("outlines").includes("truth");
   }
@@ -433,7 +491,7 @@ function renderAttention({ model, el }) {
     return true;
   });
 
-  const names = ["frame", "site", "layer", "head", "show", "scale", "token", "pinned", "opacity", "outlines"];
+  const names = ["frame", "site", "layer", "head", "show", "scale", "token", "pinned", "opacity", "outlines", "all_heads"];
   for (const name of names) model.on(`change:${name}`, follow);
   const watcher = new ResizeObserver(() => paint());
   watcher.observe(figures);

@@ -298,7 +298,7 @@ function renderFailure({ model, el }) {
         const close = make("button", { type: "button", onclick: shut }, "Close");
         const box = make("div");
         const view = { ...viewOf(content.held, place), held: content.held, palette: model.get("cue_palette"), frame,
-          pinned: true, scale: "linear", opacity: 0.7, outlines: ["cue", "truth"], own_controls: true };
+          pinned: true, scale: "linear", opacity: 0.7, outlines: ["cue", "truth"], all_heads: true, own_controls: true };
         const inner = nested(view, link, "attention");
         inPlace.replaceChildren(make("div", { class: "m3-worst-line" }, close), box);
         opened = { frame, held: content.held, inner, close: renderAttention({ model: inner, el: box }) };

@@ -239,8 +239,7 @@ function photograph(pixels, width, height) {
 }
 
 /** A picture of one value per pixel; what is not known stays grey. */
-function heat(values, width, height, colors, palette) {
-  const canvas = make("canvas", { width, height });
+function heat(values, width, height, colors, palette, canvas = make("canvas", { width, height })) {
   const image = new ImageData(width, height);
   for (let i = 0; i < width * height; i += 1) {
     const value = values[i];
