@@ -2,26 +2,16 @@
 
 import ast
 import asyncio
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.notebooks.pages import write_page
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 NOTEBOOK_FOLDERS = (_PACKAGE / "data" / "notebooks", _PACKAGE.parent / "notebooks")
 """Where notebooks are: in an installed package, and in a checkout."""
-
-# Figures of a page's width fill it, and those of a column half of it: they are drawn at twice the
-# resolution of a screen.
-_FIGURE_STYLE = (
-    ".jp-RenderedImage img { width: 100% !important; height: auto !important; }"
-    ' .jp-RenderedImage img[width="340"] { width: 49% !important; }'
-)
-_REMOTE_SCRIPT = re.compile(
-    r"<script(?:(?!</script>).)*?https?://(?:(?!</script>).)*</script>", re.DOTALL
-)
 
 
 def notebook_names() -> list[str]:
@@ -79,7 +69,7 @@ def execute_notebook(
     parameters : dict
         Values by name; anything whose ``repr`` is a Python literal, and paths.
     out_html : str or Path, optional
-        Also write the executed notebook as a page.
+        Also write the executed notebook as a page, with pictures of its explorers.
     timeout : float
         Seconds that one cell may take.
     on_cell : callable, optional
@@ -130,7 +120,7 @@ def execute_notebook(
         client.on_cell_start = lambda cell, cell_index: on_cell(cell_index, count)
     _run(client)
     if out_html is not None:
-        _write_page(notebook, Path(out_html))
+        write_page(notebook, Path(out_html))
     return notebook
 
 
@@ -178,16 +168,3 @@ def _literal(name: str, value: Any) -> str:
             "give numbers, texts, None, True, False, or lists and dicts of them"
         ) from None
     return text
-
-
-def _write_page(notebook: Any, out: Path) -> None:
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
-    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": out.stem}})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # The template loads formula and diagram renderers from the network; our pages need neither,
-    # and must read the same offline.
-    page = _REMOTE_SCRIPT.sub("", page)
-    page = page.replace("</head>", f"<style>{_FIGURE_STYLE}</style>\n</head>", 1)
-    out.write_text(page, encoding="utf-8")

@@ -4,6 +4,7 @@ import base64
 import html
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import xarray as xr
 
 from mut3r_analysis.errors import AlreadyExists, InvalidArgument, Mut3rError
 from mut3r_analysis.figures.page import Page
-from mut3r_analysis.figures.reading import source_line
+from mut3r_analysis.figures.reading import Runs, named_runs, of_one_sequence, source_line
 from mut3r_analysis.figures.seen import CUE_THRESHOLD, frames_seen
 from mut3r_analysis.foundation.fields import one_of, some_of
 from mut3r_analysis.foundation.paths import user_path
@@ -56,38 +57,24 @@ def palette(name: str) -> bytes:
     return np.round(colors * 255).astype(np.uint8).tobytes()
 
 
-def named_runs(runs: xr.DataTree | Mapping[str, xr.DataTree], most: int) -> dict[str, xr.DataTree]:
-    """Return runs by name: one run, or a mapping of at most so many.
+def runs_to_explore(runs: Runs, most: int) -> dict[str, xr.DataTree]:
+    """Return runs of one sequence by name, at most so many.
 
     Raises
     ------
     InvalidArgument
-        For something else, or for runs of different sequences.
+        For something else.
     """
-    # A DataTree is a mapping as well, of its groups.
-    given = {"run": runs} if isinstance(runs, xr.DataTree) else runs
-    if not isinstance(given, Mapping) or not given:
-        raise InvalidArgument(
-            f"give a run, or a mapping such as {{'plain': run, 'gated': other}}, got "
-            f"{type(runs).__name__}"
-        )
-    if len(given) > most:
-        raise InvalidArgument(f"{len(given)} runs were given; at most {most} are shown together")
-    for name, run in given.items():
-        if not isinstance(run, xr.DataTree) or "prediction" not in run.children:
+    named = named_runs(runs, alone="run")
+    if len(named) > most:
+        raise InvalidArgument(f"{len(named)} runs were given; at most {most} are shown together")
+    for name, run in named.items():
+        if "prediction" not in run.children:
             raise InvalidArgument(
                 f"{name!r} is not a run; give what m3.run or m3.open_run returned"
             )
-    sequences = {name: run.attrs.get("sequence", {}).get("sha256") for name, run in given.items()}
-    if len(set(sequences.values())) > 1:
-        names = ", ".join(
-            f"{name}: {run.attrs.get('sequence', {}).get('name')}" for name, run in given.items()
-        )
-        raise InvalidArgument(
-            f"runs are compared frame by frame, but these are of different sequences ({names}); "
-            "run the same frames of one sequence"
-        )
-    return {str(name): run for name, run in given.items()}
+    of_one_sequence(named)
+    return named
 
 
 def packed(named: Mapping[str, np.ndarray | list[np.ndarray | None] | None]) -> Answer:
@@ -116,10 +103,23 @@ class Explorer(anywidget.AnyWidget):
     held = traitlets.Dict().tag(sync=True)
     frame = traitlets.Int().tag(sync=True)
     own_controls = traitlets.Bool(True).tag(sync=True)
+    # Kept with a notebook's widgets, so that its page can lead to the explorer's own.
+    _saved_page = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
         self.on_msg(self._reply)
+
+    def _repr_mimebundle_(self, **how: Any) -> Any:
+        """Give a notebook the widget, and the figure to show where no widget can live."""
+        if (shown := super()._repr_mimebundle_(**how)) is None:
+            return None
+        data, metadata = shown
+        with suppress(Mut3rError):
+            picture, size = self.figure()._repr_png_()
+            data["image/png"] = base64.b64encode(picture).decode()
+            metadata["image/png"] = size
+        return data, metadata
 
     def answer(self, request: dict[str, Any]) -> Answer:
         """Answer a question of the page.
@@ -280,6 +280,7 @@ class Explorer(anywidget.AnyWidget):
             page = page.replace(f"%{name}%", text)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
+        self._saved_page = str(path.resolve())
         return path
 
     @traitlets.validate("frame")
@@ -297,7 +298,7 @@ class RunExplorer(Explorer):
         most: int = 2,
     ) -> None:
         """Take up to so many runs, and the sequence; refuse now what does not fit together."""
-        self._runs = named_runs(runs, most)
+        self._runs = runs_to_explore(runs, most)
         self._first = next(iter(self._runs.values()))
         self._sequence = None if sequence is None else sequence_of(self._first, sequence)
         frames = self._first["prediction"].to_dataset()["frame"].values

@@ -167,9 +167,7 @@ class SceneView(RunExplorer):
         mark = _MARKS[path.suffix]
         if path.exists() and not (path.is_file() and path.read_bytes().startswith(mark)):
             raise AlreadyExists(f"{path} exists and is no {path.suffix} scene; choose another name")
-        if not self.visible:
-            raise InvalidArgument(f"nothing is visible; there are {', '.join(self.held['names'])}")
-        clouds = {name: self.cloud(name) for name in self.visible}
+        clouds = self._visible_clouds()
         if path.suffix == ".ply":
             positions, colors = zip(*clouds.values(), strict=True)
             return write_ply(path, np.concatenate(positions), np.concatenate(colors))
@@ -181,8 +179,13 @@ class SceneView(RunExplorer):
         }
         return write_glb(path, clouds, lines)
 
+    def _visible_clouds(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        if not self.visible:
+            raise InvalidArgument(f"nothing is visible; there are {', '.join(self.held['names'])}")
+        return {name: self.cloud(name) for name in self.visible}
+
     def _draw(self, size: str) -> Page:
-        clouds = {name: self.cloud(name) for name in self.visible}
+        clouds = self._visible_clouds()
         paths = {
             name: (poses[:, :3, 3], self.source_color(name))
             for name in self.visible

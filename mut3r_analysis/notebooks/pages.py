@@ -1,0 +1,85 @@
+"""Executed notebooks as pages that need neither a kernel nor a network."""
+
+import copy
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+# Figures of a page's width fill it, and those of a column half of it: they are drawn at twice the
+# resolution of a screen.
+_FIGURE_STYLE = (
+    ".jp-RenderedImage img { width: 100% !important; height: auto !important; }"
+    ' .jp-RenderedImage img[width="340"] { width: 49% !important; }'
+)
+_REMOTE_SCRIPT = re.compile(
+    r"<script(?:(?!</script>).)*?https?://(?:(?!</script>).)*</script>", re.DOTALL
+)
+
+
+def write_page(notebook: Any, out: Path) -> None:
+    """Write an executed notebook as a page.
+
+    No widget can live there. Where an explorer was shown stands its picture, and below it a link to
+    the page that it saved of itself, which is copied beside this one unless it lies there.
+
+    Parameters
+    ----------
+    notebook : nbformat.NotebookNode
+        Not changed.
+    out : Path
+    """
+    from nbconvert import HTMLExporter
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
+    shown = _without_widgets(notebook, out.resolve())
+    page, _ = exporter.from_notebook_node(shown, {"metadata": {"name": out.stem}})
+    # The template loads formula and diagram renderers from the network; our pages need neither,
+    # and must read the same offline.
+    page = _REMOTE_SCRIPT.sub("", page)
+    page = page.replace("</head>", f"<style>{_FIGURE_STYLE}</style>\n</head>", 1)
+    out.write_text(page, encoding="utf-8")
+
+
+def _without_widgets(notebook: Any, out: Path) -> Any:
+    copied = copy.deepcopy(notebook)
+    kept = copied.metadata.pop("widgets", {})
+    states = kept.get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    for cell in copied.cells:
+        if "outputs" in cell:
+            cell.outputs = [
+                part for output in cell.outputs for part in _in_place(output, states, out)
+            ]
+    return copied
+
+
+def _in_place(output: Any, states: dict[str, Any], out: Path) -> Iterator[Any]:
+    """Give what stands for an output: itself, or of a widget its picture and its page."""
+    view = output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    if view is None or "image/png" in output["data"]:
+        yield output
+    else:
+        yield _sentence("A widget stands here while the notebook runs.")
+    if view is not None:
+        state = states.get(view["model_id"], {}).get("state", {})
+        saved = Path(state.get("_saved_page") or "")
+        if saved.is_file():
+            yield _sentence(f'<a href="{_beside(saved, out)}">Open the explorer</a>, a page.')
+
+
+def _beside(saved: Path, out: Path) -> str:
+    """Return the address of a saved page, as seen from the page `out`, beside which it lies."""
+    if not saved.is_relative_to(out.parent):
+        folder = out.with_suffix("")
+        folder.mkdir(exist_ok=True)
+        saved = Path(shutil.copy2(saved, folder / saved.name))
+    return quote(saved.relative_to(out.parent).as_posix())
+
+
+def _sentence(words: str) -> Any:
+    import nbformat
+
+    return nbformat.v4.new_output("display_data", {"text/html": f"<p>{words}</p>"})
