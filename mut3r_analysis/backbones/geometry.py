@@ -64,14 +64,15 @@ def focal_length(points: Tensor, iterations: int = 10) -> Tensor:
     return focal.clamp_min(0)
 
 
+@torch.no_grad()
 def camera_from_points(points: Tensor, weight: Tensor, focal: Tensor) -> Tensor:
     """Pose of the camera whose pixels see given points: perspective-n-point, all pixels at once.
 
     Starts by aligning the points with their own projections on the viewing rays, then minimises the
     weighted distances in the image by Levenberg and Marquardt's method, each pixel counting less
     the farther off it is in units of the median (Cauchy's weights). At most 1024 pixels on a
-    regular lattice take part. Unlike a consensus of random samples the result is always the same,
-    and gradients of points and focal length pass: those of a Gauss-Newton step at the minimum.
+    regular lattice take part. Unlike a consensus of random samples the result is always the same.
+    No gradient passes.
 
     Parameters
     ----------
@@ -98,17 +99,14 @@ def camera_from_points(points: Tensor, weight: Tensor, focal: Tensor) -> Tensor:
     pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).reshape(1, -1, 2)
     seen = pixels / focal.double().clamp_min(1.0)[:, None, None]
     world = points[:, ::stride, ::stride].flatten(1, 2).double()
-    share = weight[:, ::stride, ::stride].flatten(1, 2).detach().double() + 1e-9
-    with torch.no_grad():
-        motion = _aligned_with_rays(world, seen, share)
-        damping = motion.new_full((len(motion), 1, 1), 1e-4)
-        for _ in range(_STEPS):
-            tried, before, after = _gauss_newton(world, seen, share, motion, damping)
-            gained = (after < before)[:, None, None]
-            motion = torch.where(gained, tried, motion)
-            damping = torch.where(gained, damping / 10, damping * 10)
-    if world.requires_grad or seen.requires_grad:
-        motion, _, _ = _gauss_newton(world, seen, share, motion, damping.clamp_max(1e-6))
+    share = weight[:, ::stride, ::stride].flatten(1, 2).double() + 1e-9
+    motion = _aligned_with_rays(world, seen, share)
+    damping = motion.new_full((len(motion), 1, 1), 1e-4)
+    for _ in range(_STEPS):
+        tried, before, after = _gauss_newton(world, seen, share, motion, damping)
+        gained = (after < before)[:, None, None]
+        motion = torch.where(gained, tried, motion)
+        damping = torch.where(gained, damping / 10, damping * 10)
     return torch.linalg.inv(motion).to(points.dtype)
 
 
@@ -128,10 +126,10 @@ def _gauss_newton(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One damped step of a motion, and the weighted squared distances before and after it."""
     off, inside = _off_image(world, seen, motion)
-    distance = off.norm(dim=-1).detach()
+    distance = off.norm(dim=-1)
     turn = distance.median(dim=-1, keepdim=True).values.clamp_min(1e-12)
     counted = (weight / (1 + (distance / turn).square()))[..., None]
-    slope = _image_slope(inside).detach()
+    slope = _image_slope(inside)
     weighted = (counted[..., None] * slope).flatten(1, 2)
     normal = weighted.mT @ slope.flatten(1, 2)
     scaled = damping * torch.diag_embed(normal.diagonal(dim1=-2, dim2=-1) + 1e-12)

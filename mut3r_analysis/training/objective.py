@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from mut3r_analysis.backbones.blocks import Mlp, layer_norm
 from mut3r_analysis.backbones.configuration import ModelConfig
+from mut3r_analysis.backbones.geometry import rigid_alignment, translation_and_quaternion
 from mut3r_analysis.backbones.rotation import state_positions
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.training.clips import Clips
@@ -237,23 +238,34 @@ def _dense_terms(
 
 
 def _pose_terms(rollout: Rollout, clips: Clips, weights: Objective) -> dict[str, Tensor]:
-    if rollout.prediction.pose is None:
-        return {}
-    pose = rollout.prediction.pose.unflatten(0, clips.depth.shape[:2])
-    units = pose.new_tensor([*weights.translation_scale, *weights.rotation_scale])
-    truth = torch.cat(pose_vectors(clips.pose), dim=-1)
-    found = torch.cat([pose[..., :3], pose[..., 4:]], dim=-1)
-    terms = {}
-    if weights.pose:
+    shape, terms = clips.depth.shape[:2], {}
+    units = clips.depth.new_tensor([*weights.translation_scale, *weights.rotation_scale])
+    pose = rollout.prediction.pose
+    if weights.pose and pose is not None:
+        pose = pose.unflatten(0, shape)
+        truth = torch.cat(pose_vectors(clips.pose), dim=-1)
+        found = torch.cat([pose[..., :3], pose[..., 4:]], dim=-1)
         terms["pose"] = F.smooth_l1_loss(found / units, truth / units, beta=weights.pose_turn)
-    if weights.relative_pose:
-        truth = torch.cat(true_motion(clips), dim=-1)
-        shift, turn = relative_motion(pose)
-        found = torch.cat([shift, turn[..., 1:]], dim=-1)
-        terms["relative_pose"] = F.smooth_l1_loss(
-            found / units, truth / units, beta=weights.pose_turn
-        )
+    for name in ("relative_pose", "aligned_pose"):
+        if getattr(weights, name):
+            pose = rollout.prediction.pose if name == "relative_pose" else _aligned(rollout, clips)
+            assert pose is not None
+            truth = torch.cat(true_motion(clips), dim=-1)
+            shift, turn = relative_motion(pose.unflatten(0, shape))
+            found = torch.cat([shift, turn[..., 1:]], dim=-1)
+            terms[name] = F.smooth_l1_loss(found / units, truth / units, beta=weights.pose_turn)
     return terms
+
+
+def _aligned(rollout: Rollout, clips: Clips) -> Tensor:
+    """Poses ``(clip * frame, 7)`` that carry true points onto the predicted points in the world."""
+    prediction = rollout.prediction
+    assert prediction.points_world is not None
+    assert prediction.confidence_world is not None
+    own, _ = world_points(clips)
+    weight = prediction.confidence_world.detach().log().flatten(1) + 1e-3
+    points = own.flatten(0, 1).flatten(1, 2), prediction.points_world.flatten(1, 2)
+    return translation_and_quaternion(rigid_alignment(*points, weight, own_scale=True))
 
 
 def _pooled_pose_term(

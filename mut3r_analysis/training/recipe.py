@@ -110,6 +110,10 @@ class Objective:
         median difference is taken off: the relative error that depth is scored by.
     pose, relative_pose : float
         Smooth L1 of the pose in the world and relative to the previous frame, per axis.
+    aligned_pose : float
+        The relative term for the pose that carries true points in the frame's camera onto the
+        predicted points in the world: it teaches the points of a model that has no pose but where
+        they are seen from.
     color : float
         Squared error of the predicted colour.
     flow : float
@@ -142,6 +146,7 @@ class Objective:
     depth: float = 0.0
     pose: float = 2.0
     relative_pose: float = 1.0
+    aligned_pose: float = 0.0
     color: float = 0.1
     flow: float = 2.0
     middle_flow: float = 0.0
@@ -159,7 +164,7 @@ class Objective:
         """What a model is asked to predict, if it can, for the terms that count."""
         read_by = {
             "points_self": ("points_self", "depth"),
-            "points_world": ("points_world",),
+            "points_world": ("points_world", "aligned_pose"),
             "pose": ("pose", "relative_pose"),
             "color": ("color",),
         }
@@ -377,6 +382,8 @@ class Recipe:
         for stage in values["stages"]:
             if stage["train"] == "all":
                 del stage["train"]
+        if not self.objective.aligned_pose:
+            del values["objective"]["aligned_pose"]
         return json.loads(json.dumps(values))
 
     @classmethod

@@ -14,6 +14,7 @@ from mut3r_analysis.foundation.bundled import data_path
 from mut3r_analysis.training.clips import clips_at
 from mut3r_analysis.training.command import add_parser
 from mut3r_analysis.training.loop import Training, read_table, train
+from mut3r_analysis.training.objective import objective_terms, world_points
 from mut3r_analysis.training.recipe import Recipe, read_recipe
 from mut3r_analysis.training.rollout import roll_out
 from mut3r_analysis.training.validation import score_clips
@@ -299,12 +300,20 @@ def test_clips_of_a_batch_have_banks_of_their_own_and_late_frames_teach_what_was
     assert all(each.grad.abs().sum() > 0 for each in writer.parameters())
 
 
-def test_the_error_of_the_pose_teaches_the_points_that_it_is_seen_from():
+def test_the_pose_that_true_points_are_carried_by_teaches_the_predicted_ones():
     recipe = bank_recipe()
     training = Training.begin(recipe, CPU)
     clips = clips_at(recipe, 0)
-    found = roll_out(training.model, clips.image, ("pose",)).prediction
-    found.pose[:, :3].square().sum().backward()
+    found = roll_out(training.model, clips.image, ("points_world",))
+    _, world = world_points(clips)
+    weights = recipe.objective_at(0)
+    exact = replace(found.prediction, points_world=world.flatten(0, 1))
+    terms = [
+        objective_terms(each, training.helpers, clips, weights, recipe.model)["aligned_pose"]
+        for each in (replace(found, prediction=exact), found)
+    ]
+    assert terms[0] < 1e-6 < terms[1]
+    terms[1].backward()
     for name in ("downstream_head1.proj.weight", "downstream_head2.proj.weight"):
         gradient = training.model.get_parameter(f"dust3r.{name}").grad
         assert gradient.isfinite().all()
