@@ -53,15 +53,26 @@ def score_run(protocol: Protocol, run: xr.DataTree, truth: xr.Dataset | None) ->
     return scores.assign_attrs({})
 
 
-def _depth(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
+def _depth(
+    protocol: Protocol,
+    run: xr.DataTree,
+    truth: Truth,
+    frames: Frames,
+    *,
+    each_frame: bool = False,
+) -> xr.Dataset:
     pair = compared_depth(protocol, run, truth, frames)
-    scores = score_depth(*pair, protocol.align, protocol.maximum, protocol.clip)
-    pixels = scores["pixels"]
+    scores = score_depth(
+        *pair, protocol.align, protocol.maximum, protocol.clip, each_frame=each_frame
+    )
+    pixels, of = scores["pixels"], "frame" if each_frame else "depth"
     return _kept(protocol, scores, frames).assign(
-        frame_pixels=pixels,
-        n_pixels=pixels.sum().assign_attrs(long_name="pixels scored"),
-        depth_alignment_scale=scores["alignment_scale"],
-        depth_alignment_shift=scores["alignment_shift"],
+        {
+            "frame_pixels": pixels,
+            "n_pixels": pixels.sum().assign_attrs(long_name="pixels scored"),
+            f"{of}_alignment_scale": scores["alignment_scale"],
+            f"{of}_alignment_shift": scores["alignment_shift"],
+        }
     )
 
 
@@ -83,15 +94,7 @@ def compared_depth(
 
 def _mono_depth(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
     _require_single_frames(protocol, run, frames)
-    pair = compared_depth(protocol, run, truth, frames)
-    scores = score_depth(*pair, protocol.align, protocol.maximum, protocol.clip, each_frame=True)
-    pixels = scores["pixels"]
-    return _kept(protocol, scores, frames).assign(
-        frame_pixels=pixels,
-        n_pixels=pixels.sum().assign_attrs(long_name="pixels scored"),
-        frame_alignment_scale=scores["alignment_scale"],
-        frame_alignment_shift=scores["alignment_shift"],
-    )
+    return _depth(protocol, run, truth, frames, each_frame=True)
 
 
 def _given_truth(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:

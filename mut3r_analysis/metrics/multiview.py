@@ -21,7 +21,12 @@ from mut3r_analysis.metrics.depth import valid_depth
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.metric import Metric, rows
 from mut3r_analysis.metrics.pairs import check_frames
-from mut3r_analysis.metrics.reconstruction import RECONSTRUCTION_METRICS, unproject
+from mut3r_analysis.metrics.reconstruction import (
+    RECONSTRUCTION_METRICS,
+    as_cloud,
+    nearest,
+    unproject,
+)
 from mut3r_analysis.metrics.similarity import Similarity, fit_similarity
 
 CENTRE = 224
@@ -86,7 +91,7 @@ def fit_medians(points: ArrayLike, truth: ArrayLike) -> Similarity:
         An empty cloud, or one that lies in a single point.
     """
     spreads, depths = [], []
-    for cloud in (_cloud("points", points), _cloud("truth", truth)):
+    for cloud in (as_cloud("points", points), as_cloud("truth", truth)):
         middle = np.array([lower_median(axis) for axis in cloud.T])
         depths.append(middle[2])
         spreads.append(lower_median(np.linalg.norm(cloud - middle, axis=1)))
@@ -116,7 +121,7 @@ def register(
     workers : int
         Threads of the nearest-neighbour search.
     """
-    moved, target = _cloud("points", points), _cloud("truth", truth)
+    moved, target = as_cloud("points", points), as_cloud("truth", truth)
     tree = cKDTree(target)
     whole, last = np.eye(4), np.full(2, np.nan)
     for step in range(_ICP_STEPS + 1):
@@ -151,7 +156,7 @@ def thin(points: ArrayLike, voxel: float, beside: ArrayLike | None = None) -> Po
     ndarray
         (point, xyz), in the order in which cubes are met; values follow as further columns.
     """
-    cloud = _cloud("points", points)
+    cloud = as_cloud("points", points)
     if not voxel > 0:
         raise InvalidArgument(f"voxel={voxel} must be a length above 0")
     cube = np.floor((cloud - cloud.min(axis=0)) / voxel + 0.5)
@@ -164,7 +169,7 @@ def estimate_normals(points: ArrayLike, workers: int = 1) -> Points:
 
     Either of the two directions: the sign of a normal means nothing.
     """
-    cloud = _cloud("points", points)
+    cloud = as_cloud("points", points)
     if len(cloud) < 3:
         raise UndefinedMetric(f"{len(cloud)} points have no plane; at least 3 are needed")
     tree = cKDTree(cloud)
@@ -200,10 +205,9 @@ def compare_clouds(truth: ArrayLike, prediction: ArrayLike, workers: int = 1) ->
     >>> float(compare_clouds(truth, truth)["accuracy"].max())
     0.0
     """
-    true, given = _cloud("truth", truth), _cloud("prediction", prediction)
+    true, given = as_cloud("truth", truth), as_cloud("prediction", prediction)
     normals = estimate_normals(true, workers), estimate_normals(given, workers)
-    accuracy, of_true = cKDTree(true).query(given, workers=workers)
-    completion, of_given = cKDTree(given).query(true, workers=workers)
+    (accuracy, of_true), (completion, of_given) = nearest(true, given, workers)
     return {
         "accuracy": accuracy,
         "completion": completion,
@@ -319,14 +323,3 @@ def _centre(shape: tuple[int, ...]) -> NDArray[np.bool_]:
     )
     inside[:, rows, columns] = True
     return inside
-
-
-def _cloud(name: str, points: ArrayLike) -> Points:
-    cloud = np.asarray(points, dtype=np.float64)
-    if cloud.ndim != 2 or cloud.shape[1] != 3:
-        raise InvalidArgument(f"{name} has shape {cloud.shape}, expected (point, 3)")
-    if not len(cloud):
-        raise UndefinedMetric(f"{name} holds no points to compare")
-    if not np.isfinite(cloud).all():
-        raise UndefinedMetric(f"{name} hold NaN or infinity; leave those points out")
-    return cloud

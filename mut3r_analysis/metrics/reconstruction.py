@@ -7,6 +7,7 @@ one candidate of either nearest-neighbour search, accuracy and completion can ne
 
 from collections.abc import Mapping
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -37,6 +38,28 @@ RECONSTRUCTION_METRICS = rows(
 """Errors of an aligned cloud, over all its points."""
 
 
+def as_cloud(name: str, points: ArrayLike) -> NDArray[np.float64]:
+    """Return points (point, xyz), known to be comparable."""
+    found = np.asarray(points, dtype=np.float64)
+    if found.ndim != 2 or found.shape[1] != 3:
+        raise InvalidArgument(f"{name} has shape {found.shape}, expected (point, 3)")
+    if not len(found):
+        raise UndefinedMetric(f"{name} holds no points to compare")
+    if not np.isfinite(found).all():
+        raise UndefinedMetric(f"{name} holds NaN or infinity; leave those points out")
+    return found
+
+
+def nearest(
+    truth: NDArray[np.float64], prediction: NDArray[np.float64], workers: int
+) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
+    """Return distances and indices of the nearest true points, then of the nearest predicted."""
+    return (
+        cKDTree(truth).query(prediction, workers=workers),
+        cKDTree(prediction).query(truth, workers=workers),
+    )
+
+
 def point_distances(
     truth: ArrayLike, prediction: ArrayLike, workers: int = 1
 ) -> dict[str, NDArray[np.float64]]:
@@ -62,19 +85,15 @@ def point_distances(
     >>> found["completion"], found["distance"]
     (array([1., 0.]), array([1., 0.]))
     """
-    g = np.asarray(truth, dtype=np.float64)
-    p = np.asarray(prediction, dtype=np.float64)
-    if g.shape != p.shape or g.ndim != 2 or g.shape[-1] != 3:
+    g, p = as_cloud("truth", truth), as_cloud("prediction", prediction)
+    if len(g) != len(p):
         raise InvalidArgument(
             f"truth {g.shape} and prediction {p.shape} must both be (point, 3), row by row"
         )
-    if not len(g):
-        raise UndefinedMetric("no points to compare")
-    if not (np.isfinite(g).all() and np.isfinite(p).all()):
-        raise UndefinedMetric("points hold NaN or infinity; mask those pixels out of both clouds")
+    (accuracy, _), (completion, _) = nearest(g, p, workers)
     distances = {
-        "accuracy": cKDTree(g).query(p, workers=workers)[0],
-        "completion": cKDTree(p).query(g, workers=workers)[0],
+        "accuracy": accuracy,
+        "completion": completion,
         "distance": np.linalg.norm(g - p, axis=1),
     }
     for name in ("accuracy", "completion"):

@@ -70,15 +70,13 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
     folder = root / name
     for kind in ("images", "depth"):
         (folder / kind).mkdir(parents=True)
-    lines = []
     for index in range(sequence.sizes["frame"]):
         frame = sequence.isel(frame=index)
         depth = folder / "depth" / f"depth{index}.png"
         formats.write_image(folder / "images" / f"img{index}.png", frame["image"].values)
         formats.write_depth_png(depth, frame["depth"].values, STEPS_PER_METRE)
-        pose = frame["pose"].values * _FLIPPED
-        lines += [" ".join(f"{number:.17g}" for number in row) for row in pose]
-    (folder / "poses.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    poses = sequence["pose"].transpose("frame", ...).values * _FLIPPED
+    np.savetxt(folder / "poses.txt", poses.reshape(-1, 4), fmt="%.17g")
     write_calibration(folder, sequence)
 
 

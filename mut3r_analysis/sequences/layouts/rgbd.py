@@ -183,8 +183,19 @@ def write_calibration(folder: Path, sequence: xr.Dataset) -> None:
     if "intrinsics" in sequence:
         matrix = one_camera(sequence)
         numbers = matrix[[0, 1, 0, 1], [0, 1, 2, 2]]
-        text = " ".join(f"{number:.17g}" for number in numbers)
-        (folder / "intrinsics.txt").write_text(text + "\n", encoding="utf-8")
+        np.savetxt(folder / "intrinsics.txt", numbers[None], fmt="%.17g")
+
+
+def pose_files(files: SequenceFiles) -> NDArray[np.float64] | None:
+    """Poses (frame, row, col) of a file per frame; one that is not there or not finite is NaN."""
+    if "pose" not in files.truth:
+        return None
+    poses = np.full((len(files.images), 4, 4), np.nan)
+    for index, file in enumerate(files.truth["pose"]):
+        if file is not None:
+            pose = formats.read_numbers(file, (4, 4))
+            poses[index] = pose if np.isfinite(pose).all() else np.nan
+    return poses
 
 
 def one_camera(sequence: xr.Dataset) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ from mut3r_analysis.sequences.layouts.files import (
     planes,
 )
 from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
-from mut3r_analysis.sequences.layouts.rgbd import one_camera
+from mut3r_analysis.sequences.layouts.rgbd import one_camera, pose_files
 
 STEPS_PER_METRE = 1000
 
@@ -43,7 +43,7 @@ def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents
     if "depth" in files.truth:
         decode = DepthOnColor(images.size, color, depth)
         variables["depth"] = planes(files.truth["depth"], decode, images.size)
-    pose = _poses(files)
+    pose = pose_files(files)
     if pose is not None:
         variables["pose"] = (POSE, pose)
     if color is not None:
@@ -124,32 +124,16 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
         depth = folder / "depth" / f"{index}.png"
         formats.write_image(folder / "color" / f"{index}.jpg", frame["image"].values)
         formats.write_depth_png(depth, frame["depth"].values, STEPS_PER_METRE)
-        _write_matrix(folder / "pose" / f"{index}.txt", frame["pose"].values)
+        np.savetxt(folder / "pose" / f"{index}.txt", frame["pose"].values, fmt="%.12g")
     matrix = np.eye(4)
     matrix[:3, :3] = one_camera(sequence)
     for kind in ("color", "depth"):
-        _write_matrix(folder / "intrinsic" / f"intrinsic_{kind}.txt", matrix)
+        np.savetxt(folder / "intrinsic" / f"intrinsic_{kind}.txt", matrix, fmt="%.12g")
 
 
 def _read_intrinsics(folder: Path, kind: str) -> NDArray[np.float64] | None:
     path = folder / "intrinsic" / f"intrinsic_{kind}.txt"
     return formats.read_numbers(path, (4, 4))[:3, :3] if path.is_file() else None
-
-
-def _write_matrix(path: Path, matrix: NDArray[np.floating]) -> None:
-    rows = (" ".join(f"{number:.12g}" for number in row) for row in matrix)
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
-
-
-def _poses(files: SequenceFiles) -> NDArray[np.float64] | None:
-    if "pose" not in files.truth:
-        return None
-    poses = np.full((len(files.images), 4, 4), np.nan)
-    for index, file in enumerate(files.truth["pose"]):
-        if file is not None:
-            pose = formats.read_numbers(file, (4, 4))
-            poses[index] = pose if np.isfinite(pose).all() else np.nan
-    return poses
 
 
 _SITE = "ScanNet, http://www.scan-net.org (terms of use to be signed)"
@@ -161,5 +145,5 @@ LAYOUT = Layout(
         "image": f"{_SITE}: the scenes' .sens files, exported with the project's own reader",
         "pose": f"{_SITE}: the scenes' .sens files, exported with the project's own reader",
     },
-    poses=_poses,
+    poses=pose_files,
 )  # fmt: skip

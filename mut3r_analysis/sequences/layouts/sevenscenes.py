@@ -22,7 +22,7 @@ from mut3r_analysis.sequences.images import ImageFiles, visible
 from mut3r_analysis.sequences.layouts import formats
 from mut3r_analysis.sequences.layouts.files import POSE, SequenceFiles, existing, planes
 from mut3r_analysis.sequences.layouts.layout import Contents, Layout, Options, Variables, subfolders
-from mut3r_analysis.sequences.layouts.rgbd import calibration, write_calibration
+from mut3r_analysis.sequences.layouts.rgbd import calibration, pose_files, write_calibration
 
 STEPS_PER_METRE = 1000
 FARTHEST = 10.0
@@ -49,7 +49,7 @@ def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents
     variables: Variables = {}
     if "depth" in files.truth:
         variables["depth"] = planes(files.truth["depth"], read_depth, images.size)
-    pose = _poses(files)
+    pose = pose_files(files)
     if pose is not None:
         variables["pose"] = (POSE, pose)
     return variables | calibration(files.folder, _CAMERA[options["depth"]], images), {}
@@ -88,20 +88,8 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
         formats.write_image(folder / f"{start}{_COLOR}", frame["image"].values)
         depth = folder / f"{start}{_DEPTH['registered']}"
         formats.write_depth_png(depth, frame["depth"].values, STEPS_PER_METRE)
-        lines = (" ".join(f"{x:.17g}" for x in row) for row in frame["pose"].values)
-        text = "\n".join(lines) + "\n"
-        (folder / f"{start}.pose.txt").write_text(text, encoding="utf-8")
+        np.savetxt(folder / f"{start}.pose.txt", frame["pose"].values, fmt="%.17g")
     write_calibration(folder, sequence)
-
-
-def _poses(files: SequenceFiles) -> NDArray[np.float64] | None:
-    if "pose" not in files.truth:
-        return None
-    poses = np.full((len(files.images), 4, 4), np.nan)
-    for index, file in enumerate(files.truth["pose"]):
-        if file is not None:
-            poses[index] = formats.read_numbers(file, (4, 4))
-    return poses
 
 
 _SITE = "https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes"
@@ -115,7 +103,7 @@ LAYOUT = Layout(
         "(https://github.com/nianticlabs/simplerecon, data_scripts)",
         "pose": f"7-Scenes, {_SITE}",
     },
-    poses=_poses,
+    poses=pose_files,
     constants=("intrinsics",),
     options={"depth": ("registered", "raw")},
 )  # fmt: skip
