@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile, Mut3rError
+from mut3r_analysis.foundation.fields import meant
 from mut3r_analysis.foundation.paths import user_path
 from mut3r_analysis.metrics.catalogue import PROTOCOLS
 from mut3r_analysis.metrics.protocols import FLOW_FRAMES, TASKS, Protocol
@@ -162,8 +163,11 @@ def _groups(dataset: str, prefix: str | None) -> list[list[Protocol]]:
             key = (each.task, each.sequences, each.frames, each.expected_sequences)
             groups.setdefault(key, []).append(each)
     if prefix and not groups:
-        known = ", ".join(each.id for each in PROTOCOLS.values() if each.dataset == dataset)
-        raise InvalidArgument(f"no protocol of {dataset} begins with {prefix!r}; there are {known}")
+        known = [each.id for each in PROTOCOLS.values() if each.dataset == dataset]
+        raise InvalidArgument(
+            f"no protocol of {dataset} begins with {prefix!r}{meant([prefix], known)}; there are "
+            f"{', '.join(known)}"
+        )
     return list(groups.values())
 
 

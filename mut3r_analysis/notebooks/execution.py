@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mut3r_analysis.errors import InvalidArgument, MissingFile
+from mut3r_analysis.foundation.fields import meant
 from mut3r_analysis.notebooks.pages import write_page
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -37,7 +38,8 @@ def find_notebook(name: str) -> Path:
         if (root / file).is_file():
             return root / file
     raise MissingFile(
-        f"no notebook {file!r}; there are: {', '.join(notebook_names())}. Notebooks come with a "
+        f"no notebook {file!r}{meant([file.removesuffix('.ipynb')], notebook_names())}; there are: "
+        f"{', '.join(notebook_names())}. Notebooks come with a "
         "checkout of the repository and with its wheel; install again from either"
     )
 

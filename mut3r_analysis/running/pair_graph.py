@@ -6,13 +6,14 @@ from operator import index
 from typing import Any
 
 from mut3r_analysis.errors import InvalidArgument
-from mut3r_analysis.foundation.fields import shown
+from mut3r_analysis.foundation.fields import meant, shown
 
 _NAME = re.compile(
     r"(?P<kind>complete|swin|swinstride|swin2stride|logwin|oneref)(-(?P<number>\d{1,6}))?"
     r"(?P<ends>-noncyclic)?"
 )
 _WINDOW = 3
+_EXAMPLES = ("complete", "swin-3", "swinstride-3", "swin2stride-3", "logwin-3", "oneref-0")
 _STRIDES = {"swin": 1, "swinstride": 2, "swin2stride": 3}
 
 Graph = str | Iterable[tuple[int, int]]
@@ -57,8 +58,8 @@ def pair_edges(graph: Graph, frames: int) -> list[tuple[int, int]]:
     match = _NAME.fullmatch(graph)
     if match is None or (match["kind"] == "complete" and match["number"]):
         raise InvalidArgument(
-            f"unknown graph of pairs {shown(graph)}; known: complete, swin-3, swinstride-3, "
-            "swin2stride-3, logwin-3, oneref-0 (with other numbers, and '-noncyclic'), or pairs of "
+            f"unknown graph of pairs {shown(graph)}{meant([graph], _EXAMPLES)}; known: "
+            f"{', '.join(_EXAMPLES)} (with other numbers, and '-noncyclic'), or pairs of "
             "positions such as [(0, 1), (1, 0)]"
         )
     kind, cyclic = match["kind"], match["ends"] is None

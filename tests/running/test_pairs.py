@@ -266,6 +266,7 @@ def test_given_pairs_are_taken_as_they_are(backbone, sequence):
     ("graph", "message"),
     [
         ("full", "unknown graph of pairs 'full'; known: complete"),
+        ("swim-3", "did you mean 'swin-3'?"),
         ("complete-3", "unknown graph"),
         ("swin--1", "unknown graph"),
         ("oneref-9", "names frame 9, and the last one is 3"),

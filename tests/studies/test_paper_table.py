@@ -253,6 +253,8 @@ def test_a_model_of_another_size_is_no_comparison(data, tmp_path):
     [
         ({"data": {"sintel": "bonn:/data"}}, "is of 'bonn'"),
         ({"data": {"waymo": "/data"}}, "no data set 'waymo'"),
+        ({"data": {"sintl": "/data"}}, "did you mean 'sintel'?"),
+        ({"systems": ["mutr3"]}, "did you mean 'MUT3R'?"),
         ({"tables": [7]}, r"no table 7; there are 1 \(depth\)"),
         ({"systems": ["vggt"]}, "no system vggt"),
     ],

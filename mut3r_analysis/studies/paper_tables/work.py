@@ -14,6 +14,7 @@ from mut3r_analysis.evaluation.averages import add_means
 from mut3r_analysis.evaluation.check import DatasetReport, ProtocolReport, check_dataset
 from mut3r_analysis.evaluation.scores import lacking
 from mut3r_analysis.evaluation.truth import of_sequence
+from mut3r_analysis.foundation.fields import meant
 from mut3r_analysis.metrics.catalogue import protocol as find_protocol
 from mut3r_analysis.metrics.protocols import TASKS, Protocol
 from mut3r_analysis.running.configuration import Configuration
@@ -211,7 +212,9 @@ def _declared(
 def _location(dataset: str, place: str | Path) -> str:
     """Return where a data set lies as `open_sequence` names it, from its folder or from that."""
     if dataset not in LAYOUTS:
-        raise InvalidArgument(f"no data set {dataset!r}; there are {', '.join(LAYOUTS)}")
+        raise InvalidArgument(
+            f"no data set {dataset!r}{meant([dataset], LAYOUTS)}; there are {', '.join(LAYOUTS)}"
+        )
     text = str(place)
     prefix, colon, _ = text.partition(":")
     if colon and prefix in LAYOUTS:
