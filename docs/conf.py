@@ -1,5 +1,6 @@
 """How the documentation is built: `make docs`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -33,8 +34,13 @@ numpydoc_show_class_members = False
 
 # Pages that compute what they say; the gallery shows notebooks as they were left, see there.
 nb_execution_mode = "force"
+# Kernels say errors alone; otherwise each talks about its transport.
+PROFILE = HERE.parent / "outputs" / "ipython" / "profile_default"
+PROFILE.mkdir(parents=True, exist_ok=True)
+(PROFILE / "ipython_kernel_config.json").write_text('{"IPKernelApp": {"log_level": 40}}')
+os.environ["IPYTHONDIR"] = str(PROFILE.parent)
 nb_execution_excludepatterns = ["gallery/*"]
-nb_execution_timeout = 300
+nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_ipywidgets_js = {}

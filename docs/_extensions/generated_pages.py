@@ -4,8 +4,10 @@ The reference from the names that each part makes public, the command line from 
 gallery from the notebooks and their map, and the cards of the bundled models.
 """
 
+import ast
 import inspect
 import re
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -162,7 +164,10 @@ def write_pages(app: Sphinx) -> None:
 def find_public_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.Node
 ) -> nodes.Node | None:
-    """Resolve a name that is public elsewhere than where a docstring has it from."""
+    """Resolve a name that is public elsewhere than where a docstring has it from.
+
+    One that is not public is shown without a link. One that does not exist stays a warning.
+    """
     if node.get("refdomain") != "py":
         return None
     last = node["reftarget"].rpartition(".")[2]
@@ -173,7 +178,20 @@ def find_public_name(
             found = python.objects[name]
             where = app.builder.get_relative_uri(node["refdoc"], found.docname)
             return nodes.reference("", "", text, internal=True, refuri=f"{where}#{found.node_id}")
-    return None
+    return text if last in defined_names() else None
+
+
+@cache
+def defined_names() -> set[str]:
+    """Every function, class, constant and field that the package defines."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+                found.add(node.id if isinstance(node, ast.Name) else node.attr)
+    return found
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
