@@ -71,15 +71,18 @@ def timing(run: Runs, *, size: str = "page", on: SubFigure | None = None) -> Fig
                 table, x="frame", y=column, hue="series", style="series", errorbar=None,
                 palette=[look.color for look in looked], dashes=False, markeredgewidth=0,
                 markers=[look.marker for look in looked] if marked else False,
-                legend=len(series) > 1 and column == "time", ax=axis,
+                legend=len(series) > 1 and column == "memory", ax=axis,
             )  # fmt: skip
-            axis.set_ylim(0, 1.12 * float(table[column].max()))
+            # Passes of a frame add up: its median may stand above each of them.
+            most = max(table[column].max(), medians.max() if column == "time" else 0)
+            axis.set_ylim(0, 1.12 * float(most))
             axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
             axis.yaxis.set_major_locator(MaxNLocator(5))
         for median in medians:
             axes[0].axhline(median, color=QUIET, linestyle=(0, (4, 2)), linewidth=0.6 * page.scale)
         if len(series) > 1:
-            seaborn.move_legend(axes[0], "best", title="")
+            # Memory never falls: below its lines there is room.
+            seaborn.move_legend(axes[1], "lower right", title="")
         axes[0].set(ylabel="wall time (ms)")
         axes[1].set(ylabel="peak memory so far (MiB)")
         return fix_layout(figure)

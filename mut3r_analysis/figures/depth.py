@@ -16,7 +16,6 @@ from mut3r_analysis.figures.reading import (
     sentence,
     source_lines,
     text_label,
-    worded,
 )
 from mut3r_analysis.figures.seen import frames_seen
 from mut3r_analysis.figures.styling import CONFIDENCE_COLORS, DEPTH_COLORS, style
@@ -106,5 +105,6 @@ def _rows(
     found = {}
     for name, run in named.items():
         values = find_variable(run, f"prediction/{variable}", _ADVICE)
-        found[worded(name, words)] = values.sel(frame=choose(values, "frame", frames, 1)).load()
+        # Beside several runs there is no room for more: the colour bars say of what they are.
+        found[name or words] = values.sel(frame=choose(values, "frame", frames, 1)).load()
     return found

@@ -80,7 +80,8 @@ def attention_figure(view: Mapping[str, Any], panels: Sequence[Panel], size: str
     rows = len(panels) // columns
     labels = site["heads"][1:] if len(panels[0].heads) > 1 else []
     with style(size) as page:
-        tile = page.width / columns * held["image"]["height"] / held["image"]["width"]
+        # One picture alone is as large as one of two.
+        tile = page.width / max(2, columns) * held["image"]["height"] / held["image"]["width"]
         large, small = tile + 0.4 * page.scale, 0.0
         if labels:
             down, across = shape_of(len(labels), _MOST_ACROSS)
