@@ -14,7 +14,10 @@ from pathlib import Path
 from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-HEIGHTS = {"attention": 640, "compared": 1000, "failures": 1330, "scene": 740, "playground": 930}
+HEIGHTS = {
+    "attention": 830, "compared": 1370, "failures": 1330, "closer": 1420, "scene": 740,
+    "playground": 930,
+}  # fmt: skip
 
 
 def photograph(chromium: str, page: Path, picture: Path, height: int) -> None:
