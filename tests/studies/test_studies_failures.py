@@ -167,9 +167,9 @@ def test_the_notebook_walks_from_the_number_to_the_head(tmp_path):
         out_html=tmp_path / "page.html",
     )
     (said,) = findings_of(done)
-    # Three figures of statistics, the patch, and the explorer, which a page cannot run.
+    # Four figures of statistics, the patch, and the explorer, which a page cannot run.
     page = (tmp_path / "page.html").read_text()
-    assert page.count('src="data:image/png') == 5
+    assert page.count('src="data:image/png') == 6
     assert 'href="explorer.html"' in page
     table = m3.open_sweep(tmp_path)
     worst = worst_frames(harms_of(table), 1).iloc[0]
