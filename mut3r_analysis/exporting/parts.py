@@ -99,6 +99,11 @@ def _masks(
     if moving == "nothing":
         return np.zeros((len(labels), *size), bool)
     if moving == "cue":
+        if "cue" not in run.children:
+            raise InvalidArgument(
+                "the run holds no cue that says what moves; run it with cue=, or give "
+                "moving='truth' or 'nothing'"
+            )
         return motion_masks(run, labels, size).values
     if "truth" not in run.children or "motion_mask" not in run["truth"]:
         raise InvalidArgument("the run holds no true motion mask; give moving='cue' or 'nothing'")

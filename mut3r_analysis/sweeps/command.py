@@ -79,7 +79,7 @@ def _report(table: Any, out: str) -> int:
     frame = table[single].to_dataframe()[single]
     target = Path(out) / "table.csv"
     frame.to_csv(target)
-    numbers = [n for n in single if table[n].dtype.kind == "f" and n != "seconds"]
+    numbers = [n for n in single if "protocol" in table[n].attrs]
     if numbers:
         means = frame[numbers].groupby([dim for dim in dims if dim != "sequence"] or "sequence",
                                        sort=False).mean()  # fmt: skip

@@ -45,6 +45,7 @@ def test_a_sweep_is_priced_run_and_reported(specification, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "6 done" in printed
     assert "rpe_rotation" in printed
+    assert "n_pixels" not in printed
     rows = (tmp_path / "out" / "table.csv").read_text().splitlines()
     assert len(rows) == 1 + 6
     assert main(["sweep", "--out", out, "--status"]) == 0
