@@ -27,6 +27,9 @@ _TILE_ELEMENTS = 1 << 19
 DEVICE_TILE_BYTES = 1 << 29
 """Bytes of one tile on a GPU, in float32; four such arrays live at a time."""
 
+_NO_LAUNCHES = ("cpu", "meta")
+"""Devices on which many small operations cost no more than a few large ones."""
+
 
 @dataclass
 class Tile:
@@ -294,22 +297,22 @@ def compute(
 
 def tile_rows(heads: int, queries: int, keys: int, device: str = "cpu") -> int:
     """Query rows of one tile: bounded in numbers, and on a CPU less than the whole map."""
-    if device != "cpu":
+    if device not in _NO_LAUNCHES:
         return max(1, min(DEVICE_TILE_BYTES // (4 * heads * keys), queries))
     return max(1, min(_TILE_ELEMENTS // (heads * keys), (queries + 1) // 2))
 
 
 def layers_at_once(q: Tensor, k: Tensor) -> int:
-    """How many layers of one kind of site are computed together: on a CPU each by itself.
+    """Return how many layers of one kind of site are computed together: on a CPU one.
 
     Parameters
     ----------
     q, k : Tensor
         ``(batch, head, query | key, channel)`` of one layer.
     """
-    if q.device.type == "cpu":
+    if q.device.type in _NO_LAUNCHES:
         return 1
-    return max(1, DEVICE_TILE_BYTES // (4 * q[..., 0].numel() * k.shape[-2]))
+    return max(1, DEVICE_TILE_BYTES // (4 * math.prod(q.shape[:-1]) * k.shape[-2]))
 
 
 def stacked(layers: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -290,7 +290,8 @@ def frame_flops(
             if carried := {*shadow.commit_needs, *rules.outputs, *world}:
                 shadow.predict(decoded, carried)
             heads_again = counter.get_total_flops() - before
-    if probe := _probe_flops(configuration, whole, reached):
+    cue, probe = configuration.cue, _probe_flops(configuration, whole, reached)
+    if cue is not None and (configuration.probes or cue.casts_rays):
         counts["probe"] = probe
     if configuration.commit.reset_chain:
         counts[AGAIN] = counts["decoder and memory"] + probe + heads_again

@@ -199,7 +199,7 @@ def test_runs_that_cannot_be_compared_are_refused(archived, model):
     plain = m3.run(model, other, outputs=("pose",), progress=False)
     with pytest.raises(InvalidArgument, match=r"capture=m3\.Capture\(archive=True\)"):
         AttentionExplorer(plain)
-    with pytest.raises(InvalidArgument, match="give a run, or a mapping"):
+    with pytest.raises(InvalidArgument, match=r"give a run, which is .* or a mapping"):
         AttentionExplorer("runs/one.zarr")
 
 

@@ -382,7 +382,9 @@ class Spann3R(Backbone):
 
 def first_focal(points: Tensor, known: Tensor) -> Tensor:
     """Focal length ``(batch,)`` px that is known, or that points in the camera imply."""
-    return focal_length(points) if bool(known.isnan().any()) else known
+    if known.is_meta or not bool(known.isnan().any()):
+        return known
+    return focal_length(points)
 
 
 def seen_from(points: Tensor, confidence: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
