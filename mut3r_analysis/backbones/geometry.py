@@ -32,6 +32,14 @@ def principal_point(height: int, width: int) -> tuple[int, int]:
     return width // 2, height // 2
 
 
+def _centred_pixels(height: int, width: int, device: torch.device, stride: int = 1) -> Tensor:
+    """Pixels ``(1, pixel, uv)`` px from the principal point, row by row, float64."""
+    x0, y0 = principal_point(height, width)
+    rows = torch.arange(0, height, stride, device=device, dtype=torch.float64) - y0
+    columns = torch.arange(0, width, stride, device=device, dtype=torch.float64) - x0
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).reshape(1, -1, 2)
+
+
 def focal_length(points: Tensor, iterations: int = 10) -> Tensor:
     """Focal length (px) that best explains a pointmap, by Weiszfeld's algorithm.
 
@@ -48,11 +56,7 @@ def focal_length(points: Tensor, iterations: int = 10) -> Tensor:
     Tensor
         ``(batch,)`` px, at least 0 (a pointmap behind the camera explains no focal length).
     """
-    height, width = points.shape[1:3]
-    x0, y0 = principal_point(height, width)
-    rows = torch.arange(height, device=points.device, dtype=points.dtype) - y0
-    columns = torch.arange(width, device=points.device, dtype=points.dtype) - x0
-    pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).reshape(1, -1, 2)
+    pixels = _centred_pixels(*points.shape[1:3], points.device).to(points.dtype)
     rays = (points[..., :2] / points[..., 2:]).nan_to_num(posinf=0, neginf=0).flatten(1, 2)
     dot_pixels = (rays * pixels).sum(-1)
     dot_rays = rays.square().sum(-1)
@@ -91,12 +95,7 @@ def camera_from_points(points: Tensor, weight: Tensor, focal: Tensor) -> Tensor:
     """
     height, width = points.shape[1:3]
     stride = math.ceil(math.sqrt(height * width / _PIXELS))
-    x0, y0 = principal_point(height, width)
-    rows, columns = (
-        torch.arange(0, size, stride, device=points.device, dtype=torch.float64) - middle
-        for size, middle in ((height, y0), (width, x0))
-    )
-    pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).reshape(1, -1, 2)
+    pixels = _centred_pixels(height, width, points.device, stride)
     seen = pixels / focal.double().clamp_min(1.0)[:, None, None]
     world = points[:, ::stride, ::stride].flatten(1, 2).double()
     share = weight[:, ::stride, ::stride].flatten(1, 2).double() + 1e-9
