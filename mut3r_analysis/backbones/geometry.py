@@ -56,7 +56,7 @@ def focal_length(points: Tensor, iterations: int = 10) -> Tensor:
     Tensor
         ``(batch,)`` px, at least 0 (a pointmap behind the camera explains no focal length).
     """
-    pixels = _centred_pixels(*points.shape[1:3], points.device).to(points.dtype)
+    pixels = _centred_pixels(points.shape[1], points.shape[2], points.device).to(points.dtype)
     rays = (points[..., :2] / points[..., 2:]).nan_to_num(posinf=0, neginf=0).flatten(1, 2)
     dot_pixels = (rays * pixels).sum(-1)
     dot_rays = rays.square().sum(-1)
