@@ -1,4 +1,4 @@
-"""Statistics of attention that never form the query x key map.
+"""Statistics of attention, without a query x key map that outlives an operation.
 
 Means and variances of logits are closed forms in the mean and covariance of the other side.
 Softmax statistics come from tiles of a few query rows against all keys, so their memory is linear
