@@ -11,6 +11,10 @@ from mut3r_analysis.errors import InvalidArgument
 
 Run = xr.DataTree | str | Path
 
+_NAMED = (
+    "Give the runs of each system under a name: a mapping, or NAME=RUN on the command line, as "
+    "plain=a.zarr gated=b.zarr"
+)
 _SYSTEM = ("name", "sha256", "update", "preparation")
 
 
@@ -35,15 +39,14 @@ def read_runs(runs: Run | Iterable[Run]) -> dict[str, xr.DataTree]:
         if name in trees:
             raise InvalidArgument(
                 f"two runs are of the sequence {name!r}; a benchmark has one run per sequence. "
-                "Evaluate the runs of each system on their own"
+                f"{_NAMED}"
             )
         trees[name] = tree
         systems.setdefault(_system(tree), name)
     if len(systems) > 1:
         listed = "; ".join(f"{name}: {system}" for system, name in systems.items())
         raise InvalidArgument(
-            f"the runs are of {len(systems)} systems, whose mean says nothing: {listed}. "
-            "Evaluate the runs of each system on their own"
+            f"the runs are of {len(systems)} systems, whose mean says nothing: {listed}. {_NAMED}"
         )
     return trees
 

@@ -59,6 +59,36 @@ def test_runs_are_printed_and_written(stores, tmp_path: Path, capsys) -> None:
     assert len(held["runs"]) == 2
 
 
+def test_systems_are_told_apart_by_name(stores, tmp_path: Path, monkeypatch, capsys) -> None:
+    out = tmp_path / "beta=2.zarr"
+    gated = m3.run(
+        "random:small", m3.open_sequence("scenes/orbit-03", stop=5), cue=m3.Cue.mut3r(), gate=m3.Gate.mut3r(beta=2.0),
+        out=out, progress=False,
+    )  # fmt: skip
+    files = [tmp_path / name for name in ("s.csv", "s.json")]
+    pattern = str(Path(stores[0]).parent / "*.zarr")
+    words = [f"plain={pattern}", f"gated={out}", "--csv", str(files[0]), "--json", str(files[1])]
+    assert run_command(*words) == 0
+    printed = capsys.readouterr().out
+    for word in ("plain", "gated", "mean of 2", "mean of 1", "gated: too few"):
+        assert word in printed
+    assert printed.count("default:depth:scale_median") == 1
+    with files[0].open(newline="", encoding="utf-8") as file:
+        rows = {(row["run"], row["sequence"]): row for row in csv.DictReader(file)}
+    assert ("plain", "orbit-01") in rows
+    assert ("gated", "orbit-01") not in rows
+    alone = evaluate(gated)
+    assert float(rows["gated", "orbit-03"]["abs_rel"]) == pytest.approx(alone["abs_rel"].item())
+    held = json.loads(files[1].read_text(encoding="utf-8"))
+    assert held["gated"]["means"]["ate"]["value"] == pytest.approx(float(alone["mean_ate"]))
+    with pytest.raises(InvalidArgument, match=r"beta=2.zarr has no name, and other runs have one"):
+        run_command(f"plain={stores[1]}", str(out))
+    with pytest.raises(InvalidArgument, match=r"NAME=RUN on the command line"):
+        run_command(stores[1], str(out))
+    monkeypatch.chdir(tmp_path)
+    assert run_command("beta=2.zarr") == 0
+
+
 def test_nothing_valid_is_a_failure_that_says_why(stores, monkeypatch, capsys) -> None:
     monkeypatch.setattr(
         sys.modules["mut3r_analysis.cli.main"], "_COMMANDS", ("mut3r_analysis.evaluation.command",)
