@@ -61,10 +61,9 @@ def test_runs_are_printed_and_written(stores, tmp_path: Path, capsys) -> None:
 
 def test_systems_are_told_apart_by_name(stores, tmp_path: Path, monkeypatch, capsys) -> None:
     out = tmp_path / "beta=2.zarr"
-    gated = m3.run(
-        "random:small", m3.open_sequence("scenes/orbit-03", stop=5), cue=m3.Cue.mut3r(), gate=m3.Gate.mut3r(beta=2.0),
-        out=out, progress=False,
-    )  # fmt: skip
+    sequence = m3.open_sequence("scenes/orbit-03", stop=5)
+    gating = {"cue": m3.Cue.mut3r(), "gate": m3.Gate.mut3r(beta=2.0)}
+    gated = m3.run("random:small", sequence, **gating, out=out, progress=False)
     files = [tmp_path / name for name in ("s.csv", "s.json")]
     pattern = str(Path(stores[0]).parent / "*.zarr")
     words = [f"plain={pattern}", f"gated={out}", "--csv", str(files[0]), "--json", str(files[1])]
