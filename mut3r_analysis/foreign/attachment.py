@@ -75,7 +75,8 @@ def attach(
     tokens : Tokens, pair of Tokens, or mapping of kinds to these
         What the tokens are; a pair tells queries and keys apart. None numbers them.
     sites : mapping, callable or sequence, optional
-        Mapping: kind of site to a pattern of module paths, as ``{"image_self": "blocks.*.attn"}``.
+        Mapping: kind of site to a pattern of module paths, as ``{"image_self": "blocks.*.attn"}``;
+        ``*`` stands for one part of a path, ``**`` for any number of parts.
         Callable: ``(path, module)`` to a kind, or None to leave it. Sequence: the kind and layer of
         every call of one pass in their turn, as ``"image_self.0"``. By default every call is
         watched, and kinds are the modules' paths without their numbers.

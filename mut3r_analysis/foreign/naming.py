@@ -73,7 +73,7 @@ class Naming:
             if callable(sites):
                 kind = sites(path, module)
             else:
-                fitting = (kind for kind, form in sites.items() if fnmatchcase(path, form))
+                fitting = (kind for kind, form in sites.items() if _fits(_parts(path), _parts(form)))
                 kind = next(fitting, None)
             if kind is not None:
                 self._places[path] = Place(kind, counts.get(kind, 0), path)
@@ -90,6 +90,19 @@ class Naming:
         """Return how many layers of a kind are known."""
         places = self._places.values() if self._turns is None else self._turns
         return sum(place.kind == kind for place in places)
+
+
+def _parts(path: str) -> list[str]:
+    return path.split(".") if path else []
+
+
+def _fits(path: list[str], form: list[str]) -> bool:
+    """Whether a path is what a pattern says: part by part, ``**`` any number of parts."""
+    if not form:
+        return not path
+    if form[0] == "**":
+        return any(_fits(path[start:], form[1:]) for start in range(len(path) + 1))
+    return bool(path) and fnmatchcase(path[0], form[0]) and _fits(path[1:], form[1:])
 
 
 def _turn(name: str) -> Place:

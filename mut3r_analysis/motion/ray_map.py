@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 RAY_MAP = "ray_map"
 """Reading of a second look at the state, by the rays of the predicted camera without the image."""
 
+_LEAST = 1e-6
+"""Focal length, px, below which all rays but the middle one lie in the image plane."""
+
 POOLS = ("patches", "bands")
 """How pixels become patches: by the patch they lie in, or, as in the released code, by bands of the
 flattened image, of which there are as many as patches and which are called patches there."""
@@ -62,7 +65,8 @@ def camera_rays(camera: Tensor, focal: Tensor, size: tuple[int, int]) -> Tensor:
         for n, middle in zip(size, (y0, x0), strict=True)
     )
     y, x = torch.meshgrid(rows, columns, indexing="ij")
-    scaled = torch.stack([x, y], dim=-1) / focal[:, None, None, None]
+    # Noise, as random weights predict it, can have a focal length of exactly 0.
+    scaled = torch.stack([x, y], dim=-1) / focal.clamp_min(_LEAST)[:, None, None, None]
     rays = torch.cat([scaled, torch.ones_like(scaled[..., :1])], dim=-1)
     origin = camera[:, None, None, :3, 3]
     ahead = rays @ camera[:, None, :3, :3].mT + origin

@@ -11,7 +11,15 @@ from typing import Any, Self
 from mut3r_analysis.backbones.write_rules import WRITE_RULES, needs_cue, parse_product, rule_name
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.calls import parse_call, shortest
-from mut3r_analysis.foundation.fields import Checked, flag, instance_of, number, one_of, optional
+from mut3r_analysis.foundation.fields import (
+    Checked,
+    flag,
+    instance_of,
+    meant,
+    number,
+    one_of,
+    optional,
+)
 from mut3r_analysis.foundation.specification import Specification
 
 READS = ("gated", "probe", "split", "split_rev")
@@ -19,6 +27,7 @@ WRITES = ("gated", "probe", "hold", "mix")
 MEMORIES = ("follow", "gated", "probe", "hold")
 _POSES = (None, "learned", "memory")
 _LETTERS = {"g": "gated", "p": "probe"}
+_HEADS = ("read", "write", "mem", "rate", "warm", "reset")
 _HIGHEST = {"saturation": math.inf, "motion": 1.0}
 """Trigger of a reset -> the largest threshold that what it watches can reach."""
 
@@ -319,9 +328,15 @@ def _word(word: str) -> dict[str, Any]:
                 part, _, value = rest.partition(".")
                 return {f"reset_{part}": value} if part in ("cue", "pose") else {"reset": rest}
     raise InvalidArgument(
-        f"unknown word {word!r} in a commit; it is made of rw.gg | rw.gp | rw.pg | rw.pp, "
+        f"unknown word {word!r} in a commit{meant([word], _near(head, rest))}; it is made of rw.gg | rw.gp | rw.pg | rw.pp, "
         f"read.<{'|'.join(READS)}>, write.<gated|probe|hold|mix(a)>, mem.<{'|'.join(MEMORIES)}|"
         f"masked_mean>, rate.<{'|'.join(WRITE_RULES)}> joined by *, warm.<frames>, "
         f"reset.<frames|{'|'.join(f'{each}(x)' for each in _HIGHEST)}>, reset.chain, "
         "reset.cue.<clear|keep>, reset.pose.<learned|memory>"
     )
+
+
+def _near(head: str, rest: str) -> list[str]:
+    """List words that may have been meant: a wrong first part keeps what follows it."""
+    whole = ["hold", *(f"rw.{read}{write}" for read in _LETTERS for write in _LETTERS)]
+    return whole + [f"{each}.{rest}" for each in _HEADS if rest and each != head]

@@ -114,7 +114,7 @@ def test_masks_are_part_of_the_weights():
 def test_patches_are_selected_by_row_and_column():
     model, inputs, _ = vit()
     tokens = m3.Tokens(grid=(4, 4), special=("class",))
-    with m3.attach(model.eval(), tokens=tokens, sites={"image_self": "*.attention"}) as watched:
+    with m3.attach(model.eval(), tokens=tokens, sites={"image_self": "**.attention"}) as watched:
         outputs(model, inputs)
         outputs(model, inputs)
     data = watched.data["attention/image_self"].to_dataset()
@@ -124,6 +124,20 @@ def test_patches_are_selected_by_row_and_column():
     )  # fmt: skip
     assert data["received"].sel(key_token="class").size == 2 * 2 * 3 * 4
     assert data["module"].values.tolist()[0].endswith("0.attention")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "inside"), [("layers.*", ""), ("**.self_attn", ".self_attn"), ("**.1", None)]
+)
+def test_a_star_is_one_part_of_a_path(pattern, inside):
+    layer = nn.TransformerEncoderLayer(16, 2, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    with m3.attach(model, sites={"image_self": pattern}) as watched:
+        model(torch.zeros(1, 3, 16))
+    found = watched.data["attention/image_self"].to_dataset()
+    modules = ["layers.1"] if inside is None else [f"layers.{i}{inside}" for i in range(2)]
+    assert found["module"].values.tolist() == modules
+    assert found["layer"].values.tolist() == list(range(len(modules)))
 
 
 def test_what_was_declared_has_to_fit():

@@ -37,6 +37,13 @@ def test_rays_are_those_of_the_released_code(released):
     close(found, released["ray_map"][SEEN], 1e-5)
 
 
+def test_a_camera_without_focal_length_has_rays_in_the_image_plane():
+    rays = camera_rays(torch.eye(4)[None], torch.zeros(1), (4, 6))
+    assert rays.isfinite().all()
+    edge = rays[0, 2, 0, 3:]
+    close(edge, torch.tensor([-1.0, 0.0, 0.0]), 1e-6)
+
+
 def test_differences_on_state_tokens_are_those_of_the_released_code_with_its_bands(released):
     names = ("depth", "ray_depth", "conf_self", "ray_conf_self")
     maps = disagreement(*(released[name][1:] for name in names))

@@ -49,6 +49,9 @@ def test_words_are_put_in_order(text, short):
     ("text", "message"),
     [
         ("gg", r"rw.gg \| rw.gp"),
+        ("rwgg", r"in a commit \(did you mean 'rw.gg'\?\); it is made of"),
+        ("resets.100", r"did you mean 'reset.100'\?"),
+        ("hodl", r"did you mean 'hold'\?"),
         ("rw.gg rw.gp", "says read, write twice"),
         ("mix(2)", r"\[0, 1\]"),
         ("write.mix", "share of mix"),
