@@ -73,7 +73,8 @@ class Naming:
             if callable(sites):
                 kind = sites(path, module)
             else:
-                fitting = (kind for kind, form in sites.items() if _fits(_parts(path), _parts(form)))
+                parts = _parts(path)
+                fitting = (one for one, form in sites.items() if _fits(parts, _parts(form)))
                 kind = next(fitting, None)
             if kind is not None:
                 self._places[path] = Place(kind, counts.get(kind, 0), path)

@@ -23,7 +23,8 @@ def write_page(notebook: Any, out: Path) -> None:
     """Write an executed notebook as a page.
 
     No widget can live there. Where an explorer was shown stands its picture, and below it a link to
-    the page that it saved of itself, which is copied beside this one unless it lies there.
+    the page that it saved of itself, which is copied beside this one unless it lies there. Where a
+    box was shown, the same stands for every explorer in it that was saved.
 
     Parameters
     ----------
@@ -57,17 +58,30 @@ def _without_widgets(notebook: Any, out: Path) -> Any:
 
 
 def _in_place(output: Any, states: dict[str, Any], out: Path) -> Iterator[Any]:
-    """Give what stands for an output: itself, or of a widget its picture and its page."""
+    """Give what stands for an output: itself, or of a widget the pictures and pages it has."""
     view = output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    if view is None or "image/png" in output["data"]:
+    if view is None:
         yield output
-    else:
+        return
+    explorers = list(_explorers(view["model_id"], states))
+    if "image/png" in output["data"]:
+        yield output
+    elif not any(state.get("_picture") for state in explorers):
         yield _sentence("A widget stands here while the notebook runs.")
-    if view is not None:
-        state = states.get(view["model_id"], {}).get("state", {})
-        saved = Path(state.get("_saved_page") or "")
-        if saved.is_file():
+    for state in explorers:
+        if state.get("_picture") and "image/png" not in output["data"]:
+            yield _shown({"image/png": state["_picture"]})
+        if state["_saved_page"] and (saved := Path(state["_saved_page"])).is_file():
             yield _sentence(f'<a href="{_beside(saved, out)}">Open the explorer</a>, a page.')
+
+
+def _explorers(model: str, states: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give the states of a widget and of those that it contains, as far as they are explorers."""
+    state = states.get(model, {}).get("state", {})
+    if "_saved_page" in state:
+        yield state
+    for child in state.get("children", ()):
+        yield from _explorers(child.removeprefix("IPY_MODEL_"), states)
 
 
 def _beside(saved: Path, out: Path) -> str:
@@ -80,6 +94,10 @@ def _beside(saved: Path, out: Path) -> str:
 
 
 def _sentence(words: str) -> Any:
+    return _shown({"text/html": f"<p>{words}</p>"})
+
+
+def _shown(data: dict[str, str]) -> Any:
     import nbformat
 
-    return nbformat.v4.new_output("display_data", {"text/html": f"<p>{words}</p>"})
+    return nbformat.v4.new_output("display_data", data)

@@ -328,7 +328,8 @@ def _word(word: str) -> dict[str, Any]:
                 part, _, value = rest.partition(".")
                 return {f"reset_{part}": value} if part in ("cue", "pose") else {"reset": rest}
     raise InvalidArgument(
-        f"unknown word {word!r} in a commit{meant([word], _near(head, rest))}; it is made of rw.gg | rw.gp | rw.pg | rw.pp, "
+        f"unknown word {word!r} in a commit{meant([word], _near(head, rest))}; it is made of "
+        "rw.gg | rw.gp | rw.pg | rw.pp, "
         f"read.<{'|'.join(READS)}>, write.<gated|probe|hold|mix(a)>, mem.<{'|'.join(MEMORIES)}|"
         f"masked_mean>, rate.<{'|'.join(WRITE_RULES)}> joined by *, warm.<frames>, "
         f"reset.<frames|{'|'.join(f'{each}(x)' for each in _HIGHEST)}>, reset.chain, "

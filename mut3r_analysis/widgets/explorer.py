@@ -105,6 +105,8 @@ class Explorer(anywidget.AnyWidget):
     own_controls = traitlets.Bool(True).tag(sync=True)
     # Kept with a notebook's widgets, so that its page can lead to the explorer's own.
     _saved_page = traitlets.Unicode().tag(sync=True)
+    # Of the view that was saved, for where another widget that holds this one was shown.
+    _picture = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
@@ -116,10 +118,13 @@ class Explorer(anywidget.AnyWidget):
             return None
         data, metadata = shown
         with suppress(Mut3rError):
-            picture, size = self.figure()._repr_png_()
-            data["image/png"] = base64.b64encode(picture).decode()
-            metadata["image/png"] = size
+            data["image/png"], metadata["image/png"] = self._drawn()
         return data, metadata
+
+    def _drawn(self) -> tuple[str, dict[str, int]]:
+        """Return the figure as a PNG in base64, and the size at which it is shown."""
+        picture, size = self.figure()._repr_png_()
+        return base64.b64encode(picture).decode(), size
 
     def answer(self, request: dict[str, Any]) -> Answer:
         """Answer a question of the page.
@@ -280,6 +285,8 @@ class Explorer(anywidget.AnyWidget):
             page = page.replace(f"%{name}%", text)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
+        with suppress(Mut3rError):
+            self._picture, _ = self._drawn()
         self._saved_page = str(path.resolve())
         return path
 

@@ -58,14 +58,18 @@ def test_an_explorer_leaves_its_picture_and_a_link_to_the_page_it_saves_later(tm
     assert "widget-state" not in page.read_text()
 
 
-def test_a_page_that_lies_beside_is_not_copied_and_boxes_say_what_they_are(tmp_path):
-    boxed = "import ipywidgets\nipywidgets.VBox([view.controls('frame'), view])"
-    path = write(tmp_path / "look.ipynb", SCENE, "view.save_html(out + '/scene.html')\nview", boxed)
+def test_a_page_that_lies_beside_is_not_copied_and_boxes_show_what_they_hold(tmp_path):
+    controls = "import ipywidgets\nknobs = view.controls('frame')\nknobs"
+    boxed = "ipywidgets.VBox([ipywidgets.HBox([knobs]), ipywidgets.HBox([view])])"
+    saved = "view.save_html(out + '/scene.html')\nview"
+    path = write(tmp_path / "look.ipynb", SCENE, saved, controls, boxed)
     page = tmp_path / "look.html"
     execute_notebook(path, {"out": str(tmp_path)}, out_html=page)
-    assert linked(page) == [tmp_path / "scene.html"]
+    # Once by itself, and once in the boxes that hold it.
+    assert linked(page) == [tmp_path / "scene.html"] * 2
     assert not (tmp_path / "look").exists()
-    assert len(pictures(page)) == 1
+    alone, in_boxes = pictures(page)
+    np.testing.assert_array_equal(alone, in_boxes)
     assert page.read_text().count("A widget stands here while the notebook runs.") == 1
 
 
