@@ -118,10 +118,10 @@ class Explorer(anywidget.AnyWidget):
             return None
         data, metadata = shown
         with suppress(Mut3rError):
-            data["image/png"], metadata["image/png"] = self._drawn()
+            data["image/png"], metadata["image/png"] = self._png()
         return data, metadata
 
-    def _drawn(self) -> tuple[str, dict[str, int]]:
+    def _png(self) -> tuple[str, dict[str, int]]:
         """Return the figure as a PNG in base64, and the size at which it is shown."""
         picture, size = self.figure()._repr_png_()
         return base64.b64encode(picture).decode(), size
@@ -286,7 +286,7 @@ class Explorer(anywidget.AnyWidget):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
         with suppress(Mut3rError):
-            self._picture, _ = self._drawn()
+            self._picture, _ = self._png()
         self._saved_page = str(path.resolve())
         return path
 
