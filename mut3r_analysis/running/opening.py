@@ -74,6 +74,18 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
     >>> tree = m3.run("tiny", scene, outputs=("pose",), out="orbit.zarr", progress=False)
     >>> open_run("orbit.zarr")["prediction/pose"].equals(tree["prediction/pose"])
     True
+
+    For programs that read NetCDF, in which attributes are no mappings (``pip install netCDF4``):
+
+    >>> import json
+    >>> flat = tree.copy()
+    >>> flat.attrs = {"run": json.dumps(tree.attrs)}
+    >>> flat.to_netcdf("orbit.nc")
+    >>> with xr.open_datatree("orbit.nc") as again:
+    ...     again["prediction/pose"].equals(tree["prediction/pose"])
+    ...     json.loads(again.attrs["run"]) == tree.attrs
+    True
+    True
     """
     _check_chunks(chunks)
     store = store_at(path)
