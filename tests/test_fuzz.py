@@ -31,7 +31,7 @@ from mut3r_analysis.scenes.bundled import open_scene
 from mut3r_analysis.sequences import open_sequence
 from mut3r_analysis.sequences.frames import Selection
 from mut3r_analysis.sequences.images import natural_key
-from mut3r_analysis.sequences.layouts import formats
+from mut3r_analysis.sequences.layouts import dycheck, formats
 from mut3r_analysis.sequences.layouts.colmap import read_sparse
 from mut3r_analysis.sequences.layouts.kitti import _read_calibration
 from mut3r_analysis.sequences.layouts.location import parse_location
@@ -151,6 +151,8 @@ FILES = {
     "checked": ("a.flo", formats.check_file, tagged(2)),
     "colmap images": ("images.bin", sparse, COLMAP_IMAGES),
     "colmap cameras": ("cameras.bin", sparse_cameras, COLMAP_CAMERAS),
+    "keypoints": ("a.json", dycheck.read_keypoints, b"[[1.5, 2, 1], [3, 4e0, 0]]"),
+    "scale": ("a.npy", dycheck.read_scale, lambda folder: array_bytes(folder, a=np.array(2.5))),
     "png": ("a.png", frames_of, lambda folder: image_bytes(folder, ".png", "RGB")),
     "jpeg": ("a.jpg", frames_of, lambda folder: image_bytes(folder, ".jpg", "RGB")),
     "tiff": ("a.tif", frames_of, lambda folder: animation_bytes(folder, ".tif")),

@@ -28,6 +28,7 @@ from mut3r_analysis.metrics.protocols import FLOW_FRAMES, TASKS, Protocol, find_
 from mut3r_analysis.metrics.reconstruction import score_reconstruction
 from mut3r_analysis.metrics.segmentation import score_masks
 from mut3r_analysis.metrics.temporal import score_temporal
+from mut3r_analysis.metrics.tracks import SAME_POINT, score_tracks
 from mut3r_analysis.metrics.trajectory import score_trajectory
 
 Frames = NDArray[np.int64]
@@ -152,6 +153,37 @@ def _multiview(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frame
     return _with_path_alignment(found.assign_coords(axis=scores["axis"]), scores)
 
 
+def _tracks(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
+    prediction = _predicted(run, frames, "points_world", "pose")
+    require_one_path(run, frames)
+    if truth is None:
+        raise UnmetProtocol(
+            f"{protocol.id} needs to know which pixels show the same point, which a run does not "
+            "hold; pass truth=, the sequence itself"
+        )
+    wanted = select_frames(_require_truth(protocol, truth), frames)
+    if not any(set(names) <= set(wanted) for names in SAME_POINT):
+        raise LacksVariable(
+            "the truth has neither track_pixel and track_visible nor flow and scene_flow; pass "
+            "truth=, a scene of this package or a scene of DyCheck with keypoint/2x/train"
+        )
+    if wanted.attrs.get("depth") == "aligned":
+        raise UnmetProtocol(
+            f"{protocol.id} counts metres, and aligned depth of DyCheck is not known to be in "
+            "metres; pass truth='dycheck:ROOT?depth=lidar'"
+        )
+    preparation = recorded_preparation(run)
+    if preparation is None:
+        raise UnmetProtocol(
+            "the run does not say how its frames were prepared, so pixels of the truth are not "
+            "found in it; declare preparation= when importing predictions"
+        )
+    move = preparation.intrinsics(np.eye(3), wanted.sizes["y"], wanted.sizes["x"])
+    scores = score_tracks(wanted, prediction, protocol.align, move)
+    found = _kept(protocol, scores, frames).assign(n_pixels=scores["points"])
+    return _with_path_alignment(found.assign_coords(axis=scores["axis"]), scores)
+
+
 def _motion(protocol: Protocol, run: xr.DataTree, truth: Truth, frames: Frames) -> xr.Dataset:
     if truth is None and protocol.frames.among == FLOW_FRAMES:
         raise UnmetProtocol(
@@ -204,7 +236,8 @@ def _or_nan(row: Metric, mask: NDArray[np.bool_], score: NDArray[np.float64]) ->
 
 _TASKS: dict[str, Callable[[Protocol, xr.DataTree, Truth, Frames], xr.Dataset]] = {
     "video-depth": _depth, "mono-depth": _mono_depth, "temporal-depth": _temporal, "pose": _pose,
-    "reconstruction": _reconstruction, "multiview": _multiview, "motion": _motion,
+    "reconstruction": _reconstruction, "multiview": _multiview, "tracks": _tracks,
+    "motion": _motion,
 }  # fmt: skip
 
 

@@ -80,6 +80,7 @@ from .segmentation import (
 from .similarity import Similarity as Similarity
 from .similarity import fit_similarity as fit_similarity
 from .temporal import score_temporal as score_temporal
+from .tracks import score_tracks as score_tracks
 from .trajectory import (
     absolute_errors as absolute_errors,
 )

@@ -82,6 +82,7 @@ _MULTIVIEW = tuple(
     for pooled in ("mean", "median")
     for name in ("accuracy", "completion", "normal_consistency")
 )
+_TRACKS = ("track_error", "track_within_5cm", "track_within_10cm", "scene_flow_error")
 _CLOUD = tuple(f"{m}_{s}" for m in MEASURES for s in ("mean", "median"))
 
 _CUT3R = "CUT3R released evaluation (commit 8bc15dc, 2025-08-27)"
@@ -89,6 +90,11 @@ _MONST3R = "MonST3R released evaluation (commit 574cc77, 2025-06-16)"
 _SPANN3R = "Spann3R released evaluation (commit f89d6a2)"
 _TTT3R = "TTT3R released preparation and evaluation (commit cc6142b, 2025-10-01)"
 _EASI3R = "Easi3R released evaluation (commit 146a77d, 2025-04-01)"
+_SHAPE = "Shape of Motion released evaluation (commit 697d462, 2024-08-13)"
+_SEEN = (
+    "A point map says where what a pixel shows is, not where a point has gone: pixels that show "
+    "the same point are given by the truth, and neither finding them nor hidden points are scored."
+)
 _SINGLE = (
     "Every frame is predicted by itself and has a fit of its own; frames weigh by their valid "
     "pixels. Root mean squares are left out: the released code averages those of frames."
@@ -254,6 +260,19 @@ def _reconstruction() -> Iterator[Protocol]:
     )  # fmt: skip
 
 
+def _tracks() -> Iterator[Protocol]:
+    yield Protocol(
+        id="tracks:dycheck-keypoints:sim3", task="tracks", dataset="dycheck", sequences=(),
+        frames=FrameSelection("train frames"), preparation="crop", align="sim3",
+        reduction="sequence-mean", metrics=_TRACKS, source=_SHAPE,
+        note=f"{_SEEN} Truth is the LiDAR depth at annotated keypoints, metres: open it with "
+        "?depth=lidar. Pairs are all frames with keypoints, in both orders and each with itself. "
+        "There the path is aligned on the frames with keypoints alone, with the ratio of spreads "
+        "as scale, and predicted points are those of a model that tracks; scene flow is not part "
+        "of it.",
+    )  # fmt: skip
+
+
 def _multiview() -> Iterator[Protocol]:
     seven = Protocol(
         id="multiview:7scenes18-stride200:median_icp", task="multiview", dataset="sevenscenes",
@@ -365,6 +384,11 @@ def _default() -> Iterator[Protocol]:
         metrics=(*_MULTIVIEW, "chamfer"), voxel=0.01,
     )  # fmt: skip
     yield replace(
+        depth, id="default:tracks:sim3", task="tracks", align="sim3",
+        metrics=(*_TRACKS, "scene_flow_error_moving"), note=f"{_SEEN} Where flow says what shows "
+        "the same point, pairs are neighbouring frames.",
+    )  # fmt: skip
+    yield replace(
         depth, id="default:motion:roc", task="motion", align="none", metrics=("roc_auc",),
         note="The motion score against the true mask, without a threshold.",
     )  # fmt: skip
@@ -383,6 +407,7 @@ PROTOCOLS: dict[str, Protocol] = {
         _pose,
         _reconstruction,
         _multiview,
+        _tracks,
         _motion,
     )
     for p in group()

@@ -2,7 +2,7 @@
 
 Rows stand in the tables of their tasks, beside what computes them: `DEPTH_METRICS` in `depth`,
 `POSE_METRICS` in `trajectory`, `RECONSTRUCTION_METRICS` in `reconstruction`, `MASK_METRICS` in
-`segmentation`.
+`segmentation`, `TRACK_METRICS` in `tracks`.
 """
 
 from collections.abc import Callable, Iterable
@@ -44,6 +44,7 @@ class Metric:
         - pose: true and aligned poses (frame, row, col) and the frames between those of a pair, to
           errors (frame) or (pair);
         - reconstruction: what `point_distances` gives, to values (point);
+        - tracks: what was measured of all pairs of frames, to values (pair);
         - motion: true and predicted masks (frame, y, x) and a tolerance, to values (frame);
           ``"together"``: true masks and scores of any one shape.
     frames : str

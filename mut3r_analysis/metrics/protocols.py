@@ -36,6 +36,7 @@ from mut3r_analysis.metrics.reconstruction import RECONSTRUCTION_METRICS
 from mut3r_analysis.metrics.reductions import REDUCTIONS
 from mut3r_analysis.metrics.segmentation import MASK_METRICS
 from mut3r_analysis.metrics.temporal import TEMPORAL_METRICS
+from mut3r_analysis.metrics.tracks import TRACK_METRICS
 from mut3r_analysis.metrics.trajectory import POSE_METRICS
 from mut3r_analysis.sequences.layouts.catalogue import LAYOUTS, WITHOUT_LAYOUT, canonical_sequence
 
@@ -64,6 +65,9 @@ TASKS = {
     ),
     "temporal-depth": Task(
         ALIGNMENTS, TEMPORAL_METRICS, ("depth", "pose", "intrinsics"), ("pose", "depth")
+    ),
+    "tracks": Task(
+        ALIGN_KINDS, TRACK_METRICS, ("depth", "pose", "intrinsics"), ("pose", "points_world")
     ),
     "motion": Task(("none",), MASK_METRICS, ("motion_mask",), ()),
 }
@@ -221,7 +225,7 @@ class Protocol(Specification):
         Name in the catalogue, ``task:sequences:alignment or reduction``.
     task : str
         ``"video-depth"``, ``"mono-depth"``, ``"temporal-depth"``, ``"pose"``,
-        ``"reconstruction"``, ``"multiview"`` or ``"motion"``.
+        ``"reconstruction"``, ``"multiview"``, ``"tracks"`` or ``"motion"``.
     dataset : str
         Prefix of the sequences' names, as in ``open_sequence("sintel:...")``; ``"any"`` for those
         that are given.
@@ -419,5 +423,10 @@ class Protocol(Specification):
             return (
                 f"the middle {CENTRE} x {CENTRE} px of every frame where true depth is above 0, "
                 f"all frames of a scene together{thinned}"
+            )
+        if self.task == "tracks":
+            return (
+                "pixels of two frames that are known to show the same point, whose true depth is "
+                "above 0 in both; means over pairs of frames"
             )
         return "all pixels, all moving objects merged into one foreground"

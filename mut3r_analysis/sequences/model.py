@@ -36,6 +36,10 @@ VARIABLES = {
     ),
     "motion_mask": VariableModel(("frame", "y", "x"), "b", {}, "pixel moves in the world", "1"),
     "instance": VariableModel(("frame", "y", "x"), "iu", {}, "object label, 0 = background", "1"),
+    "track_pixel": VariableModel(
+        ("frame", "track", "uv"), "f", {"uv": 2}, "where a tracked point is, NaN if unknown", "px"
+    ),
+    "track_visible": VariableModel(("frame", "track"), "b", {}, "tracked point is seen", "1"),
 }
 """The variables a sequence may hold; only ``image`` is required. Others are kept as they are."""
 

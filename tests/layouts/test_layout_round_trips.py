@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from xarray.core import indexing
 
-from mut3r_analysis.errors import AlreadyExists, InvalidArgument
+from mut3r_analysis.errors import AlreadyExists, InvalidArgument, UnreadableFile
 from mut3r_analysis.sequences import check_sequence, open_sequence
 from mut3r_analysis.sequences.layouts import LAYOUTS, export_sequence, find_layout
 
@@ -119,6 +119,55 @@ def test_dycheck_has_the_files_that_other_readers_want(scene, exported):
     assert (low < high).all()
     assert ((low <= held["extra"]["lookat"]) & (held["extra"]["lookat"] <= high)).all()
     assert (scene.pose.values[:, :3, 1] @ held["extra"]["up"] < 0).all()
+
+
+def test_dycheck_keypoints_come_back_at_the_frames_that_have_them(scene, exported):
+    pixels = np.random.default_rng(0).uniform(0, 30, (6, 5, 2))
+    seen = np.random.default_rng(1).random((6, 5)) < 0.5
+    pixels[1:3], seen[1:3] = np.nan, False
+    tracks = {"track_pixel": (("frame", "track", "uv"), pixels),
+              "track_visible": (("frame", "track"), seen)}  # fmt: skip
+    root, spec = exported("dycheck", **tracks)
+    folder = root / "orbit-03" / "keypoint" / "2x" / "train"
+    assert sorted(file.stem[-1] for file in folder.iterdir()) == ["0", "3", "4", "5"]
+    # At half size, from the corner: the centre of the first pixel is a quarter.
+    rows = json.loads((folder / "0_00003.json").read_text())
+    assert_allclose(rows[2][:2], (pixels[3, 2] + 0.5) / 2, rtol=1e-12)
+    back = open_sequence(spec)
+    assert_allclose(back.track_pixel, pixels, rtol=1e-12)
+    assert_array_equal(back.track_visible, seen)
+    assert "track_pixel" not in open_sequence(f"{exported('dycheck', 'other')[1]}")
+
+
+def test_dycheck_keypoints_that_do_not_correspond_are_refused(scene, exported):
+    tracks = {"track_pixel": (("frame", "track", "uv"), np.ones((6, 5, 2))),
+              "track_visible": (("frame", "track"), np.ones((6, 5), bool))}  # fmt: skip
+    root, spec = exported("dycheck", **tracks)
+    file = root / "orbit-03" / "keypoint" / "2x" / "train" / "0_00003.json"
+    file.write_text("[[1, 2, 1]]")
+    with pytest.raises(UnreadableFile, match="have 1 to 5 keypoints"):
+        open_sequence(spec)
+    file.write_text('{"a": 1}')
+    with pytest.raises(UnreadableFile, match="no rows of x, y and visibility"):
+        open_sequence(spec)
+
+
+def test_dycheck_scale_brings_refined_cameras_to_the_metres_of_lidar(scene, exported):
+    root, spec = exported("dycheck")
+    scale = root / "orbit-03" / "flow3d_preprocessed" / "colmap" / "scale.npy"
+    np.save(scale, 2.5)
+    centres = {
+        (cameras, depth): open_sequence(f"{spec}?cameras={cameras}&depth={depth}").pose[:, :3, 3]
+        for cameras in ("refined", "original")
+        for depth in ("lidar", "aligned")
+    }
+    true = scene.pose.values[:, :3, 3]
+    assert_allclose(centres.pop(("refined", "lidar")), 2.5 * true, atol=1e-9)
+    for others in centres.values():
+        assert_allclose(others, true, atol=1e-9)
+    np.save(scale, -1.0)
+    with pytest.raises(UnreadableFile, match="expected metres per unit"):
+        open_sequence(f"{spec}?depth=lidar")
 
 
 def test_dycheck_masks_are_exact(scene, exported):

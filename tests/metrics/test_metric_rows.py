@@ -29,7 +29,7 @@ def test_every_row_is_complete(name: str) -> None:
     assert row.pooling in POOLINGS
     # Tasks may share a metric, which then is one thing.
     assert all(task.metrics.get(name, row) is row for task in TASKS.values())
-    higher = ("delta", "region", "boundary", "roc", "normal")
+    higher = ("delta", "region", "boundary", "roc", "normal", "track_within")
     assert row.higher_is_better == name.startswith(higher)
     assert any(name in protocol.metrics for protocol in PROTOCOLS.values())
 

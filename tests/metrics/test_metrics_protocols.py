@@ -129,6 +129,7 @@ class TestWhatTheLiteratureRuns:
             "default:mono-depth:scale_median",
             "default:temporal-depth:scale_median",
             "default:multiview:median_icp",
+            "default:tracks:sim3",
             "default:motion:roc",
         ]
 

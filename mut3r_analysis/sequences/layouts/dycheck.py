@@ -7,10 +7,13 @@
     flow3d_preprocessed/colmap/sparse/{cameras,images}.bin
     flow3d_preprocessed/aligned_depth_anything_colmap/1x/0_00000.npy   inverse depth
     flow3d_preprocessed/track_anything/1x/0_00000.png                  masks of what moves
+    flow3d_preprocessed/colmap/scale.npy                               metres per COLMAP unit
+    keypoint/2x/train/0_00000.json      x, y and visibility of points, at half size, in some frames
 
 Both kinds of camera measure pixels from the corner of the image; a sequence has its first pixel's
-centre at (0, 0), so principal points are shifted by half a pixel. Units are those of the files:
-metres for LiDAR, those of the COLMAP reconstruction otherwise.
+centre at (0, 0), so principal points and keypoints are shifted by half a pixel. Units are those of
+the files: metres for LiDAR, to which ``scale.npy`` brings refined cameras beside it; those of the
+COLMAP reconstruction otherwise.
 """
 
 import json
@@ -45,6 +48,10 @@ _ADDED = Path("flow3d_preprocessed")
 _SPARSE = _ADDED / "colmap" / "sparse"
 _ALIGNED = _ADDED / "aligned_depth_anything_colmap" / "1x"
 _MASKS = _ADDED / "track_anything" / "1x"
+_SCALE = _ADDED / "colmap" / "scale.npy"
+_KEYPOINTS = Path("keypoint") / "2x" / "train"
+_KEYPOINT_SIZE = 2
+"""Pixels of an image per pixel of its keypoints."""
 
 
 def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents:
@@ -75,7 +82,7 @@ def read(files: SequenceFiles, images: ImageFiles, options: Options) -> Contents
     if "motion_mask" in files.truth:
         masks = files.truth["motion_mask"]
         variables["motion_mask"] = planes(masks, formats.read_mask, images.size, bool, absent=False)
-    return variables, attrs
+    return variables | _read_keypoints(files), attrs
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +164,8 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
     }  # fmt: skip
     if "motion_mask" in sequence:
         places["masks"] = folder / _MASKS
+    if "track_pixel" in sequence:
+        places["keypoints"] = folder / _KEYPOINTS
     for place in places.values():
         place.mkdir(parents=True)
     stems = [f"0_{index:05d}" for index in range(sequence.sizes["frame"])]
@@ -173,6 +182,8 @@ def write(sequence: xr.Dataset, root: Path, name: str) -> None:
         _write_json(places["camera"] / f"{stem}.json", _camera_json(camera, width, height))
         if "motion_mask" in sequence:
             formats.write_mask(places["masks"] / f"{stem}.png", frame["motion_mask"].values)
+        if "track_pixel" in sequence:
+            _write_keypoints(places["keypoints"] / f"{stem}.json", frame)
     colmap.write_sparse(folder / _SPARSE, cameras, width, height)
     _write_lists(folder, stems)
     _write_bounds(folder, sequence)
@@ -255,7 +266,13 @@ def _read_cameras(files: SequenceFiles) -> list[colmap.Registered]:
     if _is_original(files):
         return [_read_camera(file) for file in files.truth["pose"] if file]
     registered = colmap.read_sparse(files.folder / _SPARSE)
-    return [registered[image.name] for image in files.images if image.name in registered]
+    found = [registered[image.name] for image in files.images if image.name in registered]
+    depth = [file for file in files.truth.get("depth", ()) if file]
+    if not depth or _is_aligned(depth[0]) or not (files.folder / _SCALE).is_file():
+        return found
+    metres = read_scale(files.folder / _SCALE)
+    centre = np.array([[1, 1, 1, metres]] * 3 + [[1, 1, 1, 1]])
+    return [each._replace(pose=each.pose * centre) for each in found]
 
 
 def _read_camera(path: Path) -> colmap.Registered:
@@ -274,6 +291,75 @@ def _read_camera(path: Path) -> colmap.Registered:
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableFile(f"{path} is not a DyCheck camera: {error!r}") from error
     return colmap.Registered(pose, matrix)
+
+
+def read_scale(path: Path) -> float:
+    """Read how many metres a COLMAP unit has: the one number of a ``.npy`` file.
+
+    Raises
+    ------
+    UnreadableFile
+        No whole file, or no number above 0.
+    """
+    try:
+        metres = float(np.load(path, allow_pickle=False).item())
+    # A damaged header is read as Python, which may stumble in any way.
+    except Exception as error:
+        raise UnreadableFile(f"{path} does not hold one number: {error}; copy it again") from error
+    if not 0 < metres < np.inf:
+        raise UnreadableFile(f"{path} holds {metres}, expected metres per unit; copy it again")
+    return metres
+
+
+def _read_keypoints(files: SequenceFiles) -> Variables:
+    """Read the variables `track_pixel` and `track_visible`, where any frame has keypoints."""
+    found = {
+        index: read_keypoints(path)
+        for index, image in enumerate(files.images)
+        if (path := files.folder / _KEYPOINTS / f"{image.stem}.json").is_file()
+    }
+    if not found:
+        return {}
+    if len(counts := {len(each) for each in found.values()}) > 1:
+        raise UnreadableFile(
+            f"frames in {files.folder / _KEYPOINTS} have {min(counts)} to {max(counts)} keypoints, "
+            "and every frame should have the same ones; copy them again"
+        )
+    pixels = np.full((len(files.images), *counts, 2), np.nan)
+    seen = np.zeros(pixels.shape[:2], bool)
+    for index, keypoints in found.items():
+        seen[index] = keypoints[:, 2] == 1
+        pixels[index] = _KEYPOINT_SIZE * keypoints[:, :2] - colmap.HALF_PIXEL
+    return {"track_pixel": (("frame", "track", "uv"), pixels),
+            "track_visible": (("frame", "track"), seen)}  # fmt: skip
+
+
+def read_keypoints(path: Path) -> NDArray[np.float64]:
+    """Read the keypoints (point, 3) of a frame: x, y in px of half size, and 1 where it is seen.
+
+    Raises
+    ------
+    UnreadableFile
+        Anything else than such rows.
+    """
+    fields = parse_json(read_text(path), f"{path}")
+    try:
+        found = np.array(fields, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnreadableFile(f"{path} holds no rows of x, y and visibility: {error}") from error
+    if found.ndim != 2 or found.shape[1] != 3 or not np.isfinite(found).all():
+        raise UnreadableFile(f"{path} holds no rows of x, y and visibility; copy it again")
+    return found
+
+
+def _write_keypoints(path: Path, frame: xr.Dataset) -> None:
+    """Write the keypoints of a frame, if it has any."""
+    pixels = frame["track_pixel"].transpose("track", "uv").values
+    if not np.isfinite(pixels).any():
+        return
+    places = (np.nan_to_num(pixels) + colmap.HALF_PIXEL) / _KEYPOINT_SIZE
+    rows = np.column_stack([places, frame["track_visible"].values.astype(float)])
+    path.write_text(json.dumps(rows.tolist()) + "\n", encoding="utf-8")
 
 
 def _camera_json(camera: colmap.Registered, width: int, height: int) -> dict[str, Any]:
