@@ -9,7 +9,8 @@ import xarray as xr
 
 from mut3r_analysis.errors import InvalidArgument
 
-Run = xr.DataTree | str | Path
+Run = xr.DataTree | xr.Dataset | str | Path
+"""A run, its store, or what `reconstruct` gave."""
 
 _NAMED = (
     "Give the runs of each system under a name: a mapping, or NAME=RUN on the command line, as "
@@ -26,9 +27,9 @@ def read_runs(runs: Run | Iterable[Run]) -> dict[str, xr.DataTree]:
     InvalidArgument
         No runs, something that is none, two of one sequence, or runs of several systems.
     """
-    if isinstance(runs, xr.Dataset) or not isinstance(runs, Iterable | Path):
+    if not isinstance(runs, Iterable | Path):
         raise InvalidArgument(f"a {type(runs).__name__} is not a run; give a DataTree or a path")
-    given = [runs] if isinstance(runs, xr.DataTree | str | Path) else list(runs)
+    given = [runs] if isinstance(runs, Run) else list(runs)
     if not given:
         raise InvalidArgument("no runs were given; pass what run(...) returned, or its store")
     trees: dict[str, xr.DataTree] = {}
@@ -63,6 +64,8 @@ def opened_run(run: Run) -> xr.DataTree:
         from mut3r_analysis.running import open_run
 
         run = open_run(run)
+    if isinstance(run, xr.Dataset) and "provenance" in run.attrs:
+        run = _read_together(run)
     if not isinstance(run, xr.DataTree):
         raise InvalidArgument(f"a {type(run).__name__} is not a run; give a DataTree or a path")
     if "prediction" not in run.children or "name" not in run.attrs.get("sequence", {}):
@@ -71,6 +74,17 @@ def opened_run(run: Run) -> xr.DataTree:
             "'sequence' with a name; import_predictions makes one of other code's results"
         )
     return run
+
+
+def _read_together(found: xr.Dataset) -> xr.DataTree:
+    """Lay out what `reconstruct` gave as a run: what its cue found stands in a group of its own."""
+    of_cue = [name for name, each in found.items() if name == "mask" or "patch_row" in each.dims]
+    groups = {
+        "/": xr.Dataset(attrs=json.loads(found.attrs["provenance"])),
+        "/prediction": found.drop_vars(of_cue).drop_attrs(deep=False),
+        "/cue": found[of_cue].drop_attrs(deep=False),
+    }
+    return xr.DataTree.from_dict(groups)
 
 
 def _system(run: xr.DataTree) -> str:

@@ -67,8 +67,9 @@ def evaluate(
     Parameters
     ----------
     runs : DataTree, path, several of them, or a mapping
-        What `run`, `open_run` or `import_predictions` gave, or stores of runs; several systems by
-        name, such as ``{"plain": run, "gated": other}``, are scored each by itself.
+        What `run`, `run_pairs`, `reconstruct`, `open_run` or `import_predictions` gave, or stores
+        of runs; several systems by name, such as ``{"plain": run, "gated": other}``, are scored
+        each by itself.
     protocol : str or Protocol
         A protocol or its id. ``"default"`` scores depth (``default:depth:scale_median``) and pose
         (``default:pose:sim3``) as far as predictions and truth go, on every frame of the runs.
@@ -127,7 +128,7 @@ def evaluate(
     >>> scores["abs_rel"].dims, scores["frame_abs_rel"].dims
     (('sequence',), ('sequence', 'frame'))
     """
-    if isinstance(runs, Mapping) and not isinstance(runs, xr.DataTree):
+    if isinstance(runs, Mapping) and not isinstance(runs, xr.DataTree | xr.Dataset):
         by_name: dict[str, Any] = {}
         for system, own in runs.items():
             by_name[system] = evaluate(own, protocol, truth=truth)

@@ -83,6 +83,7 @@ _MULTIVIEW = tuple(
     for name in ("accuracy", "completion", "normal_consistency")
 )
 _TRACKS = ("track_error", "track_within_5cm", "track_within_10cm", "scene_flow_error")
+_MASKS = ("region_mean", "region_recall", "boundary_mean", "boundary_recall")
 _CLOUD = tuple(f"{m}_{s}" for m in MEASURES for s in ("mean", "median"))
 
 _CUT3R = "CUT3R released evaluation (commit 8bc15dc, 2025-08-27)"
@@ -94,6 +95,10 @@ _SHAPE = "Shape of Motion released evaluation (commit 697d462, 2024-08-13)"
 _SEEN = (
     "A point map says where what a pixel shows is, not where a point has gone: pixels that show "
     "the same point are given by the truth, and neither finding them nor hidden points are scored."
+)
+_CUT = (
+    "A run without masks gives those its cue ends in, or its motion score, bilinear between "
+    "patches and cut by one of Otsu's thresholds for all frames of the sequence."
 )
 _SINGLE = (
     "Every frame is predicted by itself and has a fit of its own; frames weigh by their valid "
@@ -330,11 +335,10 @@ def _motion() -> Iterator[Protocol]:
     davis = Protocol(
         id="motion:davis", task="motion", dataset="davis", sequences=(), frames=FrameSelection(),
         preparation="crop", align="none", reduction="frame-pooled", source=_EASI3R,
-        metrics=("region_mean", "region_recall", "boundary_mean", "boundary_recall"),
+        metrics=_MASKS,
         note="Masks at network resolution, all labels merged. The released code counts a missing "
         "prediction as an empty mask; here it is an error. Without refinement by a segmentation "
-        "model. A run without masks gives those its cue ends in, or its motion score, bilinear "
-        "between patches and cut by one of Otsu's thresholds for all frames of the sequence.",
+        f"model. {_CUT}",
     )  # fmt: skip
     sintel = replace(
         davis, id="motion:sintel", dataset="sintel", frames=FrameSelection(FLOW_FRAMES),
@@ -391,6 +395,10 @@ def _default() -> Iterator[Protocol]:
     yield replace(
         depth, id="default:motion:roc", task="motion", align="none", metrics=("roc_auc",),
         note="The motion score against the true mask, without a threshold.",
+    )  # fmt: skip
+    yield replace(
+        depth, id="default:motion:masks", task="motion", align="none", metrics=_MASKS,
+        reduction="frame-pooled", note=_CUT,
     )  # fmt: skip
 
 

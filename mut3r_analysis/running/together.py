@@ -1,5 +1,6 @@
 """Frames read together instead of one after another: one reading, or two with a mask between."""
 
+import json
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,9 @@ from mut3r_analysis.motion.window_motion import (
     WindowSiteGate,
     motion_of_window,
 )
+from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.inputs import check_inputs
+from mut3r_analysis.running.provenance import provenance
 
 
 def reconstruct(
@@ -59,6 +62,7 @@ def reconstruct(
         ``pose`` (frame, row, col), ``depth``, ``confidence_self``, ``confidence_world`` (frame, y,
         x), ``points_self``, ``points_world`` (frame, y, x, xyz); with a cue ``motion``, its factors
         and, smoothed, ``motion_smooth`` (frame, patch_row, patch_col), and ``mask`` (frame, y, x).
+        :func:`evaluate` scores it like a run, against a ``truth`` that is given.
 
     Raises
     ------
@@ -142,7 +146,11 @@ def _labelled(
             for name, values in maps.items()
         }
         variables["mask"] = (("frame", "y", "x"), motion.mask.numpy(), {"source": str(cue)})
+    made = provenance(backbone, sequence, None, Configuration(), ())
+    kept = {name: made[name] for name in ("backbone", "sequence", "frames", "precision")}
+    together = {"cue": cue and cue.to_json(), "gate": gate and gate.to_json()}
     attrs = {
+        "provenance": json.dumps(kept | together),
         "backbone": source,
         "sequence": str(sequence.attrs.get("name", "sequence")),
         "cue": str(cue),

@@ -1,14 +1,18 @@
 """Motion cues are scored as segmentations, beside published ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
 from known_runs import a_run, a_sequence
 
 import mut3r_analysis as m3
+from mut3r_analysis.backbones.preparation import Preparation
+from mut3r_analysis.backbones.random_weights import NAMED_CONFIGS, random_backbone
 from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.evaluation.cue_masks import motion_masks
-from mut3r_analysis.metrics import UndefinedMetric, protocol
+from mut3r_analysis.metrics import UndefinedMetric
 
 PATCHES = ("frame", "patch_row", "patch_col")
 
@@ -63,14 +67,36 @@ def test_masks_of_pairs_are_scored_as_they_are():
     cue = m3.PairCue.easi3r(clusters=8)
     backbone = m3.load_backbone("random:dust3r-small")
     run = m3.run_pairs(backbone, scene, graph="complete", cue=cue, progress=False)
-    own = protocol("motion:davis16:frame-pooled").to_dict() | {
-        "id": "mine", "dataset": "any", "preparation": "given", "sequences": [],
-        "expected_sequences": None,
-    }  # fmt: skip
-    scores = m3.evaluate(run, m3.metrics.Protocol.from_dict(own))
+    scores = m3.evaluate(run, "default:motion:masks")
     mask, true = run["cue/mask"].values, run["truth/motion_mask"].values
     both, either = (mask & true).sum((1, 2)), (mask | true).sum((1, 2))
     np.testing.assert_allclose(scores["frame_region"][0], both / either)
+
+
+def test_masks_of_frames_read_together_are_scored_as_they_are():
+    """VGGT4D's masks, by a narrow model as deep as their cue needs."""
+    small = replace(NAMED_CONFIGS["vggt-small"], enc_embed_dim=16, dec_embed_dim=16, dec_depth=22)
+    scene = m3.open_sequence("scenes/orbit-03", stop=4).assign_attrs(name="dog", kind="davis")
+    cue = m3.WindowCue(offsets=(-1, 1), clusters=8)
+    found = m3.reconstruct(random_backbone(small).eval(), scene, cue=cue)
+    # Weights that were not trained find anything; the left half is what moves here.
+    scene["motion_mask"][:] = False
+    scene["motion_mask"][..., : scene.sizes["x"] // 2] = True
+    scores = m3.evaluate(found, "default:motion:masks", truth=scene)
+    preparation = Preparation(56, "width", 14)
+    true = np.stack([preparation.mask(mask) for mask in scene["motion_mask"].values])
+    mask = found["mask"].values
+    both, either = (mask & true).sum((1, 2)), (mask | true).sum((1, 2))
+    assert both.any()
+    np.testing.assert_allclose(scores["frame_region"][0], both / either)
+    np.testing.assert_allclose(scores["mean_region_mean"], (both / either).mean())
+    assert 0 < float(scores["mean_boundary_mean"]) < 1
+    # Poses and depth are there too; a published protocol names the input that it wants.
+    assert float(m3.evaluate(found, "default:pose:sim3", truth=scene)["mean_ate"]) > 0
+    with pytest.raises(UndefinedMetric, match=r"prepared its frames with size=56"):
+        m3.evaluate(found, "motion:davis16:frame-pooled", truth=scene)
+    with pytest.raises(UndefinedMetric, match="pass truth="):
+        m3.evaluate(found, "default:motion:masks")
 
 
 def test_own_numbers_stand_beside_the_published_ones():

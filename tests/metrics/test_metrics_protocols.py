@@ -131,6 +131,7 @@ class TestWhatTheLiteratureRuns:
             "default:multiview:median_icp",
             "default:tracks:sim3",
             "default:motion:roc",
+            "default:motion:masks",
         ]
 
 
