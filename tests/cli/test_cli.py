@@ -97,12 +97,16 @@ def test_convert(tmp_path, capsys):
     [
         (["run", "nowhere", "--out", "x.zarr"], "does not exist"),
         (["plan", "{frames}", "--backbone", "tinny"], "no checkpoint 'tinny'"),
+        (["run", "scenes/orbit-03", "--backbone", "random:small", "--out", "x.zarr",
+          "--protocol", "pose:sintel14:sim3"], "the sequence is of 'scenes'"),
+        (["plan", "{frames}", "--backbone", "random:small", "--protocol", "pose:sintle14:sim3"],
+         "did you mean pose:sintel14:sim3?"),
         (["plan", "{frames}", "--backbone", "random:small", "--frames", "a:b"], "START:STOP"),
         (["plan", "{frames}", "--backbone", "random:small", "--layers", "3"], "half-open range"),
         (["plan", "{frames}", "--backbone", "random:small", "--sites", "self"], "image_self"),
         (["convert", "no.pth", "b.safetensors"], "no checkpoint at no.pth"),
     ],
-)
+)  # fmt: skip
 def test_errors_are_one_line_and_exit_with_1(frames, capsys, arguments, message):
     assert main([argument.format(frames=frames) for argument in arguments]) == 1
     error = capsys.readouterr().err

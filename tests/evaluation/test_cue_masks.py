@@ -105,6 +105,10 @@ def test_own_numbers_stand_beside_the_published_ones():
     scores = m3.evaluate(runs, "motion:davis16:frame-pooled")
     # Two of 20 sequences are not the protocol, and no comparison is made of them.
     assert "2 of 20 sequences" in scores.attrs["incomplete"]
+    with pytest.raises(
+        InvalidArgument, match=r"2 of 20 sequences.* the published number is of all"
+    ):
+        m3.compare(scores)
     rows = m3.published(protocol="motion:davis16:frame-pooled", metric="region_mean")
     assert {"Easi3R_monst3r", "MonST3R (flow)"} <= set(rows["system"])
 
