@@ -43,7 +43,7 @@ notebooks: $(READY) ## execute all notebooks, as pages in outputs/notebooks
 	OMP_NUM_THREADS=1 $(BIN)/mut3r notebooks --workers 2 --out outputs/notebooks-static \
 		--set backbone=tiny-static 02 03 04 08 09 10
 	OMP_NUM_THREADS=1 $(BIN)/mut3r notebooks --workers 2 --out outputs/notebooks \
-		--map notebooks/README.md --beside outputs/notebooks-static
+		--map notebooks/README.md --thumbnails docs/images/notebooks --beside outputs/notebooks-static
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

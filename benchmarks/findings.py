@@ -103,7 +103,7 @@ def execute(path: Path) -> dict[str, Any]:
     told = [
         data[FINDING_MIME] for each in outputs if FINDING_MIME in (data := each.get("data", {}))
     ]
-    words = ("question", "answer", "brief")
+    words = ("question", "answer", "headline")
     findings = [
         {
             "question": each.get("question", ""),

@@ -2,11 +2,12 @@
 
 import base64
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import nbformat
+
+from mut3r_analysis.notebooks.pages import without_widgets
 
 ROOT = Path(__file__).resolve().parents[2]
 EXECUTED = ROOT / "outputs" / "notebooks"
@@ -27,11 +28,16 @@ def write_gallery(folder: Path) -> None:
         if not done.is_file():
             first = notebook.cells[0]
             first.source = first.source.rstrip() + "\n\n" + UNEXECUTED
-        write_page(notebook, folder / source.name)
         picture = thumbnail(notebook, folder / f"{source.stem}.png")
+        # Explorers stand beside the built page.
+        built = folder.parent / "_saved" / folder.name / f"{source.stem}.html"
+        built.parent.mkdir(parents=True, exist_ok=True)
+        write_page(without_widgets(notebook, built.resolve()), folder / source.name)
         cards.append(card(source.stem, notebook.cells[0].source, picture))
         names.append(source.stem)
-    shutil.copy(ROOT / "notebooks" / "README.md", folder / "findings.md")
+    findings = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    findings = findings.replace("(../docs/images/", "(../images/")
+    (folder / "findings.md").write_text(findings, encoding="utf-8")
     toctree = "\n".join(["```{toctree}", ":hidden:", "", "findings", *names, "```"])
     index = "\n".join(
         [
@@ -61,11 +67,8 @@ def write_page(notebook: Any, path: Path) -> None:
             cell.source = without_dead_links(cell.source)
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            # A widget needs a kernel; what it says of itself in words does not.
-            data.pop("application/vnd.jupyter.widget-view+json", None)
             if "text/markdown" in data:
                 data["text/markdown"] = without_dead_links(data["text/markdown"])
-    notebook.metadata.pop("widgets", None)
     nbformat.write(notebook, path)
 
 

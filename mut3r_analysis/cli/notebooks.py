@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,22 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--workers", type=int, default=1, help="notebooks at a time")
     parser.add_argument(
-        "--map", metavar="FILE", help="also write the page of all findings, as Markdown"
+        "--map",
+        metavar="FILE",
+        help="also write the table of all findings, as Markdown; what it says of notebooks "
+        "that were never executed here stays",
+    )
+    parser.add_argument(
+        "--thumbnails",
+        metavar="FOLDER",
+        help="for the small pictures on that page (default: thumbnails, beside it)",
     )
     parser.add_argument(
         "--beside",
         nargs="+",
         default=[],
         metavar="FOLDER",
-        help="executed with another backbone (--set backbone=...): the page has their answers too",
+        help="executed with another backbone (--set backbone=...), for answers below the table",
     )
     parser.set_defaults(run=run)
 
@@ -78,7 +87,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"{len(failed)} of {len(names)} notebooks failed: {', '.join(failed)}")
         return 1
     if args.map:
-        Path(args.map).write_text(notebook_map(args.out, args.beside), encoding="utf-8")
+        page = Path(args.map).resolve()
+        pictures = Path(args.thumbnails or page.parent / "thumbnails").resolve()
+        place = os.path.relpath(pictures, page.parent).replace(os.sep, "/")
+        text = notebook_map(
+            args.out,
+            [Path(each) for each in args.beside],
+            thumbnails=pictures,
+            place=place,
+            kept=page.read_text(encoding="utf-8") if page.is_file() else "",
+        )
+        page.write_text(text, encoding="utf-8")
         print(f"wrote {args.map}")
     return 0
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from mut3r_analysis.errors import InvalidArgument, MissingFile
 from mut3r_analysis.foundation.fields import meant
 from mut3r_analysis.notebooks.pages import write_page
@@ -13,6 +15,8 @@ from mut3r_analysis.notebooks.pages import write_page
 _PACKAGE = Path(__file__).resolve().parents[1]
 NOTEBOOK_FOLDERS = (_PACKAGE / "data" / "notebooks", _PACKAGE.parent / "notebooks")
 """Where notebooks are: in an installed package, and in a checkout."""
+SECONDS = "mut3r_seconds"
+"""Under which the metadata of an executed notebook say how long it took."""
 
 
 def notebook_names() -> list[str]:
@@ -82,7 +86,7 @@ def execute_notebook(
     Returns
     -------
     nbformat.NotebookNode
-        The executed notebook.
+        The executed notebook; its metadata hold how many seconds its kernel has computed.
 
     Raises
     ------
@@ -120,10 +124,25 @@ def execute_notebook(
     if on_cell is not None:
         count = len(notebook.cells)
         client.on_cell_start = lambda cell, cell_index: on_cell(cell_index, count)
+    kernel = _Clock(client)
     _run(client)
+    notebook.metadata[SECONDS] = round(kernel.seconds, 1)
     if out_html is not None:
         write_page(notebook, Path(out_html))
     return notebook
+
+
+class _Clock:
+    """How long the kernel of a client has computed: waiting for other programs is not counted."""
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.seconds = client, 0.0
+        client.on_cell_executed = self.look
+
+    def look(self, **_: Any) -> None:
+        """Take what the processor spent on the kernel so far, s."""
+        spent = psutil.Process(self.client.km.provisioner.pid).cpu_times()
+        self.seconds = spent.user + spent.system
 
 
 def _run(client: Any) -> None:

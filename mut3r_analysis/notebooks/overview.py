@@ -1,9 +1,7 @@
 """All notebooks of the project: executing them, and the page that says what each one found."""
 
-import io
 import re
 import time
-import tokenize
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -11,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from mut3r_analysis.errors import MissingFile
-from mut3r_analysis.notebooks.execution import execute_notebook, find_notebook, notebook_names
+from mut3r_analysis.notebooks.execution import (
+    SECONDS,
+    execute_notebook,
+    find_notebook,
+    notebook_names,
+)
+from mut3r_analysis.notebooks.thumbnails import write_thumbnail
 from mut3r_analysis.studies.finding import findings_of
 
-_SECONDS = "mut3r_seconds"
 _PARAMETERS = "mut3r_parameters"
+_WITH = ".ipynb), with "
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _MARKER = "<!-- Written by `mut3r notebooks --map` from executed notebooks; do not edit. -->"
 
@@ -87,7 +91,6 @@ def _execute(name: str, folder: Path, parameters: dict[str, Any], timeout: float
         lines = [line for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
         return Executed(name, time.monotonic() - began, lines[-1] if lines else repr(error))
     seconds = time.monotonic() - began
-    found.metadata[_SECONDS] = round(seconds, 1)
     found.metadata[_PARAMETERS] = parameters
     nbformat.write(found, page.with_suffix(".ipynb"))
     skipped = [
@@ -98,15 +101,28 @@ def _execute(name: str, folder: Path, parameters: dict[str, Any], timeout: float
     return Executed(name, seconds, f"cells {skipped} were not executed" if skipped else "")
 
 
-def notebook_map(folder: str | Path, beside: Sequence[str | Path] = ()) -> str:
+def notebook_map(
+    folder: str | Path,
+    beside: Sequence[Path] = (),
+    *,
+    thumbnails: Path | None = None,
+    place: str = "",
+    kept: str = "",
+) -> str:
     """Write the page that leads through the notebooks.
 
     Parameters
     ----------
     folder : str or Path
         Where :func:`execute_all` left executed notebooks.
-    beside : sequence of str or Path
-        Folders of some executed with another ``backbone``, whose answers are set beside.
+    beside : sequence of Path
+        Folders of some executed with another ``backbone``, whose headlines are set beside.
+    thumbnails : Path, optional
+        Folder for a small picture of each notebook's figure; none are made without it.
+    place : str
+        Address of that folder, as seen from the page.
+    kept : str
+        The page as it was: what it says of notebooks that were not executed now stays.
 
     Returns
     -------
@@ -116,74 +132,79 @@ def notebook_map(folder: str | Path, beside: Sequence[str | Path] = ()) -> str:
     Raises
     ------
     MissingFile
-        When a notebook was not executed.
+        When a notebook was not executed, and nothing is kept of it.
     """
     import nbformat
 
     folder = Path(folder)
-    missing = [name for name in notebook_names() if not (folder / f"{name}.ipynb").is_file()]
+    table, more, missing = [], [], []
+    for name in notebook_names():
+        before = _lines_of(name, kept)
+        if (folder / f"{name}.ipynb").is_file():
+            held = nbformat.read(folder / f"{name}.ipynb", 4)
+            picture = ""
+            if thumbnails and write_thumbnail(held, thumbnails / f"{name}.png"):
+                picture = f"![{name}]({place}/{name}.png)"
+            own = _told(name, held, picture)
+        else:
+            own = [line for line in before if _WITH not in line]
+            missing += [] if own else [name]
+        others = [
+            nbformat.read(path, 4) for each in beside if (path := each / f"{name}.ipynb").is_file()
+        ]
+        found = [line for other in others for line in _told_beside(name, other)]
+        table += own[:1]
+        more += own[1:] + (found or [line for line in before if _WITH in line])
     if missing:
         raise MissingFile(
             f"{folder} lacks {', '.join(missing)}; execute all notebooks first: mut3r notebooks"
         )
-    parts = []
-    for name in notebook_names():
-        paths = [Path(each) / f"{name}.ipynb" for each in (folder, *beside)]
-        parts.append(_section(name, *(nbformat.read(p, 4) for p in paths if p.is_file())))
+    lines = ["| notebook | question | answer | figure | minutes |", "|:--|:--|:--|:--|--:|", *table]
     opening = (
         "Each asks one question and computes its answer. What is said here was found on the "
         "bundled models, small specimens, on rendered scenes: it shows that "
         "the instrument works, not what a full-size model does. The same notebooks run on the "
-        "official checkpoint and on data sets when the parameters named below are set."
+        "official checkpoint and on data sets when the parameters in their first cell are set. "
+        "Intervals are 95 % bootstrap intervals, n counts sequences or clips, and minutes are "
+        "those of one CPU core."
     )
-    return "\n".join(["# Notebooks", "", _MARKER, "", opening, "", *parts])
+    parts = ["# Notebooks", "", _MARKER, "", opening, "", *lines, ""]
+    return "\n".join([*parts, "## More answers", "", *more, ""] if more else parts)
 
 
-def _section(name: str, notebook: Any, *others: Any) -> str:
+def _lines_of(name: str, page: str) -> list[str]:
+    """Return what a page says of a notebook: its row, then its further lines."""
+    starts = (f"| [{name[:2]} ", f"- [{name[:2]} ")
+    lines = [line for line in page.splitlines() if line.startswith(starts)]
+    return sorted(lines, key=lambda line: not line.startswith("|"))
+
+
+def _told(name: str, notebook: Any, picture: str) -> list[str]:
+    """Return the row of a notebook, and a line for every further question."""
     found = list(findings_of(notebook))
-    beside = [
-        (each.metadata.get(_PARAMETERS, {}).get("backbone", "another"), finding)
-        for each in others
-        for finding in findings_of(each)
-    ]
-    minutes = notebook.metadata[_SECONDS] / 60
-    lines = [f"## [{name}]({name}.ipynb)", ""]
-    for finding in found:
-        lines.append(f"**{finding.question}** {finding.answer}\n")
-        same = [(model, each) for model, each in beside if each.question == finding.question]
-        lines += [f"*With {model}:* {each.answer}\n" for model, each in same]
-    lines += [] if found else [_opening(notebook), ""]
-    lines.append(f"*{minutes:.1f} minutes.* {_parameters(notebook)}")
-    return "\n".join([*lines, ""])
+    link = f"[{name[:2]} {_title(notebook)}]({name}.ipynb)"
+    question = found[0].question if found else _opening(notebook)
+    answer = found[0].headline if found else ""
+    parts = [link, question, answer, picture, f"{notebook.metadata[SECONDS] / 60:.1f}"]
+    row = " | ".join(part.replace("|", "\\|") for part in parts)
+    return [f"| {row} |", *(f"- {link}: *{each.question}* {each.headline}" for each in found[1:])]
+
+
+def _told_beside(name: str, notebook: Any) -> list[str]:
+    """Return a line for every finding with another model."""
+    model = notebook.metadata.get(_PARAMETERS, {}).get("backbone", "another")
+    link = f"[{name[:2]} {_title(notebook)}]({name}.ipynb)"
+    return [f"- {link}, with {model}: {each.headline}" for each in findings_of(notebook)]
+
+
+def _title(notebook: Any) -> str:
+    text = next(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return text.partition("\n")[0].lstrip("# ")
 
 
 def _opening(notebook: Any) -> str:
-    """First paragraph of a notebook, for those that ask nothing."""
+    """First sentence of a notebook, for those that ask nothing."""
     text = next(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     paragraphs = [part for part in text.split("\n\n") if not part.startswith("#")]
-    return re.sub(r"\s+", " ", paragraphs[0]) if paragraphs else ""
-
-
-def _parameters(notebook: Any) -> str:
-    """Return what the parameters cell says of the model and the data."""
-    (cell,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    comments = _comments(cell.source)
-    wanted = [
-        f"`{name}`: {text}"
-        for name, text in comments.items()
-        if name in ("backbone", "sequences", "scene", "folder", "results") and text
-    ]
-    return "Parameters: " + "; ".join(wanted) + "." if wanted else ""
-
-
-def _comments(source: str) -> dict[str, str]:
-    """Comments behind assignments, by the name that is assigned."""
-    found: dict[str, str] = {}
-    name = ""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.NAME and token.start[1] == 0:
-            name = token.string
-        elif token.type == tokenize.COMMENT and name:
-            text = token.string.lstrip("# ").rstrip(". ")
-            found[name] = f"{found[name]} {text}" if name in found else text
-    return found
+    words = " ".join(paragraphs[0].split()) if paragraphs else ""
+    return re.split(r"(?<=[.?!])\s", words, maxsplit=1)[0]

@@ -22,10 +22,6 @@ _REMOTE_SCRIPT = re.compile(
 def write_page(notebook: Any, out: Path) -> None:
     """Write an executed notebook as a page.
 
-    No widget can live there. Where an explorer was shown stands its picture, and below it a link to
-    the page that it saved of itself, which is copied beside this one unless it lies there. Where a
-    box was shown, the same stands for every explorer in it that was saved.
-
     Parameters
     ----------
     notebook : nbformat.NotebookNode
@@ -36,7 +32,7 @@ def write_page(notebook: Any, out: Path) -> None:
 
     out.parent.mkdir(parents=True, exist_ok=True)
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
-    shown = _without_widgets(notebook, out.resolve())
+    shown = without_widgets(notebook, out.resolve())
     page, _ = exporter.from_notebook_node(shown, {"metadata": {"name": out.stem}})
     # The template loads formula and diagram renderers from the network; our pages need neither,
     # and must read the same offline.
@@ -45,7 +41,19 @@ def write_page(notebook: Any, out: Path) -> None:
     out.write_text(page, encoding="utf-8")
 
 
-def _without_widgets(notebook: Any, out: Path) -> Any:
+def without_widgets(notebook: Any, out: Path) -> Any:
+    """Return a copy of an executed notebook for a page, on which no widget can live.
+
+    Where an explorer was shown stands its picture, and below it a link to the page that it saved of
+    itself, which is copied beside `out` unless it lies there. Where a box was shown, the same
+    stands for every explorer in it that was saved. Progress bars leave nothing.
+
+    Parameters
+    ----------
+    notebook : nbformat.NotebookNode
+    out : Path
+        The page, absolute.
+    """
     copied = copy.deepcopy(notebook)
     kept = copied.metadata.pop("widgets", {})
     states = kept.get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
@@ -63,7 +71,10 @@ def _in_place(output: Any, states: dict[str, Any], out: Path) -> Iterator[Any]:
     if view is None:
         yield output
         return
-    explorers = list(_explorers(view["model_id"], states))
+    widgets = list(_within(view["model_id"], states))
+    if any("Progress" in each["model_name"] for each in widgets):
+        return
+    explorers = [each["state"] for each in widgets if "_saved_page" in each["state"]]
     if "image/png" in output["data"]:
         yield output
     elif not any(state.get("_picture") for state in explorers):
@@ -75,13 +86,12 @@ def _in_place(output: Any, states: dict[str, Any], out: Path) -> Iterator[Any]:
             yield _sentence(f'<a href="{_beside(saved, out)}">Open the explorer</a>, a page.')
 
 
-def _explorers(model: str, states: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give the states of a widget and of those that it contains, as far as they are explorers."""
-    state = states.get(model, {}).get("state", {})
-    if "_saved_page" in state:
-        yield state
-    for child in state.get("children", ()):
-        yield from _explorers(child.removeprefix("IPY_MODEL_"), states)
+def _within(model: str, states: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give what is known of a widget, and of those that it contains."""
+    if model in states:
+        yield states[model]
+        for child in states[model]["state"].get("children", ()):
+            yield from _within(child.removeprefix("IPY_MODEL_"), states)
 
 
 def _beside(saved: Path, out: Path) -> str:

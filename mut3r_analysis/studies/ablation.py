@@ -21,6 +21,14 @@ SHUFFLED = ", shuffled"
 """Ending of the name of a control: the same scores at random places of the frame."""
 
 
+def in_words(cue: str) -> str:
+    """Name a cue as one says it: ``"shuffled true mask"`` for ``"true mask, shuffled"``."""
+    name = cue.removesuffix(SHUFFLED)
+    if name == "own" or name.startswith("own, "):
+        name = name.replace("own", "own cue", 1)
+    return f"shuffled {name}" if cue.endswith(SHUFFLED) else name
+
+
 def with_controls(cues: Mapping[str, Cue]) -> dict[str, Cue]:
     """Put behind each cue its control, named with `SHUFFLED`."""
     return {

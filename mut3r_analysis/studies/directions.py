@@ -9,7 +9,7 @@ from mut3r_analysis.studies.ablation import PLAIN, Ablation, against
 from mut3r_analysis.studies.finding import Finding, rows
 
 TAKEN = {**measures.TAKEN, "video-depth": ("abs_rel", "delta_1")}
-ALL = "all three"
+ALL = "all three directions"
 QUESTION = "Which direction of gating does what?"
 
 
@@ -25,8 +25,8 @@ def ablation(beta: float = 1.0, *, edition: int = 2) -> Ablation:
     """
     cue = Cue.mut3r(edition=edition)
     chosen: dict[str, tuple[str, ...]] = {ALL: DIRECTIONS}
-    chosen |= {f"only {name}": (name,) for name in DIRECTIONS}
-    chosen |= {f"without {name}": tuple(d for d in DIRECTIONS if d != name) for name in DIRECTIONS}
+    chosen |= {f"{name} alone": (name,) for name in DIRECTIONS}
+    chosen |= {f"all but {name}": tuple(d for d in DIRECTIONS if d != name) for name in DIRECTIONS}
 
     def configure(directions: str) -> Configuration:
         gate = Gate.mut3r(beta=beta, directions=chosen[directions], edition=edition)
@@ -69,14 +69,15 @@ def finding(changes: xr.Dataset, beta: float) -> Finding:
     beta : float
         Sharpness that the gates had.
     """
-    alone = [each for each in changes["configuration"].values if not each.startswith("without")]
+    alone = [each for each in changes["configuration"].values if not each.startswith("all but")]
     changes = changes.transpose("configuration", "measure")
-    lead = rows(changes.sel(configuration=alone, measure=measures.leading(changes)))
+    effect = "{measure} with {configuration}"
+    lead = rows(changes.sel(configuration=alone, measure=measures.leading(changes)), effect)
     protocols = dict.fromkeys(changes["protocol"].values.tolist())
     return Finding(
         QUESTION,
-        [*lead, *(each for each in rows(changes) if each not in lead)],
-        f"Against the plain run, with gates of β = {beta:g}, the error is",
+        [*lead, *(each for each in rows(changes, effect) if each not in lead)],
+        f"Gating by the own cue at β = {beta:g}",
         f"Protocols: {', '.join(protocols)}.",
         lead=len(lead),
     )

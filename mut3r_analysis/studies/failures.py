@@ -75,13 +75,13 @@ def finding(found: xr.Dataset, worst: Mapping[str, Any]) -> Finding:
     if worst["outside"]:
         note += f" Unlike the scenes of training: {'; '.join(worst['outside'])}."
     if "gated" in found:
-        about = f"Against the plain run, with gates of β = {worst['beta']:g}, the error is"
+        about = f"Gating by the own cue at β = {worst['beta']:g}"
         mean = change(found["gated"], found["plain"])
         rows = [row(found["gated"].attrs["long_name"], mean)]
         raised = int((harm > 0).sum())
         rows.append(Row("sequences whose error is raised", raised, n=count, reference=None))
     else:
-        about, note = f"Gates of β = {worst['beta']:g} change", f"{NO_TRUTH} {note}"
+        about, note = f"Gating by the own cue at β = {worst['beta']:g}", f"{NO_TRUTH} {note}"
         rows = [Row("depth", float(harm.mean()), n=count, unit=unit, reference=None)]
     for text, place in (("most raised", 0), ("least raised", -1)):
         effect = f"{text}: {harm['sequence'].values[place]}"

@@ -1,8 +1,8 @@
-"""What a notebook found: a table of effects with their intervals, and one sentence made from it."""
+"""What a notebook found: a table of effects with their intervals, and a headline made from it."""
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -22,17 +22,6 @@ NOT_MEASURED = "not measured"
 FEWEST = sequences_needed(LEVEL)
 """Sequences below which nothing is concluded from an interval."""
 
-_PHRASES = {
-    LOWER: "lower for",
-    HIGHER: "higher for",
-    "": "",
-    IDENTICAL: "identical for",
-    NOT_SIGNIFICANT: "not significantly different for",
-    TOO_FEW: "measured on too few to tell for",
-    NOT_MEASURED: "not measured for",
-}
-_LONGEST = 4
-"""Effects of one verdict that a sentence lists before it says how many others there are."""
 NO_TRUTH = "No ground truth: only differences between runs are shown."
 
 
@@ -87,12 +76,33 @@ class Row:
         digits = 3 - math.ceil(math.log10(abs(self.value))) if self.value % 1 else 0
         if width > 1e-6 * abs(self.value):
             digits = -math.floor(math.log10(width / 5))
+        if self.significant and digits < 7:
+            # A bound beyond the reference is not rounded to it.
+            while any(round(each, digits) == self.reference for each in parts) and digits < 6:
+                digits += 1
         kind = f"{max(digits, 0)}f" if -4 < digits < 7 else "3g"
         form = f"{'+' if self.reference == 0 else ''}.{kind}"
         value, *bounds = (format(each, form) for each in parts)
-        return " ".join(
-            filter(None, [value, f"[{', '.join(bounds)}]" if bounds else "", self.unit])
-        )
+        value = f"{value} {self.unit}".strip()
+        return f"{value} [{', '.join(bounds)}]" if bounds else value
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval leaves out the reference, over enough sequences."""
+        return self.verdict in (LOWER, HIGHER)
+
+    @property
+    def distance(self) -> float:
+        """How far the value lies from its reference; from zero where it has none."""
+        return abs((self.value or 0.0) - (self.reference or 0.0))
+
+    @property
+    def magnitude(self) -> str:
+        """The interval of a change without its sign, which ``lowers`` and ``raises`` tell."""
+        if self.verdict != LOWER:
+            return self.interval.replace("+", "")
+        upper, lower = (None if each is None else -each for each in (self.lower, self.upper))
+        return replace(self, value=-(self.value or 0.0), lower=lower, upper=upper).magnitude
 
 
 def row(effect: str, cell: xr.Dataset, reference: float | None = 0.0, n: int | None = None) -> Row:
@@ -150,7 +160,7 @@ def rows(
 
 @dataclass(frozen=True)
 class Finding:
-    """One computed answer. As the last value of a cell a notebook shows it as text and table.
+    """One computed answer. As the last value of a cell a notebook shows headline and table.
 
     Parameters
     ----------
@@ -159,11 +169,14 @@ class Finding:
     rows : sequence of Row
         The effects, those that matter most first.
     about : str
-        Beginning of the sentence, up to its verb: ``"Against the plain run, the error is"``.
+        What was done, the subject of the headline: ``"Gating by the own cue"``. Where values are
+        held against another reference than zero, the beginning up to them: ``"The AUC is"``.
     note : str
         What a reader must know besides, in a sentence of its own.
     lead : int, optional
-        How many of the first rows the sentence speaks of; all unless given.
+        How many of the first rows the headline speaks of; all unless given.
+    told : str
+        A headline computed elsewhere, where the rule of :func:`headline` does not fit the rows.
     """
 
     question: str
@@ -171,6 +184,7 @@ class Finding:
     about: str = ""
     note: str = ""
     lead: int | None = None
+    told: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", tuple(self.rows))
@@ -180,10 +194,14 @@ class Finding:
             raise InvalidArgument(f"the finding on {self.question!r} says nothing")
 
     @property
+    def headline(self) -> str:
+        """What was done, what happened and how sure it is, in one sentence; the note without it."""
+        return self.told or headline(self.about, self.rows[: self.lead]) or self.note
+
+    @property
     def answer(self) -> str:
-        """The sentence, and the note."""
-        written = sentence(self.about, self.rows[: self.lead])
-        return " ".join(filter(None, [written, self.note]))
+        """The headline, and the note."""
+        return " ".join(dict.fromkeys(filter(None, [self.headline, self.note])))
 
     def row(self, effect: str) -> Row:
         """Return the row of an effect."""
@@ -193,44 +211,117 @@ class Finding:
         return f"{self.question} {self.answer}"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        lines = [f"**{self.question}** {self.answer}"]
-        if self.rows:
-            lines += ["", "| effect | value [95 % interval] | n | verdict |", "|:--|:--|--:|:--|"]
-        lines += [
-            f"| {each.effect} | {each.interval} | {each.n or ''} | {each.verdict} |"
-            for each in self.rows
-        ]
+        first, rest = self.rows[: self.lead], self.rows[len(self.rows[: self.lead]) :]
+        parts = [f"*{self.question}*", f"**{self.headline}**"]
+        parts += [self.note] if self.note not in ("", self.headline) else []
+        parts += [_table(first)] if first else []
+        if rest:
+            parts += [f"<details><summary>{len(rest)} more numbers</summary>", _table(rest)]
+            parts += ["</details>"]
         table = [asdict(each) | {"verdict": each.verdict} for each in self.rows]
-        payload = asdict(self) | {"rows": table, "answer": self.answer}
+        payload = asdict(self) | {"rows": table, "headline": self.headline, "answer": self.answer}
         return {
             "text/plain": str(self),
-            "text/markdown": "\n".join(lines),
+            "text/markdown": "\n\n".join(parts),
             FINDING_MIME: payload,
         }
 
 
-def sentence(about: str, table: Sequence[Row]) -> str:
-    """Put rows into one sentence, verdict by verdict; numbers where something was found."""
-    counts = {each.n for each in table}
-    alike = len(counts) == 1
+def headline(about: str, table: Sequence[Row]) -> str:
+    """Say in one sentence what was done, what happened, and how sure that is.
 
-    def told(each: Row) -> str:
-        numbers = each.interval if each.verdict in (LOWER, HIGHER, "") else ""
-        count = "" if alike or not each.n else f"n = {each.n}"
-        shown = ", ".join(filter(None, [numbers, count]))
-        return f"{each.effect} ({shown})" if shown else each.effect
+    The largest significant effect is named, and the largest in the other direction; all others are
+    counted.
 
-    parts = []
-    for verdict, phrase in _PHRASES.items():
-        effects = [told(each) for each in table if each.verdict == verdict]
-        if (others := len(effects) - _LONGEST) > 1:
-            effects[_LONGEST - 1 :] = [f"{effects[_LONGEST - 1]} and {others} others"]
-        if effects:
-            parts.append(f"{phrase} {', '.join(effects)}".strip())
-    if not parts:
+    Parameters
+    ----------
+    about : str
+        As of :class:`Finding`.
+    table : sequence of Row
+        Changes, or values that are held against one reference.
+
+    Returns
+    -------
+    str
+        Empty without rows.
+    """
+    largest = sorted(table, key=lambda each: -each.distance)
+    held = [each for each in largest if each.reference is not None]
+    if not largest:
         return ""
-    n = counts.pop() if alike else 0
-    return f"{about} {'; '.join(parts)}{f' (n = {n})' if n else ''}.".strip()
+    if not held:
+        others = f" and {len(table) - 1} more" * (len(table) > 1)
+        first = f"{table[0].effect} ({table[0].interval}){others}{_counted(table[:1])}"
+        return f"{about}: {first}."
+    if all(each.reference == 0 for each in held):
+        said = _changes(held) + _how_many(held)
+    else:
+        said = _levels(held) + _how_many(held)
+    return f"{about} {said}.".strip()
+
+
+def _changes(held: Sequence[Row]) -> str:
+    """Tell the largest change in each direction, of changes the largest first."""
+    found = {each.verdict: each for each in reversed(held) if each.significant}
+    verbs = {LOWER: "lowers", HIGHER: "raises"}
+    said = [
+        f"{verbs[each.verdict]} {each.effect} by {each.magnitude}"
+        for each in sorted(found.values(), key=lambda each: -each.distance)
+    ]
+    if said:
+        return " and ".join(said)
+    first, alone = held[0], len(held) == 1
+    unsure = {
+        NOT_SIGNIFICANT: (
+            f"does not change {first.effect} significantly"
+            if alone
+            else "changes nothing significantly"
+        ),
+        TOO_FEW: f"changes {first.effect} by {first.interval}, on too few sequences to tell",
+        IDENTICAL: "changes nothing at all",
+        NOT_MEASURED: "was not measured",
+    }
+    verdicts = {each.verdict for each in held}
+    return next(words for verdict, words in unsure.items() if verdict in verdicts)
+
+
+def _levels(held: Sequence[Row]) -> str:
+    """Tell the value that lies farthest from its reference."""
+    first = next((each for each in held if each.significant), held[0])
+    beside = {
+        LOWER: "below",
+        HIGHER: "above",
+        NOT_SIGNIFICANT: "not significantly different from",
+        TOO_FEW: "on too few sequences to be told from",
+        IDENTICAL: "the same as",
+        NOT_MEASURED: "not measured beside",
+    }[first.verdict]
+    return f"{first.interval} for {first.effect}, {beside} {first.reference:g}"
+
+
+def _how_many(held: Sequence[Row]) -> str:
+    """Count what is significant among several effects; say over how many sequences they are."""
+    found = sum(each.significant for each in held)
+    if len(held) == 1:
+        return _counted(held)
+    if not found:
+        return f" ({len(held)} effects{_counted(held).replace(' (', ', ').removesuffix(')')})"
+    verb = "is" if found == 1 else "are"
+    return f"; {found} of {len(held)} effects {verb} significant{_counted(held)}"
+
+
+def _counted(table: Sequence[Row]) -> str:
+    """Say over how many sequences, ``" (n = 6)"``; empty where nobody counted."""
+    counts = sorted({each.n for each in table if each.n})
+    return f" (n = {' to '.join(map(str, dict.fromkeys(counts[:1] + counts[-1:])))})" * bool(counts)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    lines = [
+        f"| {each.effect} | {each.interval} | {each.n or ''} | {each.verdict} |" for each in rows
+    ]
+    head = ["| effect | value [95 % confidence interval] | n | verdict |", "|:--|:--|--:|:--|"]
+    return "\n".join([*head, *lines])
 
 
 def without_truth(question: str, found: xr.Dataset, about: str) -> Finding:
@@ -253,7 +344,7 @@ def findings_of(notebook: Any) -> Iterator[Finding]:
         for output in cell.get("outputs", []):
             if FINDING_MIME in (data := output.get("data", {})):
                 held = dict(data[FINDING_MIME])
-                del held["answer"]
+                del held["answer"], held["headline"]
                 held["rows"] = [
                     Row(**{name: each[name] for name in each if name != "verdict"})
                     for each in held["rows"]

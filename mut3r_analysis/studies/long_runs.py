@@ -108,10 +108,9 @@ def finding(values: xr.DataArray, measures: Iterable[str]) -> Finding:
     """
     first, last = (str(values["window"].values[place]) for place in (0, -1))
     late = against_training(values).isel(window=-1, drop=True)
-    table: list[Row] = rows(late.sel(measure=list(measures)).transpose("model", "measure"))
-    return Finding(
-        QUESTION, table, f"In frames {last}, against frames {first} of the same run, the mean is"
-    )
+    effect = "{measure} of {model}"
+    table: list[Row] = rows(late.sel(measure=list(measures)).transpose("model", "measure"), effect)
+    return Finding(QUESTION, table, f"Running on to frames {last}, against frames {first},")
 
 
 def rules_finding(
@@ -134,8 +133,8 @@ def rules_finding(
     for backbone in backbones:
         less, full = (held.sel(model=f"{backbone}, {rule}", drop=True) for rule in (other, plain))
         found = change(less, full).transpose("window", "measure")
-        table += rows(found, f"{backbone}, frames {{}}")
-    about = f"Under {other}, against {plain}, the mean is"
+        table += rows(found, f"{{measure}} of {backbone} in frames {{window}}")
+    about = f"Writing by {other}, not {plain},"
     return Finding(RULES_QUESTION, table, about)
 
 
@@ -151,7 +150,7 @@ def resets_finding(values: xr.DataArray, measures: Iterable[str]) -> Finding:
     late = values.sel(measure=list(measures)).isel(window=-1)
     chained, never = (late.sel(reset=how, drop=True) for how in (CHAINED, NEVER))
     table: list[Row] = rows(
-        change(chained, never).transpose("measure", "rule"), "{rule}, {measure}"
+        change(chained, never).transpose("measure", "rule"), "{measure} under {rule}"
     )
-    about = f"Starting anew, chained, against never, in frames {late['window'].item()} the mean is"
+    about = f"Starting the state anew, in frames {late['window'].item()},"
     return Finding(RESETS_QUESTION, table, about)

@@ -73,6 +73,18 @@ def test_a_page_that_lies_beside_is_not_copied_and_boxes_show_what_they_hold(tmp
     assert page.read_text().count("A widget stands here while the notebook runs.") == 1
 
 
+def test_progress_bars_leave_nothing(tmp_path):
+    counted = "from tqdm.auto import tqdm\nfor _ in tqdm(range(3), desc='runs done'): pass"
+    page = tmp_path / "count.html"
+    done = execute_notebook(write(tmp_path / "count.ipynb", counted, "'after'"), {}, out_html=page)
+    kept = [each["data"] for each in done.cells[-2].outputs if "data" in each]
+    assert any("application/vnd.jupyter.widget-view+json" in data for data in kept)
+    shown = page.read_text().partition("<body")[2]
+    assert "A widget stands here" not in shown
+    assert "0/3" not in shown
+    assert "<pre>'after'</pre>" in shown
+
+
 @pytest.mark.slow
 def test_the_page_of_the_explorers_has_all_their_pictures(tmp_path):
     parameters = {"backbone": "random:small", "frames": 2, "out": str(tmp_path), "progress": False}

@@ -234,24 +234,27 @@ def test_paths_of_another_design_are_refused():
 )
 def test_the_finding_says_what_the_errors_do(ate, rpe, verdicts, count):
     found = attribution.finding(cells_of(ate=ate, rpe=rpe))
-    told = [found.row(f"{find_metric(name).label}, own").verdict for name in attribution.ASKED]
+    told = [
+        found.row(f"{find_metric(name).label} with the own cue").verdict
+        for name in attribution.ASKED
+    ]
     if verdicts is None:
         assert not {HIGHER, LOWER} & set(told)
         return
     assert told == verdicts
-    assert found.row("sequences in which ATE rises and RPE falls, own").value == count
+    assert found.row("sequences in which ATE rises and RPE falls, own cue").value == count
 
 
 def test_the_finding_says_which_path_and_which_sequence():
     cells = cells_of(ate=(0, 30, 0), rpe=(0, -10, 0))
     found = attribution.finding(cells)
-    assert found.row("ATE through write, own").value == pytest.approx(30, rel=0.01)
-    assert found.row("ATE through read, own").value == pytest.approx(0, abs=1e-9)
+    assert found.row("ATE through write, own cue").value == pytest.approx(30, rel=0.01)
+    assert found.row("ATE through read, own cue").value == pytest.approx(0, abs=1e-9)
     assert not any("flipped" in each.effect for each in found.rows)
     cells["ate"][{"sequence": slice(0, 7), "read": 1, "write": 1}] = 0.99
     cells["ate"][{"sequence": 7, "read": 1, "write": 1}] = 9.0
     flipped = attribution.finding(cells).row(
-        "mean change of ATE, sign flipped without scene-7, own"
+        "mean change of ATE, sign flipped without scene-7, own cue"
     )
     assert flipped.value < 0
 
@@ -314,13 +317,13 @@ def test_the_notebook_ends_in_a_computed_attribution(tmp_path):
     )
     (found,) = findings_of(notebook)
     assert found.lead == 4
-    for cue in ("own", "true mask"):
+    for cue in ("own cue", "true mask"):
         paths = {
             name: found.row(f"ATE through {name}, {cue}").value
             for name in ("read", "write", "total")
         }
         assert paths["read"] + paths["write"] == pytest.approx(paths["total"], abs=1e-6)
-        assert found.row(f"ATE, {cue}").value == pytest.approx(paths["total"], abs=1e-6)
+        assert found.row(f"ATE with the {cue}").value == pytest.approx(paths["total"], abs=1e-6)
     assert {path.suffix for path in Path(tmp_path).iterdir()} == {".pdf"}
 
 

@@ -213,10 +213,10 @@ def test_what_remains_is_the_change_of_the_mean_afterwards():
 def test_the_finding_follows_the_effects(effects, own, mask, place):
     found = corruption.finding(table_of(effects))
     told = {each.effect: each.verdict for each in found.rows}
-    assert told["state_to_image, own"] == own
-    assert told["state_to_image, true mask"] == mask
-    assert told["state_to_image, true mask, against shuffled scores"] == place
-    assert [each.value for each in found.rows[: found.lead]] == pytest.approx(list(effects))
+    assert told["the trace of motion with the own cue"] == own
+    assert told["the trace of motion with the true mask"] == mask
+    assert told["the trace of motion with the true mask, against shuffled scores"] == place
+    assert [each.value for each in found.rows[: found.lead]] == pytest.approx(list(effects[:2]))
 
 
 def test_an_effect_of_either_sign_is_not_significant():
@@ -300,10 +300,18 @@ def test_the_notebook_answers(tmp_path):
         },
     )
     (found,) = findings_of(notebook)
-    assert [each.effect for each in found.rows[:3]] == [f"state_to_image, {cue}" for cue in CUES]
+    assert [each.effect for each in found.rows[:3]] == [
+        f"the trace of motion with the {cue}"
+        for cue in ("own cue", "true mask", "shuffled true mask")
+    ]
     assert found.row("state left behind by frames that are written").value > 0
     assert found.row("state left behind by frames that are only read").value == 0
-    assert found.row("change of the state at rest by all three, own").value > 0
+    assert (
+        found.row(
+            "change of the state at rest by gates in all three directions with the own cue"
+        ).value
+        > 0
+    )
     assert {path.suffix for path in Path(tmp_path).iterdir()} == {".pdf"}
 
 

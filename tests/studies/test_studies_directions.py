@@ -34,31 +34,31 @@ def test_every_direction_is_alone_once_and_left_out_once():
     assert acting[PLAIN] == set()
     assert acting[ALL] == set(DIRECTIONS)
     for name in DIRECTIONS:
-        assert acting[f"only {name}"] == {name}
-        assert acting[f"without {name}"] == set(DIRECTIONS) - {name}
+        assert acting[f"{name} alone"] == {name}
+        assert acting[f"all but {name}"] == set(DIRECTIONS) - {name}
     assert {item.gate.beta for item in found.values() if item} == {2.0}
 
 
 def test_changes_are_percent_of_the_plain_backbone():
-    changes = direction_changes(swept({ALL: 0.8, "only image_self": 1.1}))
+    changes = direction_changes(swept({ALL: 0.8, "image_self alone": 1.1}))
     cell = changes.sel(measure=DEPTH)
     assert PLAIN not in cell["configuration"]
     np.testing.assert_allclose(float(cell["value"].sel(configuration=ALL)), -20)
-    np.testing.assert_allclose(float(cell["upper"].sel(configuration="only image_self")), 10)
+    np.testing.assert_allclose(float(cell["upper"].sel(configuration="image_self alone")), 10)
 
 
 def test_the_finding_follows_the_data():
-    one = finding(direction_changes(swept({ALL: 0.8, "only image_self": 1.1})), beta=2.0)
-    other = finding(direction_changes(swept({ALL: 1.3, "only state_to_image": 0.5})), beta=1.0)
-    every, alone = (one.row(f"{name}, {DEPTH}") for name in (ALL, "only image_self"))
+    one = finding(direction_changes(swept({ALL: 0.8, "image_self alone": 1.1})), beta=2.0)
+    other = finding(direction_changes(swept({ALL: 1.3, "state_to_image alone": 0.5})), beta=1.0)
+    every, alone = (one.row(f"{DEPTH} with {name}") for name in (ALL, "image_self alone"))
     assert (every.verdict, alone.verdict) == (LOWER, HIGHER)
     assert (every.value, every.n, alone.value) == (pytest.approx(-20), 7, pytest.approx(10))
-    assert other.row(f"{ALL}, {DEPTH}").verdict == HIGHER
-    assert other.row("only state_to_image, ATE (Sim3)").verdict == LOWER
-    assert other.row("without image_self, ATE (Sim3)").verdict == IDENTICAL
-    assert "with gates of β = 2" in one.answer
+    assert other.row(f"{DEPTH} with {ALL}").verdict == HIGHER
+    assert other.row("ATE (Sim3) with state_to_image alone").verdict == LOWER
+    assert other.row("ATE (Sim3) with all but image_self").verdict == IDENTICAL
+    assert one.headline.startswith("Gating by the own cue at β = 2 lowers depth")
     assert one.answer.endswith("Protocols: default:depth:scale_median, default:pose:sim3.")
-    assert not any("without" in each.effect for each in one.rows[: one.lead])
+    assert not any("all but" in each.effect for each in one.rows[: one.lead])
 
 
 def test_without_truth_nothing_is_claimed():

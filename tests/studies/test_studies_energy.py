@@ -99,6 +99,6 @@ def test_cues_are_told_apart_where_they_are_as_strong(rng):
     found = energy.finding(errors, betas)
     assert len(found.rows) == 2 * 3
     assert all(row.value == pytest.approx(-10) and row.verdict == LOWER for row in found.rows)
-    assert found.rows[0].effect == "true mask, depth AbsRel (median scale), static"
-    assert "move 10.0 % of the attention" in found.answer
+    assert found.rows[0].effect == "depth AbsRel (median scale) of static scenes with the true mask"
+    assert "Moving 10.0 % of attention" in found.headline
     assert found.answer.endswith("At no β do these move as much: weak.")

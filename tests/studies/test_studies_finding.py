@@ -1,4 +1,4 @@
-"""A finding: a table whose verdicts follow its numbers, and a sentence made from it."""
+"""A finding: a table whose verdicts follow its numbers, and a headline made from it."""
 
 import nbformat
 import pytest
@@ -17,9 +17,9 @@ from mut3r_analysis.studies.finding import (
     Finding,
     Row,
     findings_of,
+    headline,
     row,
     rows,
-    sentence,
     without_truth,
 )
 
@@ -54,33 +54,66 @@ def test_a_verdict_is_beside_a_reference():
 
 
 def test_numbers_have_the_digits_that_their_interval_is_worth():
-    assert Row("a", -20.04, -25.2, -15.1, 8, "%").interval == "-20 [-25, -15] %"
+    assert Row("a", -20.04, -25.2, -15.1, 8, "%").interval == "-20 % [-25, -15]"
     assert Row("a", 0.6123, 0.5812, 0.6434, 8, reference=0.5).interval == "0.61 [0.58, 0.64]"
     assert Row("a", 3, reference=None).interval == "3"
     assert Row("a", None).interval == "–"
 
 
-def test_the_sentence_names_what_was_found_before_what_was_not():
-    told = [
-        Row("A", 1.0, -1.0, 3.0, 7),
-        Row("B", -20.0, -25.0, -15.0, 8, "%"),
-        Row("C", 5.0, 2.0, 9.0, 3),
-    ]
-    assert sentence("The error is", told) == (
-        "The error is lower for B (-20 [-25, -15] %, n = 8); not significantly different for A "
-        "(n = 7); measured on too few to tell for C (n = 3)."
+def test_a_bound_beyond_the_reference_is_not_rounded_to_it():
+    assert Row("a", 4.2, 0.04, 10.1, 8, "%").interval == "+4.20 % [+0.04, +10.10]"
+    assert Row("a", 4.2, -0.04, 10.1, 8, "%").interval == "+4 % [-0, +10]"
+
+
+def effects(**values):
+    """Changes in percent, as sure as they are large: significant from 2 % on."""
+    return [Row(name, each, each - 1.9, each + 1.9, 8, "%") for name, each in values.items()]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (effects(ATE=10), "Gating raises ATE by 10.0 % [8.1, 11.9] (n = 8)."),
+        (effects(ATE=-10), "Gating lowers ATE by 10.0 % [8.1, 11.9] (n = 8)."),
+        (
+            effects(ATE=10, RPE=1),
+            "Gating raises ATE by 10.0 % [8.1, 11.9]; 1 of 2 effects is significant (n = 8).",
+        ),
+        (
+            effects(ATE=3, RPE=1, depth=-20, rotation=-30, points=40),
+            "Gating raises points by 40.0 % [38.1, 41.9] and lowers rotation by 30.0 % "
+            "[28.1, 31.9]; 4 of 5 effects are significant (n = 8).",
+        ),
+        (effects(ATE=1, RPE=-1), "Gating changes nothing significantly (2 effects, n = 8)."),
+        (
+            [Row("ATE", 5.0, 2.0, 9.0, 3, "%")],
+            "Gating changes ATE by +5 % [+2, +9], on too few sequences to tell (n = 3).",
+        ),
+        (effects(ATE=1), "Gating does not change ATE significantly (n = 8)."),
+        ([Row("ATE", 0.0, 0.0, 0.0, 8, "%")], "Gating changes nothing at all (n = 8)."),
+        ([Row("ATE", None)], "Gating was not measured."),
+        (
+            [*effects(ATE=10), Row("RPE", 1.0, -1.0, 2.0, 6, "%")],
+            "Gating raises ATE by 10.0 % [8.1, 11.9]; 1 of 2 effects is significant (n = 6 to 8).",
+        ),
+        ([], ""),
+    ],
+)
+def test_the_headline_names_the_largest_effects_and_counts_the_others(table, said):
+    assert headline("Gating", table) == said
+    assert headline("Gating", table[::-1]) == said
+
+
+def test_the_headline_of_areas_names_the_one_farthest_from_chance():
+    areas = [Row("cue", 0.6, 0.55, 0.65, 8, reference=0.5), Row("cell", 0.74, 0.63, 0.84, 8,
+             reference=0.5)]  # fmt: skip
+    assert headline("The AUC is", areas) == (
+        "The AUC is 0.74 [0.63, 0.84] for cell, above 0.5; 2 of 2 effects are significant (n = 8)."
     )
-    assert sentence("The error is", told[::-1]).index("lower for B") == len("The error is ")
-    assert sentence("The error is", []) == ""
-
-
-def test_a_sentence_stays_short():
-    told = [Row(name, -20.0, -25.0, -15.0, 8, "%") for name in "ABCDEF"]
-    said = sentence("The error is", told)
-    assert said.startswith("The error is lower for A (-20 [-25, -15] %), B (")
-    assert said.endswith("D (-20 [-25, -15] %) and 2 others (n = 8).")
-    # One other is named: that takes no more words.
-    assert sentence("The error is", told[:5]).endswith(", E (-20 [-25, -15] %) (n = 8).")
+    unsure = [Row("cell", 0.6, 0.45, 0.7, 8, reference=0.5)]
+    assert headline("The AUC is", unsure) == (
+        "The AUC is 0.60 [0.45, 0.70] for cell, not significantly different from 0.5 (n = 8)."
+    )
 
 
 def test_rows_are_named_by_the_labels_of_a_table():
@@ -98,10 +131,14 @@ def test_rows_are_named_by_the_labels_of_a_table():
 
 def test_a_finding_travels_in_the_outputs_of_a_notebook():
     table = [Row("A", -20.0, -25.0, -15.0, 8, "%"), Row("B", None)]
-    said = Finding("Does it?", table, "The error is", "Protocol: default.", lead=1)
-    assert said.answer == "The error is lower for A (-20 [-25, -15] %) (n = 8). Protocol: default."
+    said = Finding("Does it?", table, "Gating", "Protocol: default.", lead=1)
+    assert said.headline == "Gating lowers A by 20 % [15, 25] (n = 8)."
+    assert said.answer == f"{said.headline} Protocol: default."
     bundle = said._repr_mimebundle_()
-    assert "| A | -20 [-25, -15] % | 8 | lower |" in bundle["text/markdown"]
+    shown, _, folded = bundle["text/markdown"].partition("<details>")
+    assert f"**{said.headline}**" in shown
+    assert "| A | -20 % [-25, -15] | 8 | lower |" in shown
+    assert "| B |" in folded
     assert bundle[FINDING_MIME]["rows"][1]["verdict"] == NOT_MEASURED
     output = nbformat.v4.new_output("execute_result", data=bundle, execution_count=1)
     notebook = nbformat.v4.new_notebook(
@@ -116,7 +153,7 @@ def test_a_finding_travels_in_the_outputs_of_a_notebook():
 
 def test_without_truth_nothing_is_judged():
     moved = changed([1.1] * 6).expand_dims(measure=["depth"])
-    said = without_truth("Does it?", moved, "Gating moves")
-    assert said.answer.startswith("Gating moves depth (10.00 [10.00, 10.00] %) (n = 6).")
+    said = without_truth("Does it?", moved, "Gating")
+    assert said.headline == "Gating: depth (10.00 % [10.00, 10.00]) (n = 6)."
     assert "No ground truth" in said.answer
     assert {each.verdict for each in said.rows} == {""}

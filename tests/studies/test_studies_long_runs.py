@@ -53,7 +53,7 @@ def test_the_finding_compares_the_last_window_with_the_first():
         },
     )
     (row,) = long_runs.finding(values, ["rotation error (degree)"]).rows
-    assert row.effect == "tiny, rotation error (degree)"
+    assert row.effect == "rotation error (degree) of tiny"
     assert row.value == pytest.approx(50)
     assert row.verdict == HIGHER
 
@@ -72,7 +72,7 @@ def test_rules_are_compared_on_the_same_sequences():
     )
     found = long_runs.rules_finding(values, ["tiny"], ["cut3r", "ttt3r"], values.measure.values)
     late, early = found.rows
-    assert late.effect == "tiny, frames 8-15, rotation error (degree)"
+    assert late.effect == "rotation error (degree) of tiny in frames 8-15"
     assert late.value == pytest.approx(-20)
     assert late.verdict == LOWER
     assert early.verdict == IDENTICAL
@@ -99,12 +99,14 @@ def test_the_notebook_answers(tmp_path):
     assert len(found.rows) == 2 * len(ERRORS)
     assert less.question == long_runs.RULES_QUESTION
     assert [row.effect for row in less.rows] == [
-        f"tiny, frames {window}, {measure}"
+        f"{measure} of tiny in frames {window}"
         for window in ("4-7", "1-3")
         for measure in list(ERRORS.values())[:2]
     ]
     assert resets.question == long_runs.RESETS_QUESTION
-    assert [row.effect for row in resets.rows] == [f"cut3r, {name}" for name in ERRORS.values()]
+    assert [row.effect for row in resets.rows] == [
+        f"{name} under cut3r" for name in ERRORS.values()
+    ]
 
 
 def test_the_long_test_of_a_card_is_the_study_in_numbers():
@@ -166,8 +168,8 @@ def test_chained_parts_are_held_against_the_run_that_never_starts_anew():
     )
     found = long_runs.resets_finding(values, values.measure.values)
     assert [row.effect for row in found.rows] == [
-        "cut3r, rotation error (degree)",
-        "ttt3r, rotation error (degree)",
+        "rotation error (degree) under cut3r",
+        "rotation error (degree) under ttt3r",
     ]
     assert all(row.value == pytest.approx(-25) and row.verdict == LOWER for row in found.rows)
     assert "frames 8-15" in found.answer

@@ -119,7 +119,7 @@ def test_the_finding_is_of_trained_weights_and_names_the_others():
         "tiny"
     }
     assert found.row(f"AUC in tiny, {OBJECTS}").verdict == HIGHER
-    assert found.row("AbsRel in tiny, gated by the cue against by shuffled scores").verdict == LOWER
+    assert found.row("AbsRel in tiny, gating by the cue, not by shuffled scores").verdict == LOWER
     assert found.row("memory kept per frame, tiny").value == 25
     assert "Nothing can be found in random:small" in found.answer
     assert "Nothing can be found" not in finding(compared(("tiny",))).answer

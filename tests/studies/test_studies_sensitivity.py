@@ -209,10 +209,10 @@ def test_the_finding_follows_the_data():
         errors({(group, beta): 0.2 * beta for group in GROUPS for beta in BETAS}), CUE
     )
     assert {each.verdict for each in harm.rows[: harm.lead]} == {HIGHER}
-    assert harm.row(f"{NAME}, static").value == pytest.approx(20, abs=0.5)
-    onsets = [f"smallest β from which on {NAME} is higher, {group}" for group in GROUPS]
+    assert harm.row(f"{NAME} of static scenes").value == pytest.approx(20, abs=0.5)
+    onsets = [f"smallest β from which on {NAME} of {group} scenes is higher" for group in GROUPS]
     assert [harm.row(effect).value for effect in onsets] == [0.5] * 3
-    assert "higher for " in harm.answer
+    assert " raises " in harm.headline
 
     gains = {0.5: -0.1, 1.0: -0.2, 2.0: -0.1}
     fine = sensitivity.finding(
@@ -288,7 +288,7 @@ def test_the_notebook_answers_on_scenes(tmp_path):
     assert found.question == sensitivity.QUESTION
     assert "at β = 1" in found.answer
     assert as_strong.question == energy.QUESTION
-    assert {row.effect.split(",")[0] for row in as_strong.rows} <= set(energy.rivals())
+    assert {row.effect.split(" with the ")[1] for row in as_strong.rows} <= set(energy.rivals())
     for each in (*found.rows, *as_strong.rows):
         assert each.verdict in {TOO_FEW, "identical", "not measured", ""}
 

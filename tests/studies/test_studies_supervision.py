@@ -35,6 +35,7 @@ from mut3r_analysis.training.rollout import roll_out
 from mut3r_analysis.training.validation import held_out_clips, score_clips
 
 NOTEBOOK = "06_cue_as_supervision"
+POINTS = supervision_scores.ERRORS[supervision_scores.PRIMARY][0]
 SCENES = SceneDistribution(movers=(1, 2))
 TINY = FineTuning(steps=1, clips=2, frames=2, scenes=SCENES)
 
@@ -247,7 +248,9 @@ def test_what_training_on_does_to_every_arm_is_told_beside_what_their_terms_do()
     assert worse.row(effect).value == pytest.approx(10, abs=0.5)
     assert worse.row(effect).verdict == HIGHER
     # Against the control, nothing of it is to be seen.
-    assert worse.row("both").value == pytest.approx(same.row("both").value)
+    assert worse.row(f"{POINTS} with both").value == pytest.approx(
+        same.row(f"{POINTS} with both").value
+    )
     untold = supervision_scores.finding(synthetic(arms=(CONTROL, SUPERVISED)))
     assert not any(each.effect == effect for each in untold.rows)
 
@@ -255,7 +258,7 @@ def test_what_training_on_does_to_every_arm_is_told_beside_what_their_terms_do()
 def test_the_finding_answers_only_for_the_gate_where_nothing_was_trained():
     said = supervision_scores.finding(synthetic(gated=-0.2, arms=(ORIGINAL,)))
     assert "No arm was trained" in said.answer
-    assert said.row("gating alone").value == pytest.approx(-20, abs=0.5)
+    assert said.row(f"{POINTS} with gating alone").value == pytest.approx(-20, abs=0.5)
 
 
 def test_the_price_counts_passes_and_copies(backbone):
@@ -307,7 +310,7 @@ def test_the_notebook_answers_on_scenes(tmp_path):
     notebook = execute_notebook(find_notebook(NOTEBOOK), given)
     (found,) = findings_of(notebook)
     assert found.question == supervision_scores.QUESTION
-    assert found.row("both").n == 6
+    assert found.row(f"{POINTS} with both").n == 6
 
 
 @pytest.mark.slow
@@ -325,4 +328,4 @@ def test_the_notebook_prices_what_it_does_not_train_and_runs_without_truth(share
     (found,) = findings_of(notebook)
     assert "Not answered here" in found.answer
     (said,) = (each for each in notebook.cells if each.id == "run-sequences")
-    assert "No ground truth" in said.outputs[-1].data["text/markdown"]
+    assert "are shown: walking_woman." in said.outputs[-1].data["text/markdown"]

@@ -134,18 +134,20 @@ def verdicts(effects, count=8):
 
 def test_the_finding_follows_the_data():
     gain, said = verdicts({("abs_rel", "own cue [0, 3)"): -0.2})
-    assert gain["own cue, depth AbsRel (metric)"] == LOWER
-    assert gain["own cue, depth AbsRel (metric), [0, 3), the best"] == LOWER
-    assert gain["own cue, depth AbsRel (metric), [0, 3), against shuffled scores"] == LOWER
-    told = said.row("own cue, depth AbsRel (metric)")
+    assert gain["depth AbsRel (metric) with the own cue"] == LOWER
+    assert gain["depth AbsRel (metric) with the own cue, [0, 3), the best"] == LOWER
+    best = "depth AbsRel (metric) with the own cue, [0, 3)"
+    assert gain[f"{best}, against shuffled scores"] == LOWER
+    told = said.row("depth AbsRel (metric) with the own cue")
     assert told.value == pytest.approx(-20, abs=0.5)
-    assert "with layers chosen on the other sequences" in said.answer
-    assert f"lower for own cue, depth AbsRel (metric) ({told.interval})" in said.answer
+    assert said.headline.startswith("Gating layers chosen on other sequences lowers depth AbsRel")
+    assert told.magnitude in said.headline
 
     shared = {("abs_rel", f"own cue{ending} [0, 6)"): -0.2 for ending in ("", SHUFFLED)}
     other, _ = verdicts(shared)
-    assert other["own cue, depth AbsRel (metric)"] == LOWER
-    assert other["own cue, depth AbsRel (metric), [0, 6), against shuffled scores"] != LOWER
+    assert other["depth AbsRel (metric) with the own cue"] == LOWER
+    best = "depth AbsRel (metric) with the own cue, [0, 6)"
+    assert other[f"{best}, against shuffled scores"] != LOWER
 
     worse = {(metric, label): 0.3 for metric in ("abs_rel", "ate") for label in ABLATION.design}
     _, said = verdicts(worse)
@@ -159,8 +161,8 @@ def test_the_finding_follows_the_data():
 def test_on_one_sequence_no_range_can_be_chosen_elsewhere():
     found, said = verdicts({("ate", "own cue [0, 3)"): -0.2}, count=1)
     assert set(found.values()) <= {TOO_FEW, IDENTICAL}
-    assert "own cue, ATE (Sim3), [0, 3), the best" in found
-    assert "at its best layers" in said.answer
+    assert "ATE (Sim3) with the own cue, [0, 3), the best" in found
+    assert "at the best layers" in said.answer
 
 
 def test_a_choice_made_elsewhere_pays_for_being_lucky():

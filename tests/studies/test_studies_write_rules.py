@@ -47,7 +47,9 @@ def test_every_rule_stands_beside_its_controls(scene):
     const = error.sel(rule="const(0.4)")
     np.testing.assert_allclose(const, const.sel(arm=[replay.OWN] * 4), rtol=1e-3)
     told = replay.finding(error.expand_dims(sequence=["one"]))
-    assert [row.effect for row in told.rows] == ["const(0.4)", "ttt3r"]
+    assert [row.effect for row in told.rows] == [
+        f"{replay.DEPTH} with {rule}" for rule in ("const(0.4)", "ttt3r")
+    ]
     assert found["moving"].dims == ("frame",)
 
 
@@ -75,4 +77,6 @@ def test_the_notebook_answers():
     )
     (found,) = findings_of(notebook)
     assert found.question == replay.QUESTION
-    assert [row.effect for row in found.rows] == ["const(0.5)", "ttt3r"]
+    assert [row.effect for row in found.rows] == [
+        f"{replay.DEPTH} with {rule}" for rule in ("const(0.5)", "ttt3r")
+    ]

@@ -344,8 +344,8 @@ def finding(tested: xr.Dataset, chosen: xr.Dataset, quantiles: Sequence[float]) 
         note = (
             "A threshold was chosen at an end of the quantiles tried: a better one may lie beyond."
         )
-    about = "Against the best fixed depth, with the depth chosen by the variance of attention, the"
-    return Finding(QUESTION, table, f"{about} error is", note, lead=len(criteria))
+    about = "Choosing the depth by the variance of attention, not one for all frames,"
+    return Finding(QUESTION, table, about, note, lead=len(criteria))
 
 
 def without_truth(walked: xr.Dataset) -> Finding:
@@ -364,5 +364,5 @@ def without_truth(walked: xr.Dataset) -> Finding:
         for word, value in (("mean", shown.mean()), ("least", shown.min()), ("most", shown.max()))
     ]
     table.append(row("change of depth", apart, reference=None))
-    about = "With thresholds at the median of all frames, the rule gives"
+    about = "With thresholds at the median of all frames"
     return Finding(QUESTION, table, about, NO_TRUTH)

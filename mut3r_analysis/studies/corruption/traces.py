@@ -20,7 +20,7 @@ from mut3r_analysis.running.inputs import frame_inputs
 from mut3r_analysis.running.loop import encode_frame
 from mut3r_analysis.running.passes import BatchState, EncodedFrame, FrameResult
 from mut3r_analysis.sequences import open_sequence
-from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, Ablation, against_control
+from mut3r_analysis.studies.ablation import PLAIN, SHUFFLED, Ablation, against_control, in_words
 from mut3r_analysis.studies.corruption.content_pairs import content_pair
 from mut3r_analysis.studies.estimates import change, estimate
 from mut3r_analysis.studies.finding import Finding, row, rows
@@ -173,16 +173,20 @@ def finding(table: xr.Dataset) -> Finding:
     state = remaining(table).sel(measure="state", drop=True)
     found = []
     if (gate := "state_to_image") in table["gate"].values:
-        found += rows(state.sel(gate=gate, drop=True), f"{gate}, {{}}")
-    lead = len(found)
+        traces = state.sel(gate=gate, drop=True)
+        traces = traces.assign_coords(cue=[in_words(each) for each in traces["cue"].values])
+        effect = "the trace of motion with the {}"
+        found += rows(traces, effect)
+    lead = sum(not each.endswith(SHUFFLED) for each in table["cue"].values[: len(found)].tolist())
     if lead and any(each.endswith(SHUFFLED) for each in table["cue"].values.tolist()):
         errors = later["state"].sel(gate=gate, injection="state", drop=True)
-        found += rows(against_control(errors), f"{gate}, {{}}, against shuffled scores")
+        found += rows(against_control(errors), f"{effect}, against shuffled scores")
     if ALL_GATES in table["gate"].values:
         first = {"gate": ALL_GATES, "cue": cue}
-        found.append(row(f"{ALL_GATES}, {cue}", state.sel(first)))
-        effect = f"change of the state at rest by {ALL_GATES}, {cue}"
-        found.append(row(effect, estimate(later["price"].sel(first)), reference=None))
+        gates = f"gates in {ALL_GATES} directions with the {in_words(cue)}"
+        found.append(row(f"the trace of motion by {gates}", state.sel(first)))
+        price = f"change of the state at rest by {gates}"
+        found.append(row(price, estimate(later["price"].sel(first)), reference=None))
     names = ("state", "translation", "depth")
     left = {name: estimate(later[name].sel(plain, drop=True)) for name in names}
     for name, cells in left.items():
@@ -192,7 +196,7 @@ def finding(table: xr.Dataset) -> Finding:
     found.append(row(effect, left["state"].sel(injection="image"), None))
     through = estimate(seen["depth"].sel(plain, drop=True)).sel(injection=["image", "state"])
     found += rows(through, "change of depth in view, through the {}", None)
-    about = "Against the plain run, what moving content leaves in the state is"
+    about = "Gating where the state reads the image"
     note = f"Moving: {table.attrs['contents']}."
     return Finding(QUESTION, found, about, note, lead)
 

@@ -28,7 +28,8 @@ from mut3r_analysis.studies.emergence.survey import (
 from mut3r_analysis.studies.estimates import change, estimate, formatted
 from mut3r_analysis.studies.finding import NO_TRUTH, NOT_MEASURED, Finding, row, rows
 
-BEST, TIME, ENCODER, CUE = "best of all", "best over time (R5)", "encoder (control)", "the cue"
+BEST, TIME = "the best cell", "the best over time (R5)"
+ENCODER, CUE = "the encoder (control)", "MUT3R's cue"
 
 OF_ONE_FRAME = tuple(label for label in SIGNS if label not in OVER_TIME)
 """Readings that look at one frame only: what they know of the past comes from the memory."""
@@ -309,8 +310,8 @@ def finding(found: xr.Dataset) -> Finding:
     return Finding(
         QUESTION,
         [each for each in table if each.verdict != NOT_MEASURED],
-        f"Against chance ({CHANCE}), on sequences that did not choose the cell, the AUC is",
-        f"Best of all: {cell}; {side} values mean motion, {sign}.",
+        "Moving patches are told by attention with an AUC of",
+        f"The best cell: {cell}; {side} values mean motion, {sign}.",
         lead=sum(each.verdict != NOT_MEASURED for each in lead),
     )
 

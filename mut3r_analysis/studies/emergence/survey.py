@@ -37,9 +37,10 @@ from mut3r_analysis.training.evidence import without_controls
 Array = NDArray[np.floating[Any]]
 Labels = dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 
-WHOLE, OBJECTS, TWIN, LOCAL = "whole image", "objects", "twin", "twin, local"
+WHOLE, OBJECTS = "whole image", "against resting objects"
+TWIN, LOCAL = "against twins at rest", "change between twins"
 PERMUTED = "permuted labels"
-CONTROLS_OUT = {WHOLE: "whole image, controls out", OBJECTS: "objects, controls out"}
+CONTROLS_OUT = {test: f"{test}, controls out" for test in (WHOLE, OBJECTS)}
 
 TESTS = {
     WHOLE: "moving patches against all still ones",

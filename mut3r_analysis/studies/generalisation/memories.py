@@ -370,8 +370,7 @@ def finding(
         others = alike.sel(memory=list(rules[1:]))
         effect = f"correlation of cue maps with those under {rules[0]}, {{}}"
         found += rows(others, effect, reference=None)
-    about = "Against the same rule without gates, with gates by the own cue,"
-    return Finding(QUESTION, found, f"{about} the error is", lead=lead)
+    return Finding(QUESTION, found, "Gating by the own cue", lead=lead)
 
 
 def _gated_and_plain(errors: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:

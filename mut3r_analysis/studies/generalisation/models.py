@@ -34,7 +34,7 @@ from mut3r_analysis.studies.emergence.survey import (
 from mut3r_analysis.studies.emergence.truth import patch_truth
 from mut3r_analysis.studies.emergence.twins import frozen_twin, twin_frames
 from mut3r_analysis.studies.estimates import estimate, formatted
-from mut3r_analysis.studies.finding import NO_TRUTH, Finding, rows
+from mut3r_analysis.studies.finding import HIGHER, LOWER, NO_TRUTH, Finding, Row, rows
 from mut3r_analysis.studies.generalisation.memories import (
     DEPTH,
     OWN,
@@ -274,13 +274,25 @@ def finding(found: xr.Dataset) -> Finding:
     for test in _shown(held):
         auc = estimate(held["auc"].sel(test=test, drop=True))
         table += rows(auc, f"AUC in {{}}, {test}", CHANCE)
+    areas = len(table)
     for name, each in gate_effects(held).items():
-        effect = f"{name} in {{}}, gated by the cue against by shuffled scores"
+        effect = f"{name} in {{}}, gating by the cue, not by shuffled scores"
         table += rows(each.drop_vars("treatment"), effect)
     lead = len(table)
     table += rows(estimate(held["moved"]), "moved by gating, {}", reference=None)
     table += rows(estimate(held["kept"]), "memory kept per frame, {}", reference=None)
     if not lead:
         return Finding(QUESTION, table, note=f"{NO_TRUTH} {note}".strip())
-    about = f"Against chance ({CHANCE}) for AUCs, and no change for errors, the value is"
-    return Finding(QUESTION, table, about, note, lead)
+    return Finding(QUESTION, table, "", note, lead, _told(table[:areas], table[areas:lead]))
+
+
+def _told(areas: Sequence[Row], changes: Sequence[Row]) -> str:
+    """Count in a sentence in how many tests the cue finds motion, and how many errors it lowers."""
+    seen = sum(each.verdict == HIGHER for each in areas)
+    lower, higher = (sum(each.verdict == way for each in changes) for way in (LOWER, HIGHER))
+    n = max(each.n for each in [*areas, *changes])
+    return (
+        f"The cue tells motion better than chance in {seen} of {len(areas)} tests; gating by it, "
+        f"not by shuffled scores, lowers {lower} and raises {higher} of {len(changes)} errors "
+        f"significantly (n up to {n})."
+    )

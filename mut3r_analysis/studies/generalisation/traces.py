@@ -71,6 +71,12 @@ def first_parting(traces: xr.Dataset) -> int | None:
     return int(frames[0]) if frames.size else None
 
 
+def parting_note(traces: xr.Dataset) -> str:
+    """Say from which frame on any two memories' cue maps differ."""
+    first = first_parting(traces)
+    return "they never differ" if first is None else f"they differ from frame {first} on"
+
+
 def likeness_to_first(traces: xr.Dataset) -> xr.Dataset | None:
     """Return the correlation with the first memory's maps, from the first frame that differs on.
 

@@ -260,7 +260,7 @@ def learned(card: Card) -> Finding:
         effect = f"change over the last tenth of training, {name}"
         table.append(Row(effect, value, reference=None))
     note = f"{reached} of {len(held)} targets set before training are reached."
-    about = "Beside a baseline that knows nothing (1), on unseen scenes with movers, the error is"
+    about = "The error on unseen scenes, divided by that of a baseline without learning, is"
     return Finding(QUESTION, table, about, note, lead)
 
 
@@ -293,16 +293,17 @@ def motion_in_attention(card: Card) -> Finding:
         number = sum(min(each["objects"][1], each["twin"][1]) > CHANCE for each in test[which])
         effect = f"cells {which.replace('_', ' ')} with both AUCs above chance"
         table.append(Row(effect, number, n=len(test[which]), reference=None))
-    about = f"Against chance ({CHANCE}), the AUC of moving patches is"
+    about = "Moving patches are told by attention with an AUC of"
     return Finding(CUE_QUESTION, table, about, lead=len(told))
 
 
 def gating_by_truth(card: Card) -> Finding:
     """Tell which errors gates change when they are given the true masks, and another clip's."""
     clips = card["gating_test"]["trained"]["setting"]["clips"]
-    table = rows(gating(card), n=clips)
-    about = "Against the plain run, with the masks of the truth, the error is"
-    return Finding(GATING_QUESTION, table, about, lead=len(GATING_ERRORS) * len(MASKS))
+    held = gating(card).transpose("mask", "gate", "error")
+    table = rows(held, "{error} with {mask}, {gate}", n=clips)
+    about = "Gating by true masks"
+    return Finding(GATING_QUESTION, table, about, lead=len(GATING_ERRORS))
 
 
 def outside_training(backbone: str, sequence: xr.Dataset) -> list[str]:

@@ -129,7 +129,7 @@ def finding(
     return Finding(
         QUESTION,
         [*lead, *(Row(effect, value, reference=None) for effect, value in count.items())],
-        f"With {here}, another model on other data and no reproduction, the error with gates is",
+        f"Gating {here}, no reproduction of the paper,",
         note,
         lead=len(lead),
     )

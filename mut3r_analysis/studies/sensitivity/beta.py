@@ -11,7 +11,13 @@ from mut3r_analysis.foundation.labelling import beside
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.site_gates import LARGEST_SCORE
 from mut3r_analysis.running.opening import open_run
-from mut3r_analysis.studies.ablation import Ablation, against, chosen_elsewhere, with_controls
+from mut3r_analysis.studies.ablation import (
+    Ablation,
+    against,
+    chosen_elsewhere,
+    in_words,
+    with_controls,
+)
 from mut3r_analysis.studies.finding import FEWEST, Finding, Row, rows
 from mut3r_analysis.studies.measures import leading
 from mut3r_analysis.studies.sensitivity.motion_speed import FAST, SLOW, STATIC, UNMEASURED
@@ -135,12 +141,12 @@ def finding(errors: xr.DataArray, cue: str) -> Finding:
     onsets = onset(changes)
     beta = min(errors["beta"].values[errors["beta"].values > 0], key=lambda each: abs(np.log(each)))
     shown = changes.sel(measure=measures, beta=beta).transpose("measure", "speed")
-    table = rows(shown)
+    table = rows(shown, "{measure} of {speed} scenes")
     lead = len(table)
     starts: Any = onsets.transpose("measure", "speed").to_series()
     for (measure, speed), start in starts.items():
         if np.isfinite(start):
-            effect = f"smallest β from which on {measure} is higher, {speed}"
+            effect = f"smallest β from which on {measure} of {speed} scenes is higher"
             table.append(Row(effect, start, reference=None))
     if enough(errors):
         table += _transferred(errors.sel(cue=cue, measure=measures, drop=True))
@@ -148,7 +154,7 @@ def finding(errors: xr.DataArray, cue: str) -> Finding:
     if np.isfinite(boundary):
         table.append(Row("motion up to which a scene is slow", float(boundary), unit="px/frame",
                          reference=None))  # fmt: skip
-    about = f"Against the plain run, with the cue '{cue}' at β = {beta:g}, the error is"
+    about = f"Gating by the {in_words(cue)} at β = {beta:g}"
     return Finding(QUESTION, table, about, lead=lead)
 
 

@@ -14,7 +14,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.motion import Cue, Gate
 from mut3r_analysis.motion.site_gates import LARGEST_SCORE
 from mut3r_analysis.running import run_batch
-from mut3r_analysis.studies.ablation import SHUFFLED, Ablation, against, with_controls
+from mut3r_analysis.studies.ablation import SHUFFLED, Ablation, against, in_words, with_controls
 from mut3r_analysis.studies.finding import Finding, rows
 from mut3r_analysis.studies.measures import leading
 
@@ -191,9 +191,9 @@ def finding(errors: xr.DataArray, betas: xr.Dataset) -> Finding:
         f"change of the error against the cue '{reference}'",
     ).transpose("measure", "speed", "cue")  # fmt: skip
     about = (
-        f"With gates that move {100 * betas.attrs['wanted']:.1f} % of the attention each, against "
-        f"the cue '{reference}', the error is"
+        f"Moving {100 * betas.attrs['wanted']:.1f} % of attention by another cue than the "
+        f"{in_words(reference)}"
     )
     weak = betas["cue"].values[betas["beta"].isnull().values].tolist()
     note = f"At no β do these move as much: {', '.join(weak)}." if weak else ""
-    return Finding(QUESTION, rows(found, "{cue}, {measure}, {speed}"), about, note)
+    return Finding(QUESTION, rows(found, "{measure} of {speed} scenes with the {cue}"), about, note)

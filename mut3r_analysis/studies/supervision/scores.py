@@ -247,15 +247,17 @@ def finding(scores: xr.Dataset) -> Finding:
     """Tell what supervision, gating and both change of the cue and of :data:`PRIMARY`."""
     arms, name = scores["arm"].values.tolist(), ERRORS[PRIMARY][0]
     changes = strategies(scores).sel(error=name)
-    about = f"Against the {baseline(scores)} without gates, the {name} is"
+    about = f"Against the {baseline(scores)} without gates, using the cue"
     if SUPERVISED not in arms or CONTROL not in arms:
         gate = changes.sel(arm=baseline(scores), inference=GATED)
-        return Finding(QUESTION, [row("gating alone", gate)], about, "No arm was trained.")
+        return Finding(
+            QUESTION, [row(f"{name} with gating alone", gate)], about, "No arm was trained."
+        )
     gain = separation_gain(scores)
     table = [
-        row("supervision alone", changes.sel(arm=SUPERVISED, inference=PLAIN)),
-        row("gating alone", changes.sel(arm=CONTROL, inference=GATED)),
-        row("both", changes.sel(arm=SUPERVISED, inference=GATED)),
+        row(f"{name} with supervision alone", changes.sel(arm=SUPERVISED, inference=PLAIN)),
+        row(f"{name} with gating alone", changes.sel(arm=CONTROL, inference=GATED)),
+        row(f"{name} with both", changes.sel(arm=SUPERVISED, inference=GATED)),
     ]
     if ORIGINAL in arms:
         trained = training_effect(scores).sel(error=name)

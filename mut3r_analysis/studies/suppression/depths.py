@@ -136,17 +136,17 @@ def finding(errors: xr.DataArray, plain: xr.DataArray) -> Finding:
     for cue, measure in product(errors["cue"].values.tolist(), errors["measure"].values.tolist()):
         layers = lowest.sel(measure=measure, cue=cue).item()
         place = {"measure": measure, "cue": cue, "layers": layers}
-        effect = f"{cue}, {measure}, {layers}"
+        effect = f"{measure} with the {cue}, {layers}"
         table.append(row(f"{effect}, the best", changes.sel(place)))
         table.append(row(f"{effect}, against shuffled scores", control.sel(place)))
     if errors.sizes["sequence"] < 2:
-        return Finding(QUESTION, table, "Against the plain run, at its best layers, the error is")
+        return Finding(QUESTION, table, "Gating at the best layers")
     fair = against(chosen_elsewhere(errors, "layers")["error"], plain)
-    honest = rows(fair.transpose("cue", "measure"))
+    honest = rows(fair.transpose("cue", "measure"), "{measure} with the {cue}")
     return Finding(
         QUESTION,
         [*honest, *table],
-        "Against the plain run, with layers chosen on the other sequences, the error is",
+        "Gating layers chosen on other sequences",
         lead=len(honest),
     )
 

@@ -11,7 +11,7 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.foundation.labelling import beside, described
 from mut3r_analysis.metrics import find_metric
 from mut3r_analysis.metrics.bootstrap import drawn_places, percentile_bounds
-from mut3r_analysis.studies.ablation import SHUFFLED
+from mut3r_analysis.studies.ablation import SHUFFLED, in_words
 from mut3r_analysis.studies.estimates import change, difference, estimate
 from mut3r_analysis.studies.finding import Finding, Row, row, rows, without_truth
 from mut3r_analysis.studies.trajectories.path_parts import apart
@@ -240,7 +240,7 @@ def finding(cells: xr.Dataset, parts: xr.Dataset | None = None) -> Finding:
         From `path_parts` of the same cells.
     """
     if "ate" not in cells or not bool(cells["ate"].notnull().any()):
-        about = "Against the plain camera, in percent of its path, the last camera is away by"
+        about = "Against the plain camera, in percent of its path, the last camera is away"
         return without_truth(QUESTION, last_distances(cells), about)
     paths = list(cells.attrs["paths"])
     cues = [
@@ -249,19 +249,21 @@ def finding(cells: xr.Dataset, parts: xr.Dataset | None = None) -> Finding:
         if not cue.endswith(SHUFFLED) and bool(cells["ate"].sel(cue=cue).notnull().any())
     ]
     lead = [
-        row(f"{find_metric(name).label}, {cue}", change(*gated_and_plain(its[name], paths)))
+        row(
+            f"{find_metric(name).label} with the {in_words(cue)}",
+            change(*gated_and_plain(its[name], paths)),
+        )
         for cue, its in ((cue, cells.sel(cue=cue)) for cue in cues)
         for name in ASKED
     ]
     table: list[Row] = []
     for cue in cues:
-        table += _causes(cells.sel(cue=cue, drop=True), paths, cue)
+        table += _causes(cells.sel(cue=cue, drop=True), paths, in_words(cue))
         if parts is not None:
             square = parts["mean_square"].sel(cue=cue, drop=True)
             moved = difference(*gated_and_plain(square, paths))
-            table += rows(moved, f"squared error of the path, {{}}, {cue}")
-    about = "Against the plain run, with gates by each cue, the error is"
-    return Finding(QUESTION, [*lead, *table], about, lead=len(lead))
+            table += rows(moved, f"squared error of the path, {{}}, {in_words(cue)}")
+    return Finding(QUESTION, [*lead, *table], "Gating", lead=len(lead))
 
 
 def _causes(chosen: xr.Dataset, paths: list[str], cue: str) -> list[Row]:

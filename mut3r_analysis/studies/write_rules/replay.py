@@ -289,4 +289,5 @@ def finding(error: xr.DataArray, measure: str = DEPTH) -> Finding:
     """Say what each rule does against the constant of its mean rate."""
     found = against_controls(error).sel(arm=CONSTANT, measure=measure, drop=True)
     known = found.sel(rule=(found["n"] > 0).values)
-    return Finding(QUESTION, rows(known), f"Against the constant of equal mean rate, {measure} is")
+    about = "Writing by a rule, not by the constant of its mean rate,"
+    return Finding(QUESTION, rows(known, f"{measure} with {{}}"), about)
