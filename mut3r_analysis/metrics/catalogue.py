@@ -387,11 +387,14 @@ def _default() -> Iterator[Protocol]:
         depth, id="default:multiview:median_icp", task="multiview", align="median_icp",
         metrics=(*_MULTIVIEW, "chamfer"), voxel=0.01,
     )  # fmt: skip
-    yield replace(
-        depth, id="default:tracks:sim3", task="tracks", align="sim3",
-        metrics=(*_TRACKS, "scene_flow_error_moving"), note=f"{_SEEN} Where flow says what shows "
-        "the same point, pairs are neighbouring frames.",
-    )  # fmt: skip
+    for align in ("sim3", "sim3_points"):
+        yield replace(
+            depth, id=f"default:tracks:{align}", task="tracks", align=align,
+            metrics=(*_TRACKS, "scene_flow_error_moving"), note=f"{_SEEN} Where flow says what "
+            "shows the same point, pairs are neighbouring frames. Aligned by a camera path that is "
+            "nearly straight or wrong, points are turned about it by any angle; sim3_points fits "
+            "the points themselves.",
+        )  # fmt: skip
     yield replace(
         depth, id="default:motion:roc", task="motion", align="none", metrics=("roc_auc",),
         note="The motion score against the true mask, without a threshold.",

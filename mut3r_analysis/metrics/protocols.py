@@ -28,7 +28,7 @@ from mut3r_analysis.foundation.fields import (
 )
 from mut3r_analysis.foundation.specification import Specification
 from mut3r_analysis.metrics.alignment import ALIGNMENTS
-from mut3r_analysis.metrics.choices import ALIGN_KINDS, CLOUD_ALIGNMENTS
+from mut3r_analysis.metrics.choices import ALIGN_KINDS, CLOUD_ALIGNMENTS, TRACK_ALIGNMENTS
 from mut3r_analysis.metrics.depth import DEPTH_METRICS
 from mut3r_analysis.metrics.metric import Metric
 from mut3r_analysis.metrics.multiview import CENTRE, MULTIVIEW_METRICS
@@ -67,7 +67,7 @@ TASKS = {
         ALIGNMENTS, TEMPORAL_METRICS, ("depth", "pose", "intrinsics"), ("pose", "depth")
     ),
     "tracks": Task(
-        ALIGN_KINDS, TRACK_METRICS, ("depth", "pose", "intrinsics"), ("pose", "points_world")
+        TRACK_ALIGNMENTS, TRACK_METRICS, ("depth", "pose", "intrinsics"), ("pose", "points_world")
     ),
     "motion": Task(("none",), MASK_METRICS, ("motion_mask",), ()),
 }
@@ -88,6 +88,7 @@ _ALIGNMENTS = {
     "scale_shift_lstsq": "scale and shift",
     "sim3": "Sim3",
     "se3": "rigid",
+    "sim3_points": "Sim3 of points",
     "median_icp": "medians, then ICP",
     "none": "not aligned",
 }

@@ -20,12 +20,14 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from mut3r_analysis.errors import InvalidArgument
+from mut3r_analysis.foundation.fields import one_of
+from mut3r_analysis.metrics.choices import TRACK_ALIGNMENTS
 from mut3r_analysis.metrics.depth import valid_depth
 from mut3r_analysis.metrics.errors import UndefinedMetric
 from mut3r_analysis.metrics.metric import Metric, rows
 from mut3r_analysis.metrics.pairs import check_frames
 from mut3r_analysis.metrics.reconstruction import unproject
-from mut3r_analysis.metrics.similarity import fit_similarity
+from mut3r_analysis.metrics.similarity import Similarity, fit_similarity
 
 MISSES = 0.01
 """Where flow leads, what is seen may miss the moved point by this part of its depth; else the point
@@ -169,6 +171,59 @@ def world_points(truth: xr.Dataset, frame: int) -> Points:
     return unproject(depth, one["intrinsics"].values, one["pose"].transpose("row", "col").values)
 
 
+class _Compared(NamedTuple):
+    """Places (point, xyz) of the points of a pair: of each frame the true and the predicted ones.
+
+    `apart` says whether the frames are two; `moving` (point) is that of `Pair`.
+    """
+
+    places: tuple[tuple[Points, Points], tuple[Points, Points]]
+    moving: NDArray[np.bool_] | None
+    apart: bool
+
+
+def _compared(
+    truth: xr.Dataset, prediction: xr.Dataset, to_prediction: ArrayLike | None
+) -> Iterator[_Compared]:
+    """Find the points of every pair that both clouds know, not aligned yet."""
+    move = np.eye(3) if to_prediction is None else np.asarray(to_prediction, np.float64)
+    last = np.array([prediction.sizes["x"], prediction.sizes["y"]]) - 1
+
+    @lru_cache(_KEPT)
+    def clouds(frame: int) -> tuple[Points, Points]:
+        predicted = prediction["points_world"].isel(frame=frame).transpose("y", "x", "xyz")
+        return world_points(truth, frame), predicted.values
+
+    def places(frame: int, pixels: Points) -> tuple[Points, Points, NDArray[np.bool_]]:
+        """Return true and predicted places (point, xyz) of pixels, and which of them count."""
+        there = pixels @ move[:2, :2].T + move[:2, 2]
+        true, given = (sample(*each) for each in zip(clouds(frame), (pixels, there), strict=True))
+        counted = np.isfinite(true).all(axis=1) & _inside(there, last)
+        if not np.isfinite(given[counted]).all():
+            raise UndefinedMetric(
+                "predicted points are NaN or infinite at pixels of tracks; a score over the rest "
+                "would hide them"
+            )
+        return true, given, counted
+
+    for pair in true_pairs(truth):
+        first = places(pair.first, pair.pixels[0])
+        second = places(pair.second, pair.pixels[1])
+        both = first[2] & second[2]
+        if both.any():
+            yield _Compared(
+                ((first[0][both], first[1][both]), (second[0][both], second[1][both])),
+                None if pair.moving is None else pair.moving[both],
+                pair.first != pair.second,
+            )
+
+
+def _aligned(pair: _Compared, similarity: Similarity) -> Iterator[tuple[Points, Points]]:
+    """Return true and aligned predicted places, of the first frame and of the second."""
+    for true, given in pair.places:
+        yield true, similarity.apply_to_points(given)
+
+
 def score_tracks(
     truth: xr.Dataset,
     prediction: xr.Dataset,
@@ -177,8 +232,7 @@ def score_tracks(
 ) -> xr.Dataset:
     """Score where points of a moving scene are predicted to be, and how they move.
 
-    The alignment is fitted on camera centres. Both clouds are interpolated between pixels, so that
-    a perfect prediction has no error.
+    Both clouds are interpolated between pixels, so that a perfect prediction has no error.
 
     Parameters
     ----------
@@ -187,8 +241,8 @@ def score_tracks(
         (frame, 3, 3), and which pixels show the same point (`true_pairs`).
     prediction : Dataset
         ``points_world`` (frame, y, x, xyz) and ``pose``, corresponding frame by frame.
-    align : {"sim3", "se3", "none"}
-        Alignment of the predicted camera path.
+    align : {"sim3", "se3", "none", "sim3_points"}
+        Alignment of the predicted camera path, or of the compared points.
     to_prediction : array_like, optional
         (row, col), 3x3: pixels of the truth to pixels of the prediction; by default the same.
 
@@ -221,55 +275,35 @@ def score_tracks(
         if missing := [each for each in needed if each not in dataset]:
             raise InvalidArgument(f"{name} lacks {', '.join(missing)}")
     check_frames(truth, prediction)
-    given, true = (
-        each["pose"].transpose("frame", "row", "col").values[:, :3, 3]
-        for each in (prediction, truth)
-    )
-    similarity = fit_similarity(given, true, align)
-    move = np.eye(3) if to_prediction is None else np.asarray(to_prediction, np.float64)
-    last = np.array([prediction.sizes["x"], prediction.sizes["y"]]) - 1
-
-    @lru_cache(_KEPT)
-    def clouds(frame: int) -> tuple[Points, Points]:
-        predicted = prediction["points_world"].isel(frame=frame).transpose("y", "x", "xyz")
-        return world_points(truth, frame), predicted.values
-
-    def places(frame: int, pixels: Points) -> tuple[Points, Points, NDArray[np.bool_]]:
-        """Return true and aligned places (point, xyz) of pixels, and which of them count."""
-        there = pixels @ move[:2, :2].T + move[:2, 2]
-        true, given = (sample(*each) for each in zip(clouds(frame), (pixels, there), strict=True))
-        counted = np.isfinite(true).all(axis=1) & _inside(there, last)
-        given = similarity.apply_to_points(given)
-        if not np.isfinite(given[counted]).all():
-            raise UndefinedMetric(
-                "predicted points are NaN or infinite at pixels of tracks; a score over the rest "
-                "would hide them"
-            )
-        return true, given, counted
-
+    one_of("align", align, TRACK_ALIGNMENTS)
+    compared = list(_compared(truth, prediction, to_prediction))
+    if not compared:
+        raise UndefinedMetric("no two frames are known to show the same point")
+    if align == "sim3_points":
+        given, true = (
+            np.concatenate([each.places[1][side] for each in compared]) for side in (1, 0)
+        )
+        similarity = fit_similarity(given, true)
+    else:
+        given, true = (
+            each["pose"].transpose("frame", "row", "col").values[:, :3, 3]
+            for each in (prediction, truth)
+        )
+        similarity = fit_similarity(given, true, align)
     measured: dict[str, list[float]] = {
         key: [] for key in ("error", "within_5cm", "within_10cm", "flow", "moving")
     }
-    count = 0
-    for pair in true_pairs(truth):
-        first, second = (places(*each) for each in zip(pair[:2], pair.pixels, strict=True))
-        both = first[2] & second[2]
-        if not both.any():
-            continue
-        count += int(both.sum())
-        error = np.linalg.norm(second[1] - second[0], axis=1)[both]
+    for pair in compared:
+        first, second = (given - true for true, given in _aligned(pair, similarity))
+        error, flow = (np.linalg.norm(each, axis=1) for each in (second, second - first))
         measured["error"].append(float(error.mean()))
         measured["within_5cm"].append(float((error < 0.05).mean()))
         measured["within_10cm"].append(float((error < 0.1).mean()))
-        if pair.first == pair.second:
-            continue
-        displaced = (second[1] - first[1]) - (second[0] - first[0])
-        flow = np.linalg.norm(displaced, axis=1)
-        measured["flow"].append(float(flow[both].mean()))
-        if pair.moving is not None and (both & pair.moving).any():
-            measured["moving"].append(float(flow[both & pair.moving].mean()))
-    if not count:
-        raise UndefinedMetric("no two frames are known to show the same point")
+        if pair.apart:
+            measured["flow"].append(float(flow.mean()))
+        if pair.apart and pair.moving is not None and pair.moving.any():
+            measured["moving"].append(float(flow[pair.moving].mean()))
+    count = sum(len(pair.places[1][0]) for pair in compared)
     units = {"units": truth["depth"].attrs.get("units", "m")}
     scores = xr.Dataset(attrs={"align": align})
     for name, row in TRACK_METRICS.items():

@@ -130,6 +130,7 @@ class TestWhatTheLiteratureRuns:
             "default:temporal-depth:scale_median",
             "default:multiview:median_icp",
             "default:tracks:sim3",
+            "default:tracks:sim3_points",
             "default:motion:roc",
             "default:motion:masks",
         ]

@@ -50,9 +50,10 @@ OTHER = Similarity(Rotation.from_rotvec([0.3, -1, 0.2]).as_matrix(), np.array([1
 
 @pytest.mark.parametrize("similarity", [None, OTHER])
 @pytest.mark.parametrize("tracked", [False, True])
-def test_truth_in_any_world_has_no_error(scene, similarity, tracked) -> None:
+@pytest.mark.parametrize("align", ["sim3", "sim3_points"])
+def test_truth_in_any_world_has_no_error(scene, similarity, tracked, align) -> None:
     truth = with_tracks(scene) if tracked else scene
-    scores = score_tracks(truth, predicted(scene, similarity=similarity))
+    scores = score_tracks(truth, predicted(scene, similarity=similarity), align)
     for name in ("track_error", "scene_flow_error"):
         assert float(scores[name]) == pytest.approx(0, abs=1e-9)
     for reach in (5, 10):
@@ -162,6 +163,18 @@ def test_a_world_at_rest_errs_by_the_motion(scene) -> None:
     moving = score_tracks(first, predicted(first, still), "none")
     assert float(moving["scene_flow_error_moving"]) == pytest.approx(size[pair.moving].mean())
     assert size[pair.moving].mean() > 0.05
+
+
+def test_points_that_are_right_in_a_world_of_their_own_are_aligned_by_themselves(scene) -> None:
+    """A path that lies elsewhere spoils the fit of the path, and not that of the points."""
+    given = predicted(scene, similarity=OTHER)
+    given["pose"].values[:, :3, 3] = RNG(2).normal(size=(FRAMES, 3))
+    own = score_tracks(scene, given, "sim3_points")
+    assert float(own["track_error"]) == pytest.approx(0, abs=1e-9)
+    assert float(own["alignment_scale"]) == pytest.approx(1 / OTHER.scale)
+    assert float(score_tracks(scene, given)["track_error"]) > 0.5
+    with pytest.raises(InvalidArgument, match="sim3_points"):
+        score_tracks(scene, given, "points")
 
 
 def test_frames_that_are_not_neighbours_are_no_pair_of_flow(scene) -> None:
