@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 from mut3r_analysis.figures.page import Page, color_bar, fix_layout, new_page
 from mut3r_analysis.figures.panels import shape_of
@@ -70,7 +71,11 @@ def attention_figure(view: Mapping[str, Any], panels: Sequence[Panel], size: str
     held, head = view["held"], view["head"]
     site = next(each for each in held["sites"] if each["name"] == view["site"])
     heads = f"mean of {site['head_count']} heads" if head == "mean" else f"head {head}"
-    outlines = " and ".join(_OUTLINES[name]["says"] for name in view["outlines"])
+    outlines = " and ".join(
+        _OUTLINES[name]["says"]
+        for name in view["outlines"]
+        if any(panel.scene[name] is not None for panel in panels)
+    )
     subtitle = sentence(
         f"{view['site']}, layer {view['layer']}, {heads}, frame {view['frame']}",
         f"outlines: {outlines}" if outlines else "",
@@ -80,23 +85,30 @@ def attention_figure(view: Mapping[str, Any], panels: Sequence[Panel], size: str
     rows = len(panels) // columns
     labels = site["heads"][1:] if len(panels[0].heads) > 1 else []
     with style(size) as page:
-        # One picture alone is as large as one of two.
-        tile = page.width / max(2, columns) * held["image"]["height"] / held["image"]["width"]
-        large, small = tile + 0.4 * page.scale, 0.0
-        if labels:
-            down, across = shape_of(len(labels), _MOST_ACROSS)
-            small = down * (tile / across + 0.16 * page.scale) + 0.35 * page.scale
+        down, across = shape_of(len(labels), _MOST_ACROSS) if labels else (0, 1)
+        words = 0.4 * page.scale
+        words_of_heads = (0.16 * down + 0.35) * page.scale if labels else 0.0
+        aspect = held["image"]["height"] / held["image"]["width"]
+        # One picture alone is as large as one of two, and no row leaves the page.
+        room = (page.tallest / rows - words - words_of_heads) / (1 + down / across)
+        width = min(page.width / max(2, columns), room / aspect)
+        large = width * aspect + words
+        small = down * width * aspect / across + words_of_heads
         texts = ("Attention of one token", subtitle, held["notes"][0])
-        height = min(rows * (large + small), page.tallest)
-        figure, _ = new_page(page, height, *texts)
-        parts = np.atleast_1d(figure.subfigures(rows, columns)).ravel()
+        figure, _ = new_page(page, rows * (large + small), *texts)
+        side = max((page.width - columns * width) / 2, 0.01)
+        # Colour bars are as wide as their part of the page, which is as wide as the picture.
+        ratios = [side, *[width] * columns, side]
+        parts = figure.subfigures(rows, columns + 2, squeeze=False, width_ratios=ratios)
+        parts = parts[:, 1:-1].ravel()
         for part, panel in zip(parts, panels, strict=True):
             alike = [each for each in panels if each.side == panel.side]
             above = part
             if labels:
                 above, below = part.subfigures(2, 1, height_ratios=(large, small))
                 _draw_heads(view, below, panel, labels, _colors(view, alike, "heads"))
-            _draw(view, above, panel, _colors(view, alike, "values"))
+            label = _draw(view, above, panel, _colors(view, alike, "values"))
+            label.set_text(page.wrapped(label.get_text(), width))
             if len(held["runs"]) > 1 and part in parts[::columns]:
                 above.axes[0].set_ylabel(panel.run)
         fix_layout(figure)
@@ -114,7 +126,8 @@ def _colors(view: Mapping[str, Any], alike: Sequence[Panel], name: str) -> Norma
     return Normalize(0 if weights else low, high)
 
 
-def _draw(view: Mapping[str, Any], part: Any, panel: Panel, norm: Normalize) -> None:
+def _draw(view: Mapping[str, Any], part: Any, panel: Panel, norm: Normalize) -> Text:
+    """Draw a panel's picture, and return the label of its colour bar."""
     axis = part.subplots()
     grid = view["held"]["streams"][panel.stream]
     mapped, extent = _draw_tokens(view, axis, panel, panel.values, norm)
@@ -126,6 +139,7 @@ def _draw(view: Mapping[str, Any], part: Any, panel: Panel, norm: Normalize) -> 
     bar = color_bar(part, mapped, ax=axis, orientation="horizontal", aspect=30, pad=0.02,
                     shrink=0.9)  # fmt: skip
     bar.set_label(f"{panel.label}{pose}", color=INK)
+    return bar.ax.xaxis.label
 
 
 def _draw_heads(

@@ -79,7 +79,13 @@ def _draw_maps(
     held: Mapping[str, Any],
 ) -> None:
     about, change = held["map"], held["difference"]
-    axes = np.atleast_1d(lower.subplots(1, len(maps) + (difference is not None)))
+    count = len(maps) + (difference is not None)
+    axes = lower.subplots(1, max(3, count))
+    if count == 1:
+        # In the middle, and as large as one of three.
+        for axis in (axes[0], axes[2]):
+            axis.remove()
+        axes = axes[1:2]
     colors = {
         "cmap": "magma" if about["error"] else DEPTH_COLORS,
         "vmin": about["low"],

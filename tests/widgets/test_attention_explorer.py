@@ -268,6 +268,19 @@ def test_the_figure_shows_both_runs_and_the_token(cued, scene):
     np.testing.assert_array_equal(drawn.ravel(), explorer.attention("query").values[1:])
 
 
+def test_colour_bars_are_as_wide_as_their_pictures(scene):
+    capture = m3.Capture(statistics=["entropy"], sites=["image_self"])
+    one = m3.run("random:small", scene.isel(frame=slice(1)), capture=capture, progress=False)
+    for runs in (one, {"first": one, "second": one}):
+        figure = AttentionExplorer(runs, scene).figure()
+        pictures = [axis for axis in figure.axes if axis.get_title(loc="left")]
+        bars = [axis for axis in figure.axes if "pose token" in axis.get_xlabel()]
+        assert len(pictures) == len(bars) == (1 if runs is one else 2)
+        for picture, bar in zip(pictures, bars, strict=True):
+            share = bar.get_window_extent().width / picture.get_window_extent().width
+            assert 0.8 < share < 1.05
+
+
 def test_the_figure_shows_all_heads_in_one_scale(archived, scene):
     explorer = AttentionExplorer(archived, scene, site="image_self", layer=1, head=2)
     explorer.select(token="patch", patch_row=2, patch_col=5)
