@@ -262,7 +262,8 @@ def _require(held: xr.Dataset | None, what: str, *names: str) -> xr.Dataset:
     if missing := [name for name in names if name not in found]:
         advice = {"the run": "outputs= of run names what is computed"}
         otherwise = advice.get(what, "pass truth=, a sequence that has it")
-        raise LacksVariable(f"{what} has no {', '.join(missing)}; {otherwise}")
+        lacks = f"{what} has no" if held is not None else "the run holds no ground truth for"
+        raise LacksVariable(f"{lacks} {', '.join(missing)}; {otherwise}")
     return found
 
 

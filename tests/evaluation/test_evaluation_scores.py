@@ -174,8 +174,9 @@ def test_the_default_scores_what_there_is_and_says_what_there_is_not() -> None:
     scores = evaluate(a_run(a_sequence(), truth=("pose",)))
     assert metric_names(scores) == list(POSE)
     assert "default:depth:scale_median: the truth has no depth" in scores.attrs["not_scored"]
-    with pytest.raises(UndefinedMetric, match="the run holds no ground truth"):
+    with pytest.raises(UndefinedMetric, match="the run holds no ground truth") as none:
         evaluate(a_run(a_sequence(), truth=()))
+    assert "the run holds no ground truth for pose; pass truth=" in str(none.value)
 
 
 def test_scores_carry_their_protocol_and_where_the_runs_come_from() -> None:
