@@ -44,6 +44,8 @@ nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_ipywidgets_js = {}
+# Findings are tables, which plain CommonMark does not have.
+nb_render_markdown_format = "myst"
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 3
 

@@ -8,6 +8,7 @@ from typing import Any
 import nbformat
 
 from mut3r_analysis.notebooks.pages import without_widgets
+from mut3r_analysis.studies.finding import FINDING_MIME
 
 ROOT = Path(__file__).resolve().parents[2]
 EXECUTED = ROOT / "outputs" / "notebooks"
@@ -37,7 +38,9 @@ def write_gallery(folder: Path) -> None:
         names.append(source.stem)
     findings = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
     findings = findings.replace("(../docs/images/", "(../images/")
-    (folder / "findings.md").write_text(findings, encoding="utf-8")
+    # A wide table, and a page with two headings: it needs no contents beside it.
+    wide = "---\nhtml_theme.sidebar_secondary.remove: true\n---\n"
+    (folder / "findings.md").write_text(wide + findings, encoding="utf-8")
     toctree = "\n".join(["```{toctree}", ":hidden:", "", "findings", *names, "```"])
     index = "\n".join(
         [
@@ -67,6 +70,7 @@ def write_page(notebook: Any, path: Path) -> None:
             cell.source = without_dead_links(cell.source)
         for output in cell.get("outputs", []):
             data = output.get("data", {})
+            data.pop(FINDING_MIME, None)
             if "text/markdown" in data:
                 data["text/markdown"] = without_dead_links(data["text/markdown"])
     nbformat.write(notebook, path)
