@@ -360,9 +360,16 @@ class _Mode(TorchFunctionMode):
 def _seen_inside(watching: Attachment) -> Any:
     """Show the calls that a function of PyTorch makes itself, where a mode is not asked."""
     plain = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = lambda *args, **kwargs: watching.attention(
-        plain, *args, **kwargs
-    )
+
+    def seen(*args: Any, **kwargs: Any) -> Tensor:
+        # A gate calls the fused attention itself, which is not the model's call.
+        F.scaled_dot_product_attention = plain
+        try:
+            return watching.attention(plain, *args, **kwargs)
+        finally:
+            F.scaled_dot_product_attention = seen
+
+    F.scaled_dot_product_attention = seen
     try:
         yield
     finally:

@@ -198,6 +198,25 @@ def test_a_gate_acts_on_a_foreign_model_as_its_formula_says():
         assert torch.equal(model(x), outputs(model, (x,)))
 
 
+def test_a_gate_acts_inside_the_attention_modules_of_pytorch():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, batch_first=True)
+    model, x = nn.TransformerEncoder(layer, 2).eval(), torch.randn(1, 17, 16)
+    scores = torch.rand(1, 4, 4) * 0.9
+    watching = {
+        "tokens": m3.Tokens(grid=(4, 4), special=("class",)),
+        "sites": {"image_self": "layers.*.self_attn"},
+        "scores": scores,
+    }
+    gate = Gate.at({"image_self": "key_bias"}, beta=2.0)
+    with m3.attach(model, gate=gate, **watching) as watched:
+        gated = outputs(model, (x,))
+    assert watched.data["attention/image_self"].sizes["layer"] == 2
+    mask = F.pad(2 * torch.log1p(-scores.flatten(1)), (1, 0)).expand(17, 17)
+    torch.testing.assert_close(gated, model(x, mask=mask))
+    assert not torch.allclose(gated, outputs(model, (x,)), atol=1e-3)
+
+
 POSE = m3.Tokens(grid=(6, 8), special=("pose",))
 OWN_TOKENS = {"image_self": POSE, "image_to_state": (POSE, m3.Tokens()),
               "state_to_image": (m3.Tokens(), POSE)}  # fmt: skip
