@@ -1,5 +1,6 @@
 """How the documentation is built: `make docs`."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -34,10 +35,21 @@ numpydoc_show_class_members = False
 
 # Pages that compute what they say; the gallery shows notebooks as they were left, see there.
 nb_execution_mode = "force"
-# Kernels say errors alone; otherwise each talks about its transport.
+# Kernels log errors alone; otherwise each talks about its transport. An error that a page shows on
+# purpose is shown by its message, and attributes are folded: a scene's are pages long.
 PROFILE = HERE.parent / "outputs" / "ipython" / "profile_default"
 PROFILE.mkdir(parents=True, exist_ok=True)
-(PROFILE / "ipython_kernel_config.json").write_text('{"IPKernelApp": {"log_level": 40}}')
+(PROFILE / "ipython_kernel_config.json").write_text(
+    json.dumps(
+        {
+            "IPKernelApp": {
+                "log_level": 40,
+                "exec_lines": ["__import__('xarray').set_options(display_expand_attrs=False)"],
+            },
+            "InteractiveShell": {"xmode": "Minimal"},
+        }
+    )
+)
 os.environ["IPYTHONDIR"] = str(PROFILE.parent)
 nb_execution_excludepatterns = ["gallery/*"]
 nb_execution_timeout = 600
@@ -60,6 +72,8 @@ html_css_files = ["pages.css"]
 html_extra_path = ["_saved"]
 html_show_sourcelink = False
 html_copy_source = False
+# Summaries of what a search finds are fetched, which pages on disk may not do.
+html_show_search_summary = False
 html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,

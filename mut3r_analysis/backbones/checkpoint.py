@@ -301,8 +301,8 @@ def _verify(path: Path, stored: Mapping[str, Tensor], metadata: Mapping[str, str
         )
     if not same:
         raise CheckpointError(
-            f"what was written to {path} does not read back as it was; the disk or the memory is "
-            f"at fault. Nothing was left behind"
+            f"{path} was written, but reading it back gave other values; the disk or the memory is "
+            "at fault. The file was removed"
         )
 
 

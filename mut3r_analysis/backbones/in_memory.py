@@ -47,8 +47,8 @@ def as_in_memory(backbone: Backbone) -> Backbone:
         return backbone
     told = f"the weights of {origin.name!r} were changed in memory after they were loaded"
     warnings.warn(
-        f"{told}; runs record that, and a digest of these, in place of the checkpoint's. Load the "
-        "backbone again for its own",
+        f"{told}. Runs record this, with a digest of the changed weights. Load the backbone again "
+        "for those of the checkpoint",
         stacklevel=4,
     )
     changed = copy(backbone)

@@ -147,7 +147,7 @@ def usable_device(device: str | torch.device | None = None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InvalidArgument(
             f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); "
-            "use 'cpu', or leave device out to take what there is"
+            "use 'cpu', or leave device out to use what is available"
         ) from error
     return place
 

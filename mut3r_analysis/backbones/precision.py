@@ -138,8 +138,8 @@ class _Switches:
         with self._free:
             if depth and tf32 != self._tf32:
                 raise InvalidArgument(
-                    "a backbone of precision 'tf32' and one of another cannot compute inside each "
-                    "other; load both with the same precision"
+                    "a backbone of precision 'tf32' cannot run inside one of another precision, or "
+                    "around it; load both with the same"
                 )
             self._free.wait_for(lambda: not self._users or tf32 == self._tf32)
             if not self._users:

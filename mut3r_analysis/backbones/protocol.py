@@ -134,7 +134,7 @@ class Backbone(nn.Module, ABC):
         if self.written_whole and self.rules.needs:
             raise InvalidArgument(
                 f"update = {update!r} says which share of a state token is replaced; "
-                f"{self.written_whole}, so {type(self).__name__} has 'cut3r' alone"
+                f"{self.written_whole}, so {type(self).__name__} takes update='cut3r' only"
             )
         self.config = config
         self.update = update
@@ -368,7 +368,8 @@ class Backbone(nn.Module, ABC):
             For a model whose state has no lattice.
         """
         raise InvalidArgument(
-            f"the state of {self.family} has no lattice, of which a part could take part"
+            f"the state tokens of {self.family} do not lie on a lattice, so no part of one can be "
+            "chosen"
         )
 
     def flags(self, value: bool | Tensor, batch: int) -> Tensor:

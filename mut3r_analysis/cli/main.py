@@ -32,8 +32,10 @@ _COMMANDS = (
 )
 """Modules that add a verb: ``add_parser(subparsers)``, whose parser sets ``run=`` for its args."""
 
-_KEYWORD = re.compile(r"\b(?P<name>[a-z_]+)=(?P<value>True\b|\([^)]*\)|\[[^]]*\]|'[^']*')?")
-"""An argument as the library's messages write it, with its value where they give one."""
+_KEYWORD = re.compile(
+    r"\w\([^()]*\)|\b(?P<name>[a-z_]+)=(?P<value>True\b|\([^)]*\)|\[[^]]*\]|'[^']*')?"
+)
+"""An argument as the library's messages write it, with its value where they give one; or a call."""
 
 
 class _Parser(argparse.ArgumentParser):

@@ -13,7 +13,7 @@ def add_parser(verbs: Any) -> None:
         "paper",
         help="the paper's tables with own numbers beside the published ones",
         description="Check data sets, price and run what the tables of MUT3R's paper need, and put "
-        "own numbers beside the published ones. Started again, it goes on where it stopped. What "
+        "own numbers beside the published ones. Started again, it continues where it stopped. What "
         "is no comparison is an empty cell with its reason; the exit status is 0 only when there "
         "is none for the data sets given.",
     )

@@ -17,7 +17,7 @@ def add_parser(verbs: Any) -> None:
     add_inputs(parser)
     parser.add_argument("--out", required=True, help="store to write, for example runs/room.zarr")
     parser.add_argument(
-        "--resume", action="store_true", help="go on where a run to this store was stopped"
+        "--resume", action="store_true", help="continue a run to this store that was stopped"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)

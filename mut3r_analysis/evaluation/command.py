@@ -129,7 +129,9 @@ def _holds_predictions(path: Path) -> bool:
 
     try:
         return bool(prediction_folders(path))
-    except MissingFile:
+    except MissingFile as error:
+        if path.is_dir() and not (path / "zarr.json").is_file():
+            raise MissingFile(f"{path} is not the store of a run, and {error}") from error
         return False
 
 

@@ -15,8 +15,8 @@ from mut3r_analysis.errors import InvalidArgument
 from mut3r_analysis.metrics.protocols import Protocol
 
 _OWN = (
-    "; for numbers of one's own, dataclasses.replace(protocol, id='mine', preparation='given') "
-    "takes runs as they are"
+    "; in Python, dataclasses.replace(protocol, id='mine', preparation='given') scores runs as "
+    "they are, under a name of your own"
 )
 
 
@@ -64,8 +64,8 @@ def _check_data_set(protocol: Protocol, run: xr.DataTree) -> None:
     kind = (run.attrs.get("sequence") or {}).get("kind", "")
     if protocol.is_of_another(kind):
         raise UnmetProtocol(
-            f"the run is of {kind!r}, {protocol.id} scores {protocol.dataset!r}; its number would "
-            "stand beside those of other sequences"
+            f"the run is of {kind!r}, {protocol.id} scores {protocol.dataset!r}; numbers of other "
+            "sequences cannot be compared with its own"
         )
 
 

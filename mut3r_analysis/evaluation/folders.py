@@ -117,7 +117,7 @@ def recognise(folder: Path) -> str:
     listed = "; ".join(f"{name}: {layout.files}" for name, layout in PREDICTION_LAYOUTS.items())
     raise MissingFile(
         f"{folder} holds no predictions in a known layout ({listed}); give the folder of one "
-        "sequence, or of the results of several"
+        "sequence, or a folder that holds one folder per sequence"
     )
 
 

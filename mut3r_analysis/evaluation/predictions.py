@@ -153,8 +153,10 @@ def _preparation_fields(
         if expected != given:
             raise InvalidArgument(
                 f"predictions are {given[1]} x {given[0]} px, but frames of {width} x {height} px "
-                f"become {expected[1]} x {expected[0]} at size {fields['size']}; is sequence= the "
-                "one that was predicted?"
+                f"are prepared as {expected[1]} x {expected[0]} px when their longer side is set "
+                f"to {fields['size']} px, in patches of {fields['patch']} px; is sequence= the one "
+                "that was predicted? Those of a model that prepares frames otherwise are imported "
+                "without sequence=, and evaluate(truth=...) scores them"
             )
     return fields
 

@@ -47,7 +47,8 @@ def read_runs(runs: Run | Iterable[Run]) -> dict[str, xr.DataTree]:
     if len(systems) > 1:
         listed = "; ".join(f"{name}: {system}" for system, name in systems.items())
         raise InvalidArgument(
-            f"the runs are of {len(systems)} systems, whose mean says nothing: {listed}. {_NAMED}"
+            f"the runs are of {len(systems)} systems, and a mean over systems has no meaning: "
+            f"{listed}. {_NAMED}"
         )
     return trees
 

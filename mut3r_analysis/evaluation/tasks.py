@@ -285,9 +285,9 @@ def require_one_path(run: xr.DataTree, frames: Frames) -> None:
         times, when = int(began.sum()), f"{int(began.sum())} times, by {reset}"
     if times:
         raise UnmetProtocol(
-            f"the run starts anew {when}, and poses of each part are in the frame of its own "
-            "first one: one alignment over all of them would call that an error of the path. Run "
-            "it with 'reset.chain' in the commit, which carries poses over, or without reset"
+            f"the run was reset {when}, so the poses of each part are relative to the first frame "
+            "of that part, and one alignment over all parts would count this as an error. Run it "
+            "with 'reset.chain' in the commit, which carries poses over, or without reset"
         )
 
 

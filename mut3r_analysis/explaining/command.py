@@ -52,7 +52,12 @@ def run(args: argparse.Namespace) -> int:
                  "head_undone", "writes", "reads"):  # fmt: skip
         if name in found:
             ranked = found[name].to_series().dropna().sort_values(ascending=False).head(_KEPT)
-            print(f"\n{found[name].attrs.get('long_name', name)}\n{ranked.to_string(header=False)}")
+            if ranked.empty:
+                continue
+            of, units = (found[name].attrs.get(key, "") for key in ("long_name", "units"))
+            by = ", ".join(str(dim) for dim in found[name].dims)
+            print(f"\n{of or name}{f' ({units})' if units not in ('', '1') else ''}, by {by}")
+            print(ranked.to_string(header=False, float_format="{:.3g}".format))
     if "signature" in found.dims:
         print("\nsignatures of known failures")
         for each in found["signature"].values:

@@ -161,7 +161,7 @@ def _answer(found: xr.Dataset, worst: int) -> str:
     else:
         text = f"{about['metric']} rises most in frame {worst}, by {harm:.3g}"
     if about["frame"] != worst:
-        text += f"; it begins in frame {about['frame']}"
+        text += f"; the change begins in frame {about['frame']}"
     text += f", most at {patch}."
     where = [("site", ""), ("layer", "layer "), ("head", "head ")]
     named = [f"{word}{about[name]}" for name, word in where if name in about]

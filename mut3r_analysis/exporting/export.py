@@ -86,7 +86,7 @@ def export_run(
         raise InvalidArgument("voxel must be a length above 0, or None for all points")
     folder = user_path(path)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise AlreadyExists(f"{folder} holds something already; give a new or empty folder")
+        raise AlreadyExists(f"{folder} is not empty; give a new or empty folder")
     cameras = None if writer is None else _cameras(run)
     parts = frame_parts(run, sequence_of(run, sequence), moving, least_confidence)
     # What cannot be exported is refused before anything is written.

@@ -139,9 +139,10 @@ def check_partners(cue: PairCue, edges: Sequence[tuple[int, int]], frames: int) 
         few = [frame for frame in range(frames) if given.count(frame) < least]
         if few:
             raise InvalidArgument(
-                f"frames at {few} are {view} of fewer than {least} pairs, and the cue takes the "
-                "standard deviation over a frame's partners as either view; give a graph with more "
-                "pairs, both ways, such as 'swin-2' or 'complete' of at least three frames"
+                f"the frames at positions {few} are {view} of fewer than {least} pairs; the cue "
+                "takes the standard deviation over the partners of a frame, as view 1 and as view "
+                "2. Give a graph with more pairs in both directions, such as 'swin-2' or "
+                "'complete' of at least three frames"
             )
 
 

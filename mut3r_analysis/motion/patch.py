@@ -171,7 +171,7 @@ class Patching:
         kept = attention.children.get(site) if attention is not None else None
         if kept is None or "output" not in kept:
             raise InvalidArgument(
-                f"the run that is patched from kept no outputs of {site}; run it with "
+                f"the run that outputs are taken from did not keep those of {site}; run it with "
                 f"capture=Capture(head_outputs={site + ':values'!r}, ...)"
             )
         found = kept.to_dataset()[["output"]]
@@ -197,8 +197,9 @@ class Patching:
         if at >= len(self._labels) or self._labels[at] not in kept:
             held = [self._labels.index(label) for label in kept]
             raise InvalidArgument(
-                f"the run that is patched from kept no outputs of frame {at} (it has positions "
-                f"{shown(held)}); name frames= or source_frame= among them, or capture more"
+                f"the run that outputs are taken from did not keep those of frame {at} (it has "
+                f"positions {shown(held)}); give frames= or source_frame= among them, or capture "
+                "more"
             )
         return found.sel(frame=self._labels[at])
 

@@ -122,9 +122,9 @@ def _check_ours(out: Path, resume: bool) -> None:
 def _exists(out: Path) -> AlreadyExists:
     frames, complete = progress_of(out)
     stopped = f", a run that was stopped after {frames} frames," if frames and not complete else ""
-    way = "go on with it with resume=True, " if stopped else ""
+    way = "continue it with resume=True, " if stopped else ""
     return AlreadyExists(
-        f"{out}{stopped} exists and was left as it is; {way}read it with open_run, give another "
+        f"{out}{stopped} exists and was not changed; {way}read it with open_run, give another "
         "name, or remove it first"
     )
 

@@ -103,11 +103,10 @@ class Commit(Specification):
         |old|``, mean over tokens (in the manner of Info3R, which is known from its paper alone).
         ``motion(x)``: the motion score of the frame, mean over patches, is x or more.
     reset_chain : bool
-        Whether the frame after which the state starts anew is also the first that the new state
-        reads, and poses and points in the world go on from its pose, as released with TTT3R: what
-        the new part predicts is multiplied from the left by the pose of that frame in the part
-        before. Its second reading is written and not recorded. Without it every part has a world
-        of its own.
+        Join the parts between resets to one path, as released with TTT3R. The last frame before a
+        reset is read again as the first frame of the new part; poses and points in the world of
+        the new part are multiplied from the left by the pose that this frame had before. The
+        second reading is written and not recorded. Without it every part has a world of its own.
     reset_cue : {"clear", "keep"}
         What a reset does to the cue's memory of earlier frames.
     reset_pose : {"learned", "memory"}, optional

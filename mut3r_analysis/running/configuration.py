@@ -62,8 +62,8 @@ class Configuration:
             raise InvalidArgument("a gate needs a motion score: give a cue, such as Cue.mut3r()")
         if self.gate is None and commit.keeps_probe:
             raise InvalidArgument(
-                f"commit {str(commit)!r} tells two passes apart and so needs a gate; without one "
-                "there is one pass, 'rw.gg'"
+                f"commit {str(commit)!r} chooses between two passes and needs a gate; without "
+                "one there is a single pass, 'rw.gg'"
             )
         if self.cue is None and commit.needs_motion:
             raise InvalidArgument(

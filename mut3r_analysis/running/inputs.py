@@ -67,8 +67,8 @@ def check_inputs(backbone: Any, sequence: Any, capture: Any) -> tuple[Backbone, 
 def _announce(specimen: str) -> None:
     """Warn of what a specimen makes of frames like these; the cache makes it once."""
     warnings.warn(
-        f"{specimen!r} is a specimen that has seen this package's rendered scenes alone: what it "
-        "predicts on other frames is noise. For those, load official weights, as "
+        f"{specimen!r} is a specimen that was trained on this package's rendered scenes only: on "
+        "other frames its predictions are noise. For those, load official weights, as "
         "load_backbone('cut3r_512_dpt_4_64.pth') or --backbone cut3r_512_dpt_4_64.pth; "
         "'Official checkpoints' in the README says where they are and what they cost",
         stacklevel=4,

@@ -101,8 +101,8 @@ def open_run(path: str | Path | Store, *, chunks: str | None = None) -> xr.DataT
     frames, complete = opened.attrs["frames"], opened.attrs["frames_complete"]
     if complete < frames:
         warnings.warn(
-            f"the run at {place} was interrupted: {complete} of {frames} frames are whole "
-            "and are shown",
+            f"the run at {place} was interrupted: {complete} of {frames} frames are whole, "
+            "and these are shown",
             stacklevel=2,
         )
     return opened

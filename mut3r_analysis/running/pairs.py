@@ -307,8 +307,8 @@ def _check(
         raise InvalidArgument(f"a cue of pairs is a PairCue or a mask; got {cue!r}")
     if commit not in (Commit.parse("rw.gg"), Commit.parse("rw.pp")):
         raise InvalidArgument(
-            f"commit {str(commit)!r} speaks of what is written, and pairs write nothing: 'rw.gg' "
-            "reads the gated pass, 'rw.pp' the probe pass"
+            f"commit {str(commit)!r} says which state is written, and pairs have no state; give "
+            "'rw.gg' to read the gated pass, or 'rw.pp' to read the probe pass"
         )
     if capture is None:
         return

@@ -100,7 +100,7 @@ def run(
     preparation : str or Preparation, optional
         ``"crop"`` or ``"resize"``, or a whole preparation, in place of the backbone's.
     resume : bool
-        Whether to go on with a run that was stopped at `out`: the same run, on the same machine,
+        Whether to continue a run that was stopped at `out`: the same run, on the same machine,
         whose numbers are then those of one that was not. What is complete is opened, and where
         nothing is, the run begins.
     probe : callable, optional
@@ -245,7 +245,7 @@ def _run(
         )
     stores = [None if place is None else user_path(place) for place in places]
     if resume and None in stores:
-        raise InvalidArgument("resume=True goes on with a store; name it with out=")
+        raise InvalidArgument("resume=True continues a run in its store; name it with out=")
     sequence = identified(sequence)
     schemas = [
         run_schema(backbone, sequence, capture, names, configuration)
@@ -291,8 +291,8 @@ def _begun(schema: Schema, attrs: dict[str, Any], claim: Claim | None) -> tuple[
     ]
     if differing:
         raise InvalidArgument(
-            f"{claim.out} cannot be resumed by another run than its own; they differ in "
-            f"{', '.join(differing)}. Run as it was, or to another store"
+            f"{claim.out} cannot be resumed by a different run: {', '.join(differing)} differ. Run "
+            "with the settings that it was begun with, or to another store"
         )
     return root, block_length(schema)
 

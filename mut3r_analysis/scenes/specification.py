@@ -339,7 +339,7 @@ class Scene:
             )
         if texture is not None:
             if at is not None:
-                raise InvalidArgument("at is a frame to freeze; it means nothing for a texture.")
+                raise InvalidArgument("at= is the frame to freeze at; leave it out with texture=.")
             return self._retextured(texture)
         frame = whole("at", 0 if at is None else at, 0, self.frames - 1)
         if freeze is not None:

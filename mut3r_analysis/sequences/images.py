@@ -285,9 +285,9 @@ def refuse_lost_frames(folder: Path, images: Iterable[Path]) -> None:
                 why = "is no image by its suffix and has the number of a missing one"
         if why and stems:
             raise UnreadableFile(
-                f"{path} {why}, but stands among {len(stems)} images: without it every later frame "
-                "would have the place of another. Bring the file itself in the format of the "
-                "others, or move it to another folder"
+                f"{path} {why}, but lies among {len(stems)} images, and leaving it out would shift "
+                "every later frame. Convert it to the format of the others, or move it to another "
+                "folder"
             )
 
 

@@ -126,7 +126,7 @@ def _read_scores(path: Path) -> _Scores | _Skipped:
     except (ValueError, KeyError, TypeError) as error:
         raise UnreadableFile(
             f"{path} is damaged ({error}); remove it and start the sweep again, which scores the "
-            "run anew"
+            "run again"
         ) from error
 
 

@@ -15,7 +15,7 @@ def add_parser(verbs: Any) -> None:
     _add_ship(verbs)
     parser = verbs.add_parser(
         "train",
-        help="train a model by a recipe; call again to go on where it stopped",
+        help="train a model by a recipe; call again to continue where it stopped",
         description="Train a model by a recipe. The folder holds all that is needed to go on after "
         "an interruption, with the same numbers as without one. With several processors: torchrun "
         "--nproc-per-node 2 --no-python mut3r train ..., where each process takes its share of "

@@ -472,7 +472,7 @@ def _store_of(stores: xr.DataArray, labels: dict[str, Any]) -> str:
         )
     if not cell.item():
         raise InvalidArgument(
-            f"the run of {asked} is not finished; the table's status and error say why, and the "
-            "same sweep started again goes on with it"
+            f"the run of {asked} is not finished; the table's status and error say why. Start the "
+            "same sweep again to finish it"
         )
     return str(cell.item())

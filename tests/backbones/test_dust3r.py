@@ -336,7 +336,7 @@ def test_random_models_have_a_small_and_the_released_sizes():
     assert small.preparation.shape(480, 640) == (48, 64)
     assert small.patch_grid(48, 64) == (6, 8)
     assert NAMED_CONFIGS["dust3r-512-dpt"] == DUSt3RConfig()
-    with pytest.raises(InvalidArgument, match="'cut3r' alone"):
+    with pytest.raises(InvalidArgument, match="update='cut3r' only"):
         load_backbone("random:dust3r-small", update="ttt3r")
 
 

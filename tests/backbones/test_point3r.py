@@ -484,7 +484,7 @@ def test_what_the_model_lacks_is_refused(small):
         small.step(Frame(image, ray_map=torch.zeros(1, 48, 64, 6)))
     with pytest.raises(InvalidArgument, match="does not predict"):
         small.step(Frame(image), outputs=("color",))
-    with pytest.raises(InvalidArgument, match="'cut3r' alone"):
+    with pytest.raises(InvalidArgument, match="update='cut3r' only"):
         load_backbone("random:point3r-small", update="ttt3r")
     encoded = small.encode(Frame(image))
     state = small.begin()

@@ -449,7 +449,7 @@ def test_random_models_have_a_small_and_the_released_size():
     small = load_backbone("random:spann3r-small", device="cpu")
     assert small.preparation.shape(480, 640) == (64, 64)
     assert NAMED_CONFIGS["spann3r"] == Spann3RConfig()
-    with pytest.raises(InvalidArgument, match="'cut3r' alone"):
+    with pytest.raises(InvalidArgument, match="update='cut3r' only"):
         load_backbone("random:spann3r-small", update="ttt3r")
 
 

@@ -419,7 +419,7 @@ def test_random_models_have_a_small_and_the_released_size():
     small = load_backbone("random:vggt-small", device="cpu")
     assert small.preparation.shape(480, 640) == (42, 56)
     assert NAMED_CONFIGS["vggt"] == VGGTConfig()
-    with pytest.raises(InvalidArgument, match="'cut3r' alone"):
+    with pytest.raises(InvalidArgument, match="update='cut3r' only"):
         load_backbone("random:vggt-small", update="ttt3r")
 
 

@@ -146,6 +146,7 @@ def test_what_the_library_says_of_its_arguments_is_said_of_options():
         "name it with out=": "name it with --out",
         "go on with resume=True": "go on with --resume",
         "depth=1 of a file": "depth=1 of a file",
+        "in Python replace(one, out='x') does": "in Python replace(one, out='x') does",
     }
     known = ("outputs", "commit", "out", "resume")
     assert {said: as_options(said, known) for said in told} == told

@@ -190,7 +190,7 @@ def test_a_data_set_gives_every_run_its_truth_by_name(monkeypatch) -> None:
 
 def test_parts_between_resets_are_no_one_path() -> None:
     commit = Commit(reset=4).to_json()
-    with pytest.raises(UndefinedMetric, match="starts anew after every 4 frames"):
+    with pytest.raises(UndefinedMetric, match="was reset after every 4 frames"):
         evaluate(a_run(a_sequence(indices=12), commit=commit), "default:pose:sim3")
     within = a_run(a_sequence(indices=4), commit=commit)
     assert float(evaluate(within, "default:pose:sim3")["mean_ate"]) == pytest.approx(0, abs=1e-9)

@@ -85,5 +85,5 @@ def test_stores_of_runs_are_no_results_of_other_code(scene, tmp_path) -> None:
     m3.run("random:small", scene.isel(frame=slice(0, 2)), out=store, progress=False)
     with pytest.raises(MissingFile, match="no predictions in a known layout"):
         prediction_folders(store)
-    with pytest.raises(MissingFile, match="or of the results of several"):
+    with pytest.raises(MissingFile, match="one folder per sequence"):
         prediction_folders(tmp_path / "nowhere")

@@ -190,7 +190,7 @@ def test_what_cannot_be_exported_is_refused(run, scene, tmp_path):
         m3.export_run(bare, scene, tmp_path / "a", "colmap", moving="nothing")
     parts = run.copy()
     parts.attrs = run.attrs | {"commit": json.dumps({"reset": 2})}
-    with pytest.raises(InvalidArgument, match="starts anew after every 2 frames"):
+    with pytest.raises(InvalidArgument, match="was reset after every 2 frames"):
         m3.export_run(parts, scene, tmp_path / "a", moving="nothing")
     assert not (tmp_path / "a").exists()
 
@@ -205,4 +205,4 @@ def test_a_stored_run_is_exported_from_the_command_line(scene, tmp_path, capsys)
     moved = sum(len(read_ply(file)[0]) for file in (out / "moving").glob("*.ply"))
     assert static + moved == FRAMES * 48 * 64
     assert main(words) == 1
-    assert "holds something already" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err

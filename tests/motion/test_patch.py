@@ -127,11 +127,11 @@ def test_what_cannot_be_patched_is_refused(backbone, sequence, plain):
         Patch(sites="image_self").of(ran(backbone, sequence, capture=coarse))
     with pytest.raises(InvalidArgument, match=r"no layer \[9\]"):
         Patch(sites="image_self", layers=[9]).of(plain)
-    with pytest.raises(InvalidArgument, match="no outputs of frame 7"):
+    with pytest.raises(InvalidArgument, match="did not keep those of frame 7"):
         Patch(sites="image_self", source_frame=7).of(plain)
     few = m3.Capture(statistics=None, head_outputs="image_self:values", frames=[0])
     some = Patch(sites="image_self").of(ran(backbone, sequence, capture=few))
-    with pytest.raises(InvalidArgument, match="no outputs of frame 1"):
+    with pytest.raises(InvalidArgument, match="did not keep those of frame 1"):
         ran(backbone, sequence, intervene=some)
     outside = Patch(sites="image_self", tokens=[(50, 1)]).of(plain)
     with pytest.raises(InvalidArgument, match="no query of image_self"):

@@ -302,8 +302,8 @@ def untouched(backbone, monkeypatch):
         ({"cue": m3.Cue.oracle(control="invert")}, "or a mask of the sequence as it is"),
         ({"cue": m3.Cue.oracle("shadow")}, "mask 'shadow', which this sequence lacks"),
         ({"cue": "easi3r"}, "a cue of pairs is a PairCue or a mask"),
-        ({"cue": CUE, "commit": "rw.gp"}, "pairs write nothing"),
-        ({"cue": CUE, "graph": "oneref-0"}, r"frames at \[1, 2, 3\] are view 1 of fewer than 2"),
+        ({"cue": CUE, "commit": "rw.gp"}, "pairs have no state"),
+        ({"cue": CUE, "graph": "oneref-0"}, r"positions \[1, 2, 3\] are view 1 of fewer than 2"),
         ({"capture": m3.Capture(sites=["encoder_self"])}, "encoder_self, which pairs do not have"),
         ({"capture": m3.Capture(state=True)}, "frames or a state, which pairs do not have"),
         ({"graph": "full"}, "unknown graph"),
@@ -332,5 +332,5 @@ def test_models_of_streams_and_single_frames_are_refused(untouched, sequence):
         quiet(m3.load_backbone("random:small"), sequence)
     with pytest.raises(InvalidArgument, match="a pair needs two frames, and the sequence has 1"):
         quiet(untouched, sequence.isel(frame=slice(1)))
-    with pytest.raises(InvalidArgument, match=r"frames at \[0, 1\] are view 1 of fewer than 2"):
+    with pytest.raises(InvalidArgument, match=r"positions \[0, 1\] are view 1 of fewer than 2"):
         quiet(untouched, sequence.isel(frame=slice(2)), cue=CUE)

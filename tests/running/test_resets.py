@@ -218,7 +218,7 @@ def test_parts_by_trigger_are_one_path_where_it_never_fired(scene):
     assert not never["state/reset"].any()
     assert m3.evaluate(never, "default:pose:sim3").attrs["n_valid"] == 1
     often = quiet(model, scene, "reset.motion(0)", cue=CUE, outputs=["pose"])
-    with pytest.raises(UndefinedMetric, match=r"starts anew 3 times, by motion\(0\)"):
+    with pytest.raises(UndefinedMetric, match=r"was reset 3 times, by motion\(0\)"):
         m3.evaluate(often, "default:pose:sim3")
 
 

@@ -167,7 +167,7 @@ def test_what_is_not_ours_to_replace_is_left_as_it_is(tmp_path, sequence, kind):
         (out / ".unfinished").mkdir(parents=True) if kind == "a damaged store" else out.mkdir()
         (out / "zarr.json").write_text("mine")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(AlreadyExists, match="exists and was left as it is"):
+    with pytest.raises(AlreadyExists, match="exists and was not changed"):
         m3.run(backbone, sequence, **arguments)
     assert [path for path in sorted(tmp_path.rglob("*")) if ".unfinished" not in str(path)] == [
         path for path in before if ".unfinished" not in str(path)
@@ -234,7 +234,7 @@ def test_of_two_processes_with_one_store_one_wins_and_the_other_hears_so(tmp_pat
     assert sorted([one.returncode, other.returncode]) == [0, 1]
     (error,) = [text for text in errors if text]
     assert "AlreadyExists" in error
-    assert "another process is writing" in error or "exists and was left" in error
+    assert "another process is writing" in error or "exists and was not changed" in error
     assert m3.open_run(out).attrs["complete"]
 
 

@@ -101,7 +101,7 @@ def test_a_twin_has_its_own_name_and_digest():
         ({"texture": {"object-1": {"colour": 1}}}, "choose among pattern"),
         ({"texture": {"object-1": 3}}, "give a mapping of named values"),
         ({"texture": {}}, "changed fields by surface"),
-        ({"texture": {"object-1": {"seed": 1}}, "at": 2}, "means nothing for a texture"),
+        ({"texture": {"object-1": {"seed": 1}}, "at": 2}, "leave it out with texture="),
     ],
 )
 def test_a_twin_that_cannot_be_is_refused(arguments, message):

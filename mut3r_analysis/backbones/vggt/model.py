@@ -218,8 +218,8 @@ class VGGT(Backbone):
         if attention == "causal":
             if gate is not None:
                 raise InvalidArgument(
-                    "a gate takes the place of what a site computes, and would let frames see "
-                    "later ones here; gate them one after another (step, or a run) instead"
+                    "a gate replaces what a site computes, and would let frames see later ones "
+                    "here; to gate them, read the frames one after another (step, or a run)"
                 )
             frames, tokens = len(features), features.shape[1] + SPECIAL
             across = partial(seam, kernel=frames_before(frames, tokens, self.device))

@@ -70,7 +70,7 @@ class SequenceFiles:
             raise MissingFile(
                 f"{self.layout} sequence {self.name} in {self.folder} is not complete: "
                 + "; ".join(gaps)
-                + ". Copy what is missing, or move the whole kind of file away to do without it"
+                + ". Copy what is missing, or move all files of that kind away"
             )
 
     def gaps(self) -> list[str]:

@@ -91,8 +91,8 @@ def read_rows(path: Path) -> PoseRows:
             row[1:] = np.nan
         elif abs(norm - 1) > _QUATERNION_TOLERANCE:
             raise UnreadableFile(
-                f"{path}, line {line}: the last four numbers have norm {norm:.4g}: a quaternion of "
-                f"length {norm:.4g} instead of 1; are the columns stamp tx ty tz qx qy qz qw?"
+                f"{path}, line {line}: the last four numbers have norm {norm:.4g}, and a "
+                "quaternion has norm 1; are the columns stamp tx ty tz qx qy qz qw?"
             )
     lost = int(np.isnan(numbers[:, 1]).sum())
     if lost == len(numbers):
