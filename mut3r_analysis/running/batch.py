@@ -1,6 +1,5 @@
 """Configurations of one backbone that go through the decoder together, frame by frame."""
 
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -28,6 +27,7 @@ from mut3r_analysis.motion.score import Motion, Score
 from mut3r_analysis.running.chaining import carried_over, next_base
 from mut3r_analysis.running.committing import Committer, chosen
 from mut3r_analysis.running.configuration import OPEN_GATE, Configuration
+from mut3r_analysis.running.moments import Moment
 from mut3r_analysis.running.passes import (
     BatchState,
     EncodedFrame,
@@ -192,7 +192,6 @@ class Batch:
         self, frame: EncodedFrame, found: FrameResult, number: int, ends: Sequence[bool]
     ) -> FrameResult:
         """Let new states of chained parts read the frame with which the part before ended."""
-        began = time.perf_counter()
         old, again = found.carried, replace(frame, given=replace(frame.given, record=False))
         heads = ("points_world",) if any(item.reads_head for item in self.configurations) else ()
         new = self._once(again, old, number, True, heads, starts=True).carried
@@ -218,9 +217,8 @@ class Batch:
                 scored=chosen(fresh, new.scored, old.scored),
                 base=next_base(old.base, found.prediction.pose, ends),
             )
-        before, rest = found.seconds
-        seconds = before, rest + time.perf_counter() - began
-        return replace(found, carried=carried, seconds=seconds)
+        whole = found.whole[0], Moment(self.backbone.device)
+        return replace(found, carried=carried, whole=whole)
 
     def _once(
         self,
@@ -233,7 +231,7 @@ class Batch:
         starts: bool = False,
     ) -> FrameResult:
         """Read a frame, and write it; one that starts a chained part ends none."""
-        began = time.perf_counter()
+        began = Moment(self.backbone.device)
         with self.computing():
             entered = self.backbone.enter(frame.encoded, carried.state)
             frame = frame.met(self.backbone, entered)
@@ -254,7 +252,6 @@ class Batch:
                     probe=recorder, starts=starts,
                 )  # fmt: skip
                 at_commit = recorder.take() if recorder else {}
-        before = passes.seconds_before
         return FrameResult(
             before=carried.state,
             carried=new,
@@ -267,7 +264,8 @@ class Batch:
             used=passes.used,
             readings=self._cues.readings(passes.motions) if self._cues else [],
             attention=self._attention(frame, passes, {**at_heads, **at_commit}),
-            seconds=(before, time.perf_counter() - began - before),
+            whole=(began, Moment(self.backbone.device)),
+            probing=passes.probing,
             unpassed=frame.unpassed,
         )
 
@@ -330,7 +328,7 @@ class Batch:
             pending = watch()
             single = decode(probe=pending, read=True, rates=True)
             return Passes(single, single, pending)
-        began = time.perf_counter()
+        began = Moment(self.backbone.device)
         found = Passes(Pass(None, entered), history=carried.cue)
         gate_of = partial(self._plan(active).of_frame, axes=frame.axes, record_mass=self._mass)
         score: Tensor | Score
@@ -347,7 +345,7 @@ class Batch:
             score = self._probe_passes(frame, carried, found, watch, decode, gate_of)
         if found.probed is None and self._keeps_probe:
             found.probed = decode(read=self._reads_any_probe, rates=self._writes_probe)
-        found.seconds_before = time.perf_counter() - began
+        found.probing = began, Moment(self.backbone.device)
         if self._policy is not None:
             return self._tried(frame, carried, found, cues.joined(found.motions), self._policy)
         reads = not all(self._reads_probe)

@@ -1,6 +1,5 @@
 """The loop over frames, which everything that streams goes through."""
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.backbones.steps import Frame
 from mut3r_analysis.motion.batch import CueBatchProbe
 from mut3r_analysis.running.batch import Batch
+from mut3r_analysis.running.moments import Moment
 from mut3r_analysis.running.passes import BatchState, EncodedFrame, FrameInput, FrameResult
 
 
@@ -44,7 +44,8 @@ def stream(
     states = [batch.start() for batch in batches] if carried is None else list(carried)
     looks_ahead = any(batch.backbone.looks_ahead for batch in batches)
     reads_on = looks_ahead or not write_last
-    coming, began = iter(frames), time.perf_counter()
+    device = batches[0].backbone.device
+    coming, began = iter(frames), Moment(device)
     given, encoded = next(coming, None), None
     while given is not None and not given.ahead:
         following = next(coming, None) if reads_on else None
@@ -52,7 +53,7 @@ def stream(
         if looks_ahead and following is not None:
             encoded = encode_frame(batches, following)
             frame = replace(frame, encoded=replace(frame.encoded, following=encoded.encoded))
-        shared = time.perf_counter() - began
+        shared = began, Moment(device)
         results = [
             replace(
                 batch.step(frame, state, number=number, write=write_last or following is not None),
@@ -62,7 +63,7 @@ def stream(
         ]
         states = [result.carried for result in results]
         yield results
-        began = time.perf_counter()
+        began = Moment(device)
         given = following if reads_on else next(coming, None)
 
 

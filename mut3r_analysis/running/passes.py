@@ -17,6 +17,7 @@ from mut3r_analysis.motion.frame_gate import FrameGate
 from mut3r_analysis.motion.gate import Gate
 from mut3r_analysis.motion.history import CueHistory
 from mut3r_analysis.motion.score import Motion
+from mut3r_analysis.running.moments import Span
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,10 +155,12 @@ class FrameResult:
         Per configuration ``(layer, patch_row, patch_col)``.
     attention : list of dict
         Per configuration, what was recorded.
-    seconds : (float, float)
-        Before the last pass, and from there on; without reading and encoding the frame.
-    shared : float
-        Seconds of reading and encoding the frame, for all batches.
+    whole : (Moment, Moment)
+        From the beginning to the end, without reading and encoding the frame.
+    probing : (Moment, Moment), optional
+        The passes before the last one.
+    shared : (Moment, Moment), optional
+        Reading and encoding the frame, for all batches.
     unpassed : frozenset of str
         Kinds of site that the frame did not pass.
     """
@@ -173,8 +176,9 @@ class FrameResult:
     used: Tensor | None
     readings: list[Tensor | None]
     attention: list[Records]
-    seconds: tuple[float, float]
-    shared: float = 0.0
+    whole: Span
+    probing: Span | None = None
+    shared: Span | None = None
     unpassed: frozenset[str] = frozenset()
 
 
@@ -204,7 +208,7 @@ class Passes:
     history: tuple[CueHistory, ...] = ()
     used: Tensor | None = None
     prediction: Prediction | None = None
-    seconds_before: float = 0.0
+    probing: Span | None = None
 
     def between(self, shares: Sequence[float]) -> Any:
         """Take a share of the gated pass per sample, and the rest of the probe pass."""

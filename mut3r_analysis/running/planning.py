@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mut3r_analysis.attention.capture import Capture
 from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.backbones.heads import check_outputs
+from mut3r_analysis.backbones.precision import Precision, arithmetic
 from mut3r_analysis.backbones.protocol import Backbone
 from mut3r_analysis.backbones.steps import Encoded, Frame, FrameRead, Write
 from mut3r_analysis.backbones.write_rules import Rules
@@ -226,7 +227,7 @@ class Pricing:
         return self._flops[key]
 
     def _speed_of(self, backbone: Backbone) -> float:
-        key = backbone.device, backbone.dtype
+        key = backbone.device, backbone.precision
         if key not in self._speeds:
             self._speeds[key] = _matmul_speed(*key)
         return self._speeds[key]
@@ -330,15 +331,16 @@ def _last_read(backbone: Backbone, configuration: Configuration) -> Site | None:
     return Site(cue.site, cue_layers(cue, backbone.sites())[-1])
 
 
-def _matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
+def _matmul_speed(device: torch.device, precision: Precision) -> float:
     """Floating-point operations per second of a matrix product, measured for some milliseconds."""
-    size = 1024
-    a = torch.ones(size, size, device=device, dtype=dtype)
+    size = 4096 if device.type == "cuda" else 1024  # a GPU has done a small one before it is timed
     best = float("inf")
-    for _ in range(3):
-        began = time.perf_counter()
-        (a @ a)[0, 0].item()
-        best = min(best, time.perf_counter() - began)
+    with arithmetic(precision, device):
+        a = torch.ones(size, size, device=device, dtype=precision.dtype)
+        for _ in range(3):
+            began = time.perf_counter()
+            (a @ a)[0, 0].item()
+            best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
 
 

@@ -29,10 +29,8 @@ def recorded(
     cue: Cue | None,
     schema: Schema,
     truth: dict[str, np.ndarray],
-    seconds: tuple[float, ...],
-    memory: int,
 ) -> Found:
-    """Collect all that is known of a frame of one configuration.
+    """Collect all that is known of a frame of one configuration, but for what it took.
 
     Parameters
     ----------
@@ -44,10 +42,6 @@ def recorded(
     schema : Schema
     truth : dict of str to array
         From :func:`known_truth`.
-    seconds : tuple of float
-        By pass.
-    memory : int
-        Peak, in bytes.
     """
     found: _Values = {"prediction": _predictions(result.prediction, sample, schema["prediction"])}
     state = result.carried.state.described(
@@ -64,10 +58,6 @@ def recorded(
         }
     paths = {f"attention/{kind}" for kind in result.unpassed}
     found |= {path: _blank(schema[path]) for path in paths & set(schema)}
-    found["timing"] = {
-        "seconds": np.array(seconds),
-        "peak_memory": np.full(len(seconds), memory),
-    }
     if "truth" in schema:
         found["truth"] = dict(truth)
     return on_host(found)
@@ -159,7 +149,7 @@ def known_truth(backbone: Backbone, frame: xr.Dataset) -> dict[str, np.ndarray]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory used so far, in bytes: on a CUDA device, or of this process."""
+    """Return the most memory used so far, in bytes: of a GPU in this run, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":

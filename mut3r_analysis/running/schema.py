@@ -150,9 +150,8 @@ def run_schema(
     per_pass = {"pass": len(passes)}
     text = "wall time of the frame; the last pass has all that is not decoding"
     timing.add("seconds", per_pass, "float64", text, "s", "clock")
-    timing.add(
-        "peak_memory", per_pass, "int64", "peak memory of the device so far", "byte", "system"
-    )
+    text = "peak memory so far: of the GPU in this run, or of the process"
+    timing.add("peak_memory", per_pass, "int64", text, "byte", "system")
     if any(name in sequence for name in TRUTH_DIMS):
         _truth(group("truth"), sequence, height, width)
     return schema

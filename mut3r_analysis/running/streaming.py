@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 import zarr
 from tqdm.auto import tqdm
@@ -40,12 +41,13 @@ from mut3r_analysis.running.grouping import grouped
 from mut3r_analysis.running.inputs import as_scored, check_inputs, frame_inputs, identified
 from mut3r_analysis.running.inventory import CHANGING
 from mut3r_analysis.running.loop import stream
+from mut3r_analysis.running.moments import duration
 from mut3r_analysis.running.new_store import create_store
 from mut3r_analysis.running.opening import open_run
 from mut3r_analysis.running.passes import BatchState, FrameResult
+from mut3r_analysis.running.pipeline import read_ahead, write_behind
 from mut3r_analysis.running.planning import plan
 from mut3r_analysis.running.provenance import Observers, provenance, timestamp
-from mut3r_analysis.running.reading_ahead import read_ahead
 from mut3r_analysis.running.recording import Found, known_truth, peak_memory, recorded
 from mut3r_analysis.running.schema import Schema, run_schema
 from mut3r_analysis.running.store import BlockWriter
@@ -298,23 +300,30 @@ def _begun(schema: Schema, attrs: dict[str, Any], claim: Claim | None) -> tuple[
 
 
 def _write(frames: Iterator["_Recorded"], writers: Sequence[BlockWriter]) -> None:
+    def write(frame: _Recorded) -> None:
+        for index, writer in enumerate(writers):
+            if index in frame.not_finite and not writer.notes:
+                writer.notes["not_finite"] = frame.not_finite[index]
+            writer.add(frame.position, frame.found[index], frame.carried)
+
     try:
-        for recorded_frame in frames:
-            for index, writer in enumerate(writers):
-                bad = recorded_frame.not_finite.get(index)
-                if bad and not writer.notes:
-                    writer.notes["not_finite"] = bad
-                    where = f"{bad['site']}, layer {bad['layer']}" if "site" in bad else "the heads"
-                    warnings.warn(
-                        f"the numbers of this run are NaN or infinite from frame {bad['frame']} "
-                        f"on: {bad['variable']}, which begins at {where}",
-                        stacklevel=4,
-                    )
-                writer.add(recorded_frame.position, recorded_frame.found[index],
-                           recorded_frame.carried)  # fmt: skip
+        with write_behind(write) as hand_over:
+            for frame in frames:
+                for bad in frame.not_finite.values():
+                    _warn_not_finite(bad)
+                hand_over(frame)
     finally:
         # Also after an interrupt or an unreadable frame: what is done is worth keeping.
         _flush(writers)
+
+
+def _warn_not_finite(bad: Mapping[str, Any]) -> None:
+    where = f"{bad['site']}, layer {bad['layer']}" if "site" in bad else "the heads"
+    warnings.warn(
+        f"the numbers of this run are NaN or infinite from frame {bad['frame']} on: "
+        f"{bad['variable']}, which begins at {where}",
+        stacklevel=5,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,9 +375,6 @@ def _found(
     found: dict[int, Found] = {}
     for result, group in zip(results, groups, strict=True):
         for sample, index in enumerate(group):
-            before, rest = (part / len(group) for part in result.seconds)
-            rest += result.shared / len(configurations)
-            probes = configurations[index].probes
             found[index] = recorded(
                 backbone,
                 result,
@@ -376,9 +382,18 @@ def _found(
                 cue=configurations[index].cue,
                 schema=schemas[index],
                 truth=truth,
-                seconds=(before, rest) if probes else (before + rest,),
-                memory=memory,
             )
+    # A GPU has by then done what these times are of: the arrays came from it.
+    for result, group in zip(results, groups, strict=True):
+        probing, whole, shared = map(duration, (result.probing, result.whole, result.shared))
+        before = probing / len(group)
+        rest = (whole - probing) / len(group) + shared / len(configurations)
+        for index in group:
+            seconds = (before, rest) if configurations[index].probes else (before + rest,)
+            found[index]["timing"] = {
+                "seconds": np.array(seconds),
+                "peak_memory": np.full(len(seconds), memory),
+            }
     return found
 
 
@@ -416,6 +431,8 @@ def _frames(
     )
     recorded_frames = _recorded_frames(schemas[0])
     inputs = partial(frame_inputs, backbone, sequence, configurations, recorded=recorded_frames)
+    if backbone.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(backbone.device)
     told: set[int] = set()
     states = [batch.start() for batch in batches] if carried is None else [carried]
     with bar, read_ahead(inputs(start=start)) as coming:

@@ -1,4 +1,4 @@
-"""Frames are read in another thread: in order, once, never far ahead, and faults in their turn."""
+"""Frames are read and written in other threads: in order, once, never far off, faults in turn."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mut3r_analysis as m3
-from mut3r_analysis.running.reading_ahead import AHEAD, read_ahead
+from mut3r_analysis.running.pipeline import AHEAD, BEHIND, read_ahead, write_behind
 from mut3r_analysis.sequences.frames import lazy_frames
 
 NOISE = np.random.default_rng(0).integers(0, 256, (6, 48, 64, 3), np.uint8)
@@ -52,6 +52,61 @@ def test_the_thread_ends_with_the_block() -> None:
         next(frames)
         assert threading.active_count() == before + 1
     assert threading.active_count() == before
+
+
+def test_frames_are_written_in_order_and_few_wait() -> None:
+    written: list[int] = []
+
+    def write(frame: int) -> None:
+        time.sleep(0.005)
+        written.append(frame)
+
+    before = threading.active_count()
+    with write_behind(write) as hand_over:
+        for frame in range(12):
+            hand_over(frame)
+            assert len(written) >= frame + 1 - BEHIND
+    assert written == list(range(12))
+    assert threading.active_count() == before
+
+
+def test_a_frame_that_cannot_be_written_is_told_and_none_is_written_after_it() -> None:
+    written: list[int] = []
+    handed: list[int] = []
+
+    def write(frame: int) -> None:
+        if frame == 3:
+            raise OSError("the disk is full")
+        written.append(frame)
+
+    def hand_all_over() -> None:
+        with write_behind(write) as hand_over:
+            for frame in range(100):
+                hand_over(frame)
+                handed.append(frame)
+
+    with pytest.raises(OSError, match="the disk is full"):
+        hand_all_over()
+    assert written == [0, 1, 2]
+    assert len(handed) <= 3 + 1 + BEHIND
+
+
+def test_what_was_handed_over_before_an_interrupt_is_written() -> None:
+    written: list[int] = []
+
+    def write(frame: int) -> None:
+        time.sleep(0.02)
+        written.append(frame)
+
+    def be_interrupted() -> None:
+        with write_behind(write) as hand_over:
+            hand_over(0)
+            hand_over(1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        be_interrupted()
+    assert written == [0, 1]
 
 
 class FailingFrames:
