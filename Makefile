@@ -62,6 +62,7 @@ bench: $(READY) ## measure what capturing, gating and sweeping cost
 	$(BIN)/python benchmarks/rendering.py
 	$(BIN)/python benchmarks/explorers.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/explaining.py
+	$(BIN)/python benchmarks/gpu.py --where-there-is-one
 	$(BIN)/python benchmarks/report.py outputs/benchmarks
 
 screenshots: $(READY) ## photograph the explorers, with Chromium

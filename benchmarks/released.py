@@ -38,7 +38,7 @@ AGREES = 1e-3
 class Rotary(torch.nn.Module):
     """Stands in for the compiled rotation: called with tokens and their rows and columns."""
 
-    def __init__(self, freq: float = 100.0, F0: float = 1.0) -> None:  # noqa: N803
+    def __init__(self, freq: float = 100.0, F0: float = 1.0) -> None:
         super().__init__()
         self.base = freq
 

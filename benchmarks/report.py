@@ -21,6 +21,12 @@ than wall time, beside wall time. Memory is the peak resident size during a fram
 resident before it, unless said otherwise. Where a table gives least seconds, ratios are of those.
 """
 
+NEVER = """## gpu
+
+Never run on a GPU: `python benchmarks/gpu.py` does it in about ten minutes, agreement with the CPU
+first, and its rows join this page. What is known without one: the path for CUDA devices agrees with
+the CPU on an emulated one, which counts launches and copies and computes with the CPU's kernels."""
+
 FIGURE = "ratios.png"
 
 
@@ -100,6 +106,9 @@ def section(name: str, result: dict[str, Any]) -> str:
         ]
         header = ["", "cpu ms per frame", "wall ms per frame", "peak memory, MB", "of the run, MB"]
         parts.append(table(header, rows))
+    if result.get("failed"):
+        rows = [[key, value] for key, value in result["failed"].items()]
+        parts.append(table(["**failed**", "why"], rows))
     parts.append(
         table(["ratio", "value", "limit"], [ratio(*it) for it in result["ratios"].items()])
     )
@@ -156,6 +165,8 @@ def main() -> None:
     if draw(results, args.page.parent / FIGURE):
         parts.append(f"![Every ratio that has a limit, over its limit]({FIGURE})")
     parts += [section(name, result) for name, result in results.items()]
+    if "gpu" not in results:
+        parts.append(NEVER)
     args.page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
