@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --quick          a rehearsal on a small model
 
 Each part is tried while the minutes last, and a part that fails is a row and stops no other. Times
-are of the device: a call is over when the device has done it. The result joins this folder's README.
+are of the device: a call is over when the device has done it. The result joins the README here.
 """
 
 import argparse
