@@ -58,6 +58,7 @@ def test_passes_add_up_to_what_a_frame_took() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_peak_memory_is_that_of_the_run() -> None:
     model, scene = (
         m3.load_backbone("random:small", device="cuda"),
