@@ -49,8 +49,6 @@ class Rotary(torch.nn.Module):
 def released(folder: Path, backbone: Backbone) -> torch.nn.Module:
     """Build the released model with the weights of a backbone."""
     source = folder / "src"
-    if not (source / "dust3r" / "model.py").is_file():
-        sys.exit(f"{folder} is not a checkout of CUT3R: it has no src/dust3r/model.py")
     sys.path[:0] = [str(source), str(source / "croco")]
     with suppress(ImportError):
         import_module("curope")
@@ -100,6 +98,8 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=4)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if not (args.checkout / "src" / "dust3r" / "model.py").is_file():
+        sys.exit(f"{args.checkout} is not a checkout of CUT3R: it has no src/dust3r/model.py")
     spec, (height, width) = SIZES[args.size]
     backbone = load_backbone(spec)
     theirs = released(args.checkout, backbone)

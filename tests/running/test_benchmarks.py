@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 REHEARSALS = {
@@ -96,6 +97,38 @@ def test_the_page_states_values_limits_and_whether_they_are_met(tmp_path: Path) 
     assert "| free | 2e-06 |  |" in page
     assert "(ratios.png)" in page
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_says_what_never_ran_on_a_gpu_and_what_failed_there(tmp_path: Path) -> None:
+    (tmp_path / "only.json").write_text(json.dumps(result(bare=1.0)))
+    start("report", str(tmp_path), "--page", str(tmp_path / "README.md"))
+    assert "Never run on a GPU" in (tmp_path / "README.md").read_text()
+    on_gpu = result(bare=1.0) | {"failed": {"memory": "OutOfMemoryError: too large"}}
+    (tmp_path / "gpu.json").write_text(json.dumps(on_gpu))
+    start("report", str(tmp_path), "--page", str(tmp_path / "README.md"))
+    page = (tmp_path / "README.md").read_text()
+    assert "Never run on a GPU" not in page
+    assert "| memory | OutOfMemoryError: too large |" in page
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_its_benchmark_says_so_and_does_nothing_when_told_to() -> None:
+    with pytest.raises(AssertionError, match="no CUDA device"):
+        start("gpu", "--quick")
+    start("gpu", "--quick", "--where-there-is-one")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_benchmark_of_a_gpu_can_be_rehearsed(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    start("gpu", "--quick", "--out", str(out))
+    assert json.loads(out.read_text())["failed"] == {}
+
+
+def test_a_folder_that_is_not_the_released_code_is_told(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="not a checkout of CUT3R"):
+        start("released", str(tmp_path), "--size", "linear")
 
 
 def test_without_limits_there_is_no_figure_and_without_results_no_page(tmp_path: Path) -> None:
