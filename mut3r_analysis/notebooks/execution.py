@@ -60,7 +60,7 @@ def execute_notebook(
     path: str | Path,
     parameters: dict[str, Any],
     out_html: str | Path | None = None,
-    timeout: float = 600,
+    timeout: float | None = 600,
     on_cell: Callable[[int, int], None] | None = None,
     ignore_unknown: bool = False,
 ) -> Any:
@@ -76,7 +76,7 @@ def execute_notebook(
         Values by name; anything whose ``repr`` is a Python literal, and paths.
     out_html : str or Path, optional
         Also write the executed notebook as a page, with pictures of its explorers.
-    timeout : float
+    timeout : float, optional
         Seconds that one cell may take.
     on_cell : callable, optional
         Called with the number of cells done and of all cells, before each.

@@ -47,7 +47,7 @@ def execute_all(
     parameters: dict[str, Any] | None = None,
     *,
     workers: int = 1,
-    timeout: float = 1800,
+    timeout: float | None = None,
 ) -> Iterator[Executed]:
     """Execute notebooks and keep each as a page and as an executed notebook.
 
@@ -60,8 +60,8 @@ def execute_all(
         Values for every notebook; their own stand where a notebook does not know a name.
     workers : int
         Notebooks at a time.
-    timeout : float
-        Seconds a cell may take.
+    timeout : float, optional
+        Seconds a cell may take; None is as long as it takes.
 
     Yields
     ------
@@ -76,7 +76,9 @@ def execute_all(
             yield job.result()
 
 
-def _execute(name: str, folder: Path, parameters: dict[str, Any], timeout: float) -> Executed:
+def _execute(
+    name: str, folder: Path, parameters: dict[str, Any], timeout: float | None
+) -> Executed:
     import nbformat
 
     began = time.monotonic()
