@@ -261,10 +261,10 @@ def test_a_sequence_may_be_named_wherever_one_is_run(tmp_path):
         m3.open_sequence("scenes/orbit-01", stop=3), tmp_path, layout="davis"
     )
     images = next(tmp_path.rglob("*.jpg")).parent
-    assert quiet("random:small", named, outputs=("pose",))["prediction"].sizes["frame"] == 3
+    assert quiet("tiny", named, outputs=("pose",))["prediction"].sizes["frame"] == 3
     kept = m3.Capture(state=True)
-    (run,) = m3.run_batch("random:small", images, [{}], capture=kept, progress=False)
-    same = m3.fork(run, 1, backbone="random:small", sequence=images)
+    (run,) = m3.run_batch("tiny", images, [{}], capture=kept, progress=False)
+    same = m3.fork(run, 1, backbone="tiny", sequence=images)
     assert float(same["state_distance"].max()) == 0
     pairs = m3.run_pairs("random:dust3r-small", images, graph=[(0, 1)], progress=False)
     assert pairs["prediction"].sizes["pair"] == 1
