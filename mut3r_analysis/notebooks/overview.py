@@ -164,11 +164,15 @@ def notebook_map(
     lines = ["| notebook | question | answer | figure | minutes |", "|:--|:--|:--|:--|--:|", *table]
     opening = (
         "Each asks one question and computes its answer. What is said here was found on the "
-        "bundled models, small specimens, on rendered scenes: it shows that "
-        "the instrument works, not what a full-size model does. The same notebooks run on the "
-        "official checkpoint and on data sets when the parameters in their first cell are set. "
-        "Intervals are 95 % bootstrap intervals, n counts sequences or clips, and minutes are "
-        "those of one CPU core."
+        "bundled models, small specimens, on rendered scenes: it shows that the instrument works, "
+        "not what a full-size model does. The same notebooks run on the official checkpoint and "
+        "on data sets when the parameters in their first cell are set. Unless an answer says "
+        "otherwise, a percentage is the change of an error against the same run without gates, so "
+        "lower is better. Brackets are 95 % bootstrap intervals over the n sequences or clips, "
+        "and an effect is significant where its interval excludes no change. The own cue is the "
+        "motion score that the model's own attention gives; true masks are the scene's. A cell is "
+        "one layer and head; twins are a scene with and without motion. Minutes are those of one "
+        "CPU core."
     )
     parts = ["# Notebooks", "", _MARKER, "", opening, "", *lines, ""]
     return "\n".join([*parts, "## More answers", "", *more, ""] if more else parts)

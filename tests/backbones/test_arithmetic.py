@@ -33,7 +33,7 @@ def settings():
         "cuda": legacy(lambda: BACKENDS.cuda.matmul.allow_tf32),
         "cudnn": legacy(lambda: BACKENDS.cudnn.allow_tf32),
         "dtype": torch.get_default_dtype(),
-        "device": torch.get_default_device(),
+        "device": torch.empty(0).device,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "warn": torch.is_deterministic_algorithms_warn_only_enabled(),
         "search": (BACKENDS.cudnn.benchmark, BACKENDS.cudnn.deterministic),

@@ -90,7 +90,7 @@ def test_tables_hold_the_numbers_of_the_card(card):
     assert tables.probe(card).sizes["layer"] == card["config"]["dec_depth"]
     gates = card["gating_test"]["trained"]["gates"]
     first = next(iter(gates))
-    changed = tables.gating(card)["value"].sel(gate=first, error="depth", mask="own masks")
+    changed = tables.gating(card)["value"].sel(gate=first, error="depth error", mask="true masks")
     assert float(changed) == gates[first]["depth"]["oracle"][0]
 
 
@@ -177,11 +177,11 @@ def test_the_finding_on_gates_names_the_errors_that_changed(card):
     gates[first]["depth"]["oracle"] = [-2.0, -3.0, -1.0]
     found = gating_by_truth(card)
     assert [row.effect for row in found.rows if row.verdict == LOWER] == [
-        f"depth with own masks, {first}"
+        f"depth error with true masks, {first}"
     ]
     raised = [row.effect for row in found.rows if row.verdict == HIGHER]
     assert len(raised) == 5 * len(gates)
-    assert all("another clip's masks" in effect for effect in raised)
+    assert all("masks of another clip" in effect for effect in raised)
 
 
 def test_the_finding_on_attention_names_the_strongest_cell_declared_later(card):

@@ -310,7 +310,7 @@ def finding(found: xr.Dataset) -> Finding:
     return Finding(
         QUESTION,
         [each for each in table if each.verdict != NOT_MEASURED],
-        "Moving patches are told by attention with an AUC of",
+        "Attention tells moving patches from others with an AUC of",
         f"The best cell: {cell}; {side} values mean motion, {sign}.",
         lead=sum(each.verdict != NOT_MEASURED for each in lead),
     )

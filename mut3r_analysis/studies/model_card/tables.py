@@ -39,13 +39,13 @@ AGAINST = {
 GATING_ERRORS = {
     "rpe_rotation": "RPE rotation",
     "rpe_translation": "RPE translation",
-    "depth": "depth",
-    "points_self": "points (own camera)",
-    "points_world": "points (world)",
+    "depth": "depth error",
+    "points_self": "point error (own camera)",
+    "points_world": "point error (world)",
 }
 _AREA = "area under the ROC curve"
 
-MASKS = {"oracle": "own masks", "shuffled": "another clip's masks"}
+MASKS = {"oracle": "true masks", "shuffled": "masks of another clip"}
 
 Card = Mapping[str, Any]
 
@@ -293,7 +293,7 @@ def motion_in_attention(card: Card) -> Finding:
         number = sum(min(each["objects"][1], each["twin"][1]) > CHANCE for each in test[which])
         effect = f"cells {which.replace('_', ' ')} with both AUCs above chance"
         table.append(Row(effect, number, n=len(test[which]), reference=None))
-    about = "Moving patches are told by attention with an AUC of"
+    about = "Attention tells moving patches from others with an AUC of"
     return Finding(CUE_QUESTION, table, about, lead=len(told))
 
 
@@ -302,7 +302,7 @@ def gating_by_truth(card: Card) -> Finding:
     clips = card["gating_test"]["trained"]["setting"]["clips"]
     held = gating(card).transpose("mask", "gate", "error")
     table = rows(held, "{error} with {mask}, {gate}", n=clips)
-    about = "Gating by true masks"
+    about = "Gating by masks"
     return Finding(GATING_QUESTION, table, about, lead=len(GATING_ERRORS))
 
 
