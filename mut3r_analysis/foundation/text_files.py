@@ -56,7 +56,7 @@ def read_text(path: Path) -> str:
         found = "UTF-16 without a byte order mark, or no text at all (it holds zero bytes)"
     marked = next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
     found = f"{marked}, by its byte order mark" if marked else found
-    raise UnreadableFile(f"{path} cannot be read as text in UTF-8: save it again")
+    raise UnreadableFile(f"{path} cannot be read as text in UTF-8: it is in {found}; save it again")
 
 
 class _Loader(yaml.SafeLoader):

@@ -96,11 +96,13 @@ def attention_figure(view: Mapping[str, Any], panels: Sequence[Panel], size: str
         small = down * width * aspect / across + words_of_heads
         texts = ("Attention of one token", subtitle, held["notes"][0])
         figure, _ = new_page(page, rows * (large + small), *texts)
-        side = max((page.width - columns * width) / 2, 0.01)
-        # Colour bars are as wide as their part of the page, which is as wide as the picture.
-        ratios = [side, *[width] * columns, side]
-        parts = figure.subfigures(rows, columns + 2, squeeze=False, width_ratios=ratios)
-        parts = parts[:, 1:-1].ravel()
+        # Colour bars are as wide as their part of the page, which is as wide as the picture. The
+        # layout's solver has no answer for a margin of almost no width.
+        side = (page.width - columns * width) / 2
+        margin = [side] if side > 0.1 * page.scale else []
+        ratios = [*margin, *[width] * columns, *margin]
+        parts = figure.subfigures(rows, len(ratios), squeeze=False, width_ratios=ratios)
+        parts = parts[:, len(margin) :][:, :columns].ravel()
         for part, panel in zip(parts, panels, strict=True):
             alike = [each for each in panels if each.side == panel.side]
             above = part

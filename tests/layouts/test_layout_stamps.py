@@ -70,7 +70,7 @@ def test_trajectories_are_camera_to_world_with_the_real_part_last(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("1 0 0 0 0 0 0 2", "length 2"), ("1 0 0 0 0 0 0 one", "one"), ("1 0 0 0", "7 more words")],
+    [("1 0 0 0 0 0 0 2", "norm 2"), ("1 0 0 0 0 0 0 one", "one"), ("1 0 0 0", "7 more words")],
 )
 def test_poses_that_are_none_are_refused(line, message, tmp_path):
     (tmp_path / "g.txt").write_text(line + "\n")

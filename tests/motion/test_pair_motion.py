@@ -286,7 +286,9 @@ def test_a_frame_with_one_partner_is_named_or_makes_every_map_nan(received, fram
     keep = [n for n, edge in enumerate(every)
             if last not in edge or edge in ((partner, last), (last, partner))]  # fmt: skip
     edges, part = [every[n] for n in keep], tuple(values[keep] for values in received)
-    with pytest.raises(InvalidArgument, match=rf"frames at \[.*{last}\] are view 1 of fewer"):
+    with pytest.raises(
+        InvalidArgument, match=rf"frames at positions \[.*{last}\] are view 1 of fewer"
+    ):
         motion_of_pairs(PairCue.easi3r(), part, edges, features, size)
     official = motion_of_pairs(PairCue(single="official"), part, edges, features, size)
     assert torch.isfinite(official.view2.mean).all()
@@ -296,7 +298,7 @@ def test_a_frame_with_one_partner_is_named_or_makes_every_map_nan(received, fram
     assert not official.mask.any()
     one_way = [(0, frame) for frame in range(1, len(frames))]
     few = tuple(values[: len(one_way)] for values in received)
-    with pytest.raises(InvalidArgument, match=r"fewer than 1 pairs.*both ways"):
+    with pytest.raises(InvalidArgument, match=r"fewer than 1 pairs.*both directions"):
         motion_of_pairs(PairCue(single="official"), few, one_way, features, size)
 
 

@@ -299,7 +299,7 @@ def test_the_order_of_sequences_and_batches_does_not_matter(tiny, found):
     other = survey(
         tiny, ["scenes/static-01", "scenes/follow-01"], frames=3, batch=1, progress=False
     )
-    names = ["whole image", "objects", "twin"]
+    names = ["whole image", "against resting objects", "against twins at rest"]
     for name in ("auc", "cue_auc"):
         ours, theirs = (
             each[name].sel(sequence="scenes/follow-01", test=names) for each in (found, other)

@@ -270,13 +270,9 @@ def bank_recipe(**changes):
 
 def test_a_model_with_a_bank_starts_with_queries_that_are_what_was_seen():
     training = Training.begin(bank_recipe(), CPU)
-    tiny, own = load_backbone("tiny", device="cpu").state_dict(), training.model.state_dict()
-    for name, old in {
-        "dust3r.enc_blocks.1.attn.qkv.weight": "enc_blocks.1.attn.qkv.weight",
-        "dust3r.patch_embed.proj.weight": "patch_embed.proj.weight",
-        "dust3r.dec_blocks2.3.mlp.fc1.bias": "dec_blocks.3.mlp.fc1.bias",
-    }.items():
-        assert torch.equal(own[name], tiny[old])
+    pairs, own = load_backbone("tiny-pairs", device="cpu").state_dict(), training.model.state_dict()
+    for name, weight in pairs.items():
+        assert torch.equal(own[f"dust3r.{name}"], weight)
     width = training.model.config.enc_embed_dim
     tokens = torch.randn(2, 5, width + training.model.config.dec_embed_dim)
     query = training.model.get_submodule("attn_head_2")(tokens)
