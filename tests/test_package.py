@@ -1,7 +1,9 @@
 """The package as a whole: light to import, declared once, documented, committed without outputs."""
 
 import ast
+import contextlib
 import importlib
+import inspect
 import io
 import json
 import re
@@ -268,6 +270,17 @@ def test_completion_offers_the_public_names_of_a_room(room):
         found = list(completer.completions("room.", len("room.")))
     offered = {each.text.removeprefix(".") for each in found}
     assert offered == {name for name in module.__all__ if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("room", ["", *(room for room in ROOMS if room not in WITHOUT_NAMES)])
+def test_signatures_show_what_may_be_given(room):
+    module = importlib.import_module(f"mut3r_analysis.{room}".rstrip("."))
+    for name in module.__all__:
+        if callable(public := getattr(module, name)):
+            with contextlib.suppress(ValueError):  # what is made by no Python function has none
+                shown = str(inspect.signature(public))
+                assert "Checked[" not in shown, name
+                assert "_array_like" not in shown, name
 
 
 def test_the_whole_command_line_is_in_the_readme():

@@ -144,7 +144,7 @@ class Capture(Specification):
         self._check_captured(self.sites if isinstance(self.sites, tuple) else group)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; head outputs only where asked for, as captures have been stored."""
+        """Return plain values, without `head_outputs` where none are kept, as in older stores."""
         values = super().to_dict()
         if not values["head_outputs"]:
             del values["head_outputs"]

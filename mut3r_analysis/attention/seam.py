@@ -89,7 +89,7 @@ def attend(
         ``(batch, key)`` bool: keys that are there, where samples of a batch have different numbers
         of them. The others get no weight; a probe sees them.
     kernel : callable, optional
-        Computes the site in the place of the fused kernel, for a model that does more there than a
+        Computes the site instead of the fused kernel, for a model that does more there than a
         softmax.
 
     Returns

@@ -173,7 +173,7 @@ class Backbone(nn.Module, ABC):
         """Set the storage dtype of the encoder's queries and keys around their rotation."""
 
     def prepare_training(self) -> None:
-        """Make what released weights compute differentiable, and batches of clips possible."""
+        """Make what released weights compute differentiable, and take batches of clips."""
         self.rotate_encoder_in(None)
 
     @property
@@ -233,7 +233,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def enter(self, encoded: Encoded, state: Any, *, probe: Probe | None = None) -> Any:
-        """Ready a frame and a state for the decoder, once for all passes."""
+        """Prepare a frame and a state for the decoder, once for all passes."""
 
     @abstractmethod
     def decode(

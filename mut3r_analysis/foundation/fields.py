@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 
@@ -32,6 +32,12 @@ class Checked(Generic[Given, Held]):
     default
         Without one the field must be given.
     """
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, types: Any) -> Any:
+            """Return what may be given: signatures in notebooks show that alone."""
+            return types[0]
 
     def __init__(self, check: Callable[[str, Given], Held], default: Given = _REQUIRED) -> None:
         self._check, self._default = check, default

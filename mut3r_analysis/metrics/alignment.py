@@ -5,6 +5,8 @@ one was used. Each fit here has its own name; the three that released scorers ru
 ``scale_shift_adam``, ``scale_median``) reproduce those scorers' update rules in float64.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache

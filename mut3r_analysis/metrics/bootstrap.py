@@ -5,6 +5,8 @@ Frames of one video are not independent, so within a sequence blocks of consecut
 of sequences, so those are drawn first. Everything is seeded and repeats exactly.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -295,7 +297,7 @@ class _Sample:
         block: int | None,
         frame_weights: Mapping[str, ArrayLike] | None = None,
         sequence_weights: Mapping[str, float] | None = None,
-    ) -> "_Sample":
+    ) -> _Sample:
         """Check what a caller gave."""
         one_of("statistic", statistic, STATISTICS)
         if block is not None and block < 1:

@@ -5,6 +5,8 @@ all valid pixels of a sequence form one pair of vectors, one alignment is fitted
 prediction may be clipped above, then the errors are taken.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Mapping
 

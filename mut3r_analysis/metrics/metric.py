@@ -5,6 +5,8 @@ Rows stand in the tables of their tasks, beside what computes them: `DEPTH_METRI
 `segmentation`, `TRACK_METRICS` in `tracks`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any

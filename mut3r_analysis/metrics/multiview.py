@@ -6,6 +6,8 @@ the first camera and one scale, both from medians, then by rigid ICP. From there
 have any numbers of points.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import partial
 

@@ -1,5 +1,7 @@
 """What truth and prediction must have in common before they are compared."""
 
+from __future__ import annotations
+
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray

@@ -199,7 +199,7 @@ class FrameSelection:
         return range(self.start, max(stop, self.start), step)
 
     def describe(self) -> str:
-        """Say it in words."""
+        """Return the selection in words."""
         words = [self.among]
         if self.start:
             words.append(f"from number {self.start} (0-based)")

@@ -5,6 +5,8 @@ same pixel; it is neither a symmetric nor a Chamfer distance. Since the point of
 one candidate of either nearest-neighbour search, accuracy and completion can never exceed it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any

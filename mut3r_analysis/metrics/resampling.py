@@ -1,5 +1,7 @@
 """Bicubic resizing of maps, as the released depth scorers do it."""
 
+from __future__ import annotations
+
 from functools import lru_cache
 
 import numpy as np

@@ -4,6 +4,8 @@ J and F are those of Perazzi et al., "A Benchmark Dataset and Evaluation Methodo
 Object Segmentation" (2016), on masks in which every moving object counts as one foreground.
 """
 
+from __future__ import annotations
+
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray

@@ -1,5 +1,7 @@
 """Similarity transforms between camera paths, fitted in the least-squares sense of Umeyama."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +36,7 @@ class Similarity:
     scale: float
 
     @classmethod
-    def identity(cls) -> "Similarity":
+    def identity(cls) -> Similarity:
         """Return the map that changes nothing."""
         return cls(np.eye(3), np.zeros(3), 1.0)
 

@@ -9,6 +9,8 @@ Error and shares within 5 and 10 cm are those that Shape of Motion's released ev
 DyCheck's keypoints; the error of the displacement is the end-point error of scene flow.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise, product

@@ -5,6 +5,8 @@ alignment of Umeyama before either; the numbers equal those of evo's ``ape`` (tr
 ``rpe`` (frame delta, all pairs).
 """
 
+from __future__ import annotations
+
 import warnings
 from pathlib import Path
 

@@ -8,6 +8,8 @@ the caller, a comment that names the columns, a first pose that is the identity 
 or agreement with another path. The evidence that was found travels with the path.
 """
 
+from __future__ import annotations
+
 import re
 import warnings
 from dataclasses import dataclass

@@ -325,7 +325,7 @@ class Cue(LayeredSpecification):
 
     @classmethod
     def convention(cls, name: str, **changes: Any) -> Self:
-        """Return the cue as a sentence of the literature has it, by name.
+        """Return a cue that the literature describes, by name.
 
         ``mut3r_low`` and ``mut3r_high`` are MUT3R's mean over keys, of logits, with either sign;
         ``gram_low`` is LoGeR's mean product of queries with those of frames before, and
@@ -342,7 +342,7 @@ class Cue(LayeredSpecification):
 
     @classmethod
     def easi3r(cls, **changes: Any) -> Self:
-        """Return the part of Easi3R's cue that a single partner tells, for a stream.
+        """Return the part of Easi3R's cue that can be computed from one partner, for a stream.
 
         Of its four aggregates one partner leaves the means. This is the first of them, the mean
         logit that a patch of the frame receives where the anchor's patches read it; low is dynamic.

@@ -155,7 +155,7 @@ class Gate(LayeredSpecification):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; other sites only where there are some, as gates have been stored."""
+        """Return plain values, without `elsewhere` where it is empty, as in older stores."""
         values = super().to_dict()
         values["elsewhere"] = dict(self.elsewhere)
         if not self.elsewhere:

@@ -69,7 +69,7 @@ def _reset(field: str, given: int | str) -> int | str:
 
 @dataclass(frozen=True, kw_only=True)
 class Commit(Specification):
-    """What of a frame's passes is predicted from, and what is carried on.
+    """Which pass over a frame predictions are read from, and which one is written to the state.
 
     A frame with gates is decoded twice from the same state: an ungated *probe* pass and a *gated*
     pass. Gates inside a pass mix reading and writing, because the streams mix in every layer;
@@ -144,7 +144,7 @@ class Commit(Specification):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; chaining only where asked for, as commits have been stored."""
+        """Return plain values, without `reset_chain` where it is off, as in older stores."""
         values = super().to_dict()
         if not values["reset_chain"]:
             del values["reset_chain"]
@@ -276,7 +276,7 @@ class Commit(Specification):
         return self.trigger is not None and self.trigger[0] == name
 
     def restarts(self, usual: bool) -> bool:
-        """Whether the frame after a reset starts from the learned pose token; unless said, `usual`.
+        """Whether the frame after a reset starts from the learned pose token; by default, `usual`.
 
         Parameters
         ----------

@@ -164,7 +164,7 @@ class CUT3R(TwoStreams):
         return Encoded(features, grid)
 
     def enter(self, encoded: Encoded, state: State, *, probe: Probe | None = None) -> Entered:
-        """Ready a frame and a state for the decoders; the pose memory is read."""
+        """Prepare a frame and a state for the decoders; the pose memory is read."""
         query = self.pose_query(encoded, state.memory, state.fresh, partial(attend, probe=probe))
         places = {
             "image": positions(*encoded.grid, True, self.device),

@@ -186,7 +186,7 @@ class Point3R(TwoStreams):
         return Encoded(self.encode_image(frame.image, grid, seam), grid)
 
     def enter(self, encoded: Encoded, state: State, *, probe: Probe | None = None) -> Entered:
-        """Ready a frame and a state for the decoders, once for all passes; reads the pose memory.
+        """Prepare a frame and a state for the decoders, once for all passes; reads the pose memory.
 
         On a first frame the state is a projection of the frame's own tokens, and no token has a
         place.
