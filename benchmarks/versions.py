@@ -6,7 +6,9 @@ BEFORE and AFTER are checkouts. Each has a process of its own, since the package
 when it needs it, and two versions in one process would mix. In every pair both run once, in an
 order that alternates, and the ratio is that of their processor seconds. With ``--by-frame`` there
 is one run of each, and its frames take turns: where a run takes minutes, the machine is another one
-from run to run.
+from run to run. ``--statistics ''`` captures nothing. ``--sequence VIDEO`` reads a file,
+``--on-disk`` writes each run to a store, and ``--wall`` compares wall time, for which nothing else
+may run.
 """
 
 import argparse
@@ -19,29 +21,35 @@ from pathlib import Path
 import numpy as np
 
 WORKER = """
-import sys, time, warnings
+import json, shutil, sys, tempfile, time, warnings
+from pathlib import Path
 import torch
 import mut3r_analysis as m3
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
-backbone, height, width, frames = sys.argv[1], *map(int, sys.argv[2:5])
-model = m3.load_backbone(backbone)
-if backbone == "tiny":
-    sequence = m3.open_sequence("scenes/orbit-03").isel(frame=slice(frames))
-else:
+asked = json.loads(sys.argv[1])
+model = m3.load_backbone(asked["backbone"])
+if asked["sequence"] == "noise":
     import numpy as np
-    pixels = np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (asked["frames"], 384, 512, 3), np.uint8)
     sequence = m3.open_sequence(pixels, name="noise")
-capture = m3.Capture(statistics=sys.argv[5].split(","))
-began = time.process_time()
+else:
+    sequence = m3.open_sequence(asked["sequence"], stop=asked["frames"])
+names = [name for name in asked["statistics"].split(",") if name]
+capture = m3.Capture(statistics=names) if names else None
+store = Path(tempfile.mkdtemp()) / "run.zarr" if asked["on_disk"] else None
+clock = time.perf_counter if asked["wall"] else time.process_time
+began = clock()
 
 def turn():
     global began
-    print(time.process_time() - began, flush=True)
+    print(clock() - began, flush=True)
     sys.stdin.readline()
-    began = time.process_time()
+    if store is not None:
+        shutil.rmtree(store)
+    began = clock()
 
-if sys.argv[6] == "frame":
+if asked["by_frame"]:
     encode = type(model).encode
 
     def waiting(*args, **options):
@@ -50,9 +58,9 @@ if sys.argv[6] == "frame":
 
     type(model).encode = waiting
 sys.stdin.readline()
-began = time.process_time()
+began = clock()
 while True:
-    m3.run(model, sequence, capture=capture, progress=False)
+    m3.run(model, sequence, capture=capture, out=store, progress=False)
     turn()
 """
 
@@ -71,8 +79,14 @@ def main() -> None:
     parser.add_argument("--backbone", default="tiny", help="or random:512-dpt, for example")
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--statistics", default=STATISTICS, help="those that both versions have")
+    parser.add_argument("--sequence", help="scenes/orbit-03 of tiny and noise of others, or a file")
     parser.add_argument("--by-frame", action="store_true", help="frames of one run take turns")
+    parser.add_argument("--on-disk", action="store_true", help="runs are written to a store")
+    parser.add_argument("--wall", action="store_true", help="wall time instead of processor time")
     args = parser.parse_args()
+    if args.on_disk and args.by_frame:
+        parser.error("the store of a run is removed between runs, not between frames")
+    args.sequence = args.sequence or ("scenes/orbit-03" if args.backbone == "tiny" else "noise")
     workers = [start(folder, args) for folder in (args.before, args.after)]
     for worker in workers:  # what is loaded on first use is loaded here, or the run begins
         once(worker)
@@ -88,30 +102,24 @@ def main() -> None:
     draws = np.random.default_rng(0).choice(ratios, (4000, len(ratios)))
     low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
     found = {
-        "after / before, processor seconds": float(np.median(ratios)),
+        f"after / before, {'wall' if args.wall else 'processor'} seconds": float(np.median(ratios)),
         "interval": [float(low), float(high)],
         "pairs": pairs,
         "of": "frames" if args.by_frame else "runs",
         "backbone": args.backbone,
         "frames": args.frames,
+        "sequence": args.sequence,
+        "statistics": args.statistics,
+        "on disk": args.on_disk,
     }
     print(json.dumps(found, indent=2))
 
 
 def start(folder: Path, args: argparse.Namespace) -> subprocess.Popen:
     """Start the worker of a checkout."""
+    asked = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
     return subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            WORKER,
-            args.backbone,
-            "384",
-            "512",
-            str(args.frames),
-            args.statistics,
-            "frame" if args.by_frame else "run",
-        ],
+        [sys.executable, "-c", WORKER, json.dumps(asked)],
         env=os.environ | {"PYTHONPATH": str(folder.resolve()), "OMP_NUM_THREADS": "1"},
         cwd=folder,
         stdin=subprocess.PIPE,
