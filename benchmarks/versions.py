@@ -91,10 +91,11 @@ def main() -> None:
     for worker in workers:  # what is loaded on first use is loaded here, or the run begins
         once(worker)
     pairs = args.frames if args.by_frame else args.pairs
-    ratios = []
+    ratios, taken = [], []
     for pair in range(pairs):
         order = (0, 1) if pair % 2 == 0 else (1, 0)
         seconds = {number: once(workers[number]) for number in order}
+        taken.append((seconds[0], seconds[1]))
         ratios.append(seconds[1] / seconds[0])
     for worker in workers:
         worker.kill()
@@ -104,6 +105,7 @@ def main() -> None:
     found = {
         f"after / before, {'wall' if args.wall else 'processor'} seconds": float(np.median(ratios)),
         "interval": [float(low), float(high)],
+        "before and after, median seconds": np.median(taken, axis=0).round(4).tolist(),
         "pairs": pairs,
         "of": "frames" if args.by_frame else "runs",
         "backbone": args.backbone,
