@@ -29,6 +29,7 @@ from mut3r_analysis.attention.statistics import STATISTICS, site_statistics
 from mut3r_analysis.backbones.heads import check_outputs
 from mut3r_analysis.backbones.precision import PRECISIONS
 from mut3r_analysis.motion.realisations import REALISATIONS
+from mut3r_analysis.running.agreement import differences
 from mut3r_analysis.running.batch import Batch
 from mut3r_analysis.running.configuration import Configuration
 from mut3r_analysis.running.loop import encode_frame
@@ -68,19 +69,13 @@ def apart(one: xr.DataTree, other: xr.DataTree) -> tuple[float, str]:
     What hangs on the last bit is left out: focal lengths of the noise that random weights predict,
     and which of two equal weights is the largest.
     """
-    worst = 0.0, "nowhere"
-    for path, node in other.subtree_with_keys:
-        for name, values in node.data_vars.items():
-            if path == "timing" or name in ("focal", "argmax_key") or values.dtype.kind != "f":
-                continue
-            there, here = one[f"{path}/{name}"].values, values.values
-            if (np.isnan(there) != np.isnan(here)).any():
-                return float("inf"), f"{path}/{name}"
-            if np.isfinite(here).any():
-                scale = max(float(np.nanmax(np.abs(here))), 1e-6)
-                found = float(np.nanmax(np.abs(there - here))) / scale
-                worst = max(worst, (found, f"{path}/{name}"))
-    return worst
+    found = {
+        where: difference
+        for where, difference in differences(one, other).items()
+        if where.rpartition("/")[2] not in ("focal", "argmax_key")
+    }
+    where = max(found, key=lambda name: found[name])
+    return found[where], where
 
 
 def both(name: str, precision: str = "float32", **options: Any) -> tuple[float, str]:

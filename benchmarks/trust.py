@@ -28,6 +28,7 @@ import mut3r_analysis as m3
 from mut3r_analysis.backbones.parity import parity
 from mut3r_analysis.cli.deep import killed_and_resumed
 from mut3r_analysis.running import chunks
+from mut3r_analysis.running.agreement import differences
 from mut3r_analysis.running.checking import check_store
 
 ROOT = Path(__file__).parents[1]
@@ -95,18 +96,9 @@ def interrupted(folder: Path) -> Row:
             m3.run(backbone, scene(), out=out, progress=False)
         hook.remove()
         resumed = m3.run(backbone, scene(), out=out, resume=True, progress=False)
-        equal += same(resumed, expected)
+        equal += not any(differences(resumed, expected).values())
     return "runs stopped in each of their frames, resumed, and equal bit for bit", (
         f"{equal} of {FRAMES}"
-    )
-
-
-def same(one: xr.DataTree, other: xr.DataTree) -> bool:
-    return all(
-        one[path][name].equals(values)
-        for path, node in other.subtree_with_keys
-        if path != "timing"
-        for name, values in node.data_vars.items()
     )
 
 
@@ -120,7 +112,7 @@ def repeated() -> Iterator[Row]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     first, again = quiet(scene()), quiet(scene())
-    words = "equal bit for bit" if same(again, first) else "**differ**"
+    words = "**differ**" if any(differences(again, first).values()) else "equal bit for bit"
     yield "two runs with the same number of threads", words
     torch.set_num_threads(2)
     yield "runs of the bundled model with one and with two threads", apart(first, quiet(scene()))
@@ -137,12 +129,8 @@ def repeated() -> Iterator[Row]:
 
 
 def apart(one: xr.DataTree, other: xr.DataTree) -> str:
-    """Say how far the predictions of two runs are from each other."""
-    most = max(
-        float(np.abs(other["prediction"][name] - values).max() / np.abs(values).max())
-        for name, values in one["prediction"].data_vars.items()
-    )
-    return f"at most {most:.0e} of the largest value apart"
+    """Say how far two runs are from each other."""
+    return f"at most {max(differences(other, one).values()):.0e} of the largest value apart"
 
 
 def fuzzed(cases: int) -> Row:

@@ -33,9 +33,9 @@ class _Kept(NamedTuple):
 class Recorder:
     """Records the sites that a capture names, of one pass over one frame.
 
-    On a CPU statistics are computed site by site, while queries and keys are in cache. On a GPU
-    they wait for the end of the pass, and the layers of a kind are computed together. Whole maps
-    leave the device site by site, so that its memory holds at most one.
+    Large sites are computed one by one, while queries and keys are in cache. Layers of which
+    several fit into a tile, as all do on a GPU, wait for the end of the pass and are computed
+    together. Whole maps leave the device site by site, so that its memory holds at most one.
 
     Parameters
     ----------

@@ -2,8 +2,8 @@
 
 Means and variances of logits are closed forms in the mean and covariance of the other side.
 Softmax statistics come from tiles of a few query rows against all keys, so their memory is linear
-in tokens; on a GPU, where every operation on a tile is a launch, a tile has as many rows and layers
-as :data:`DEVICE_TILE_BYTES` hold. Everything accumulates in float32 (float64 for float64 inputs),
+in tokens; on a GPU, where every operation on a tile is a launch, a tile has as many rows as
+:data:`DEVICE_TILE_BYTES` hold. Layers that fit into one tile are computed together. Everything accumulates in float32 (float64 for float64 inputs),
 whatever the model's dtype. Captures and cues read the same rows; declaring one must not take the
 time to import torch.
 """
@@ -303,16 +303,15 @@ def tile_rows(heads: int, queries: int, keys: int, device: str = "cpu") -> int:
 
 
 def layers_at_once(q: Tensor, k: Tensor) -> int:
-    """Return how many layers of one kind of site are computed together: on a CPU one.
+    """Return how many layers of one kind of site are computed together: as many as a tile holds.
 
     Parameters
     ----------
     q, k : Tensor
         ``(batch, head, query | key, channel)`` of one layer.
     """
-    if q.device.type in _NO_LAUNCHES:
-        return 1
-    return max(1, DEVICE_TILE_BYTES // (4 * math.prod(q.shape[:-1]) * k.shape[-2]))
+    held = _TILE_ELEMENTS if q.device.type in _NO_LAUNCHES else DEVICE_TILE_BYTES // 4
+    return max(1, held // (math.prod(q.shape[:-1]) * k.shape[-2]))
 
 
 def stacked(layers: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

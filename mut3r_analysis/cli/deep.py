@@ -21,6 +21,7 @@ from mut3r_analysis.attention.sites import Site
 from mut3r_analysis.attention.statistics import site_statistics
 from mut3r_analysis.backbones.loading import load_backbone
 from mut3r_analysis.errors import StoreError
+from mut3r_analysis.running.agreement import differences
 from mut3r_analysis.running.checking import check_store
 from mut3r_analysis.running.claiming import progress_of
 from mut3r_analysis.running.opening import open_run
@@ -108,10 +109,7 @@ def as_on_cpu(device: torch.device) -> tuple[str, bool]:
         run(load_backbone("tiny", device=place), sequence, progress=False)
         for place in (device, "cpu")
     )
-    apart = 0.0
-    for name, values in other["prediction"].data_vars.items():
-        difference = np.abs(one[f"prediction/{name}"].values - values.values)
-        apart = max(apart, float(difference.max() / np.abs(values.values).max()))
+    apart = max(differences(one, other).values())
     same = "again" if device.type == "cpu" else "on the CPU"
     return f"at most {apart:.1e} from the same {same}", apart <= ON_DEVICE * (device.type != "cpu")
 
@@ -153,18 +151,9 @@ def killed_and_resumed(folder: Path) -> tuple[str, bool]:
     backbone = load_backbone("tiny", device="cpu")
     resumed = run(backbone, _frames(), out=out, resume=True, progress=False)
     undisturbed = run(backbone, _frames(), progress=False)
-    differing = [
-        f"{path}/{name}"
-        for path, node in undisturbed.subtree_with_keys
-        for name, values in node.data_vars.items()
-        if path != "timing" and not _equal(resumed[f"{path}/{name}"].values, values.values)
-    ]
+    differing = [name for name, apart in differences(resumed, undisturbed).items() if apart]
     said = ", ".join(differing) or f"{kept} of {FRAMES} frames kept, then as if never killed"
     return said, not differing
-
-
-def _equal(one: Any, other: Any) -> bool:
-    return np.array_equal(one, other, equal_nan=np.asarray(other).dtype.kind == "f")
 
 
 class _Fatal:

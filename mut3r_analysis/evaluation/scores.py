@@ -128,12 +128,16 @@ def evaluate(
     >>> scores["abs_rel"].dims, scores["frame_abs_rel"].dims
     (('sequence',), ('sequence', 'frame'))
     """
+    chosen = named_protocols(protocol)
     if isinstance(runs, Mapping) and not isinstance(runs, xr.DataTree | xr.Dataset):
         by_name: dict[str, Any] = {}
         for system, own in runs.items():
-            by_name[system] = evaluate(own, protocol, truth=truth)
+            try:
+                by_name[system] = evaluate(own, protocol, truth=truth)
+            except Mut3rError as error:
+                error.args = (f"{system}: {error}", *error.args[1:])
+                raise
         return by_name
-    chosen = named_protocols(protocol)
     trees = read_runs(runs)
     truths = Truths(truth, list(trees))
     rows: dict[str, xr.Dataset] = {}

@@ -101,7 +101,9 @@ class Commit(Specification):
         trigger fires; one that is not the first of its part. ``saturation(x)``: the state has
         changed by x in all since the part's first frame, as the sum over frames of ``|new - old| /
         |old|``, mean over tokens (in the manner of Info3R, which is known from its paper alone).
-        ``motion(x)``: the motion score of the frame, mean over patches, is x or more.
+        ``motion(x)``: the motion score of the frame, mean over patches, is x or more. It tells
+        frames apart for cues in units of their own, such as masks; normalised within each frame,
+        as MUT3R's is, a score has much the same mean in all.
     reset_chain : bool
         Join the parts between resets to one path, as released with TTT3R. The last frame before a
         reset is read again as the first frame of the new part; poses and points in the world of

@@ -267,6 +267,13 @@ def test_layers_that_are_measured_together_have_the_numbers_of_each(monkeypatch,
             torch.testing.assert_close(found[kind][name], value, rtol=1e-5, atol=1e-6)
 
 
+def test_on_a_cpu_layers_are_measured_together_as_long_as_they_fit_into_one_tile():
+    tokens = {48: 54, 512: 0, 4096: 0}  # 2^19 numbers, 4 heads
+    for count, layers in tokens.items():
+        q = torch.empty(1, 4, count + 1, 8, device="meta")
+        assert layers_at_once(q, q) == max(1, layers)
+
+
 def test_a_tile_of_a_gpu_holds_what_its_bytes_allow():
     assert tile_rows(12, 769, 769, "cuda") == 769
     assert tile_rows(16, 10_000, 10_000, "cuda") == DEVICE_TILE_BYTES // (4 * 16 * 10_000)

@@ -38,6 +38,12 @@ def test_depth_wants_resized_frames_and_pose_cropped_ones() -> None:
     assert evaluate(cropped, SINTEL_POSE, truth=sequence).attrs["n_valid"] == 1
 
 
+def test_of_several_systems_the_one_that_is_refused_is_named() -> None:
+    sequence = a_sequence("alley_2", size=(109, 256))
+    runs = {rule: a_run(sequence, rule=rule) for rule in ("resize", "crop")}
+    assert refusal(runs, SINTEL_DEPTH, truth=sequence).startswith("crop: nothing could be scored")
+
+
 def test_a_run_of_another_data_set_is_refused_even_where_no_sequences_are_listed() -> None:
     frames = np.arange(0, 60, 10)
     run = a_run(a_sequence("spin", frames))

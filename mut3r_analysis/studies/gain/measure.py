@@ -290,7 +290,7 @@ def finding(measured: Mapping[str, xr.Dataset], metrics: Sequence[str]) -> Findi
     reach = f", from an AUC of {min(helps):.3g} to {max(helps):.3g} on" if helps else ""
     said = (
         f"Gating by degraded true masks lowers {len(helps)} of {len(rows)} errors{reach}; "
-        f"{len(rows) - len(helps)} it lowers at no AUC (n = {rows[0].n})."
+        f"{len(rows) - len(helps)} are lowered at no AUC (n = {rows[0].n})."
     )
     return Finding(QUESTION, rows, told=said)
 
