@@ -3,9 +3,9 @@
 Means and variances of logits are closed forms in the mean and covariance of the other side.
 Softmax statistics come from tiles of a few query rows against all keys, so their memory is linear
 in tokens; on a GPU, where every operation on a tile is a launch, a tile has as many rows as
-:data:`DEVICE_TILE_BYTES` hold. Layers that fit into one tile are computed together. Everything accumulates in float32 (float64 for float64 inputs),
-whatever the model's dtype. Captures and cues read the same rows; declaring one must not take the
-time to import torch.
+:data:`DEVICE_TILE_BYTES` hold. Layers that fit into one tile are computed together. Everything
+accumulates in float32 (float64 for float64 inputs), whatever the model's dtype. Captures and cues
+read the same rows; declaring one must not take the time to import torch.
 """
 
 from __future__ import annotations

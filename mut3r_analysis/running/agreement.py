@@ -21,8 +21,9 @@ def differences(one: xr.DataTree, other: xr.DataTree) -> dict[str, float]:
         over 1e-6 where that is smaller. 0 is equal to the last bit; infinite is NaN in one alone,
         or other words.
     """
+    nodes = dict(one.subtree_with_keys)
     return {
-        f"{path}/{name}": _difference(one[f"{path}/{name}"].values, values.values)
+        f"{path}/{name}": _difference(nodes[path].dataset[name].values, values.values)
         for path, node in other.subtree_with_keys
         if path != "timing"
         for name, values in node.data_vars.items()
