@@ -173,7 +173,10 @@ def price(declared: Declaration) -> SweepPlan:
     if measured is not None:
         estimated, basis = measured * frames, "from the runs that are done"
     else:
-        basis = "from operation counts and the speed of this device; batches are cheaper"
+        basis = (
+            "from operation counts and the speed of this device, without reading, storing and "
+            "scoring; batches are cheaper"
+        )
     return SweepPlan(
         len(declared.units), runs, runs - left, len(pending), frames, size, estimated, basis
     )

@@ -86,7 +86,8 @@ class Work:
         lines.append(
             f"{runs} runs, {done} done; left: {sum(p.frames_left for p in prices)} frames, "
             f"{human_bytes(sum(p.stored_bytes for p in prices))} to store, about "
-            f"{human_seconds(sum(p.seconds for p in prices))} in one process"
+            f"{human_seconds(sum(p.seconds for p in prices))} in one process "
+            f"({'; '.join(dict.fromkeys(p.basis for p in prices))})"
         )
         return "\n".join(lines)
 
