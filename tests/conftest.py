@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from golden.weights import read_weights
 from hypothesis import settings
 
+from mut3r_analysis.backbones import loading
 from mut3r_analysis.backbones.cut3r import CUT3R
 from mut3r_analysis.backbones.cut3r.config import CUT3RConfig
 
@@ -30,6 +32,15 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"reference data not found at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def models_on_the_cpu() -> Iterator[None]:
+    """Put models for which a test names no device on the CPU, beside its tensors."""
+    chosen = loading.usable_device
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "usable_device", lambda device=None: chosen(device or "cpu"))
+        yield
 
 
 class Golden:
