@@ -83,6 +83,8 @@ class Work:
         lines += [f"{id}: data complete" for id in self.scorings]
         prices = self.prices()
         done, runs = (sum(getattr(p, key) for p in prices) for key in ("runs_done", "runs"))
+        if done == runs:
+            return "\n".join([*lines, f"{runs} runs, all done" if runs else "nothing to run"])
         lines.append(
             f"{runs} runs, {done} done; left: {sum(p.frames_left for p in prices)} frames, "
             f"{human_bytes(sum(p.stored_bytes for p in prices))} to store, about "
