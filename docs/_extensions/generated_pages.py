@@ -109,7 +109,8 @@ def write_reference(folder: Path) -> None:
         write(folder / f"{module}.rst", f"{text}{table}\n\n{toctree}\n")
         parts.append((module, summary(part, "")))
     rows = [f"   * - :doc:`{module} <{module}>`\n     - {told}" for module, told in parts]
-    entries = "\n".join(f"   {module}" for module, _ in parts)
+    # Without the package's name, which would be broken in two beside the page.
+    entries = "\n".join(f"   {m.removeprefix('mut3r_analysis.')} <{m}>" for m, _ in parts)
     write(
         folder / "index.rst",
         f"{heading('Reference')}\nWritten from the docstrings. Start with :doc:`mut3r_analysis`, "
