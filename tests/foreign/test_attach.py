@@ -247,7 +247,7 @@ def test_gates_of_all_directions_act_on_our_own_model_as_at_its_own_seam(gate):
     assert not torch.equal(gated, model.step(frame, state).prediction.points_self)
 
 
-def test_our_own_model_is_captured_exactly_as_by_its_own_seam():
+def test_our_own_model_is_captured_as_by_its_own_seam():
     model, frame, state, turns = own_model()
     recorder = Recorder(Capture(sites="decoder"), model.sites(), model.axes((6, 8)))
     model.step(frame, state, probe=recorder)
@@ -256,7 +256,6 @@ def test_our_own_model_is_captured_exactly_as_by_its_own_seam():
     for kind, found in recorder.take().items():
         data = watched.data[f"attention/{kind}"].to_dataset().isel({"pass": 0})
         for name, values in found.items():
-            assert np.array_equal(data[name].transpose("sample", "layer", ...), values), (
-                kind,
-                name,
-            )
+            # The recorder measures layers together, which adds in another order.
+            there = data[name].transpose("sample", "layer", ...)
+            np.testing.assert_allclose(there, values, 1e-5, 1e-6, err_msg=f"{kind}/{name}")
