@@ -16,13 +16,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 WORKER = """
-import json, shutil, sys, tempfile, time, warnings
-from pathlib import Path
+import json, shutil, sys, time, warnings
 import torch
 import mut3r_analysis as m3
 warnings.simplefilter("ignore")
@@ -37,7 +37,7 @@ else:
     sequence = m3.open_sequence(asked["sequence"], stop=asked["frames"])
 names = [name for name in asked["statistics"].split(",") if name]
 capture = m3.Capture(statistics=names) if names else None
-store = Path(tempfile.mkdtemp()) / "run.zarr" if asked["on_disk"] else None
+store = f"{sys.argv[2]}/run.zarr" if asked["on_disk"] else None
 clock = time.perf_counter if asked["wall"] else time.process_time
 began = clock()
 
@@ -87,7 +87,11 @@ def main() -> None:
     if args.on_disk and args.by_frame:
         parser.error("the store of a run is removed between runs, not between frames")
     args.sequence = args.sequence or ("scenes/orbit-03" if args.backbone == "tiny" else "noise")
-    workers = [start(folder, args) for folder in (args.before, args.after)]
+    stores = [tempfile.TemporaryDirectory() for _ in range(2)]
+    workers = [
+        start(checkout, args, store.name)
+        for checkout, store in zip((args.before, args.after), stores, strict=True)
+    ]
     for worker in workers:  # what is loaded on first use is loaded here, or the run begins
         once(worker)
     pairs = args.frames if args.by_frame else args.pairs
@@ -117,11 +121,11 @@ def main() -> None:
     print(json.dumps(found, indent=2))
 
 
-def start(folder: Path, args: argparse.Namespace) -> subprocess.Popen:
+def start(folder: Path, args: argparse.Namespace, store: str) -> subprocess.Popen:
     """Start the worker of a checkout."""
     asked = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
     return subprocess.Popen(
-        [sys.executable, "-c", WORKER, json.dumps(asked)],
+        [sys.executable, "-c", WORKER, json.dumps(asked), store],
         env=os.environ | {"PYTHONPATH": str(folder.resolve()), "OMP_NUM_THREADS": "1"},
         cwd=folder,
         stdin=subprocess.PIPE,

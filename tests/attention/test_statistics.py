@@ -268,10 +268,9 @@ def test_layers_that_are_measured_together_have_the_numbers_of_each(monkeypatch,
 
 
 def test_on_a_cpu_layers_are_measured_together_as_long_as_they_fit_into_one_tile():
-    tokens = {48: 54, 512: 0, 4096: 0}  # 2^19 numbers, 4 heads
-    for count, layers in tokens.items():
-        q = torch.empty(1, 4, count + 1, 8, device="meta")
-        assert layers_at_once(q, q) == max(1, layers)
+    for tokens, layers in {49: 54, 513: 1, 4097: 1}.items():  # 2^19 numbers, 4 heads
+        q = torch.empty(1, 4, tokens, 8, device="meta")
+        assert layers_at_once(q, q) == layers
 
 
 def test_a_tile_of_a_gpu_holds_what_its_bytes_allow():
