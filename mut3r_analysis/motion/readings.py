@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _COLLISION = Statistic(
     "collision", "query", "sum of the squared attention weights", "1",
-    of_tile=lambda tile: tile.e.square().sum(dim=-1) / tile.total.square(),
+    of_tile=lambda tile: tile.p.square().sum(dim=-1),
 )  # fmt: skip
 _MAX_LOGIT = Statistic("max_logit", "query", "largest logit", "nat", of_tile=lambda tile: tile.peak)
 
