@@ -85,4 +85,4 @@ def rotate(tokens: Tensor, turn: Rotation) -> Tensor:
     x = tokens.float()
     halves = x.split_with_sizes(turn.halves, dim=-1)
     partners = torch.cat([halves[index ^ 1] for index in range(len(halves))], dim=-1)
-    return (x * turn.cos + partners * turn.sin).to(tokens.dtype)
+    return torch.addcmul(x * turn.cos, partners, turn.sin).to(tokens.dtype)

@@ -22,7 +22,6 @@ from mut3r_analysis.motion.site_gates import (
     gate_queries,
     gate_self,
     plain,
-    spread_to_unit,
 )
 
 
@@ -246,7 +245,7 @@ class FrameGate:
         scores = self._scores(group, g)
         form = form_of(site.kind)
         if form == "state_to_image":
-            return gate_keys(setting, q, k, v, scores, 1 - g if measures else None)
+            return gate_keys(setting, q, k, v, scores, scores.still if measures else None)
         if form == "image_self":
             return gate_self(setting, q, k, v, scores), None
         if setting.name != "pair_state":
@@ -255,7 +254,7 @@ class FrameGate:
         if mass is None:
             return plain(q, k, v), None
         mass = mass if group.samples is None else mass[group.samples]
-        return gate_queries(setting, q, k, v, scores, spread_to_unit(1 - mass)), None
+        return gate_queries(setting, q, k, v, scores, mass), None
 
     def _scores(self, group: _Group, g: Tensor) -> Scores:
         """Scores of the samples of a group; where there is one group, those of the sites before."""
@@ -301,9 +300,10 @@ def _checked(motion: Tensor) -> Tensor:
             "a motion score has the shape (batch, patch_row, patch_col); "
             f"this one has {motion.dim()} dimensions: {tuple(motion.shape)}"
         )
-    if not bool(((motion >= 0) & (motion <= 1)).all()):
+    low, high = torch.stack(motion.aminmax()).tolist()
+    if not 0 <= low <= high <= 1:
         raise InvalidArgument(
-            "a motion score lies in [0, 1], 1 = dynamic; this one reaches from "
-            f"{float(motion.min()):.3g} to {float(motion.max()):.3g}. Normalise it first"
+            f"a motion score lies in [0, 1], 1 = dynamic; this one reaches from {low:.3g} to "
+            f"{high:.3g}. Normalise it first"
         )
     return motion

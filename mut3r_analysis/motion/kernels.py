@@ -13,8 +13,9 @@ Shapes: q ``(batch, head, query, channel)``, k and v alike over keys; weights of
 ``(batch, query)`` and of keys ``(batch, key)``, float32.
 """
 
-from collections.abc import Callable, Sequence
-from math import comb
+from collections.abc import Callable
+from functools import lru_cache
+from math import comb, gcd
 
 import torch
 from torch import Tensor
@@ -32,17 +33,28 @@ _ALIGNMENT = 8
 def attention(q: Tensor, k: Tensor, columns: Tensor) -> Tensor:
     """Plain softmax attention over values of any width, never off the fused kernel.
 
-    Fused kernels want queries, keys and values of one width; elsewhere PyTorch falls back to a form
-    that makes the whole map. Zero channels change no logit, so the narrower side gets some.
+    Elsewhere PyTorch falls back to a form that makes the whole map. A CPU's fused kernel wants
+    queries, keys and values of one width: zero channels change no logit, so the narrower side gets
+    some. A GPU's wants widths in multiples of eight.
     """
     channels, width = q.shape[-1], columns.shape[-1]
     if width == channels:
         return F.scaled_dot_product_attention(q, k, columns)
-    common = -(-max(channels, width) // _ALIGNMENT) * _ALIGNMENT
-    q, k = (F.pad(part, (0, common - channels)) for part in (q, k))
-    columns = F.pad(columns, (0, common - width))
+    if q.device.type == "cpu":
+        common = max(channels, width)
+        q, k = (F.pad(part, (0, common - channels)) for part in (q, k))
+    else:
+        common = aligned(width)
+    if common > width:
+        columns = F.pad(columns, (0, common - width))
     out = F.scaled_dot_product_attention(q, k, columns, scale=channels**-0.5)
     return out[..., :width]
+
+
+def aligned(width: int, groups: int = 1) -> int:
+    """Return the least width, not under `width`, of which so many have one that kernels want."""
+    unit = _ALIGNMENT // gcd(_ALIGNMENT, groups)
+    return -(-width // unit) * unit
 
 
 def key_gate(
@@ -71,51 +83,62 @@ def key_gate(
     average : Tensor or None
         ``(batch, head, query)``.
     """
-    weight = weight[:, None, :, None]
-    parts = [v * weight.to(v.dtype)]
-    for column in (weight if normalise else None, None if also is None else also[:, None, :, None]):
-        if column is not None:
-            parts.append(column.to(v.dtype).expand(*v.shape[:-1], 1))
-    found = attention(q, k, torch.cat(parts, dim=-1))
-    average = None if also is None else found[..., -1]
-    out = found[..., : v.shape[-1]]
+    width = v.shape[-1]
+    weight = weight[:, None, :, None].to(v.dtype)
+    parts = [v * weight]
+    if also is not None:
+        parts.append(also[:, None, :, None].to(v.dtype).expand(*v.shape[:-1], 1))
     if normalise:
-        total = precise(found[..., v.shape[-1], None])
+        columns = width + len(parts)
+        ones = aligned(columns) - columns + 1
+        parts.append(weight.expand(*v.shape[:-1], ones))
+    found = attention(q, k, torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0])
+    average = None if also is None else found[..., width]
+    out = found[..., :width]
+    if normalise:
+        total = precise(found[..., -1:])
         out = precise(out) / total.clamp_min(torch.finfo(total.dtype).tiny)
     return out.to(v.dtype), average
 
 
-def binomial(stay: Tensor, fade: Tensor, beta: int) -> list[Tensor]:
-    """Terms ``C(beta, m) stay^(beta-m) fade^m`` for m up to beta, each ``(batch, query)``."""
-    return [
-        comb(beta, power) * stay.pow(beta - power) * fade.pow(power) for power in range(beta + 1)
-    ]
+def binomial(stay: Tensor, fade: Tensor, beta: int) -> Tensor:
+    """Terms ``C(beta, m) stay^(beta-m) fade^m`` for m up to beta: ``(batch, query, term)``."""
+    ways, falling, rising = _coefficients(beta, stay.device)
+    return ways * stay[..., None].pow(falling) * fade[..., None].pow(rising)
 
 
-def pair_gate(q: Tensor, k: Tensor, v: Tensor, terms: Sequence[Tensor], kept: Tensor) -> Tensor:
+@lru_cache(maxsize=64)
+def _coefficients(beta: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return binomial coefficients and powers beta to 0 and 0 to beta, which stay on a device."""
+    with torch.inference_mode(False):
+        rising = torch.arange(beta + 1, device=device)
+        ways = [float(comb(beta, power)) for power in range(beta + 1)]
+        return torch.tensor(ways, device=device), beta - rising, rising
+
+
+def powers(kept: Tensor, beta: int) -> Tensor:
+    """Powers 0 to beta of what is kept of each key: ``(batch, key, term)``."""
+    return kept[..., None].pow(_coefficients(beta, kept.device)[2])
+
+
+def pair_gate(q: Tensor, k: Tensor, v: Tensor, terms: Tensor, kept: Tensor) -> Tensor:
     """Weigh pairs by ``(stay_i + fade_i kept_j)^beta`` under softmax, with value groups.
 
     Parameters
     ----------
-    terms : sequence of Tensor
+    terms : Tensor
         From :func:`binomial`, of ``(batch, query)`` that are non-negative and sum to 1.
     kept : Tensor
-        ``(batch, key)`` in (0, 1].
+        From :func:`powers`, of ``(batch, key)`` in (0, 1].
     """
-    width, beta = v.shape[-1], len(terms) - 1
-    kept = kept[:, None, :, None]
-    columns = [v]
-    for power in range(1, beta + 1):
-        weight = kept.pow(power).to(v.dtype)
-        columns += [v * weight, weight.expand(*v.shape[:-1], 1)]
-    found = precise(attention(q, k, torch.cat(columns, dim=-1)))
-    first, *others = (term[:, None, :, None] for term in terms)
-    out, total = first * found[..., :width], first
-    for power, factor in enumerate(others):
-        group = found[..., width + power * (width + 1) :][..., : width + 1]
-        out = out + factor * group[..., :width]
-        total = total + factor * group[..., width:]
-    return (out / total).to(v.dtype)
+    width, groups = v.shape[-1], terms.shape[-1]
+    weight = kept.to(v.dtype)[:, None, ..., None]
+    # Ones beside the values get each group's sum of weights, by which it is divided.
+    ones = weight[..., 0, :].expand(*v.shape[:-1], aligned(width + 1, groups) - width)
+    columns = (weight * torch.cat([v, ones], dim=-1)[..., None, :]).flatten(-2)
+    found = precise(attention(q, k, columns)).unflatten(-1, (groups, -1))
+    out = (terms[:, None, :, :, None] * found).sum(dim=-2)
+    return (out[..., :width] / out[..., -1:]).to(v.dtype)
 
 
 def key_biased(q: Tensor, k: Tensor, v: Tensor, log_weight: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Softmax gates ignore a common factor on 1 - g, so there contrast acts and level 
 scales depend on level.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,31 +14,33 @@ LEAST_CONTRAST = 1e-5
 """Range over largest magnitude below which values differ by no more than rounding."""
 
 
-def check_contrast(values: Tensor) -> None:
+def check_contrast(values: Tensor, ready: Tensor) -> None:
     """Refuse values that are the same for every patch.
 
     Parameters
     ----------
     values : Tensor
         ``(sample, patch)``.
+    ready : Tensor
+        ``(sample,)`` bool: samples whose values count.
 
     Raises
     ------
     InvalidArgument
         When a sample's range is below 1e-5 of its largest magnitude, or not finite.
     """
-    if values.numel() == 0:
+    low, high = values.detach().aminmax(dim=-1)
+    found = np.array(torch.stack([low, high, ready.to(low.dtype)]).tolist())
+    ranges = found[:2, found[2] > 0]
+    if not ranges.size:
         return
-    size = values.abs().amax(dim=-1)
-    spread = (values.amax(dim=-1) - values.amin(dim=-1)) / size.clamp_min(
-        torch.finfo(values.dtype).tiny
-    )
-    worst = float(spread.detach().nan_to_num(nan=-1.0).min())
+    if not np.isfinite(ranges).all():
+        raise InvalidArgument(
+            "the values of a cue are not finite; check the weights and the frames"
+        )
+    size = np.abs(ranges).max(axis=0)
+    worst = float(np.min((ranges[1] - ranges[0]) / np.maximum(size, np.finfo(float).tiny)))
     if worst <= LEAST_CONTRAST:
-        if worst < 0:
-            raise InvalidArgument(
-                "the values of a cue are not finite; check the weights and the frames"
-            )
         raise InvalidArgument(
             "a cue without contrast: its values over the patches of a frame have a relative range "
             f"of {worst:.1e} (at least {LEAST_CONTRAST:g} is needed). Normalising would turn "
@@ -51,7 +54,8 @@ def location_and_scale(normaliser: str, values: Tensor) -> tuple[Tensor, Tensor]
     """Location and scale ``(sample,)`` of values ``(sample, patch)``; None where there is none."""
     match normaliser:
         case "zscore":
-            return values.mean(dim=-1), values.std(dim=-1, correction=0)
+            scale, location = torch.std_mean(values, dim=-1, correction=0)
+            return location, scale
         case "robust":
             median = values.quantile(0.5, dim=-1)
             deviation = (values - median[:, None]).abs().quantile(0.5, dim=-1)

@@ -225,7 +225,7 @@ def _normalised(
     """Scores of values ``(batch, patch_row, patch_col)``; 0 where a sample is not ready."""
     flat = values.flatten(1)
     if cue.reading != MASK:
-        check_contrast(flat[ready])
+        check_contrast(flat, ready)
     signed = flat if cue.sign == 1 else -flat
     if cue.normaliser == "raw" and cue.sign == -1:
         signed = 1 - flat

@@ -1,5 +1,6 @@
 """Each realisation at its site: motion scores of tokens in, gated output out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from mut3r_analysis.motion.kernels import (
     log_sum_exp,
     masked,
     pair_gate,
+    powers,
     precise,
 )
 from mut3r_analysis.motion.realisations import RENORMALISED
@@ -54,7 +56,7 @@ class Scores:
 
     g: Tensor
     beta: Tensor
-    _terms: dict[tuple[str, int], list[Tensor]] = field(default_factory=dict, init=False)
+    _pairs: dict[tuple[str, int], Tensor] = field(default_factory=dict, init=False)
 
     @cached_property
     def soft(self) -> Tensor:
@@ -65,6 +67,11 @@ class Scores:
     def static(self) -> Tensor:
         """What :attr:`soft` leaves of 1."""
         return 1 - self.soft
+
+    @cached_property
+    def still(self) -> Tensor:
+        """What :attr:`g` leaves of 1."""
+        return 1 - self.g
 
     @cached_property
     def log_weight(self) -> Tensor:
@@ -84,13 +91,20 @@ class Scores:
     @cached_property
     def shares(self) -> dict[str, tuple[Tensor, Tensor]]:
         """What a query keeps of every key, and of a static one, by which queries are weakened."""
-        return {"static": (self.soft, self.static), "dynamic": (1 - self.g, self.g)}
+        return {"static": (self.soft, self.static), "dynamic": (self.still, self.g)}
 
-    def terms(self, weakened: str, beta: int) -> list[Tensor]:
+    def terms(self, weakened: str, beta: int) -> Tensor:
         """Terms of pairs in which queries that are so take less of a dynamic key."""
-        if (weakened, beta) not in self._terms:
-            self._terms[weakened, beta] = binomial(*self.shares[weakened], beta)
-        return self._terms[weakened, beta]
+        return self._once(weakened, beta, lambda: binomial(*self.shares[weakened], beta))
+
+    def powers(self, beta: int) -> Tensor:
+        """Powers of what is kept of each token as a key."""
+        return self._once("keys", beta, lambda: powers(self.static, beta))
+
+    def _once(self, what: str, beta: int, make: Callable[[], Tensor]) -> Tensor:
+        if (what, beta) not in self._pairs:
+            self._pairs[what, beta] = make()
+        return self._pairs[what, beta]
 
 
 def over_largest(log_weight: Tensor) -> Tensor:
@@ -169,14 +183,14 @@ def gate_queries(
     k: Tensor,
     v: Tensor,
     scores: Scores,
-    state_motion: Tensor | None = None,
+    static_mass: Tensor | None = None,
 ) -> Tensor:
     """Gate a site whose queries alone have scores.
 
     Parameters
     ----------
-    state_motion : Tensor, optional
-        ``(batch, key)`` in [0, 1]: the keys' part in ``pair_state``.
+    static_mass : Tensor, optional
+        ``(batch, key)`` share of static tokens in what each key read: for ``pair_state``.
     """
     share = scores.weight[:, None, :, None]
     match setting.name:
@@ -197,17 +211,13 @@ def gate_queries(
             return attention(_scaled(q, share), k, v)
         case "hard_skip":
             return attention(q, k, v) * (scores.g <= setting.threshold)[:, None, :, None]
-    if state_motion is None:
-        raise ValueError("pair_state needs the motion that each state token read")
-    kept = 1 - state_motion.clamp_max(LARGEST_SCORE)
+    if static_mass is None:
+        raise ValueError("pair_state needs the share of static tokens in what each key read")
+    # Over each sample's range, since the raw spread is small.
+    low, high = static_mass.aminmax(dim=-1, keepdim=True)
+    span = (high - low).clamp_min(torch.finfo(low.dtype).tiny)
+    kept = ((static_mass - low) / span).clamp_min(1 - LARGEST_SCORE)
     return _gate_pairs(setting, q, k, v, scores, "dynamic", kept)
-
-
-def spread_to_unit(motion: Tensor) -> Tensor:
-    """Stretch each sample's values ``(batch, token)`` to [0, 1]; the raw spread is small."""
-    low = motion.amin(dim=-1, keepdim=True)
-    span = motion.amax(dim=-1, keepdim=True) - low
-    return (motion - low) / span.clamp_min(torch.finfo(motion.dtype).tiny)
 
 
 def _gate_pairs(
@@ -220,7 +230,9 @@ def _gate_pairs(
     kept: Tensor,
 ) -> Tensor:
     if setting.kernel == "values" and setting.beta is not None:
-        return pair_gate(q, k, v, scores.terms(weakened, setting.beta), kept)
+        beta = setting.beta
+        own = scores.powers(beta) if kept is scores.static else powers(kept, beta)
+        return pair_gate(q, k, v, scores.terms(weakened, beta), own)
     stay, fade = scores.shares[weakened]
 
     def log_weight(rows: slice) -> Tensor:

@@ -330,7 +330,13 @@ class Batch:
             return Passes(single, single, pending)
         began = Moment(self.backbone.device)
         found = Passes(Pass(None, entered), history=carried.cue)
-        gate_of = partial(self._plan(active).of_frame, axes=frame.axes, record_mass=self._mass)
+        plan = self._plan(active)
+
+        def gate_of(score: Tensor | Score) -> FrameGate:
+            # A cue's own score lies in [0, 1]: to check it, the host would wait for the device.
+            own = (lambda site: score) if isinstance(score, Tensor) else score
+            return plan.of_frame(own, frame.axes, record_mass=self._mass)
+
         score: Tensor | Score
         if cues.source.live:
             found.pending = watch()
@@ -363,8 +369,8 @@ class Batch:
     ) -> Tensor:
         """Measure the cue in passes of its own, and score it."""
         assert self._cues is not None
-        gate = None
         for index in range(self._cues.passes):
+            gate = gate_of(self._cues.joined(found.motions)) if index else None
             kept = index == 0 and self._keeps_probe
             probe = watch(stop=not kept)
             done = None
@@ -377,7 +383,6 @@ class Batch:
                 )
                 found.probed = done if kept else found.probed
             found.motions, found.history = self._score(probe, carried, frame, done)
-            gate = gate_of(self._cues.joined(found.motions))
         if not found.motions:
             found.motions, found.history = self._score(watch(), carried, frame, None)
         return self._cues.joined(found.motions)
