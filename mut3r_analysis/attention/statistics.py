@@ -182,7 +182,7 @@ STATISTICS = {
         ),
         Statistic(
             "entropy", "query", "entropy of the attention weights", "nat",
-            of_tile=lambda tile: tile.log_total - tile.mean_logit,
+            of_tile=lambda tile: (tile.log_total - tile.mean_logit).clamp_min(0),
         ),
         Statistic(
             "max_weight", "query", "largest attention weight", "1",
@@ -368,9 +368,9 @@ def tiles(
 
 
 def largest(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest number of each row of keys and its place, the first where some are equal.
+    """Return the largest number of each row of keys, and its place.
 
-    A search for a place takes a CPU six times as long as one for a value, so it searches for values
+    A search for a place takes a CPU ten times as long as one for a value, so it searches for values
     in blocks of keys, for the place of the largest block, and for the place in that.
     """
     import torch

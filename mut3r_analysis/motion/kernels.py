@@ -40,11 +40,10 @@ def attention(q: Tensor, k: Tensor, columns: Tensor) -> Tensor:
     channels, width = q.shape[-1], columns.shape[-1]
     if width == channels:
         return F.scaled_dot_product_attention(q, k, columns)
+    common = aligned(width)
     if q.device.type == "cpu":
-        common = max(channels, width)
+        common = max(channels, common)
         q, k = (F.pad(part, (0, common - channels)) for part in (q, k))
-    else:
-        common = aligned(width)
     if common > width:
         columns = F.pad(columns, (0, common - width))
     out = F.scaled_dot_product_attention(q, k, columns, scale=channels**-0.5)
@@ -52,7 +51,7 @@ def attention(q: Tensor, k: Tensor, columns: Tensor) -> Tensor:
 
 
 def aligned(width: int, groups: int = 1) -> int:
-    """Return the least width, not under `width`, of which so many have one that kernels want."""
+    """Return the least width from `width` on of which `groups` make one that fused kernels want."""
     unit = _ALIGNMENT // gcd(_ALIGNMENT, groups)
     return -(-width // unit) * unit
 

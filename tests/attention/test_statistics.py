@@ -10,7 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mut3r_analysis.attention import STATISTICS, Capture, Recorder, attend, site_statistics
 from mut3r_analysis.attention.sites import Site
-from mut3r_analysis.attention.statistics import DEVICE_TILE_BYTES, layers_at_once, tile_rows
+from mut3r_analysis.attention.statistics import (
+    DEVICE_TILE_BYTES,
+    largest,
+    layers_at_once,
+    tile_rows,
+)
 from mut3r_analysis.backbones import CUT3RConfig, Frame, load_backbone
 from mut3r_analysis.errors import InvalidArgument
 
@@ -88,8 +93,21 @@ def test_full_size_site():
         assert largest_relative_error(found[name], expected) < 2e-6, name
 
 
-def test_statistics_can_be_differentiated():
-    q, k = (torch.randn(1, 2, 6, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+@given(keys=st.integers(1, 200), levels=st.integers(1, 9), seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_the_largest_logit_is_found_in_blocks_of_keys_as_among_all(keys, levels, seed):
+    z = torch.randint(levels, (2, 7, keys), generator=torch.Generator().manual_seed(seed)).float()
+    peak, place = largest(z)
+    assert torch.equal(peak, z.amax(-1))
+    # Where some are equal, the first: so does `argmax` on a CPU.
+    assert torch.equal(place, z.argmax(-1))
+
+
+@pytest.mark.parametrize("keys", [6, 70])
+def test_statistics_can_be_differentiated(keys):
+    q, k = (
+        torch.randn(1, 2, count, 8, dtype=torch.float64, requires_grad=True) for count in (6, keys)
+    )
     smooth = set(STATISTICS) - {"argmax_key"}
     torch.autograd.gradcheck(
         lambda q, k: tuple(site_statistics(smooth, q, k, pose_key=0).values()), (q, k)

@@ -391,3 +391,30 @@ def test_layers_and_heads_that_the_backbone_lacks_are_refused():
         GatePlan([], SIZES)
     with pytest.raises(ValueError, match="outside the 4 layers"):
         CueProbe(Cue(layers=range(5)), GRID, SIZES, axes(GRID))
+
+
+class Operations(TorchDispatchMode):
+    """How many operations compute something."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not function.is_view and "promote_types" not in str(function)
+        return function(*args, **(kwargs or {}))
+
+
+def operations(call):
+    with Operations() as seen:
+        call()
+    return seen.count
+
+
+@pytest.mark.parametrize("beta", [1, 3])
+def test_on_a_device_value_forms_add_few_operations_to_the_attention(beta):
+    """Every one is a launch at each gated site; the meta device has the shapes of a GPU's path."""
+    q, k, v = (torch.zeros(1, 3, 20, 64, device="meta") for _ in range(3))
+    g = torch.zeros(1, 20, device="meta")
+    terms, kept = binomial(g, g, beta), powers(g, beta)
+    plain = operations(lambda: F.scaled_dot_product_attention(q, k, v))
+    assert operations(lambda: pair_gate(q, k, v, terms, kept)) - plain <= 5
+    assert operations(lambda: key_gate(q, k, v, g, normalise=True, also=g)) - plain <= 4
