@@ -34,7 +34,7 @@ def test_maps_and_scores_are_those_of_the_two_runs(playground, model, scene):
         arrays[content["cue"]], gated["cue/motion"].sel(frame=2).values.astype(np.float32)
     )
     before, after = (run["prediction/depth"].sel(frame=2).values for run in (plain, gated))
-    np.testing.assert_allclose(arrays[content["change"]], after / before - 1, atol=1e-6)
+    np.testing.assert_allclose(arrays[content["change"]], after / before - 1, rtol=1e-6, atol=1e-6)
     assert arrays[content["image"]].shape == (48, 64, 3)
     scores = [m3.evaluate(run) for run in (plain, gated)]
     for name in METRICS:
