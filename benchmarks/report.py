@@ -66,22 +66,29 @@ def described(result: dict[str, Any]) -> str:
     return f"{result['date']}: {', '.join(parts)}."
 
 
+def timed(seconds: dict[str, dict[str, float]]) -> dict[str, str]:
+    """Return the columns of a table of times, by what they are called in a result."""
+    least = all("least_cpu" in item for item in seconds.values())
+    columns = {"least_cpu": "least cpu s"} if least else {}
+    return columns | {"cpu": "cpu s", "wall": "wall s"}
+
+
 def section(name: str, result: dict[str, Any]) -> str:
     parts = [f"## {name}", described(result)]
     if "seconds_per_frame" in result:
         extra = result.get("extra_peak_megabytes", {})
+        columns = timed(result["seconds_per_frame"])
         rows = [
-            [key, f"{item['cpu']:.2f}", f"{item['wall']:.2f}", f"{extra.get(key, 0):+.0f}"]
+            [key, *(f"{item[column]:.2f}" for column in columns), f"{extra.get(key, 0):+.0f}"]
             for key, item in result["seconds_per_frame"].items()
         ]
-        parts.append(table(["per frame", "cpu s", "wall s", "peak memory over plain, MB"], rows))
+        header = ["per frame", *columns.values(), "peak memory over plain, MB"]
+        parts.append(table(header, rows))
     if "parts_cpu_seconds" in result:
         rows = [[key, f"{value:.2f}"] for key, value in result["parts_cpu_seconds"].items()]
         parts.append(table(["part of a plain frame", "cpu s"], rows))
     if "seconds" in result:
-        least = all("least_cpu" in item for item in result["seconds"].values())
-        columns = {"least_cpu": "least cpu s"} if least else {}
-        columns |= {"cpu": "cpu s", "wall": "wall s"}
+        columns = timed(result["seconds"])
         rows = [
             [key, *(f"{item[column]:.2f}" for column in columns)]
             for key, item in result["seconds"].items()
