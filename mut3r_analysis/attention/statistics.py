@@ -25,7 +25,7 @@ _TILE_ELEMENTS = 1 << 19
 """Numbers in one tile over all heads: 2 MiB in float32, small enough to stay in cache."""
 
 DEVICE_TILE_BYTES = 1 << 29
-"""Bytes of one tile on a GPU, in float32; four such arrays live at a time."""
+"""Bytes of one tile on a GPU, in float32; two such arrays live at a time, more under a mask."""
 
 _NO_LAUNCHES = ("cpu", "meta")
 """Devices on which many small operations cost no more than a few large ones."""
