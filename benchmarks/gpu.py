@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py                  about ten minutes on one GPU, full size
     python benchmarks/gpu.py --quick          a rehearsal on a small model
+    python benchmarks/gpu.py --parts asked    one part, here what a frame asks of the device
 
 Each part is tried while the minutes last, and a part that fails is a row and stops no other. Times
 are of the device: a call is over when the device has done it. The result joins the README here.
@@ -23,6 +24,8 @@ import torch
 import xarray as xr
 from measure import at_most, publish
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import mut3r_analysis as m3
 from mut3r_analysis.attention.statistics import STATISTICS, site_statistics
@@ -243,6 +246,59 @@ def launches(report: Report, name: str, call: Callable[[], Any]) -> None:
         report.milliseconds[f"{name}: device busy"] = busy
 
 
+class Asked(TorchDispatchMode):
+    """How many operations the device is asked for, and how many of them the host waits for."""
+
+    operations, waits = 0, 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        made = function(*args, **(kwargs or {}))
+        given, made_there = on_device((args, kwargs)), on_device(made)
+        if not function.is_view and (given or made_there):
+            self.operations += 1
+            self.waits += given and not made_there
+        return made
+
+
+def on_device(values: Any) -> bool:
+    """Whether any tensor among values is on the device."""
+    return any(isinstance(item, torch.Tensor) and item.is_cuda for item in tree_leaves(values))
+
+
+def asked(report: Report, quick: bool) -> None:
+    """What a frame of a run asks of the device, which is known before any time is."""
+    model = m3.load_backbone("random:small" if quick else "random:512-dpt", device=DEVICE)
+    width = max(model.config.img_size)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3 * width // 4, width, 3), np.uint8)
+
+    def per_frame(**options: Any) -> tuple[float, float]:
+        seen = []
+        for count in (2, 4):
+            with Asked() as found:
+                m3.run(
+                    model,
+                    m3.open_sequence(pixels[:count], name="noise"),
+                    progress=False,
+                    **options,
+                )
+            seen.append(found)
+        short, long = seen
+        return (long.operations - short.operations) / 2, (long.waits - short.waits) / 2
+
+    plain, waits = per_frame()
+    report.ratios["operations of a frame, plain"] = at_most(plain)
+    report.ratios["waits for a frame, plain"] = at_most(waits, 2)
+    for name, options, limit in (
+        ("all statistics", {"capture": m3.Capture()}, 1.15 * plain + 300),
+        ("gated", GATED, plain + 1000),
+    ):
+        operations, waits = per_frame(**options)
+        report.ratios[f"operations of a frame, {name}"] = at_most(operations, limit)
+        report.ratios[f"waits for a frame, {name}"] = at_most(waits, 2)
+
+
 def stored(report: Report, quick: bool) -> None:
     """Whole runs with their stores, and what a copy to the host takes."""
     model = m3.load_backbone("random:small" if quick else "random:512-dpt", device=DEVICE)
@@ -263,13 +319,16 @@ def stored(report: Report, quick: bool) -> None:
         report.milliseconds[f"run with its store, {name}: per frame"] = per_frame
 
 
-PARTS = (models, precisions, definitions, gates, memory, frames, stored)
+PARTS = {
+    part.__name__: part
+    for part in (models, precisions, definitions, gates, memory, asked, frames, stored)
+}
 
 
-def tried(minutes: float, quick: bool) -> Iterator[Report]:
-    """Try the parts in turn, and yield the report after each."""
+def tried(names: list[str], minutes: float, quick: bool) -> Iterator[Report]:
+    """Try parts in turn, and yield the report after each."""
     report, began = Report(), time.perf_counter()
-    for part in PARTS:
+    for part in (PARTS[name] for name in names):
         left = 60 * minutes - (time.perf_counter() - began)
         if left <= 0:
             report.failed[part.__name__] = "not tried: no time was left"
@@ -286,6 +345,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small model, for a rehearsal")
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
         "--where-there-is-one", action="store_true", help="without a GPU do nothing"
     )
@@ -295,7 +355,7 @@ def main() -> None:
         if args.where_there_is_one:
             return
         sys.exit("no CUDA device; this benchmark is about one (torch.cuda.is_available() is False)")
-    for report in tried(args.minutes, args.quick):
+    for report in tried(args.parts, args.minutes, args.quick):
         result = {
             "backbone": "random:small" if args.quick else "random:512-dpt",
             "repetitions": 2 if args.quick else 10,
