@@ -50,9 +50,9 @@ lab: $(READY) ## open the notebooks in JupyterLab
 
 bench: $(READY) ## measure what capturing, gating and sweeping cost
 	$(BIN)/python benchmarks/capture.py
-	$(BIN)/python benchmarks/gating.py --repetitions 4
-	$(BIN)/python benchmarks/gating.py --repetitions 4 --across
-	$(BIN)/python benchmarks/gating.py --repetitions 2 --batch 8
+	$(BIN)/python benchmarks/gating.py --repetitions 3
+	$(BIN)/python benchmarks/gating.py --repetitions 3 --across
+	$(BIN)/python benchmarks/gating.py --repetitions 1 --batch 8
 	$(BIN)/python benchmarks/gating.py --repetitions 5 --size bundled
 	$(BIN)/python benchmarks/gating.py --repetitions 5 --size bundled --batch 8
 	$(BIN)/python benchmarks/storage.py

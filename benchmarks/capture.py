@@ -1,21 +1,19 @@
 """What capturing attention costs: statistics, outputs, and the eager full maps of other code.
 
-    python benchmarks/capture.py --size full --repetitions 6
+    python benchmarks/capture.py --size full --repetitions 4
 
-All alternatives run on the same frames and weights in one process, in turn, on one thread: of two,
-the one that waits for the other counts as processor time, and more so beside small operations.
+All alternatives run on the same frames and weights side by side on one core. Of two threads, the
+one that waits for the other counts as processor time, and more so beside small operations.
 """
 
 import argparse
-import json
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measure import at_most, machine, measure, pin_allocator
+from measure import at_most, measure, pin_allocator, publish, side_by_side
 from torch import Tensor
 
 from mut3r_analysis.attention import DECODER_KINDS, Capture, Recorder, Site, logits
@@ -87,8 +85,8 @@ def parts(backbone: Backbone, image: Tensor, repetitions: int) -> dict[str, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="full")
-    parser.add_argument("--repetitions", type=int, default=6)
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/capture.json"))
+    parser.add_argument("--repetitions", type=int, default=4)
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     spec, (height, width) = SIZES[args.size]
@@ -104,34 +102,25 @@ def main() -> None:
         "eager full maps": partial(call, eager=True),
         "pose only": partial(call, outputs=("pose",)),
     }
-    found = measure(alternatives, args.repetitions)
+    found = side_by_side(alternatives, args.repetitions)
     split = parts(backbone, image, args.repetitions)
     # Memory is measured apart from time: the allocator setting that makes it exact costs time.
     pin_allocator()
     peaks = {name: item.peak_bytes for name, item in measure(alternatives, 1).items()}
-    plain, everything, eager = (
-        found[name] for name in ("plain", "all statistics", "eager full maps")
-    )
+    plain, everything = found["plain"], found["all statistics"]
     result: dict[str, Any] = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
         "backbone": spec,
         "image": [height, width],
         "repetitions": args.repetitions,
-        "seconds_per_frame": {
-            name: {"wall": item.wall, "cpu": item.cpu, "least_cpu": item.least_cpu}
-            for name, item in found.items()
-        },
+        "seconds_per_frame": {name: {"cpu": seconds} for name, seconds in found.items()},
         "parts_cpu_seconds": split,
         "ratios": {
             "closed-form statistics / plain, cpu": at_most(
-                found["closed-form statistics"].least_cpu / plain.least_cpu, CLOSED_LIMIT
+                found["closed-form statistics"] / plain, CLOSED_LIMIT
             ),
-            "all statistics / plain, cpu": at_most(
-                everything.least_cpu / plain.least_cpu, ALL_LIMIT
-            ),
-            "pose only / plain, cpu": found["pose only"].least_cpu / plain.least_cpu,
-            "eager full maps / all statistics, cpu": eager.least_cpu / everything.least_cpu,
+            "all statistics / plain, cpu": at_most(everything / plain, ALL_LIMIT),
+            "pose only / plain, cpu": found["pose only"] / plain,
+            "eager full maps / all statistics, cpu": found["eager full maps"] / everything,
             "eager full maps / all statistics, peak memory": peaks["eager full maps"]
             / peaks["all statistics"],
         },
@@ -139,9 +128,7 @@ def main() -> None:
             name: (peak - peaks["plain"]) / 1e6 for name, peak in peaks.items()
         },
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    print(json.dumps(result, indent=2))
+    publish("capture", result, args.out, False)
 
 
 if __name__ == "__main__":

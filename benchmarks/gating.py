@@ -2,22 +2,20 @@
 
     python benchmarks/gating.py --size full --repetitions 1
 
-All alternatives run on the same frame and weights in one process, in turn, from a state in the
+All alternatives run on the same frame and weights side by side on one core, from a state in the
 middle of a sequence. Targets are those that the method is meant to meet at the released size.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measure import Measurement, machine, measure
+from measure import at_most, publish, side_by_side
 from torch import Tensor
 
 from mut3r_analysis.backbones import Backbone, load_backbone
@@ -95,6 +93,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    torch.set_num_threads(1)
     backbone = load_backbone(SIZES[args.size])
     config = backbone.config
     side = max(config.img_size)
@@ -121,44 +120,32 @@ def main() -> None:
     if args.size != "full":
         for call in alternatives.values():
             call()
-    found = measure(alternatives, args.repetitions)
-    report = summary(found, args.size, args.batch, ACROSS if args.across else LIMITS)
+    elif not args.batch:
+        alternatives["plain"]()
+    found = side_by_side(alternatives, args.repetitions)
     result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
         "backbone": backbone.origin.name,
         "image": [height, side],
-        "frames": count,
         "repetitions": args.repetitions,
-        "seconds": {
-            name: {"wall": x.wall, "cpu": x.cpu, "least_cpu": x.least_cpu}
-            for name, x in found.items()
-        },
-        "ratios": report,
+        "seconds": {name: {"cpu": seconds} for name, seconds in found.items()},
+        "ratios": ratios(found, args.size, args.batch, ACROSS if args.across else LIMITS),
     }
     name = f"gating-{args.size}" + ("-batch" if args.batch else "-across" * args.across)
-    out = args.out or Path(f"outputs/benchmarks/{name}.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    print(json.dumps(result, indent=2))
+    publish(name, result, args.out, False)
 
 
-def summary(
-    found: dict[str, Measurement], size: str, batch: int | None, limits: dict[str, float]
+def ratios(
+    found: dict[str, float], size: str, batch: int | None, limits: dict[str, float]
 ) -> dict[str, dict[str, Any]]:
-    """Ratios of the least processor seconds beside what they should not exceed."""
-    least = {name: item.least_cpu for name, item in found.items()}
+    """Ratios of processor seconds beside what they should not exceed."""
     if batch:
-        name = f"{batch} as a batch / one by one"
-        rows = {name: (least["batch"] / least["one by one"], BATCH_LIMITS[size])}
-    else:
-        rows = {
-            f"{source} / plain": (least[source] / least["plain"], limit if size == "full" else None)
-            for source, limit in limits.items()
-        }
+        ratio = found["batch"] / found["one by one"]
+        return {f"{batch} as a batch / one by one": at_most(ratio, BATCH_LIMITS[size])}
     return {
-        name: {"ratio": ratio, "limit": limit, "met": None if limit is None else ratio <= limit}
-        for name, (ratio, limit) in rows.items()
+        f"{source} / plain": at_most(
+            found[source] / found["plain"], limit if size == "full" else None
+        )
+        for source, limit in limits.items()
     }
 
 

@@ -4,17 +4,20 @@ import ctypes
 import gc
 import json
 import platform
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import psutil
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 
 @dataclass
@@ -74,6 +77,87 @@ def measure(
     }
 
 
+SLICE = 0.1
+"""Processor seconds for which an alternative computes before it hands over."""
+
+
+def side_by_side(alternatives: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, float]:
+    """Run alternatives that hand over to each other within a call, on one core.
+
+    A machine's speed changes by more than a few percent, from one second to the next. So every
+    alternative has a thread, of which one computes at a time: at the first module that it comes to
+    after :data:`SLICE` seconds, it hands over to the next, and all see the same machine. One that
+    is done early begins anew, until each was called often enough.
+
+    Returns
+    -------
+    dict of str to float
+        Processor seconds per call: the mean of those that were completed, `repetitions` or more.
+    """
+    turns = _Turns(list(alternatives), repetitions)
+    hook = register_module_forward_pre_hook(turns.hand_over)
+    try:
+        with ThreadPoolExecutor(len(alternatives)) as pool:
+            threads = [pool.submit(turns.take, *item) for item in alternatives.items()]
+        for thread in threads:
+            thread.result()
+    finally:
+        hook.remove()
+    return {name: mean(seconds) for name, seconds in turns.seconds.items()}
+
+
+class _Over(Exception):
+    """All alternatives were called often enough: the call that goes on is given up."""
+
+
+class _Turns:
+    """Whose turn it is, and what was completed."""
+
+    def __init__(self, names: list[str], wanted: int) -> None:
+        self.seconds: dict[str, list[float]] = {name: [] for name in names}
+        self._wanted = wanted
+        self._going = list(names)
+        self._changed = threading.Condition()
+        self._own = threading.local()
+
+    def take(self, name: str, call: Callable[[], Any]) -> None:
+        """Call an alternative again and again, in this thread, until all are done."""
+        torch.set_num_threads(1)  # a thread has a number of its own
+        self._own.name = name
+        try:
+            self._wait()
+            while True:
+                began = time.thread_time()
+                call()
+                self.seconds[name].append(time.thread_time() - began)
+        except _Over:
+            pass
+        except BaseException:
+            self._wanted = 0  # the others need not go on
+            raise
+        finally:
+            with self._changed:
+                self._going.remove(name)
+                self._changed.notify_all()
+
+    def hand_over(self, module: Any, inputs: Any) -> None:
+        """Give the turn to the next, at a module, once the time is up; called by PyTorch."""
+        if getattr(self._own, "name", None) is None:
+            return
+        if time.thread_time() - self._own.began >= SLICE:
+            with self._changed:
+                self._going.append(self._going.pop(0))
+                self._changed.notify_all()
+            self._wait()
+
+    def _wait(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._going[0] == self._own.name)
+        if all(len(done) >= self._wanted for done in self.seconds.values()):
+            raise _Over
+        self._own.began = time.thread_time()
+
+
 def machine() -> dict[str, Any]:
     """Class of machine, without its name."""
     return {
@@ -83,6 +167,10 @@ def machine() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
     }
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def at_most(ratio: float, limit: float | None = None) -> dict[str, Any]:

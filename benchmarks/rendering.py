@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import torch
-from measure import at_least, measure, publish
+from measure import at_least, counted, measure, publish
 
 from mut3r_analysis.scenes.batches import render_arrays
 from mut3r_analysis.scenes.distribution import draw
@@ -34,8 +34,10 @@ def main() -> None:
     clips, repetitions = (2, 1) if args.quick else (64, args.repetitions)
     scenes, threads = draw(0, clips, FRAMES), psutil.cpu_count() or 1
     alternatives: dict[str, Callable[[], Any]] = {
-        f"compiled, {count} thread(s)": partial(render_arrays, scenes, FRAMES, SIZE, threads=count)
-        for count in sorted({1, threads})
+        f"compiled, {counted(number, 'thread')}": partial(
+            render_arrays, scenes, FRAMES, SIZE, threads=number
+        )
+        for number in sorted({1, threads})
     }
     every = list(alternatives)[-1]
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]

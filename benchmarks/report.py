@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from measure import counted
 
 from mut3r_analysis import figures
 
@@ -17,8 +18,10 @@ INTRODUCTION = """# Benchmarks
 `make bench` runs these and writes this page; nothing here is typed by hand. Alternatives take turns
 in one process on the same frames and weights, so the ratios hold where absolute times do not.
 Seconds are processor seconds (all threads added up), which other work on the machine disturbs less
-than wall time, beside wall time. Memory is the peak resident size during a frame, above what was
-resident before it, unless said otherwise. Where a table gives least seconds, ratios are of those.
+than wall time. Where a table has no wall time, the alternatives handed over to each other every
+tenth of a second on one core, since a machine's speed changes by more than their ratios differ.
+Memory is the peak resident size during a frame, above what was resident before it, unless said
+otherwise.
 """
 
 NEVER = """## gpu
@@ -59,18 +62,17 @@ def described(result: dict[str, Any]) -> str:
     if "store" in result:
         parts.append(result["store"])
     parts.append(
-        f"{machine['device']} ({machine['processor']}, {machine['cores']} cores, "
-        f"{machine['threads']} thread(s)), torch {machine['torch']}"
+        f"{machine['device']} ({machine['processor']}, {counted(machine['cores'], 'core')}, "
+        f"{counted(machine['threads'], 'thread')}), torch {machine['torch']}"
     )
-    parts.append("one repetition" if repetitions == 1 else f"median of {repetitions}")
+    parts.append(counted(repetitions, "repetition"))
     return f"{result['date']}: {', '.join(parts)}."
 
 
 def timed(seconds: dict[str, dict[str, float]]) -> dict[str, str]:
     """Return the columns of a table of times, by what they are called in a result."""
-    least = all("least_cpu" in item for item in seconds.values())
-    columns = {"least_cpu": "least cpu s"} if least else {}
-    return columns | {"cpu": "cpu s", "wall": "wall s"}
+    columns = {"cpu": "cpu s", "wall": "wall s"}
+    return {key: text for key, text in columns.items() if all(key in x for x in seconds.values())}
 
 
 def section(name: str, result: dict[str, Any]) -> str:

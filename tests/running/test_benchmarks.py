@@ -12,6 +12,9 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+import measure  # noqa: E402
+
 REHEARSALS = {
     "capture": ["--size", "small", "--repetitions", "1"],
     "gating": ["--size", "small", "--repetitions", "1"],
@@ -56,6 +59,34 @@ def test_a_rehearsal_leaves_finite_ratios_with_date_and_machine(results: Path, n
     assert found["date"][:2] == "20"
 
 
+def test_alternatives_hand_over_to_each_other_within_a_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measure, "SLICE", 0.0)
+    layer, computed = torch.nn.Identity(), []
+
+    def of(name: str, layers: int) -> Any:
+        def call() -> None:
+            for _ in range(layers):
+                layer(torch.zeros(1))
+                computed.append(name)
+
+        return call
+
+    seconds = measure.side_by_side({"short": of("short", 2), "long": of("long", 5)}, 3)
+    assert computed[:20] == ["short", "long"] * 10
+    assert computed.count("long") >= 15
+    assert computed.count("short") >= 6
+    assert seconds.keys() == {"short", "long"}
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
+def test_an_alternative_that_fails_is_raised_and_the_others_end() -> None:
+    layer = torch.nn.Identity()
+    with pytest.raises(ZeroDivisionError):
+        measure.side_by_side({"whole": lambda: layer(1), "failing": lambda: 1 / 0}, 2)
+
+
 @pytest.mark.slow
 def test_batched_configurations_agree_with_single_ones(results: Path) -> None:
     out = results / "sweeps.json"
@@ -90,7 +121,7 @@ def test_the_page_states_values_limits_and_whether_they_are_met(tmp_path: Path) 
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     start("report", str(tmp_path), "--page", str(tmp_path / "README.md"))
     page = (tmp_path / "README.md").read_text()
-    assert "2030-01-02: made-up, cpu (x86_64, 4 cores, 1 thread(s)), torch 2.13" in page
+    assert "2030-01-02: made-up, cpu (x86_64, 4 cores, 1 thread), torch 2.13" in page
     assert "| bare | 1.25 |  |" in page
     assert "| low | 0.50 | at least 0.70, **not met** |" in page
     assert "| high | 1.01 | at most 1.05, met |" in page
