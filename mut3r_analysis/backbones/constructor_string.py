@@ -56,7 +56,7 @@ def constructor_arguments(text: str) -> tuple[Family, dict[str, Any], tuple[str,
     unknown = sorted(set(keywords) - set(samples) - set(family.ignored))
     if unknown:
         raise CheckpointError(
-            f"the constructor string has unknown keyword(s) {', '.join(unknown)}; known are "
+            f"the constructor string has unknown keywords: {', '.join(unknown)}; known are "
             f"{', '.join(sorted(samples))}. The checkpoint belongs to a variant of "
             f"{family.model.__name__} that is not implemented here"
         )

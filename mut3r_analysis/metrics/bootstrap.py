@@ -272,7 +272,8 @@ def _verdict(difference: Interval, lower_is_better: bool) -> tuple[str, str]:
         return TOO_FEW, f"the {level:.0%} interval {span} of the difference holds zero"
     if n < needed:
         return TOO_FEW, (
-            f"{n} sequence(s) could all lean one way by chance; {needed} are needed at {level:.0%}"
+            f"{n} sequence{'s' * (n != 1)} could all lean one way by chance; "
+            f"{needed} are needed at {level:.0%}"
         )
     second = (difference.high < 0) == lower_is_better
     winner = "second is better" if second else "first is better"

@@ -416,7 +416,8 @@ class Protocol(Specification):
             seen = landing if self.task == "temporal-depth" else ""
             return f"pixels with true depth above 0{upper}{seen}{clip}"
         if self.task == "pose":
-            return f"all poses; relative errors over all pairs {self.rpe_delta} frame(s) apart"
+            apart = f"{self.rpe_delta} frame{'s' * (self.rpe_delta != 1)} apart"
+            return f"all poses; relative errors over all pairs {apart}"
         if self.task == "reconstruction":
             return "pixels with true depth above 0, all frames of a scene together"
         if self.task == "multiview":

@@ -109,7 +109,8 @@ def relative_errors(
     if delta < 1:
         raise InvalidArgument(f"delta={delta}; give one frame or more")
     if len(wanted) <= delta:
-        raise UndefinedMetric(f"{len(wanted)} poses make no pair {delta} frame(s) apart")
+        frames = f"{delta} frame{'s' * (delta != 1)}"
+        raise UndefinedMetric(f"{len(wanted)} poses make no pair {frames} apart")
     error = _relative(
         _relative(wanted[:-delta], wanted[delta:]), _relative(given[:-delta], given[delta:])
     )

@@ -181,7 +181,7 @@ def chosen_elsewhere(
     """
     learned = tested if learned is None else learned
     if lacking := {option, over} - ({*tested.dims} & {*learned.dims}):
-        raise InvalidArgument(f"errors need the dimension(s) {', '.join(lacking)} to choose")
+        raise InvalidArgument(f"errors need the dimension {', '.join(lacking)} to choose")
     if tested.sizes[over] < 2:
         raise InvalidArgument(f"choosing on the others needs at least two along {over!r}")
     if option in tested.coords:

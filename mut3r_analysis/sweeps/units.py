@@ -74,7 +74,8 @@ class Unit:
             )
 
     def __str__(self) -> str:
-        return f"{self.sequence.name}, {len(self.runs)} configuration(s)"
+        count = len(self.runs)
+        return f"{self.sequence.name}, {count} configuration{'s' * (count != 1)}"
 
 
 def digest_of(values: Any) -> str:

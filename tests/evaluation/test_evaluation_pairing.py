@@ -35,7 +35,7 @@ def test_a_smaller_error_on_enough_sequences_is_better() -> None:
 def test_few_sequences_do_not_tell() -> None:
     row = paired(scores_of(1.2, 3), scores_of(1.1, 3)).loc["abs_rel"]
     assert row["verdict"] == "too few sequences to tell"
-    assert "3 sequence(s) could all lean one way by chance" in row["reason"]
+    assert "3 sequences could all lean one way by chance" in row["reason"]
 
 
 def test_a_sequence_that_one_of_them_skipped_counts_for_neither() -> None:

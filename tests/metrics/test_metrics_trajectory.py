@@ -659,7 +659,7 @@ class TestCommand:
         assert "20 associated within 0.01 s" in printed
         assert "rmse" in printed
         assert "median" in printed
-        assert "consecutive, 1 frame(s) apart" in printed
+        assert "consecutive, 1 frame apart" in printed
         assert "RPE rotation" in printed
         assert "sim3" in printed
 
