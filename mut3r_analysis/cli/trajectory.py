@@ -120,11 +120,12 @@ def _text(found: dict[str, Any]) -> str:
         )
         for name, row in POSE_METRICS.items()
     ]
+    frames = f"{found['delta']} frame{'s' * (found['delta'] != 1)}"
     lines = [
         f"poses            {found['n']} associated within {found['max_difference']:g} s "
         f"(truth {found['n_truth']}, estimate {found['n_estimate']})",
         aligned(table),
-        f"pairs            {found['pairs']}, {found['delta']} frame{'s' * (found['delta'] != 1)} apart",
+        f"pairs            {found['pairs']}, {frames} apart",
         f"alignment        {alignment['kind']}, scale {alignment['scale']:.6f}",
         f"quaternions      {found['quaternion']} ({found['quaternion_evidence']})",
     ]
