@@ -97,6 +97,7 @@ def main() -> None:
     call()
     alternatives = {
         "plain": call,
+        "plain again": call,
         "closed-form statistics": partial(call, Capture(statistics=CLOSED)),
         "all statistics": partial(call, Capture()),
         "eager full maps": partial(call, eager=True),
@@ -115,6 +116,7 @@ def main() -> None:
         "seconds_per_frame": {name: {"cpu": seconds} for name, seconds in found.items()},
         "parts_cpu_seconds": split,
         "ratios": {
+            "plain again / plain, cpu": found["plain again"] / plain,
             "closed-form statistics / plain, cpu": at_most(
                 found["closed-form statistics"] / plain, CLOSED_LIMIT
             ),

@@ -34,7 +34,7 @@ class Measurement:
     peak_bytes: int
 
 
-_M_MMAP_THRESHOLD = -3
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 
 
 def pin_allocator() -> None:
@@ -94,6 +94,9 @@ def side_by_side(alternatives: dict[str, Callable[[], Any]], repetitions: int) -
     dict of str to float
         Processor seconds per call: the mean of those that were completed, `repetitions` or more.
     """
+    if platform.system() == "Linux":
+        # Else each thread has a pool of memory of its own, and one may fault where others do not.
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     turns = _Turns(list(alternatives), repetitions)
     hook = register_module_forward_pre_hook(turns.hand_over)
     try:
