@@ -60,7 +60,7 @@ bench: $(READY) ## measure what capturing, gating and sweeping cost
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/sweeps.py
 	$(BIN)/python benchmarks/rendering.py
-	$(BIN)/python benchmarks/explorers.py
+	$(BIN)/python benchmarks/explorers.py --where-there-is-one
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/explaining.py
 	$(BIN)/python benchmarks/gpu.py --where-there-is-one
 	$(BIN)/python benchmarks/report.py outputs/benchmarks

@@ -123,16 +123,22 @@ def test_a_store_that_is_being_created_is_not_called_damaged(whole, tmp_path, mo
     shutil.rmtree(young / "state")
     with pytest.raises(StoreError, match="is being created by a run"):
         m3.open_run(young)
-    # Its root is written last: here it appears once the other files were looked for.
-    (young / ".unfinished").mkdir()
+    # Its root is written last: here it appears once the other files were looked for, and the run
+    # is over by then.
     (young / "zarr.json").unlink()
     monkeypatch.setattr(inventory, "files_in", then_whole(whole, young))
     with pytest.raises(StoreError, match="is being created by a run"):
         m3.open_run(young)
     monkeypatch.undo()
     shutil.rmtree(young)
-    (young / ".unfinished").mkdir(parents=True)
+    young.mkdir()
     with pytest.raises(StoreError, match="is being created by a run"):
+        m3.open_run(young)
+    (young / ".unfinished").mkdir()
+    with pytest.raises(StoreError, match="is being created by a run"):
+        m3.open_run(young)
+    (young / ".unfinished").rename(young / "notes")
+    with pytest.raises(StoreError, match="not the Zarr store of a run"):
         m3.open_run(young)
 
 
