@@ -50,6 +50,6 @@ def scene_figure(
             axis.set(xlim=(left, right), ylim=(bottom, top))
             axis.set_aspect("equal", adjustable="box")
         if len(clouds) > 1:
-            views[0][0].legend(loc="best")
+            views[0][0].legend(loc="best", frameon=True)
         fix_layout(figure)
     return figure
