@@ -132,7 +132,13 @@ def store_at(path: str | Path | Store, arrays: Collection[str] | None = None) ->
             raise
         raise StoreError(f"{place} is not the Zarr store of a run: {error}") from error
     described = "zarr.json" in store.metadata
-    if not described and not _begun(place):
+    # The folder of a run is made first, then what shows that it is unfinished, and its root last;
+    # by now a short run may be whole. Asked in this order, no moment of it is missed.
+    if not described and place.is_dir() and not any(place.iterdir()):
+        raise StoreError(
+            f"{place} is not the Zarr store of a run: it is empty, unless one is just being created"
+        )
+    if not described and not ((place / UNFINISHED).is_dir() or (place / "zarr.json").is_file()):
         raise StoreError(f"{place} is not the Zarr store of a run: it has no zarr.json")
     version = attrs.get("format_version") if isinstance(attrs, dict) else None
     if version == FORMAT_VERSION and attrs.get("complete") is True and "checksums" not in attrs:
@@ -155,17 +161,6 @@ def store_at(path: str | Path | Store, arrays: Collection[str] | None = None) ->
             "run the sequence again"
         )
     return store
-
-
-def _begun(place: Path) -> bool:
-    """Whether a run has begun in a folder, which was looked at before and had no root.
-
-    The folder is made first, then what shows that it is unfinished, and its root last; by now a
-    short run may be whole. In this order no moment of it is missed.
-    """
-    return place.is_dir() and (
-        not any(place.iterdir()) or (place / UNFINISHED).is_dir() or (place / "zarr.json").is_file()
-    )
 
 
 def _opened(store: Store, place: Path, chunks: str | None) -> xr.DataTree:

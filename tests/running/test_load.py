@@ -132,7 +132,7 @@ def test_a_store_that_is_being_created_is_not_called_damaged(whole, tmp_path, mo
     monkeypatch.undo()
     shutil.rmtree(young)
     young.mkdir()
-    with pytest.raises(StoreError, match="is being created by a run"):
+    with pytest.raises(StoreError, match="empty, unless one is just being created"):
         m3.open_run(young)
     (young / ".unfinished").mkdir()
     with pytest.raises(StoreError, match="is being created by a run"):
